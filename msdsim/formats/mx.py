@@ -1,0 +1,95 @@
+"""OCP Microscaling (MX v1.0): blocks of 32 elements that share one E8M0 scale.
+
+The exponent of a block scale is derived from the block maximum by exponent arithmetic (``frexp``), never by a cast to
+e8m0, which would round to nearest and saturate some blocks.  Rules, for an element format whose largest power of two
+is 2^emax (fp4 e2m1: 2, e4m3: 8) and whose largest value is ``max_value``:
+
+``alpha``      scale = 2^(ceil(log2 max) - emax): the maximum lands in (2^(emax-1), 2^emax] and never saturates.  This
+               is the rule behind the MSD bound alpha/8^n, alpha = 2^ceil(log2 max).
+``ocp-floor``  scale = 2^(floor(log2 max) - emax), the rule of the OCP document: maxima above ``max_value`` saturate.
+``rceil``      scale = 2^ceil(log2(max / max_value)): the smallest power of two that does not saturate.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from msdsim.errors import InputError
+from msdsim.formats.checks import require_finite
+from msdsim.formats.number import E8M0, FP4_E2M1, NumberFormat
+from msdsim.formats.rounding import round_to
+
+MX_BLOCK = 32
+SCALE_RULES = ("alpha", "ocp-floor", "rceil")
+MIN_SCALE_EXPONENT = E8M0.min_exponent
+MAX_SCALE_EXPONENT = E8M0.max_exponent
+
+
+def block_count(k: int) -> int:
+    """Blocks along a reduction axis of ``k`` elements; a last block of fewer than 32 elements counts."""
+    return -(-k // MX_BLOCK)
+
+
+def ceil_log2(values: np.ndarray) -> np.ndarray:
+    """Exact ceil(log2(v)) of positive finite float ``values`` (int32; zero gives 0)."""
+    fraction, exponent = np.frexp(values)
+    return exponent - (fraction == 0.5)
+
+
+def block_max(x: np.ndarray, axis: int = -1) -> np.ndarray:
+    """max|x| of each block along ``axis`` (0 or -1): [m, k] -> [m, blocks] for -1, [k, n] -> [blocks, n] for 0."""
+    starts = np.arange(0, x.shape[axis], MX_BLOCK)
+    return np.maximum.reduceat(np.abs(x), starts, axis=axis)
+
+
+def scale_exponent(maxima: np.ndarray, fmt: NumberFormat = FP4_E2M1, rule: str = "alpha",
+                   min_exponent: int = MIN_SCALE_EXPONENT) -> np.ndarray:
+    """Exponent e of the block scale 2^e (int32) for block ``maxima``; a block of zeros gets ``min_exponent``."""
+    fraction, exponent = np.frexp(maxima)
+    if rule == "alpha":
+        result = exponent - (fraction == 0.5) - fmt.max_exponent
+    elif rule == "ocp-floor":
+        result = exponent - 1 - fmt.max_exponent
+    elif rule == "rceil":
+        limit_fraction, limit_exponent = np.frexp(fmt.max_value)
+        result = exponent - limit_exponent + (fraction > limit_fraction)
+    else:
+        raise InputError(f"unknown MX scale rule '{rule}' (known: {', '.join(SCALE_RULES)})")
+    result = np.where(maxima > 0, result, min_exponent)
+    return np.clip(result, min_exponent, MAX_SCALE_EXPONENT).astype(np.int32)
+
+
+def exponent_to_code(exponent: np.ndarray) -> np.ndarray:
+    """E8M0 array (storage dtype) of the scales 2^exponent."""
+    return (exponent + E8M0.bias).astype(np.uint8).view(E8M0.dtype)
+
+
+def code_to_exponent(scale: np.ndarray) -> np.ndarray:
+    """Exponents (int32) of E8M0 scales given as e8m0 or as uint8 codes; code 255 (NaN) is refused by the callers."""
+    return scale.view(np.uint8).astype(np.int32) - E8M0.bias
+
+
+def expand(per_block: np.ndarray, k: int, axis: int = -1) -> np.ndarray:
+    """Repeat block values along ``axis`` to ``k`` elements."""
+    return np.take(np.repeat(per_block, MX_BLOCK, axis=axis), np.arange(k), axis=axis)
+
+
+def quantize_mx(x: np.ndarray, fmt: NumberFormat = FP4_E2M1, rule: str = "ocp-floor", axis: int = -1,
+                min_exponent: int = MIN_SCALE_EXPONENT, name: str = "x") -> tuple[np.ndarray, np.ndarray]:
+    """Quantize ``x`` (float, 2-D) in blocks of 32 along ``axis`` (0 or -1).
+
+    Returns the elements in the storage dtype of ``fmt`` (shape of ``x``) and the E8M0 scales ([m, blocks] or
+    [blocks, n]).  Elements are rounded half to even and saturate.  A ragged last block uses its own elements only; a
+    block of zeros gets the smallest scale and zeros.
+    """
+    x = np.asarray(x).astype(np.float32)
+    require_finite(x, name)
+    exponent = scale_exponent(block_max(x, axis), fmt, rule, min_exponent)
+    inverse = expand(np.ldexp(np.float32(1), -exponent), x.shape[axis], axis)
+    return round_to(x * inverse, fmt, saturate=True), exponent_to_code(exponent)
+
+
+def dequantize_mx(elements: np.ndarray, scale: np.ndarray, axis: int = -1) -> np.ndarray:
+    """Exact values (float64) of MX ``elements`` with E8M0 ``scale`` along ``axis`` (0 or -1)."""
+    factor = np.ldexp(np.float64(1), code_to_exponent(scale))
+    return elements.astype(np.float64) * expand(factor, elements.shape[axis], axis)

@@ -1,0 +1,141 @@
+"""Conversion of values to a number format: one exact rule for every format, fast paths where a library is exact.
+
+Modes carry the names of the vendor's CAST modes: ``rint`` (half to even), ``round`` (half away from zero) and ``floor``
+(toward minus infinity).  The general rule scales by a power of two, rounds to an integer and scales back in float64;
+all three steps are exact for float32 and float64 input, so that the only rounding is the intended one.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from msdsim.errors import ArrayError, InputError
+from msdsim.formats.number import FORMATS, NumberFormat
+
+ROUNDINGS = ("rint", "round", "floor")
+
+# Largest float32/float64 below one half: adding it and truncating rounds half away from zero without the double
+# rounding that adding 0.5 suffers just below a tie.
+_BELOW_HALF = {np.dtype(np.float32): np.nextafter(np.float32(0.5), np.float32(0)),
+               np.dtype(np.float64): np.nextafter(np.float64(0.5), np.float64(0))}
+
+
+def round_integer(values: np.ndarray, rounding: str = "rint", out: np.ndarray | None = None) -> np.ndarray:
+    """Round float32 or float64 ``values`` to integers of the same dtype; signed zeros, NaN and infinities stay."""
+    if rounding == "rint":
+        return np.rint(values, out=out)
+    if rounding == "floor":
+        return np.floor(values, out=out)
+    if rounding == "round":
+        half = np.copysign(_BELOW_HALF[values.dtype], values)
+        total = np.add(values, half, out=out)
+        return np.trunc(total, out=total)
+    raise InputError(f"unknown rounding '{rounding}' (known: {', '.join(ROUNDINGS)})")
+
+
+def round_to(values: Any, fmt: NumberFormat | str, rounding: str = "rint", saturate: bool = False) -> np.ndarray:
+    """Round ``values`` to ``fmt`` and return an array of the format's storage dtype, same shape.
+
+    Overflow without ``saturate``: infinity where the format has one, NaN where it has only that (e4m3fn, e8m0), 6 with
+    the sign for fp4 (every code is a number), and an :class:`ArrayError` for integers.  With ``saturate`` finite
+    values and infinities go to the nearest finite limit.  NaN stays NaN; fp4 and integers have no NaN and refuse it.
+    e8m0 holds positive powers of two only: zero, negative values and infinities give NaN (with ``saturate`` zero and
+    tiny values give 2^-127, large values 2^127).  Signed zeros keep their sign in float formats.
+    """
+    fmt = FORMATS[fmt] if isinstance(fmt, str) else fmt
+    array = np.asarray(values)
+    if rounding not in ROUNDINGS:
+        raise InputError(f"unknown rounding '{rounding}' (known: {', '.join(ROUNDINGS)})")
+    if fmt.kind == "int":
+        return _to_integer(array, fmt, rounding, saturate)
+    if fmt.kind == "float" and rounding == "rint" and array.dtype == np.float32:
+        # One correctly rounded cast.  From float64 the library rounds twice (to float32 first), so that stays below.
+        return _library_cast(array, fmt, saturate)
+    wide = array.astype(np.float64)
+    return _to_scale(wide, fmt, rounding, saturate) if fmt.kind == "scale" else _to_float(wide, fmt, rounding, saturate)
+
+
+def _first_index(mask: np.ndarray) -> tuple[int, ...]:
+    return tuple(int(i) for i in np.unravel_index(int(np.argmax(mask)), mask.shape))
+
+
+def _to_integer(array: np.ndarray, fmt: NumberFormat, rounding: str, saturate: bool) -> np.ndarray:
+    low, high = int(fmt.min_value), int(fmt.max_value)
+    if array.dtype.kind in "iub":
+        rounded = array
+    else:
+        if array.dtype not in _BELOW_HALF:
+            array = array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32)
+        _refuse_nan(array, fmt)
+        rounded = round_integer(array, rounding)
+    if rounded.size and (rounded.min() < low or rounded.max() > high):
+        if not saturate:
+            index = _first_index((rounded < low) | (rounded > high))
+            raise ArrayError(f"value {array[index]} at index {index} is outside {fmt.name} [{low}, {high}]; "
+                             "scale it down or convert with saturation")
+        # float32 cannot hold 2^31 - 1: clip in float64 so that the limit itself is representable.
+        rounded = np.clip(rounded.astype(np.float64) if rounded.dtype == np.float32 else rounded, low, high)
+    return rounded.astype(fmt.dtype)
+
+
+def _refuse_nan(array: np.ndarray, fmt: NumberFormat) -> None:
+    nan = np.isnan(array)
+    if nan.any():
+        raise ArrayError(f"NaN at index {_first_index(nan)} has no {fmt.name} value; remove it before the conversion")
+
+
+def _library_cast(array: np.ndarray, fmt: NumberFormat, saturate: bool) -> np.ndarray:
+    if fmt.specials == "none":
+        _refuse_nan(array, fmt)
+    if saturate:
+        array = np.clip(array, np.float32(-fmt.max_value), np.float32(fmt.max_value))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return array.astype(fmt.dtype)
+
+
+def _quantum(wide: np.ndarray, fmt: NumberFormat) -> np.ndarray:
+    """Exponent of the spacing of ``fmt`` at each value (int32)."""
+    _, exponent = np.frexp(wide)
+    return np.maximum(exponent - 1, fmt.min_exponent) - fmt.mantissa_bits
+
+
+def _to_float(wide: np.ndarray, fmt: NumberFormat, rounding: str, saturate: bool) -> np.ndarray:
+    if fmt.specials == "none":
+        _refuse_nan(wide, fmt)
+    finite = np.isfinite(wide)
+    source = np.where(finite, wide, 0.0)
+    quantum = _quantum(source, fmt)
+    rounded = np.copysign(np.ldexp(round_integer(np.ldexp(source, -quantum), rounding), quantum), source)
+    rounded = np.where(finite, rounded, wide)
+    limit = fmt.max_value
+    over = np.abs(rounded) > limit
+    if saturate or fmt.specials == "none":
+        rounded = np.where(over, np.copysign(limit, rounded), rounded)
+    else:
+        if rounding == "floor":
+            # Directed rounding never passes the value: above the limit it stays there, as IEEE 754 asks.
+            rounded = np.where(over & finite & (rounded > 0), limit, rounded)
+            over &= ~(finite & (rounded > 0))
+        beyond = np.inf if fmt.specials == "ieee" else np.nan
+        rounded = np.where(over, np.copysign(beyond, rounded), rounded)
+    with np.errstate(invalid="ignore"):
+        return rounded.astype(np.float32).astype(fmt.dtype)
+
+
+def _to_scale(wide: np.ndarray, fmt: NumberFormat, rounding: str, saturate: bool) -> np.ndarray:
+    low, high = fmt.min_exponent, fmt.max_exponent
+    positive = (wide > 0) & np.isfinite(wide)
+    exponent = np.frexp(np.where(positive, wide, 1.0))[1] - 1
+    fraction = np.ldexp(np.where(positive, wide, 1.0), -exponent)  # [1, 2)
+    if rounding != "floor":
+        # The tie 1.5 goes up in both modes: away from zero, and to the even significand 2.
+        exponent = exponent + (fraction >= 1.5)
+    codes = np.maximum(exponent, low) + fmt.bias
+    nan_code = 255
+    codes = np.where(exponent > high, fmt.max_exponent + fmt.bias if saturate else nan_code, codes)
+    if saturate:
+        codes = np.where(wide == 0, 0, np.where(np.isposinf(wide), fmt.max_exponent + fmt.bias, codes))
+        positive |= (wide == 0) | np.isposinf(wide)
+    return np.where(positive, codes, nan_code).astype(np.uint8).view(fmt.dtype)
