@@ -1,0 +1,35 @@
+"""Data files that ship with msdsim (chips, workloads): found beside the repository or inside the installed wheel."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from msdsim.errors import InputError
+from msdsim.registry import unknown_name
+
+
+def data_dir(kind: str) -> Path:
+    """Folder of shipped data files; ``kind`` is ``hwmodels`` or ``workloads``."""
+    package = Path(__file__).resolve().parent
+    for folder in (package / "data" / kind, package.parent / kind):
+        if folder.is_dir():
+            return folder
+    raise InputError(f"this installation of msdsim has no {kind}; reinstall it")
+
+
+def shipped_names(kind: str) -> list[str]:
+    """Names of the shipped files of a kind, without their ending, sorted."""
+    return sorted(path.stem for path in data_dir(kind).glob("*.toml"))
+
+
+def find_file(kind: str, what: str, name: str) -> Path:
+    """The file a user means by a shipped name or by a path; UnknownNameError lists the shipped names."""
+    if name.endswith(".toml") or "/" in name:
+        path = Path(name)
+        if not path.is_file():
+            raise InputError(f"{what} file '{name}' does not exist; give a path to a .toml file or a shipped name "
+                             f"({', '.join(shipped_names(kind))})")
+        return path
+    if name not in shipped_names(kind):
+        raise unknown_name(what, name, shipped_names(kind))
+    return data_dir(kind) / f"{name}.toml"
