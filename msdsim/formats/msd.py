@@ -19,7 +19,7 @@ third int8 pass on, r * g can need more than 24 bits: the quotient is then off b
 grows by a factor of 1 + 2^-15 (tests/formats/test_msd.py measures both against rational arithmetic).
 
 MXFP4, per block of 32 with alpha = 2^ceil(log2 max|x|): scales s1 = alpha/4, s_{i+1} = s_i/8, a_i = x/s_i rounded half
-to even in E2M1; everything is a power of two, hence exact, and the error is at most alpha / 8^n.  Source of the factors:
+to even in E2M1; everything is a power of two, hence exact; the error is at most alpha / 8^n.  Source of the factors:
 the vendor's open operators; of the bounds: the MSD paper, P3 and P4.
 """
 

@@ -1,0 +1,1 @@
+"""Numbers: the Cube and Vector rules, the contract of each dataflow with its whole-tensor reference, error metrics."""

@@ -1,0 +1,1 @@
+"""Whole-tensor references: the same contracts as the tile kernels, by another method and without tiles."""
