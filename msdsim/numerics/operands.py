@@ -1,0 +1,174 @@
+"""GM operands of a GEMM: taken from the user's arrays or generated, validated, quantized, in storage dtypes.
+
+Tensor names are those of the kernels: ``x`` bf16 [m, k]; ``w`` [k, n] ([n, k] with trans_b) in bf16, int8 (int4 values
+one per byte) or fp4; ``scale`` float32 [n] or [groups, n] (MXFP4: E8M0 [ceil(k/32), n]); ``offset`` float32 like
+``scale``.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from msdsim.errors import ArrayError, ProblemError
+from msdsim.formats.checks import first_index, place, require_finite, require_range, require_shape
+from msdsim.formats.mx import block_count
+from msdsim.formats.number import BF16, E8M0, FORMATS, FP4_E2M1
+from msdsim.formats.quantize import QuantizedWeight, group_count, quantize_weight, rows
+from msdsim.formats.rounding import round_to
+from msdsim.numerics.problem_types import GemmShape
+
+GEMM_ARRAYS = ("x", "w", "q", "scale", "offset")
+
+
+def gemm_operands(problem: GemmShape, inputs: Mapping[str, np.ndarray] | None, seed: int,
+                  weights: str) -> dict[str, np.ndarray]:
+    """Operands of one GEMM with ``weights`` in bf16, int8, int4 or mxfp4.
+
+    ``inputs`` as in the Arrays section of the interface: ``x``, and ``w`` or ``q`` with ``scale`` (and ``offset``).
+    What is missing is drawn from ``numpy.random.default_rng(seed)``: x normal, w normal / sqrt(k), the same for every
+    ``weights``.
+    """
+    if weights == "mxfp4" and (problem.group is not None or problem.offset):
+        raise ProblemError("mxfp4 weights have blocks of 32 along k and no offset; leave out group= and offset=")
+    given = {name: np.asarray(array) for name, array in (inputs or {}).items()}
+    unknown = [name for name in given if name not in GEMM_ARRAYS]
+    if unknown:
+        raise ArrayError(f"unknown array '{unknown[0]}' in the inputs (known: {', '.join(GEMM_ARRAYS)})")
+    rng = np.random.default_rng(seed)
+    x = given["x"] if "x" in given else rng.standard_normal((problem.m, problem.k), dtype=np.float32)
+    operands = {"x": _activation(x, problem)}
+    weight = _given_weight(given, problem, weights) or _float_weight(given, problem, weights, rng)
+    operands["w"] = np.ascontiguousarray(weight.q.T) if problem.trans_b else weight.q
+    if weights != "bf16":
+        operands["scale"] = weight.scale
+    if weight.offset is not None and weights != "bf16":
+        operands["offset"] = weight.offset
+    return operands
+
+
+def _activation(x: np.ndarray, problem: GemmShape) -> np.ndarray:
+    require_shape(x, (problem.m, problem.k), "x")
+    _require_numbers(x, "x")
+    require_finite(x, "x")
+    rounded = round_to(x, BF16)
+    if not np.isfinite(rounded).all():
+        bad = ~np.isfinite(rounded)
+        raise ArrayError(f"x has {x[first_index(bad)]} at {place(bad)}, above the largest bf16 {BF16.max_value:.4g}; "
+                         "scale the activations down")
+    return rounded
+
+
+def _require_numbers(array: np.ndarray, name: str) -> None:
+    if array.dtype.kind not in "fiu" and array.dtype not in [f.dtype for f in FORMATS.values()]:
+        raise ArrayError(f"{name} has dtype {array.dtype}; give real numbers, float32 for instance")
+
+
+def _float_weight(given: Mapping[str, np.ndarray], problem: GemmShape, weights: str,
+                  rng: np.random.Generator) -> QuantizedWeight:
+    shape = (problem.k, problem.n)
+    if "w" in given:
+        w = given["w"]
+        require_shape(w, shape, "w")
+        _require_numbers(w, "w")
+    else:
+        w = rng.standard_normal(shape, dtype=np.float32)
+        w *= np.float32(problem.k**-0.5)
+    require_finite(w, "w")
+    if weights == "bf16":
+        return _bf16_weight(w)
+    return quantize_weight(w, weights, None if weights == "mxfp4" else problem.group, problem.offset)
+
+
+def _bf16_weight(w: np.ndarray) -> QuantizedWeight:
+    rounded = round_to(w, BF16)
+    if not np.isfinite(rounded).all():
+        bad = ~np.isfinite(rounded)
+        raise ArrayError(f"w has {w[first_index(bad)]} at {place(bad)}, above the largest bf16 {BF16.max_value:.4g}; "
+                         "scale the weights down")
+    return QuantizedWeight(rounded, np.ones(w.shape[1], np.float32))
+
+
+def _given_weight(given: Mapping[str, np.ndarray], problem: GemmShape, weights: str) -> QuantizedWeight | None:
+    """Weights that the user has quantized already; None when there is no ``q``."""
+    if "q" not in given:
+        for name in ("scale", "offset"):
+            if name in given:
+                raise ArrayError(f"'{name}' belongs to quantized weights 'q', which the inputs lack; add 'q'")
+        return None
+    if "w" in given:
+        raise ArrayError("the inputs hold both 'w' and 'q'; give float weights or quantized ones, not both")
+    if "scale" not in given:
+        raise ArrayError("quantized weights 'q' need their 'scale', which the inputs lack")
+    q, scale = given["q"], given["scale"]
+    require_shape(q, (problem.k, problem.n), "q")
+    if q.dtype.kind not in "iu":
+        raise ArrayError(f"q has dtype {q.dtype}; quantized weights are integers (int8)")
+    is_mx = scale.dtype == np.uint8 or scale.dtype == E8M0.dtype
+    if is_mx != (weights == "mxfp4") and weights != "bf16":
+        raise ArrayError(f"scale has dtype {scale.dtype}; {weights} weights need "
+                         f"{'uint8 E8M0 codes' if weights == 'mxfp4' else 'float32'}")
+    weight = _given_mx(q, scale, problem) if is_mx else _given_integers(q, scale, given.get("offset"), problem, weights)
+    return _bf16_weight(weight.values()) if weights == "bf16" else weight
+
+
+def _given_mx(q: np.ndarray, scale: np.ndarray, problem: GemmShape) -> QuantizedWeight:
+    require_range(q, 0, 15, "q", "the E2M1 codes")
+    require_shape(scale, (block_count(problem.k), problem.n), "scale")
+    codes = scale.view(np.uint8)
+    if (codes == 255).any():
+        raise ArrayError(f"scale has the E8M0 NaN code 255 at {place(codes == 255)}; codes are 0 to 254")
+    return QuantizedWeight(q.astype(np.uint8).view(FP4_E2M1.dtype), codes.view(E8M0.dtype))
+
+
+def _given_integers(q: np.ndarray, scale: np.ndarray, offset: np.ndarray | None, problem: GemmShape,
+                    weights: str) -> QuantizedWeight:
+    fmt = FORMATS["int8" if weights == "bf16" else weights]
+    require_range(q, int(fmt.min_value), int(fmt.max_value), "q", fmt.name)
+    shape = (problem.n,) if problem.group is None else (group_count(problem.k, problem.group), problem.n)
+    _require_numbers(scale, "scale")
+    require_shape(scale, shape, "scale")
+    scale = scale.astype(np.float32)
+    require_finite(scale, "scale")
+    if not (scale > 0).all():
+        bad = scale <= 0
+        raise ArrayError(f"scale has {scale[first_index(bad)]} at {place(bad)}; scales are above 0")
+    if (offset is not None) != problem.offset:
+        raise ArrayError("the inputs hold an 'offset'; add offset=1 to the problem" if offset is not None
+                         else "the problem has offset=1, but the inputs lack 'offset'; add it or drop offset=1")
+    if offset is not None:
+        _require_numbers(offset, "offset")
+        require_shape(offset, shape, "offset")
+        offset = offset.astype(np.float32)
+        require_finite(offset, "offset")
+    return QuantizedWeight(q.astype(np.int8), scale, offset, problem.group)
+
+
+def logical_weight(problem: GemmShape, operands: Mapping[str, np.ndarray]) -> QuantizedWeight:
+    """The weight operand as [k, n], whatever its layout in GM (a view)."""
+    w = operands["w"].T if problem.trans_b else operands["w"]
+    return QuantizedWeight(w, operands.get("scale", np.ones(1, np.float32)), operands.get("offset"), problem.group)
+
+
+def weight_values(weight: QuantizedWeight, columns: slice) -> np.ndarray:
+    """Exact values (float64) of some columns of a weight."""
+    if weight.q.dtype == BF16.dtype:
+        return weight.q[:, columns].astype(np.float64)
+    part = QuantizedWeight(weight.q[:, columns], weight.scale[..., columns],
+                           None if weight.offset is None else weight.offset[..., columns], weight.group)
+    return part.values()
+
+
+def group_slices(k: int, group: int | None) -> list[slice]:
+    """The groups along k as slices, the last one possibly shorter; one slice per channel."""
+    size = group or k
+    return [slice(start, min(start + size, k)) for start in range(0, k, size)]
+
+
+def per_group(values: np.ndarray, index: int) -> np.ndarray:
+    """Row ``index`` of [groups, n], or the one row [n] there is."""
+    return values[index] if values.ndim == 2 else values
+
+
+__all__ = ["gemm_operands", "group_slices", "logical_weight", "per_group", "rows", "weight_values"]

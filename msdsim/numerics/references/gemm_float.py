@@ -1,0 +1,104 @@
+"""GEMM contracts whose Cube multiplies bf16: 16-bit weights, and dequantization before the matmul.
+
+bf16       y = bf16(acc), acc fp32 over ascending k of x * w.
+dequant-*  f = fp32(q); with an offset f = f + offset; f = f * scale; wb = bf16(f), half to even; then as bf16 with wb.
+           Offsets and scales are those of the column, or of the column and the group of k.  MXFP4: f = element * 2^e,
+           which bf16 holds exactly.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from msdsim.formats.mx import code_to_exponent, expand
+from msdsim.formats.number import BF16
+from msdsim.formats.quantize import QuantizedWeight, rows
+from msdsim.formats.rounding import round_to
+from msdsim.numerics.bounds import ETA16, ETA32, SECOND_ORDER, U32, float64_slack, gamma, with_output
+from msdsim.numerics.contract import Arrays, Contract, register
+from msdsim.numerics.operands import gemm_operands, logical_weight, weight_values
+from msdsim.numerics.problem_types import GemmShape
+from msdsim.numerics.references.matmul import column_slices, matmul_float
+
+_ROWS_AT_ONCE = 512
+
+
+def dequantize_bf16(weight: QuantizedWeight) -> np.ndarray:
+    """bf16 [k, n] as a Vector unit makes it: fp32 arithmetic, one rounding per operation, bf16 half to even."""
+    q, k = weight.q, weight.q.shape[0]
+    if q.dtype == BF16.dtype:
+        return q
+    out = np.empty(q.shape, BF16.dtype)
+    if weight.scale.ndim == 2 and weight.scale.dtype != np.float32:
+        scale = expand(np.ldexp(np.float32(1), code_to_exponent(weight.scale)), k, axis=0)
+    else:
+        scale = rows(weight.scale, k, weight.group)
+    offset = None if weight.offset is None else rows(weight.offset, k, weight.group)
+    for start in range(0, k, _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        f = q[part].astype(np.float32)
+        if offset is not None:
+            f = f + (offset if offset.shape[0] == 1 else offset[part])
+        f = f * (scale if scale.shape[0] == 1 else scale[part])
+        out[part] = round_to(f, BF16)
+    return out
+
+
+def exact_gemm(problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:
+    """y64 [m, n]: x @ (q + offset) * scale in float64."""
+    x, weight = operands["x"].astype(np.float64), logical_weight(problem, operands)
+    y = np.empty((problem.m, problem.n))
+    for columns in column_slices(problem.k, problem.n):
+        y[:, columns] = x @ weight_values(weight, columns)
+    return y
+
+
+def magnitude_gemm(x: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
+    """sum over k of x |w| in float64 [m, n], for ``x`` >= 0 (float64 [m, k])."""
+    k, n = weight.q.shape
+    total = np.empty((x.shape[0], n))
+    for columns in column_slices(k, n):
+        total[:, columns] = x @ np.abs(weight_values(weight, columns))
+    return total
+
+
+@dataclass(frozen=True)
+class FloatGemm(Contract):
+    """bf16 x bf16 in fp32, ascending k; ``weights`` is the format in which the weights are stored."""
+
+    weights: str = "bf16"
+
+    def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: int = 0) -> Arrays:
+        return gemm_operands(problem, inputs, seed, self.weights)
+
+    def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
+        wb = dequantize_bf16(logical_weight(problem, operands))
+        return {"y": round_to(matmul_float(operands["x"], wb), BF16)}
+
+    def exact(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:
+        return exact_gemm(problem, operands)
+
+    def bound(self, problem: GemmShape, operands: Mapping[str, np.ndarray], y64: np.ndarray) -> np.ndarray:
+        """|wb - w| <= c |w| + eta with c = (1 + 2^-8)(1 + 2^-24)^2 - 1 (one rounding less without an offset; nothing
+        for bf16 weights), then gamma_k of the accumulation on sum |x| |wb|, then the output."""
+        k, x = problem.k, np.abs(operands["x"].astype(np.float64))
+        weight = logical_weight(problem, operands)
+        magnitude = magnitude_gemm(x, weight)
+        x_sum = x.sum(axis=1, keepdims=True)
+        convert, convert_eta = 0.0, 0.0
+        if self.weights != "bf16":
+            convert = (1 + BF16.unit_roundoff) * (1 + U32) ** (1 if weight.offset is None else 2) - 1
+            convert_eta = ETA16 + ETA32
+        error = (convert * magnitude + convert_eta * x_sum
+                 + gamma(k) * ((1 + convert) * magnitude + convert_eta * x_sum + k * ETA32) + k * ETA32)
+        error = error * SECOND_ORDER + float64_slack(k, magnitude)
+        return with_output(error, y64)
+
+
+register(FloatGemm("bf16", "16-bit weights: bf16 x bf16, fp32 accumulation over ascending k", "gemm"))
+for _weights in ("int8", "int4", "mxfp4"):
+    register(FloatGemm(f"dequant-{_weights}", f"{_weights} weights made bf16 on Vector, then the bf16 matmul", "gemm",
+                       _weights))
