@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from msdsim.errors import ProblemError
 from msdsim.numerics.contract import CONTRACTS, Arrays, Contract
-from msdsim.numerics.references import gemm_float, gemm_integer  # registered on import
+from msdsim.numerics.references import gemm_float, gemm_integer, gemm_mx  # registered on import
 
-FAMILIES = (gemm_float, gemm_integer)
+FAMILIES = (gemm_float, gemm_integer, gemm_mx)
 
 
 def contract_for(kind: str, dataflow: str) -> Contract:

@@ -1,0 +1,106 @@
+"""GEMM contracts whose Cube multiplies MX operands: MSD on MXFP4 weights, and single-pass MXFP8 activations.
+
+msd-mxfp4  components of x in E2M1 with block scales s1 = alpha/4 and s_{i+1} = s_i/8 (:mod:`msdsim.formats.msd`);
+           C_i fp32, one rounding per block of 32, blocks ascending; t = C1, then t = t + C_i ascending; y = bf16(t).
+           The scales are part of the operands, so nothing is multiplied afterwards.
+mxfp8      x in E4M3 with block scales by ``rceil`` (no saturation); y = bf16(C).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from msdsim.errors import ProblemError
+from msdsim.formats.msd import MSD_MXFP4, MsdSpec, decompose, error_bound
+from msdsim.formats.mx import block_count, block_max, expand, quantize_mx, scale_exponent
+from msdsim.formats.number import BF16, FP8_E4M3FN
+from msdsim.formats.rounding import round_to
+from msdsim.numerics.bounds import ETA32, SECOND_ORDER, float64_slack, gamma, with_output
+from msdsim.numerics.contract import Arrays, Contract, register
+from msdsim.numerics.operands import gemm_operands, logical_weight
+from msdsim.numerics.problem_types import GemmShape
+from msdsim.numerics.references.gemm_float import exact_gemm, magnitude_gemm
+from msdsim.numerics.references.matmul import matmul_mx
+
+
+@dataclass(frozen=True)
+class _MxGemm(Contract):
+    """MXFP4 weights; the subclasses say what x becomes."""
+
+    def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: int = 0) -> Arrays:
+        return gemm_operands(problem, inputs, seed, "mxfp4")
+
+    def exact(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:
+        return exact_gemm(problem, operands)
+
+    def _bound(self, problem: GemmShape, operands: Mapping[str, np.ndarray], y64: np.ndarray, lost: np.ndarray,
+               kept: np.ndarray, passes: int) -> np.ndarray:
+        """``lost`` bounds |x - x_hat| and ``kept`` sum |components|, float64 [m, k]; both are carried through |w|, and
+        ``kept`` meets one rounding per block and one per further pass."""
+        weight = logical_weight(problem, operands)
+        blocks = block_count(problem.k)
+        m = problem.m
+        both = magnitude_gemm(np.concatenate([lost, kept]), weight)
+        error = both[:m] + gamma(blocks + passes) * both[m:] + passes * (blocks + 1) * ETA32
+        return with_output(error * SECOND_ORDER + float64_slack(problem.k, both[m:] + both[:m]), y64)
+
+
+@dataclass(frozen=True)
+class MsdMxGemm(_MxGemm):
+    """MXFP4 components times MXFP4 weights."""
+
+    spec: MsdSpec = MSD_MXFP4
+
+    def with_passes(self, passes: int) -> MsdMxGemm:
+        """The same contract with another number of passes."""
+        return replace(self, spec=self.spec.with_passes(passes))
+
+    def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
+        weight = logical_weight(problem, operands)
+        parts = decompose(operands["x"], self.spec)
+        result: Arrays = {}
+        total = None
+        for i, (a, scale) in enumerate(zip(parts.components, parts.block_scales, strict=True)):
+            c = matmul_mx(a, scale, weight.q, weight.scale)
+            total = c if total is None else total + c
+            result[f"a{i + 1}"], result[f"a{i + 1}_scale"] = a, scale
+        assert total is not None
+        return {"y": round_to(total, BF16), **result}
+
+    def bound(self, problem: GemmShape, operands: Mapping[str, np.ndarray], y64: np.ndarray) -> np.ndarray:
+        """Representation alpha / 8^n per element.  |a_i| s_i <= |r_(i-1)| + |r_i|, so the components sum to at most
+        |x| + 2 (alpha/8 + alpha/64 + ...) <= |x| + 0.3 alpha."""
+        x = operands["x"].astype(np.float64)
+        lost = error_bound(x, self.spec)
+        kept = np.abs(x) + 0.3 * lost * 8.0**self.spec.passes
+        return self._bound(problem, operands, y64, lost, kept, self.spec.passes)
+
+
+@dataclass(frozen=True)
+class Mxfp8Gemm(_MxGemm):
+    """Single-pass MXFP8 (E4M3) activations times MXFP4 weights."""
+
+    scale_rule: str = "rceil"
+
+    def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
+        weight = logical_weight(problem, operands)
+        a, scale = quantize_mx(operands["x"], FP8_E4M3FN, self.scale_rule)
+        return {"y": round_to(matmul_mx(a, scale, weight.q, weight.scale), BF16), "a1": a, "a1_scale": scale}
+
+    def bound(self, problem: GemmShape, operands: Mapping[str, np.ndarray], y64: np.ndarray) -> np.ndarray:
+        """Representation: half a unit in the last place, 2^-4 |x|, or half the smallest subnormal times the scale."""
+        if self.scale_rule == "ocp-floor":
+            raise ProblemError("scale rule 'ocp-floor' saturates and has no such bound; use rceil or alpha")
+        x = np.abs(operands["x"].astype(np.float64))
+        exponent = scale_exponent(block_max(x), FP8_E4M3FN, self.scale_rule)
+        smallest = expand(np.ldexp(FP8_E4M3FN.smallest_subnormal / 2, exponent), problem.k)
+        lost = np.maximum(FP8_E4M3FN.unit_roundoff * x, np.where(x > 0, smallest, 0.0))
+        return self._bound(problem, operands, y64, lost, x + lost, 1)
+
+
+register(MsdMxGemm("msd-mxfp4", "MXFP4 components of x (two passes, scales alpha/4 and alpha/32) times MXFP4 weights",
+                   "gemm"))
+register(Mxfp8Gemm("mxfp8", "x in MXFP8 (E4M3, one pass) times MXFP4 weights", "gemm"))
