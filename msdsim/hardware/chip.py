@@ -1,22 +1,41 @@
 """The chip model: one frozen tree of validated numbers, each with the place it was published.
 
-Units are in the names.  ``cycles`` are cycles of the core clock, ``bytes_per_cycle`` is per core, GB/s is 10**9 bytes per
-second and chip-wide.
+Units are in the names.  ``cycles`` are cycles of the core clock, ``bytes_per_cycle`` is per core, GB/s is 10**9 bytes
+per second and chip-wide.
 """
 
 from __future__ import annotations
 
+import numbers
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic_core import PydanticCustomError
 
-from msdsim.naming import PIPES
+from msdsim.hardware import sanity
 
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-PositiveInt = Annotated[int, Field(gt=0)]
-Cycles = Annotated[int, Field(ge=0, le=10**9)]
+
+def _number(value: Any) -> int | float:
+    """Numbers only: a text that happens to hold digits, or a truth value, is a slip in the file and not a number."""
+    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        return int(value)
+    if isinstance(value, numbers.Real) and not isinstance(value, bool):
+        return float(value)
+    raise PydanticCustomError("not_a_number", "must be a number")
+
+
+def _plain(value: float) -> int | float:
+    """``1850`` and ``1850.0`` are the same number and print the same way."""
+    return int(value) if value.is_integer() else value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False), AfterValidator(_plain)]
+Whole = Annotated[int, BeforeValidator(_number), Field(le=2**50)]
+Positive = Annotated[Number, Field(gt=0)]
+PositiveInt = Annotated[Whole, Field(gt=0)]
+Cycles = Annotated[Whole, Field(ge=0, le=10**9)]
 
 #: On-chip memory spaces and global memory.
 SPACES = ("GM", "L1", "L0A", "L0B", "L0C", "UB", "BT")
@@ -29,8 +48,8 @@ class _Table(BaseModel):
 class Cores(_Table):
     """Core groups of the chip: each is one AIC (Cube) with its AIVs (Vector)."""
 
-    aic: PositiveInt
-    aiv_per_aic: PositiveInt
+    aic: Annotated[PositiveInt, Field(le=1024)]
+    aiv_per_aic: Annotated[PositiveInt, Field(le=16)]
 
 
 class Buffers(_Table):
@@ -70,14 +89,6 @@ class Dispatch(_Table):
     flag_cycles: Cycles
     event_ids_per_pipe_pair: PositiveInt
     queue_depth: dict[Literal["MTE1", "MTE2", "MTE3", "M", "V", "FIX"], PositiveInt]
-
-    @model_validator(mode="after")
-    def _all_pipes(self) -> Dispatch:
-        wanted = {pipe for pipes in PIPES.values() for pipe in pipes if pipe != "S"}
-        missing = sorted(wanted - set(self.queue_depth))
-        if missing:
-            raise ValueError(f"queue_depth lacks the pipes {', '.join(missing)}")
-        return self
 
 
 class CrossCore(_Table):
@@ -123,7 +134,8 @@ class VectorOp(_Table):
 
 
 class Vector(_Table):
-    """The vector unit: an instruction works through repeats of ``repeat_bytes`` of its widest operand."""
+    """The vector unit: an instruction works through repeats of ``repeat_bytes`` of its widest operand; ``ops`` has
+    every name of :data:`msdsim.hardware.sanity.VECTOR_OPS`."""
 
     repeat_bytes: PositiveInt
     ops: dict[str, VectorOp]
@@ -143,12 +155,6 @@ class Path(_Table):
     granule_bytes: PositiveInt
     outstanding_bytes: PositiveInt | None = None
 
-    @model_validator(mode="after")
-    def _gm_needs_window(self) -> Path:
-        if "GM" in (self.source, self.destination) and self.outstanding_bytes is None:
-            raise ValueError("a path to or from GM needs outstanding_bytes")
-        return self
-
 
 class L2(_Table):
     """Chip-wide second-level cache, write-back and write-allocate, LRU inside a set."""
@@ -159,22 +165,13 @@ class L2(_Table):
     read_gbps: Positive
     write_gbps: Positive
 
-    @model_validator(mode="after")
-    def _whole_sets(self) -> L2:
-        if self.capacity_bytes % (self.line_bytes * self.ways):
-            raise ValueError(
-                f"capacity_bytes {self.capacity_bytes} is not a whole number of sets of "
-                f"{self.ways} x {self.line_bytes} bytes"
-            )
-        return self
-
 
 class Hbm(_Table):
     """Off-chip memory; ``bandwidth_gbps`` is the peak, ``efficiency`` the share of it that streaming reads reach."""
 
     capacity_bytes: PositiveInt
     bandwidth_gbps: Positive
-    efficiency: Annotated[float, Field(gt=0, le=1)]
+    efficiency: Annotated[Positive, Field(le=1)]
     extra_latency_cycles: Cycles
 
 
@@ -187,7 +184,7 @@ class Memory(_Table):
 class Launch(_Table):
     """Time of a kernel launch outside the kernel itself, reported beside the kernel's time and never inside it."""
 
-    head_us: Annotated[float, Field(ge=0)]
+    head_us: Annotated[Number, Field(ge=0)]
 
 
 class Provenance(_Table):
@@ -218,11 +215,10 @@ class Chip(_Table):
     launch: Launch
 
     @model_validator(mode="after")
-    def _chunks_hold_lines(self) -> Chip:
-        if self.memory.chunk_bytes % self.l2.line_bytes:
-            raise ValueError(
-                f"memory.chunk_bytes {self.memory.chunk_bytes} is not a multiple of l2.line_bytes {self.l2.line_bytes}"
-            )
+    def _sane(self) -> Chip:
+        found = sanity.findings(self)
+        if found:
+            raise PydanticCustomError("sanity", "{text}", {"text": "; ".join(found), "found": found})
         return self
 
     def path(self, source: str, destination: str) -> Path | None:
@@ -247,7 +243,8 @@ class Hardware:
         return self.chip.name
 
     def replace(self, **overrides: object) -> Hardware:
-        """A copy with numbers changed; keys are dotted paths with ``__`` for ``.``, or pass ``**{"hbm.bandwidth_gbps": 3200}``."""
+        """A copy with numbers changed; keys are dotted paths, with ``__`` for ``.`` where Python needs a name:
+        ``replace(hbm__bandwidth_gbps=3200)`` or ``replace(**{"hbm.bandwidth_gbps": 3200})``."""
         from msdsim.hardware.load import override
 
         return override(self, {key.replace("__", "."): value for key, value in overrides.items()})
