@@ -1,0 +1,189 @@
+"""The problems: a matmul, a grouped matmul or an attention, as frozen data that checks itself."""
+
+from __future__ import annotations
+
+import difflib
+import numbers
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
+from pydantic_core import PydanticCustomError
+
+from msdsim.errors import ProblemError
+
+#: Largest size along one axis: a row index must fit the 32-bit registers of the machines described here.
+MAX_SIZE = 2**31 - 1
+
+
+def _size(value: Any) -> int:
+    whole = isinstance(value, numbers.Integral) or (isinstance(value, float) and value.is_integer())
+    if not whole or isinstance(value, bool):
+        raise PydanticCustomError("rule", "is not a whole number; give one of at least 1")
+    size = int(value)
+    if size < 1:
+        raise PydanticCustomError("rule", "is below 1; give a whole number of at least 1")
+    if size > MAX_SIZE:
+        raise PydanticCustomError("rule", "is above {limit}; give a smaller one", {"limit": MAX_SIZE})
+    return size
+
+
+def _flag(value: Any) -> bool:
+    if isinstance(value, numbers.Integral) and value in (0, 1):
+        return bool(value)
+    raise PydanticCustomError("rule", "is not a switch; give 1 or 0")
+
+
+Size = Annotated[int, BeforeValidator(_size)]
+Flag = Annotated[bool, BeforeValidator(_flag)]
+
+
+class Shape(BaseModel):
+    """Common ground of the problems.  Wrong values raise :class:`ProblemError`, one sentence that lists the keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    kind: str
+
+    def __init__(self, **values: Any) -> None:
+        try:
+            super().__init__(**values)
+        except ValidationError as err:
+            raise ProblemError(f"{self.kind_name()}: {_explain(type(self), err)} ({keys_text(type(self))})") from None
+
+    @classmethod
+    def kind_name(cls) -> str:
+        """The name in front of the inline form, for example ``gemm``."""
+        return str(cls.model_fields["kind"].default)
+
+    def to_json(self) -> dict[str, Any]:
+        """The problem as the JSON of a run has it: the kind, the sizes, and the options not at their default."""
+        return {"kind": self.kind, **{key: getattr(self, key) for key in self._set_keys()}}
+
+    def _set_keys(self) -> list[str]:
+        fields = type(self).model_fields
+        return [k for k in keys(type(self)) if fields[k].is_required() or getattr(self, k) != fields[k].default]
+
+    def __str__(self) -> str:
+        values = {key: getattr(self, key) for key in self._set_keys()}
+        return f"{self.kind}:" + ",".join(f"{k}={int(v) if isinstance(v, bool) else v}" for k, v in values.items())
+
+
+class Gemm(Shape):
+    """y [m, n] = x [m, k] @ w [k, n], with w quantized.
+
+    ``group`` is the weight group size along k (None: one scale per channel; a last group may be shorter), ``offset``
+    gives the weights an offset beside the scale, ``trans_b`` stores w as [n, k].
+    """
+
+    kind: Literal["gemm"] = "gemm"
+    m: Size
+    k: Size
+    n: Size
+    group: Size | None = None
+    offset: Flag = False
+    trans_b: Flag = False
+
+
+class GroupedGemm(Shape):
+    """``groups`` independent matmuls of ``m`` rows, each with its own weights: the experts of a mixture of experts.
+
+    The other keys are those of :class:`Gemm`, for every group.
+    """
+
+    kind: Literal["grouped_gemm"] = "grouped_gemm"
+    groups: Size
+    m: Size
+    k: Size
+    n: Size
+    group: Size | None = None
+    offset: Flag = False
+    trans_b: Flag = False
+
+
+class Attention(Shape):
+    """softmax(Q K^T / sqrt(head_dim)) V with a quantized KV cache.
+
+    Q is [batch, heads, q, head_dim]; K and V are [batch, kv_heads, kv, head_dim].  ``scales`` says whether K and V have
+    one scale per channel (head_dim) or per token (kv).  ``causal`` aligns the last query row with the last KV row.
+    """
+
+    kind: Literal["attention"] = "attention"
+    batch: Size
+    heads: Size
+    kv_heads: Size
+    head_dim: Size
+    q: Size
+    kv: Size
+    scales: Literal["channel", "token"] = "channel"
+    causal: Flag = False
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Attention:
+        if self.heads % self.kv_heads:
+            raise PydanticCustomError(
+                "rule", "heads = {heads} is not a multiple of kv_heads = {kv_heads}; every KV head serves equally many "
+                "query heads, give for example kv_heads = {fits}",
+                {"heads": self.heads, "kv_heads": self.kv_heads, "fits": _divisor_below(self.heads, self.kv_heads)},
+            )
+        if self.causal and self.q > self.kv:
+            raise PydanticCustomError(
+                "rule", "q = {q} is above kv = {kv} with causal = 1; raise kv to at least {q} or leave out causal",
+                {"q": self.q, "kv": self.kv},
+            )
+        return self
+
+
+Problem = Gemm | GroupedGemm | Attention
+
+#: Problem classes by the name in front of the inline form.
+KINDS: dict[str, type[Shape]] = {cls.kind_name(): cls for cls in (Gemm, GroupedGemm, Attention)}
+
+_ADAPTER: TypeAdapter[Problem] = TypeAdapter(Annotated[Problem, Field(discriminator="kind")])
+
+
+def problem_from_json(data: dict[str, Any]) -> Problem:
+    """Inverse of :meth:`Shape.to_json`; ProblemError for anything that is not a problem."""
+    if not isinstance(data, dict) or data.get("kind") not in KINDS:
+        raise ProblemError(f"a problem needs a 'kind' ({', '.join(KINDS)})")
+    return _ADAPTER.validate_python(data)
+
+
+def keys(cls: type[Shape]) -> list[str]:
+    """Keys of the inline form in their order."""
+    return [key for key in cls.model_fields if key != "kind"]
+
+
+def keys_text(cls: type[Shape]) -> str:
+    """``keys: m, k, n; optional: group, offset, trans_b``: the ending of every error about a problem."""
+    needed = [key for key in keys(cls) if cls.model_fields[key].is_required()]
+    optional = [key for key in keys(cls) if key not in needed]
+    return f"keys: {', '.join(needed)}; optional: {', '.join(optional)}"
+
+
+def closest(name: str, known: list[str]) -> str:
+    """``; did you mean 'x'?``, or nothing when no known name is close."""
+    close = difflib.get_close_matches(name, known, n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def _explain(cls: type[Shape], err: ValidationError) -> str:
+    """The first mistake in a sentence; unknown keys come before missing ones, since a slip makes both."""
+    errors = err.errors()
+    unknown = [str(item["loc"][0]) for item in errors if item["type"] == "extra_forbidden"]
+    if unknown:
+        return f"unknown key '{unknown[0]}'{closest(unknown[0], keys(cls))}"
+    missing = [f"'{item['loc'][0]}'" for item in errors if item["type"] == "missing"]
+    if missing:
+        return f"key {missing[0]} is missing" if len(missing) == 1 else f"keys {', '.join(missing)} are missing"
+    first = errors[0]
+    if not first["loc"]:
+        return first["msg"]
+    text = first["msg"] if first["type"] == "rule" else f"must be {first.get('ctx', {}).get('expected', first['msg'])}"
+    return f"{first['loc'][0]} = {first['input']!r} {text}"
+
+
+def _divisor_below(number: int, limit: int) -> int:
+    """Largest divisor of ``number`` that is at most ``limit``."""
+    low = (d for d in range(1, min(limit, int(number**0.5) + 1) + 1) if number % d == 0)
+    both = [d for pair in ((d, number // d) for d in low) for d in pair if d <= limit]
+    return max(both)

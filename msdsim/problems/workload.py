@@ -1,0 +1,86 @@
+"""Workloads: named lists of problems with counts, such as the linear layers of one decode step, in TOML files."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from msdsim.errors import ProblemError
+from msdsim.problems.model import Problem, closest
+from msdsim.resources import find_file
+
+_KEYS = {"name": str, "description": str, "source": str, "batch": int, "op": list}
+_ENTRY_KEYS = {"name": str, "count": int, "problem": str}
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One kind of operator in a workload: it runs ``count`` times."""
+
+    name: str
+    count: int
+    problem: Problem
+
+
+@dataclass(frozen=True)
+class Workload:
+    """Operators of a model's step; ``batch`` is the number of sequences it was written for (None: not stated)."""
+
+    name: str
+    description: str
+    source: str
+    batch: int | None
+    entries: tuple[Entry, ...]
+
+
+def load_workload(name: str, parse: Callable[[str], Problem]) -> Workload:
+    """The workload called ``name`` (shipped) or in the file ``name``; ``parse`` reads an inline problem."""
+    path = find_file("workloads", "workload", name)
+    where = f"workload file '{path.name}'"
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as err:
+        raise ProblemError(f"{where} cannot be read: {err.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+        raise ProblemError(f"{where} is not valid TOML: {err}") from None
+    _check_keys(raw, _KEYS, ("description", "source", "op"), where)
+    batch = raw.get("batch")
+    if batch is not None and batch < 1:
+        raise ProblemError(f"{where}: key 'batch' = {batch} must be at least 1")
+    if not raw["op"]:
+        raise ProblemError(f"{where} has no operators; add an [[op]] with name, count and problem")
+    entries = tuple(_entry(item, index, where, parse) for index, item in enumerate(raw["op"], start=1))
+    seen: set[str] = set()
+    for entry in entries:
+        if entry.name in seen:
+            raise ProblemError(f"{where} has two operators called '{entry.name}'; rename one")
+        seen.add(entry.name)
+    return Workload(raw.get("name", Path(path).stem), raw["description"], raw["source"], batch, entries)
+
+
+def _entry(item: object, index: int, where: str, parse: Callable[[str], Problem]) -> Entry:
+    if not isinstance(item, dict):
+        raise ProblemError(f"{where}, operator {index} must be a table [[op]] with name, count and problem")
+    where = f"{where}, operator {index}" + (f" '{item['name']}'" if isinstance(item.get("name"), str) else "")
+    _check_keys(item, _ENTRY_KEYS, tuple(_ENTRY_KEYS), where)
+    if item["count"] < 1:
+        raise ProblemError(f"{where}: key 'count' = {item['count']} must be at least 1")
+    try:
+        return Entry(item["name"], item["count"], parse(item["problem"]))
+    except ProblemError as err:
+        raise ProblemError(f"{where}: {err}") from None
+
+
+def _check_keys(table: dict[str, Any], known: dict[str, type], needed: tuple[str, ...], where: str) -> None:
+    words = {str: "text", int: "a whole number", list: "a list of [[op]] tables"}
+    for key, value in table.items():
+        if key not in known:
+            raise ProblemError(f"{where}: unknown key '{key}'{closest(key, list(known))} (keys: {', '.join(known)})")
+        if not isinstance(value, known[key]) or isinstance(value, bool):
+            raise ProblemError(f"{where}: key '{key}' = {value!r} must be {words[known[key]]}")
+    for key in needed:
+        if key not in table:
+            raise ProblemError(f"{where}: key '{key}' is missing (keys: {', '.join(known)})")
