@@ -70,13 +70,14 @@ def _to_integer(array: np.ndarray, fmt: NumberFormat, rounding: str, saturate: b
             array = array.astype(np.float64 if array.dtype.itemsize > 4 else np.float32)
         _refuse_nan(array, fmt)
         rounded = round_integer(array, rounding)
+        if fmt.bits > 24:  # float32 holds 2^31 but not the limit 2^31 - 1 it must be compared with
+            rounded = rounded.astype(np.float64)
     if rounded.size and (rounded.min() < low or rounded.max() > high):
         if not saturate:
             index = _first_index((rounded < low) | (rounded > high))
             raise ArrayError(f"value {array[index]} at index {index} is outside {fmt.name} [{low}, {high}]; "
                              "scale it down or convert with saturation")
-        # float32 cannot hold 2^31 - 1: clip in float64 so that the limit itself is representable.
-        rounded = np.clip(rounded.astype(np.float64) if rounded.dtype == np.float32 else rounded, low, high)
+        rounded = np.clip(rounded, low, high)
     return rounded.astype(fmt.dtype)
 
 

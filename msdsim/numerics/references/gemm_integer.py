@@ -42,7 +42,7 @@ from msdsim.numerics.references.matmul import column_slices, matmul_int
 from msdsim.numerics.references.reduce import row_sum
 
 # Passes through which every decision of the decomposition is exact for bf16 input (formats.msd).
-_EXACT_PASSES = {"int8": 2, "int4": 4}
+_EXACT_PASSES = {"int8": 3, "int4": 6}
 
 
 @dataclass(frozen=True)
