@@ -27,7 +27,7 @@ def find_file(kind: str, what: str, name: str) -> Path:
     if name.endswith(".toml") or "/" in name:
         path = Path(name)
         if not path.is_file():
-            raise InputError(f"{what} file '{name}' does not exist; give a path to a .toml file or a shipped name "
+            raise InputError(f"{what} file {name!r} does not exist; give a path to a .toml file or a shipped name "
                              f"({', '.join(shipped_names(kind))})")
         return path
     if name not in shipped_names(kind):

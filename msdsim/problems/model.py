@@ -171,7 +171,7 @@ def _explain(cls: type[Shape], err: ValidationError) -> str:
     errors = err.errors()
     unknown = [str(item["loc"][0]) for item in errors if item["type"] == "extra_forbidden"]
     if unknown:
-        return f"unknown key '{unknown[0]}'{closest(unknown[0], keys(cls))}"
+        return f"unknown key {unknown[0]!r}{closest(unknown[0], keys(cls))}"
     missing = [f"'{item['loc'][0]}'" for item in errors if item["type"] == "missing"]
     if missing:
         return f"key {missing[0]} is missing" if len(missing) == 1 else f"keys {', '.join(missing)} are missing"

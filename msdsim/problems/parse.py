@@ -33,10 +33,10 @@ def parse_problem(text: str) -> Problem | Workload | KernelFile:
     if text.endswith(".toml") or "/" in text:
         return load_workload(text, parse_inline)
     if colon:
-        raise ProblemError(f"unknown problem kind '{head}'{closest(head, list(KINDS))} (kinds: {', '.join(KINDS)})")
+        raise ProblemError(f"unknown problem kind {head!r}{closest(head, list(KINDS))} (kinds: {', '.join(KINDS)})")
     known = shipped_names("workloads")
     if text not in known:
-        raise UnknownNameError(f"unknown problem '{text}'{closest(text, known)} (workloads: {', '.join(known)}; "
+        raise UnknownNameError(f"unknown problem {text!r}{closest(text, known)} (workloads: {', '.join(known)}; "
                                f"or give sizes, such as gemm:m=16,k=4096,n=4096)")
     return load_workload(text, parse_inline)
 
@@ -45,15 +45,15 @@ def parse_inline(text: str) -> Problem:
     """The problem of an inline form; ProblemError lists the keys of its kind."""
     kind, _, body = text.strip().partition(":")
     if kind not in KINDS:
-        raise ProblemError(f"unknown problem kind '{kind}'{closest(kind, list(KINDS))} (kinds: {', '.join(KINDS)})")
+        raise ProblemError(f"unknown problem kind {kind!r}{closest(kind, list(KINDS))} (kinds: {', '.join(KINDS)})")
     cls = KINDS[kind]
     values: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in body.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
         if not equals:
-            raise ProblemError(f"{kind}: '{item}' has no value; write {key}=VALUE ({keys_text(cls)})")
+            raise ProblemError(f"{kind}: {item!r} has no value; write KEY=VALUE ({keys_text(cls)})")
         if key in values:
-            raise ProblemError(f"{kind}: key '{key}' is given twice; remove one ({keys_text(cls)})")
+            raise ProblemError(f"{kind}: key {key!r} is given twice; remove one ({keys_text(cls)})")
         values[key] = int(value) if _INTEGER.fullmatch(value) else value
     if "kind" in values:
         raise ProblemError(f"{kind}: unknown key 'kind' ({keys_text(cls)})")

@@ -78,7 +78,7 @@ def _check_keys(table: dict[str, Any], known: dict[str, type], needed: tuple[str
     words = {str: "text", int: "a whole number", list: "a list of [[op]] tables"}
     for key, value in table.items():
         if key not in known:
-            raise ProblemError(f"{where}: unknown key '{key}'{closest(key, list(known))} (keys: {', '.join(known)})")
+            raise ProblemError(f"{where}: unknown key {key!r}{closest(key, list(known))} (keys: {', '.join(known)})")
         if not isinstance(value, known[key]) or isinstance(value, bool):
             raise ProblemError(f"{where}: key '{key}' = {value!r} must be {words[known[key]]}")
     for key in needed:

@@ -1,0 +1,163 @@
+"""Problems: the inline form in and out, the JSON form, and every mistake as one line that lists the keys."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msdsim.errors import InputError, ProblemError, UnknownNameError
+from msdsim.problems import Attention, Gemm, GroupedGemm, KernelFile, Workload, parse_problem, problem_from_json
+
+GEMM_KEYS = "(keys: m, k, n; optional: group, offset, trans_b)"
+GROUPED_KEYS = "(keys: groups, m, k, n; optional: group, offset, trans_b)"
+ATTENTION_KEYS = "(keys: batch, heads, kv_heads, head_dim, q, kv; optional: scales, causal)"
+WORKLOADS = "deepseek-v3-decode, llama3-8b-decode, qwen3-14b-decode"
+
+SIZES = st.integers(1, 2**31 - 1)
+OPTIONS = {"group": st.none() | SIZES, "offset": st.booleans(), "trans_b": st.booleans()}
+GEMMS = st.builds(Gemm, m=SIZES, k=SIZES, n=SIZES, **OPTIONS)
+GROUPED = st.builds(GroupedGemm, groups=SIZES, m=SIZES, k=SIZES, n=SIZES, **OPTIONS)
+SCALES = st.sampled_from(["channel", "token"])
+
+
+@st.composite
+def attentions(draw):
+    kv_heads, q = draw(st.integers(1, 1000)), draw(st.integers(1, 10**6))
+    causal = draw(st.booleans())
+    return Attention(
+        batch=draw(SIZES), heads=kv_heads * draw(st.integers(1, 1000)), kv_heads=kv_heads, head_dim=draw(SIZES), q=q,
+        kv=draw(st.integers(q if causal else 1, 2**31 - 1)), scales=draw(SCALES), causal=causal,
+    )  # fmt: skip
+
+
+@given(GEMMS | GROUPED | attentions())
+def test_inline_and_json_forms_are_inverses(problem):
+    assert parse_problem(str(problem)) == problem
+    assert problem_from_json(problem.to_json()) == problem
+    assert hash(parse_problem(str(problem))) == hash(problem)
+
+
+@pytest.mark.parametrize(
+    ("text", "json"),
+    [
+        ("gemm:m=16,k=8192,n=12288", {"kind": "gemm", "m": 16, "k": 8192, "n": 12288}),
+        ("gemm:m=1,k=8192,n=12288,group=128,offset=1,trans_b=1",
+         {"kind": "gemm", "m": 1, "k": 8192, "n": 12288, "group": 128, "offset": True, "trans_b": True}),
+        ("grouped_gemm:groups=8,m=16,k=7168,n=2048",
+         {"kind": "grouped_gemm", "groups": 8, "m": 16, "k": 7168, "n": 2048}),
+        ("attention:batch=8,heads=32,kv_heads=8,head_dim=128,q=1,kv=4096",
+         {"kind": "attention", "batch": 8, "heads": 32, "kv_heads": 8, "head_dim": 128, "q": 1, "kv": 4096}),
+        ("attention:batch=8,heads=32,kv_heads=8,head_dim=128,q=1,kv=4096,scales=token,causal=1",
+         {"kind": "attention", "batch": 8, "heads": 32, "kv_heads": 8, "head_dim": 128, "q": 1, "kv": 4096,
+          "scales": "token", "causal": True}),
+    ],
+)
+def test_forms_of_the_interface(text, json):
+    problem = parse_problem(text)
+    assert problem.to_json() == json
+    assert str(problem) == text
+
+
+def test_what_is_not_set_is_left_out():
+    text = "attention:kv=4096,q=1, head_dim=128,kv_heads=8,heads=32,batch=8,scales=channel,causal=0"
+    assert str(parse_problem(text)) == "attention:batch=8,heads=32,kv_heads=8,head_dim=128,q=1,kv=4096"
+    assert parse_problem("gemm:m=1,k=2,n=3,offset=0") == Gemm(m=1, k=2, n=3)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("gemm:m=0,k=1,n=1", f"gemm: m = 0 is below 1; give a whole number of at least 1 {GEMM_KEYS}"),
+        ("gemm:m=1,k=-7,n=1", f"gemm: k = -7 is below 1; give a whole number of at least 1 {GEMM_KEYS}"),
+        ("gemm:m=1,k=1,n=1,group=0", f"gemm: group = 0 is below 1; give a whole number of at least 1 {GEMM_KEYS}"),
+        ("gemm:m=1,k=1,n=2147483648", f"gemm: n = 2147483648 is above 2147483647; give a smaller one {GEMM_KEYS}"),
+        ("gemm:m=abc,k=1,n=1", f"gemm: m = 'abc' is not a whole number; give one of at least 1 {GEMM_KEYS}"),
+        ("gemm:m=1.5,k=1,n=1", f"gemm: m = '1.5' is not a whole number; give one of at least 1 {GEMM_KEYS}"),
+        ("gemm:m=,k=1,n=1", f"gemm: m = '' is not a whole number; give one of at least 1 {GEMM_KEYS}"),
+        ("gemm:m=1_0,k=1,n=1", f"gemm: m = '1_0' is not a whole number; give one of at least 1 {GEMM_KEYS}"),
+        ("gemm:m,k=1,n=1", f"gemm: 'm' has no value; write KEY=VALUE {GEMM_KEYS}"),
+        ("gemm:m=1,k=1", f"gemm: key 'n' is missing {GEMM_KEYS}"),
+        ("gemm", f"gemm: keys 'm', 'k', 'n' are missing {GEMM_KEYS}"),
+        ("gemm:", f"gemm: keys 'm', 'k', 'n' are missing {GEMM_KEYS}"),
+        ("gemm:m=1,k=1,nn=1", f"gemm: unknown key 'nn'; did you mean 'n'? {GEMM_KEYS}"),
+        ("gemm:m=1,k=1,n=1,zebra=1", f"gemm: unknown key 'zebra' {GEMM_KEYS}"),
+        ("gemm:m=1,k=1,n=1,kind=1", f"gemm: unknown key 'kind' {GEMM_KEYS}"),
+        ("gemm:m=1,k=1,n=1,m=2", f"gemm: key 'm' is given twice; remove one {GEMM_KEYS}"),
+        ("gemm:m=1,k=1,n=1,offset=2", f"gemm: offset = 2 is not a switch; give 1 or 0 {GEMM_KEYS}"),
+        ("gemm:m=1,k=1,n=1,trans_b=yes", f"gemm: trans_b = 'yes' is not a switch; give 1 or 0 {GEMM_KEYS}"),
+        ("grouped_gemm:m=1,k=1,n=1", f"grouped_gemm: key 'groups' is missing {GROUPED_KEYS}"),
+        ("attention:batch=1,heads=32,kv_heads=5,head_dim=128,q=1,kv=8",
+         "attention: heads = 32 is not a multiple of kv_heads = 5; every KV head serves equally many query heads, give "
+         f"for example kv_heads = 4 {ATTENTION_KEYS}"),
+        ("attention:batch=1,heads=8,kv_heads=32,head_dim=128,q=1,kv=8",
+         "attention: heads = 8 is not a multiple of kv_heads = 32; every KV head serves equally many query heads, give "
+         f"for example kv_heads = 8 {ATTENTION_KEYS}"),
+        ("attention:batch=1,heads=8,kv_heads=8,head_dim=128,q=9,kv=8,causal=1",
+         "attention: q = 9 is above kv = 8 with causal = 1; raise kv to at least 9 or leave out causal "
+         f"{ATTENTION_KEYS}"),
+        ("attention:batch=1,heads=8,kv_heads=8,head_dim=128,q=1,kv=0",
+         f"attention: kv = 0 is below 1; give a whole number of at least 1 {ATTENTION_KEYS}"),
+        ("attention:batch=1,heads=8,kv_heads=8,head_dim=128,q=1,kv=1,scales=row",
+         f"attention: scales = 'row' must be 'channel' or 'token' {ATTENTION_KEYS}"),
+        ("gem:m=1,k=1,n=1", "unknown problem kind 'gem'; did you mean 'gemm'? (kinds: gemm, grouped_gemm, attention)"),
+        (":", "unknown problem kind '' (kinds: gemm, grouped_gemm, attention)"),
+    ],
+)
+def test_a_mistake_is_one_line(text, message):
+    with pytest.raises(ProblemError) as caught:
+        parse_problem(text)
+    assert str(caught.value) == message
+    assert caught.value.exit_code == 2
+
+
+@given(st.text(max_size=40) | st.text(max_size=40).map("gemm:".__add__))
+def test_any_text_is_a_problem_or_an_input_error_of_one_line(text):
+    message = ""
+    try:
+        parse_problem(text)
+    except InputError as err:
+        message = str(err)
+    assert len(message.splitlines()) <= 1
+
+
+def test_in_python_the_same_errors():
+    with pytest.raises(ProblemError, match="gemm: m = 0 is below 1"):
+        Gemm(m=0, k=1, n=1)
+    with pytest.raises(ProblemError, match="gemm: m = True is not a whole number"):
+        Gemm(m=True, k=1, n=1)
+    with pytest.raises(ProblemError, match="gemm: m = None is not a whole number"):
+        Gemm(m=None, k=1, n=1)
+    with pytest.raises(ProblemError, match=r"^a problem needs a 'kind' \(gemm, grouped_gemm, attention\)$"):
+        problem_from_json({"m": 1})
+    with pytest.raises(ProblemError, match="gemm: unknown key 'x'"):
+        problem_from_json({"kind": "gemm", "m": 1, "k": 1, "n": 1, "x": 1})
+
+
+def test_whole_numbers_of_any_type_are_sizes():
+    found = Gemm(m=np.int64(16), k=64.0, n=np.float64(32))
+    assert found == Gemm(m=16, k=64, n=32)
+    assert type(found.m) is type(found.k) is int
+    with pytest.raises(ProblemError, match=r"k = 1\.5 is not a whole number"):
+        Gemm(m=1, k=1.5, n=1)
+
+
+def test_names_and_paths():
+    assert parse_problem("kernels/mine.kir") == KernelFile(Path("kernels/mine.kir"))
+    assert isinstance(parse_problem("llama3-8b-decode"), Workload)
+    with pytest.raises(UnknownNameError) as caught:
+        parse_problem("llama3-8b")
+    assert str(caught.value) == (
+        f"unknown problem 'llama3-8b'; did you mean 'llama3-8b-decode'? (workloads: {WORKLOADS}; "
+        "or give sizes, such as gemm:m=16,k=4096,n=4096)"
+    )
+
+
+def test_problems_do_not_need_numpy():
+    code = "import sys, msdsim.problems; sys.exit('numpy' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

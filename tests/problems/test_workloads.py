@@ -1,0 +1,111 @@
+"""Workload files: the shipped ones add up to their models, and mistakes name file and operator."""
+
+from __future__ import annotations
+
+import pytest
+
+from msdsim.errors import InputError, ProblemError
+from msdsim.problems import Gemm, Workload, parse_problem
+from msdsim.resources import shipped_names
+
+FILE = "workload file 'mine.toml'"
+HEAD = 'description = "d"\nsource = "s"\n'
+OP = '[[op]]\nname = "a"\ncount = 1\nproblem = "gemm:m=1,k=2,n=3"\n'
+
+
+def weights(workload):
+    return sum(entry.count * entry.problem.k * entry.problem.n for entry in workload.entries)
+
+
+# Parameters of the model (model card), less those that are no matmul of this step: the embedding and the norms.
+@pytest.mark.parametrize(
+    ("name", "parameters", "embedding", "norms"),
+    [
+        ("llama3-8b-decode", 8_030_261_248, 128256 * 4096, 65 * 4096),
+        ("qwen3-14b-decode", 14_768_307_200, 151936 * 5120, 81 * 5120 + 40 * 2 * 128),
+        # 61 layers have two norms and those of the two latents, and each of 58 routers has 256 balancing biases.
+        ("deepseek-v3-decode", 671_026_419_200, 129280 * 7168, 61 * (2 * 7168 + 1536 + 512) + 7168 + 58 * 256),
+    ],
+)
+def test_linear_layers_hold_the_parameters_of_the_model(name, parameters, embedding, norms):
+    assert weights(parse_problem(name)) == parameters - embedding - norms
+
+
+def test_deepseek_activates_37_billion_parameters_per_token():
+    workload = parse_problem("deepseek-v3-decode")
+    routed = [entry for entry in workload.entries if entry.name.startswith("expert_")]
+    all_experts = sum(entry.count * entry.problem.k * entry.problem.n for entry in routed)
+    active = weights(workload) - all_experts + all_experts * 8 // 256
+    embedding = 129280 * 7168
+    assert (active + embedding) / 1e9 == pytest.approx(37.6, abs=0.1)
+    rows = {entry.count * entry.problem.m for entry in routed}
+    assert rows == {58 * workload.batch * 8}
+
+
+@pytest.mark.parametrize("name", shipped_names("workloads"))
+def test_shipped_workloads_are_complete(name):
+    workload = parse_problem(name)
+    assert isinstance(workload, Workload)
+    assert workload.name == name
+    assert workload.batch in (16, 64)
+    assert "config.json" in workload.source
+    assert workload.entries[-1].name == "lm_head"
+    assert all(isinstance(entry.problem, Gemm) for entry in workload.entries)
+    for entry in workload.entries:
+        assert entry.problem.m == (2 if entry.name.startswith("expert_") else workload.batch)
+
+
+def load(tmp_path, text):
+    path = tmp_path / "mine.toml"
+    path.write_text(text, encoding="utf-8")
+    return parse_problem(str(path))
+
+
+def test_a_small_file(tmp_path):
+    workload = load(tmp_path, HEAD + OP)
+    assert (workload.name, workload.description, workload.source, workload.batch) == ("mine", "d", "s", None)
+    [entry] = workload.entries
+    assert (entry.name, entry.count, entry.problem) == ("a", 1, Gemm(m=1, k=2, n=3))
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (OP, f"{FILE}: key 'description' is missing (keys: name, description, source, batch, op)"),
+        (HEAD, f"{FILE}: key 'op' is missing (keys: name, description, source, batch, op)"),
+        (HEAD + "op = []", f"{FILE} has no operators; add an [[op]] with name, count and problem"),
+        (HEAD + "op = 3", f"{FILE}: key 'op' = 3 must be a list of [[op]] tables"),
+        (HEAD + "op = [3]", f"{FILE}, operator 1 must be a table [[op]] with name, count and problem"),
+        (HEAD + "batch = 0\n" + OP, f"{FILE}: key 'batch' = 0 must be at least 1"),
+        (HEAD + "batch = true\n" + OP, f"{FILE}: key 'batch' = True must be a whole number"),
+        (HEAD + "bacth = 3\n" + OP,
+         f"{FILE}: unknown key 'bacth'; did you mean 'batch'? (keys: name, description, source, batch, op)"),
+        (HEAD + OP.replace("count = 1", "count = 0"), f"{FILE}, operator 1 'a': key 'count' = 0 must be at least 1"),
+        (HEAD + OP.replace("count = 1", 'count = "x"'),
+         f"{FILE}, operator 1 'a': key 'count' = 'x' must be a whole number"),
+        (HEAD + OP.replace("count = 1\n", ""),
+         f"{FILE}, operator 1 'a': key 'count' is missing (keys: name, count, problem)"),
+        (HEAD + OP.replace("count", "cuont"),
+         f"{FILE}, operator 1 'a': unknown key 'cuont'; did you mean 'count'? (keys: name, count, problem)"),
+        (HEAD + OP + OP, f"{FILE} has two operators called 'a'; rename one"),
+        (HEAD + OP + OP.replace('"a"', '"b"').replace("k=2", "k=0"),
+         f"{FILE}, operator 2 'b': gemm: k = 0 is below 1; give a whole number of at least 1 "
+         "(keys: m, k, n; optional: group, offset, trans_b)"),
+        (HEAD + OP.replace("gemm:m=1,k=2,n=3", "llama3-8b-decode"),
+         f"{FILE}, operator 1 'a': unknown problem kind 'llama3-8b-decode' (kinds: gemm, grouped_gemm, attention)"),
+    ],
+)
+def test_a_mistake_names_file_and_operator(tmp_path, text, message):
+    with pytest.raises(ProblemError) as caught:
+        load(tmp_path, text)
+    assert str(caught.value) == message
+
+
+def test_invalid_toml_says_where(tmp_path):
+    with pytest.raises(ProblemError, match=r"^workload file 'mine.toml' is not valid TOML: .*line 1"):
+        load(tmp_path, "[[op]")
+
+
+def test_missing_file():
+    with pytest.raises(InputError, match=r"^workload file 'no/such.toml' does not exist; give a path to a .toml file"):
+        parse_problem("no/such.toml")
