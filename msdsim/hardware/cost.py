@@ -1,0 +1,51 @@
+"""What an instruction costs, in a form both engines read: heads, and work that grows with the operand sizes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fractions import Fraction
+
+from msdsim.units import ceil_div
+
+
+@dataclass(frozen=True)
+class UnitCost:
+    """Cost of an instruction that stays inside a core.
+
+    Started at cycle ``s`` on sizes ``dims``, the instruction completes at ``s + latency + work`` and the pipe takes the next
+    one from ``s + interval + work``.  ``work = max(minimum, ceil(cycles_per_unit * units))`` with ``units`` the product of
+    ``ceil(dim / grain)``, or, for ``flat`` costs, the ceiling of the whole product of sizes over the first grain.
+    """
+
+    latency: int
+    interval: int
+    grains: tuple[int, ...]
+    cycles_per_unit: Fraction
+    minimum: int = 0
+    flat: bool = False
+
+    def work(self, dims: Sequence[int]) -> int:
+        """Cycles of work on these sizes; zero when any size is zero."""
+        units = 1
+        for dim, grain in zip(dims, self.grains, strict=True):
+            units *= dim if self.flat else ceil_div(dim, grain)
+        if units <= 0:
+            return 0
+        if self.flat:
+            units = ceil_div(units, self.grains[0])
+        return max(self.minimum, ceil_div(units * self.cycles_per_unit.numerator, self.cycles_per_unit.denominator))
+
+
+@dataclass(frozen=True)
+class PortCost:
+    """Cost of a transfer to or from GM as seen from the core's port (the memory system adds the rest).
+
+    A row segment of ``b`` bytes occupies the port for ``max(b, granule_bytes) / bytes_per_cycle`` cycles.
+    """
+
+    latency: int
+    interval: int
+    bytes_per_cycle: Fraction
+    granule_bytes: int
+    outstanding_bytes: int

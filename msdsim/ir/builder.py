@@ -1,0 +1,165 @@
+"""Building kernels in Python: nested ``with`` blocks mirror the text form.
+
+>>> from msdsim.ir.builder import KernelBuilder
+>>> kb = KernelBuilder("copy", cores=1, aiv_per_core=1)
+>>> x = kb.tensor("x", "fp32", (4, 64), "in")
+>>> y = kb.tensor("y", "fp32", (4, 64), "out")
+>>> with kb.part("aiv"), kb.loop("i", 0, 4) as i:
+...     row = kb.buffer("row", "UB", "fp32", (1, 64), ring=2)
+...     kb.copy(row[:, :], x[i : i + 1, :])
+...     kb.copy(y[i : i + 1, :], row[:, :])
+>>> kb.build().name
+'copy'
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from msdsim.ir.expr import Binary, Const, Expr, ExprLike, Var, binary, lift
+from msdsim.ir.kernel import (
+    Alloc,
+    AttrValue,
+    Block,
+    Buffer,
+    For,
+    Kernel,
+    Op,
+    PartName,
+    Role,
+    Signal,
+    SignalKind,
+    Slice,
+    Statement,
+    Tensor,
+    When,
+)
+
+
+class Handle:
+    """A tensor or buffer that can be sliced: ``x[i, 3]`` takes single indices, ``x[a:b]`` half-open ranges and
+    ``x[at(start, size)]`` a start with a size (the form to use when the size is ragged)."""
+
+    def __init__(self, of: Tensor | Buffer) -> None:
+        self.of = of
+
+    def __getitem__(self, index: Any) -> Slice:
+        items = index if isinstance(index, tuple) else (index,)
+        if len(items) != len(self.of.shape):
+            raise ValueError(f"'{self.of.name}' has {len(self.of.shape)} dimensions, {len(items)} given")
+        pairs = [_range(item, extent) for item, extent in zip(items, self.of.shape, strict=True)]
+        return Slice(self.of, tuple(start for start, _ in pairs), tuple(size for _, size in pairs))
+
+
+class At:
+    """A start and a size along one dimension."""
+
+    def __init__(self, start: ExprLike, size: ExprLike) -> None:
+        self.start, self.size = lift(start), lift(size)
+
+
+def at(start: ExprLike, size: ExprLike) -> At:
+    """``start +: size``, the range of ``size`` elements from ``start``."""
+    return At(start, size)
+
+
+def _range(item: Any, extent: int) -> tuple[Expr, Expr]:
+    if isinstance(item, At):
+        return item.start, item.size
+    if isinstance(item, slice):
+        start = lift(item.start if item.start is not None else 0)
+        stop = lift(item.stop if item.stop is not None else extent)
+        return start, _difference(stop, start)
+    return lift(item), Const(1)
+
+
+def _difference(stop: Expr, start: Expr) -> Expr:
+    """``stop - start`` with the common case ``start + constant - start`` simplified."""
+    if isinstance(stop, Binary) and stop.op == "+" and stop.left == start:
+        return stop.right
+    return binary("-", stop, start)
+
+
+class KernelBuilder:
+    """Collects tensors, signals and the two parts of a kernel."""
+
+    def __init__(self, name: str, cores: int, aiv_per_core: int) -> None:
+        self._name, self._cores, self._aiv_per_core = name, cores, aiv_per_core
+        self._tensors: list[Tensor] = []
+        self._signals: list[Signal] = []
+        self._parts: dict[str, list[Statement]] = {"aic": [], "aiv": []}
+        self._stack: list[list[Statement]] = []
+        self.core, self.sub = Var("core"), Var("sub")
+
+    def tensor(self, name: str, fmt: str, shape: tuple[int, ...], role: Role) -> Handle:
+        """Declare a tensor in GM."""
+        tensor = Tensor(name, fmt, shape, role)
+        self._tensors.append(tensor)
+        return Handle(tensor)
+
+    def signal(self, name: str, kind: SignalKind) -> str:
+        """Declare a cross-core signal and return its name."""
+        self._signals.append(Signal(name, kind))
+        return name
+
+    @contextmanager
+    def part(self, name: PartName) -> Iterator[None]:
+        """Statements inside go to the AIC or the AIV program."""
+        self._stack.append(self._parts[name])
+        yield
+        self._stack.pop()
+
+    @contextmanager
+    def loop(self, var: str, low: ExprLike, high: ExprLike, step: int = 1) -> Iterator[Var]:
+        """``for var in low .. high step step``."""
+        body: list[Statement] = []
+        self._stack.append(body)
+        yield Var(var)
+        self._stack.pop()
+        self._stack[-1].append(For(var, lift(low), lift(high), step, tuple(body)))
+
+    @contextmanager
+    def when(self, condition: Expr) -> Iterator[None]:
+        """``when condition``."""
+        body: list[Statement] = []
+        self._stack.append(body)
+        yield
+        self._stack.pop()
+        self._stack[-1].append(When(condition, tuple(body)))
+
+    def buffer(self, name: str, space: str, fmt: str, shape: tuple[int, int], ring: int = 1) -> Handle:
+        """Declare a buffer of the current block."""
+        buffer = Buffer(name, space, fmt, shape, ring)
+        self._stack[-1].append(Alloc(buffer))
+        return Handle(buffer)
+
+    def op(self, kind: str, out: Slice | None = None, *ins: Slice, **attrs: AttrValue) -> None:
+        """Append an operation by name."""
+        self._stack[-1].append(Op(kind, out, ins, tuple(attrs.items())))
+
+    def copy(self, out: Slice, source: Slice, **attrs: AttrValue) -> None:
+        """Append a copy."""
+        self.op("copy", out, source, **attrs)
+
+    def raise_signal(self, name: str, pipe: str) -> None:
+        """Append ``signal``: raised when ``pipe`` has finished everything before it."""
+        self.op("signal", name=name, pipe=pipe)
+
+    def wait_signal(self, name: str, pipe: str) -> None:
+        """Append ``wait``: ``pipe`` goes on when the signal has been raised once more."""
+        self.op("wait", name=name, pipe=pipe)
+
+    def build(self) -> Kernel:
+        """The finished kernel, every statement carrying the line it has in the kernel's text."""
+        from msdsim.ir.printer import number_lines
+
+        kernel = Kernel(self._name, self._cores, self._aiv_per_core, tuple(self._tensors), tuple(self._signals),
+                        tuple(self._parts["aic"]), tuple(self._parts["aiv"]))
+        return number_lines(kernel)
+
+
+def block_of(*statements: Statement) -> Block:
+    """A block from statements, for transforms and tests."""
+    return statements

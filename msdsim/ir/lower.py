@@ -1,0 +1,290 @@
+"""Lowering: from buffers and blocks to instructions and flags.
+
+Dependences follow from buffer use.  Within a block, a reader waits for the last writer on another pipe (``data``) and a
+writer for the readers on other pipes (``buffer``).  A slot is acquired by the first accessor of an iteration and released
+by the last ones.  A buffer that outer code owns and several pipes of a loop touch carries the same order from one iteration
+to the next, primed before the loop and drained after it, exactly as it is written by hand with set_flag and wait_flag.
+Every wait is matched by an earlier post in program order, so a core alone cannot deadlock.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from msdsim.errors import KernelError
+from msdsim.hardware.chip import Chip
+from msdsim.ir.expr import Const, Expr, binary, product
+from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, PartName
+from msdsim.ir.ops import OPS
+from msdsim.ir.program import Cause, Instr, Loop, Node, Part, Program, Semaphore, walk_nodes
+from msdsim.ir.timing import Sync
+from msdsim.naming import PIPES
+
+#: Per pipe: does it read the buffer, does it write it.
+Access = dict[str, tuple[bool, bool]]
+
+
+@dataclass
+class _Item:
+    """A statement of a block with what it touches; ``before`` and ``after`` collect flags set around a nested loop."""
+
+    node: Instr | _Scope
+    access: dict[str, Access]
+    before: dict[str, _Flags] = field(default_factory=dict)
+    after: dict[str, _Flags] = field(default_factory=dict)
+
+
+@dataclass
+class _Flags:
+    waits: list[int] = field(default_factory=list)
+    posts: list[int] = field(default_factory=list)
+
+
+@dataclass
+class _Scope:
+    """A block under lowering: the loop around it (None for the part's own block), its buffers and statements."""
+
+    loop: tuple[str, Expr, Expr, int] | None
+    buffers: list[Buffer]
+    items: list[_Item]
+    line: int = 0
+
+
+def lower(kernel: Kernel, chip: Chip) -> Program:
+    """The kernel as instructions and flags for ``chip``; KernelError where it needs more event ids than there are."""
+    addresses = kernel.addresses()
+    return Program(kernel, chip, _PartLowering(kernel, chip, "aic", addresses).run(),
+                   _PartLowering(kernel, chip, "aiv", addresses).run())
+
+
+class _PartLowering:
+    def __init__(self, kernel: Kernel, chip: Chip, name: PartName, addresses: Mapping[str, int]) -> None:
+        self.kernel, self.chip, self.name, self.addresses = kernel, chip, name, addresses
+        self.signals = {signal.name: index for index, signal in enumerate(kernel.signals)}
+        self.semaphores: list[Semaphore] = []
+        self.fresh = 0
+
+    def run(self) -> Part:
+        scope = self._scope(self.kernel.part(self.name), None)
+        self._dependences(scope)
+        for pipe in PIPES[self.name.upper()]:
+            self._hazards(scope, pipe, set())
+        body = self._emit(scope)
+        part = Part(self.name, body, tuple(self.semaphores), PIPES[self.name.upper()])
+        for index, instr in enumerate(part.instructions()):
+            instr.index = index
+        self._check_event_ids(body)
+        return part
+
+    # Reading the block structure
+
+    def _scope(self, block: Block, loop: tuple[str, Expr, Expr, int] | None) -> _Scope:
+        scope = _Scope(loop, [], [])
+        for statement in block:
+            if isinstance(statement, Alloc):
+                scope.buffers.append(statement.buffer)
+            elif isinstance(statement, Op):
+                scope.items.append(self._leaf(statement))
+            else:
+                if isinstance(statement, For):
+                    bounds = (statement.var, statement.low, statement.high, statement.step)
+                else:
+                    self.fresh += 1
+                    bounds = (f"when${self.fresh}", Const(0), binary("!=", statement.condition, 0), 1)
+                inner = self._scope(statement.body, bounds)
+                inner.line = statement.line
+                scope.items.append(_Item(inner, _merge_access(inner)))
+        return scope
+
+    def _leaf(self, op: Op) -> _Item:
+        definition = OPS[op.kind]
+        pipe = definition.pipe(op, self.chip)
+        access: dict[str, Access] = defaultdict(dict)
+        touched = [(item, True, False) for item in op.ins]
+        if op.out is not None:
+            touched.append((op.out, definition.accumulates, True))
+        for item, reads, writes in touched:
+            if isinstance(item.of, Buffer):
+                r, w = access[item.of.name].get(pipe, (False, False))
+                access[item.of.name][pipe] = (r or reads, w or writes)
+        signal = (op.kind, self.signals[str(op.attr("name"))]) if op.kind in ("signal", "wait") else None
+        instr = Instr(-1, pipe, op, definition.timing(op, self.chip, self.addresses), Const(0), signal=signal)
+        return _Item(instr, dict(access))
+
+    # Flags between pipes
+
+    def _dependences(self, scope: _Scope) -> None:
+        for buffer in scope.buffers:
+            edges = _Edges(self, scope, buffer.name, buffer.ring)
+            edges.inside()
+            if scope.loop is not None:
+                edges.reuse(buffer.ring)
+            self._carried(scope, buffer.name)
+        for item in scope.items:
+            if isinstance(item.node, _Scope):
+                self._dependences(item.node)
+
+    def _carried(self, scope: _Scope, buffer: str) -> None:
+        """Order across the iterations of loops inside ``scope`` for a buffer that outlives them."""
+        for item in scope.items:
+            access = item.access.get(buffer)
+            if not isinstance(item.node, _Scope) or access is None:
+                continue
+            if len(access) > 1 and any(writes for _, writes in access.values()):
+                edges = _Edges(self, item.node, buffer, 1)
+                edges.inside()
+                for source, target, semaphore in edges.reuse(0):
+                    _flags(item.before, source).posts.append(semaphore)
+                    _flags(item.after, target).waits.append(semaphore)
+            self._carried(item.node, buffer)
+
+    def semaphore(self, source: str, target: str, buffer: str, cause: Cause, initial: int, capacity: int) -> int:
+        self.semaphores.append(Semaphore(source, target, buffer, cause, initial, capacity))
+        return len(self.semaphores) - 1
+
+    # Order inside one pipe
+
+    def _hazards(self, scope: _Scope, pipe: str, dirty: set[str]) -> set[str]:
+        """Mark instructions that must let their own pipe drain: they read what it wrote since it last drained."""
+        for _ in range(2 if scope.loop is not None else 1):
+            for item in scope.items:
+                if isinstance(item.node, _Scope):
+                    dirty = self._hazards(item.node, pipe, dirty)
+                elif item.node.pipe == pipe and item.node.op is not None:
+                    dirty = self._hazard_of(item, item.node, dirty)
+        return dirty
+
+    def _hazard_of(self, item: _Item, instr: Instr, dirty: set[str]) -> set[str]:
+        op = instr.op
+        assert op is not None
+        definition = OPS[op.kind]
+        reads = {name for name, access in item.access.items() if access[instr.pipe][0]}
+        writes = {name for name, access in item.access.items() if access[instr.pipe][1]}
+        if definition.hazard is not None and reads & dirty:
+            barrier = definition.hazard(op, self.chip)
+            if definition.accumulates and not any(s.of.name in dirty for s in op.ins):
+                barrier = product(barrier, binary("!=", op.attr_expr("accumulate", 0), 0))
+            instr.barrier = barrier
+            if barrier == Const(1):
+                dirty = set()
+        return dirty | writes
+
+    # Writing the instructions
+
+    def _emit(self, scope: _Scope) -> list[Node]:
+        body: list[Node] = []
+        for item in scope.items:
+            body += self._syncs(item.before)
+            if isinstance(item.node, _Scope):
+                assert item.node.loop is not None
+                var, low, high, step = item.node.loop
+                body.append(Loop(var, low, high, step, self._emit(item.node)))
+            else:
+                body.append(item.node)
+            body += self._syncs(item.after)
+        return body
+
+    def _syncs(self, flags: dict[str, _Flags]) -> list[Node]:
+        order = PIPES[self.name.upper()]
+        return [Instr(-1, pipe, None, Sync(), Const(0), flags[pipe].waits, flags[pipe].posts)
+                for pipe in sorted(flags, key=order.index)]
+
+    def _check_event_ids(self, body: list[Node]) -> None:
+        """Statements of the part's own block run one after the other, so they can share ids; those inside cannot."""
+        limit = self.chip.dispatch.event_ids_per_pipe_pair
+        for node in body:
+            used: dict[tuple[str, str], set[int]] = defaultdict(set)
+            for instr in walk_nodes([node]):
+                for number in instr.waits:
+                    semaphore = self.semaphores[number]
+                    used[semaphore.source, semaphore.target].add(number)
+            for (source, target), numbers in used.items():
+                count = sum(self.semaphores[number].capacity for number in numbers)
+                if count > limit:
+                    rings = ", ".join(sorted({self.semaphores[number].buffer for number in numbers}))
+                    raise KernelError(
+                        f"{self.name} needs {count} event ids from {source} to {target}, chip '{self.chip.name}' has {limit} "
+                        f"per pipe pair; lower the ring depth of the buffers {rings} or use fewer of them"
+                    )
+
+
+class _Edges:
+    """Order between the pipes that touch one buffer inside one block."""
+
+    def __init__(self, lowering: _PartLowering, scope: _Scope, buffer: str, capacity: int) -> None:
+        self.lowering, self.scope, self.buffer, self.capacity = lowering, scope, buffer, capacity
+        self.writers: dict[str, int] = {}
+        self.readers: dict[str, int] = {}
+        self.first: int | None = None
+
+    def inside(self) -> None:
+        """Flags between statements of the same iteration."""
+        for index, item in enumerate(self.scope.items):
+            access = item.access.get(self.buffer)
+            if access is None:
+                continue
+            if self.first is None:
+                self.first = index
+            for pipe, (_, writes) in access.items():
+                for source, at in self.writers.items():
+                    if source != pipe:
+                        self._edge(at, source, index, pipe, "data", 0)
+                if writes:
+                    for source, at in self.readers.items():
+                        if source != pipe:
+                            self._edge(at, source, index, pipe, "buffer", 0)
+            if any(writes for _, writes in access.values()):
+                self.writers = {pipe: index for pipe, (_, writes) in access.items() if writes}
+                self.readers = {pipe: index for pipe, (reads, _) in access.items() if reads}
+            else:
+                self.readers |= dict.fromkeys(access, index)
+
+    def reuse(self, initial: int) -> list[tuple[str, str, int]]:
+        """Flags from the last accessors of an iteration to the first ones of a later; (source, target, semaphore)."""
+        if self.first is None:
+            return []
+        last = dict(self.readers)
+        for pipe, at in self.writers.items():
+            # A writer that a reader on another pipe has already waited for needs no flag of its own.
+            if not any(reader != pipe for reader in self.readers):
+                last[pipe] = max(at, last.get(pipe, -1))
+        made = []
+        for target in self.scope.items[self.first].access[self.buffer]:
+            for source, at in last.items():
+                if source != target:
+                    made.append((source, target, self._edge(at, source, self.first, target, "buffer", initial)))
+        return made
+
+    def _edge(self, at: int, source: str, to: int, target: str, cause: Cause, initial: int) -> int:
+        number = self.lowering.semaphore(source, target, self.buffer, cause, initial, self.capacity)
+        post = self.scope.items[at]
+        if isinstance(post.node, Instr):
+            post.node.posts.append(number)
+        else:
+            _flags(post.after, source).posts.append(number)
+        wait = self.scope.items[to]
+        if isinstance(wait.node, Instr):
+            wait.node.waits.append(number)
+        else:
+            _flags(wait.before, target).waits.append(number)
+        return number
+
+
+def _flags(where: dict[str, _Flags], pipe: str) -> _Flags:
+    return where.setdefault(pipe, _Flags())
+
+
+def _merge_access(scope: _Scope) -> dict[str, Access]:
+    """What a nested block touches of the buffers of blocks around it."""
+    own = {buffer.name for buffer in scope.buffers}
+    merged: dict[str, Access] = defaultdict(dict)
+    for item in scope.items:
+        for name, access in item.access.items():
+            if name in own:
+                continue
+            for pipe, (reads, writes) in access.items():
+                r, w = merged[name].get(pipe, (False, False))
+                merged[name][pipe] = (r or reads, w or writes)
+    return dict(merged)

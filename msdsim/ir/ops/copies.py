@@ -1,0 +1,136 @@
+"""Copies: the path follows from the spaces of source and destination; a path the chip lacks is an error."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from msdsim.formats.number import FORMATS
+from msdsim.formats.rounding import round_to
+from msdsim.hardware.chip import Chip, Path
+from msdsim.hardware.units.mte import local_copy_cost, port_cost
+from msdsim.ir.expr import Const, Expr, ceil_div
+from msdsim.ir.kernel import Op, Slice, Tensor
+from msdsim.ir.ops.base import Execution, OpDef, define, require, same_shape
+from msdsim.ir.timing import Local, Timing, Transfer
+
+
+def _path(op: Op, chip: Chip) -> Path:
+    assert op.out is not None
+    source, destination = op.ins[0].space, op.out.space
+    path = chip.path(source, destination)
+    legal = ", ".join(f"{p.source}->{p.destination}" for p in chip.paths.values())
+    require(path is not None, op, f"chip '{chip.name}' has no path {source}->{destination}", f"its paths are {legal}")
+    assert path is not None
+    return path
+
+
+def _pipe(op: Op, chip: Chip) -> str:
+    return _path(op, chip).pipe
+
+
+def _path_name(op: Op, chip: Chip) -> str:
+    path = _path(op, chip)
+    return next(name for name, candidate in chip.paths.items() if candidate is path)
+
+
+def _gm_offset(item: Slice) -> Expr:
+    """Byte offset of the slice's first element inside its tensor."""
+    tensor = item.of
+    assert isinstance(tensor, Tensor)
+    offset: Expr = (item.starts[-1] * item.bits) // 8
+    for start, stride in zip(item.starts[:-1], tensor.strides_bytes, strict=True):
+        offset = offset + start * stride
+    return offset
+
+
+def _gm_rows_ok(op: Op, item: Slice) -> None:
+    leading = item.sizes[:-2]
+    require(all(size == Const(1) for size in leading), op,
+            f"'{item}' takes more than one index of a leading dimension", "copy one matrix of the tensor at a time")
+
+
+def transfer(op: Op, chip: Chip, gm: Slice, write: bool) -> Transfer:
+    """The transfer of a GM slice over the path that ``op`` uses."""
+    assert isinstance(gm.of, Tensor)
+    return Transfer(
+        cost=port_cost(_path(op, chip)), path=_path_name(op, chip), write=write, tensor=gm.of.name, offset=_gm_offset(gm),
+        rows=gm.rows, row_bytes=ceil_div(gm.cols * gm.bits, 8), stride_bytes=gm.of.strides_bytes[-1],
+    )
+
+
+def _check_copy(op: Op, chip: Chip) -> None:
+    out, source = op.out, op.ins[0]
+    assert out is not None
+    path = _path(op, chip)
+    require(path.pipe != "FIX", op, "the results in L0C leave through the fixpipe", "use 'fixpipe'")
+    require(out.fmt == source.fmt, op, f"a copy cannot turn {source.fmt} into {out.fmt}", "use a Vector 'cast'")
+    if op.attr("transpose", 0):
+        require(out.space == "L0B" and source.space == "L1", op, f"cannot transpose {source.space}->{out.space}",
+                "transpose on the way from L1 to L0B")
+        require((out.rows, out.cols) == (source.cols, source.rows), op,
+                f"shape [{source.rows}, {source.cols}] transposed is not [{out.rows}, {out.cols}]", "swap the sizes")
+    else:
+        same_shape(op, out, source)
+    for item in (out, source):
+        if isinstance(item.of, Tensor):
+            _gm_rows_ok(op, item)
+
+
+def _copy_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
+    out, source = op.out, op.ins[0]
+    assert out is not None
+    if source.space == "GM":
+        return transfer(op, chip, source, write=False)
+    if out.space == "GM":
+        return transfer(op, chip, out, write=True)
+    # The Cube's operand buffers are laid out in fractals of 16 rows x 32 bytes along the reduction axis: for L0B the
+    # reduction axis is the slice's row axis.
+    sizes = (out.cols, out.rows) if out.space == "L0B" else (out.rows, out.cols)
+    return Local(local_copy_cost(_path(op, chip), source.bits), sizes)
+
+
+def _execute_copy(op: Op, run: Execution) -> None:
+    source = run.ins[0].reshape(run.ins[0].shape[-2:])
+    if op.attr("transpose", 0):
+        source = source.T
+    run.out[...] = source.reshape(run.out.shape)
+
+
+define(OpDef("copy", "move a rectangle between memory spaces", 1, True, _check_copy, _pipe, _copy_timing, _execute_copy,
+             attrs={"transpose": "int"}))
+
+
+_FIXPIPE_CASTS = {"fp32": ("fp32", "bf16", "fp16"), "int32": ("int32",)}
+
+
+def _check_fixpipe(op: Op, chip: Chip) -> None:
+    out, source = op.out, op.ins[0]
+    assert out is not None
+    require(source.space == "L0C", op, f"the fixpipe reads L0C, not {source.space}", "use 'copy'")
+    _path(op, chip)
+    same_shape(op, out, source)
+    allowed = _FIXPIPE_CASTS.get(source.fmt, ())
+    require(out.fmt in allowed, op, f"the fixpipe cannot turn {source.fmt} into {out.fmt}",
+            f"from {source.fmt} it gives {', '.join(allowed) or 'nothing'}")
+    if isinstance(out.of, Tensor):
+        _gm_rows_ok(op, out)
+
+
+def _fixpipe_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
+    out = op.out
+    assert out is not None
+    if out.space == "GM":
+        return transfer(op, chip, out, write=True)
+    return Local(local_copy_cost(_path(op, chip), FORMATS[out.fmt].bits), (out.rows, out.cols))
+
+
+def _execute_fixpipe(op: Op, run: Execution) -> None:
+    assert op.out is not None
+    source = run.ins[0].reshape(run.out.shape)
+    run.out[...] = source if op.out.fmt == op.ins[0].fmt else round_to(np.asarray(source), op.out.fmt)
+
+
+define(OpDef("fixpipe", "drain an accumulator from L0C, rounding half to even to the output format", 1, True,
+             _check_fixpipe, _pipe, _fixpipe_timing, _execute_fixpipe))
