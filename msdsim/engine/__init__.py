@@ -1,0 +1,5 @@
+"""Timing engines: two implementations of one machine that must agree on every cycle."""
+
+from msdsim.engine.base import ENGINES, MEMORY_MODELS, Engine, EngineOptions, load_engine
+
+__all__ = ["ENGINES", "MEMORY_MODELS", "Engine", "EngineOptions", "load_engine"]

@@ -1,0 +1,48 @@
+"""The engines' one interface, and the facade that finds them by name and imports them only when used."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Protocol
+
+from msdsim.ir.program import Program
+from msdsim.registry import Registry
+from msdsim.timeline.record import RunRecord
+
+
+@dataclass(frozen=True)
+class EngineOptions:
+    """How to run: ``record_timeline`` keeps every instruction, ``memory`` is the fidelity of the memory system."""
+
+    record_timeline: bool = False
+    memory: str = "bandwidth"
+    skip: bool = True
+
+
+class Engine(Protocol):
+    """Advances time over a lowered kernel until all of its instructions are done."""
+
+    def run(self, program: Program, options: EngineOptions) -> RunRecord:
+        """Simulate; Deadlock when the kernel cannot finish."""
+        ...
+
+
+@dataclass(frozen=True)
+class EngineEntry:
+    """Where an engine lives and what it is for."""
+
+    module: str
+    description: str
+
+
+ENGINES: Registry[EngineEntry] = Registry("engine")
+ENGINES.add("fast", EngineEntry("msdsim.engine.fast", "compiled, the default"))
+ENGINES.add("reference", EngineEntry("msdsim.engine.reference", "SimPy processes, written to be read and extended"))
+MEMORY_MODELS = ("bandwidth",)
+
+
+def load_engine(name: str) -> Engine:
+    """The engine called ``name``; UnknownNameError lists the known ones."""
+    engine: Engine = import_module(ENGINES[name].module).create()
+    return engine

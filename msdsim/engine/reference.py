@@ -1,0 +1,449 @@
+"""The readable engine: SimPy, one process per pipe, one per scalar unit, and an arbiter in front of the memory system.
+
+The machine, in full:
+
+* The scalar unit walks its part's loops in program order.  Dispatching an instruction takes ``issue_cycles`` for it and
+  for each of its flags; then it needs a free place in the queue of the instruction's pipe, which the instruction leaves
+  when it starts.
+* A pipe takes instructions in order.  One starts when the pipe can take it, when the pipe has drained if it has a hazard,
+  and when every semaphore and signal it waits for has a token.
+* Work inside the core: the pipe takes the next instruction ``interval + work + flags`` cycles after a start, and the
+  instruction completes ``latency + work`` cycles after it.  Transfers ask the memory system piece by piece.
+* Instructions of a pipe complete in order.  On completion an instruction posts its semaphores and raises its signal.
+* The run ends when every unit's last instruction has completed.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import simpy
+
+from msdsim.engine.accounting import charge, split
+from msdsim.engine.base import EngineOptions
+from msdsim.engine.memory import MemorySystem, pieces
+from msdsim.errors import Deadlock
+from msdsim.ir.expr import evaluate
+from msdsim.ir.program import Instr, Loop, Node, Part, Program
+from msdsim.ir.timing import Local, Transfer
+from msdsim.timeline.record import (
+    BUSY,
+    CATEGORIES,
+    DRAINED,
+    HBM_READ,
+    HBM_WRITE,
+    L2_READ,
+    L2_WRITE,
+    MAX_PIPES,
+    TIMELINE_COLUMNS,
+    TRAFFIC,
+    WAIT_BUFFER,
+    WAIT_DATA,
+    WAIT_ISSUE,
+    WAIT_SYNC,
+    Bandwidth,
+    RunRecord,
+    Units,
+)
+from msdsim.units import ceil_div
+
+Process = Generator[simpy.Event, Any, None]
+#: Bandwidth over time is kept in at most this many intervals; when they run out, neighbours merge.
+BANDWIDTH_INTERVALS = 512
+#: SimPy priority below its NORMAL (1): the arbiter acts after everything else of its cycle.
+_ARBITER = 2
+
+
+def create() -> ReferenceEngine:
+    """The engine, as the facade asks for it."""
+    return ReferenceEngine()
+
+
+class ReferenceEngine:
+    """See the module's text."""
+
+    def run(self, program: Program, options: EngineOptions) -> RunRecord:
+        return _Machine(program, options).run()
+
+
+@dataclass
+class _Queued:
+    """An instruction in a pipe's queue, its sizes already evaluated by the scalar unit."""
+
+    instr: Instr
+    dispatched: int
+    barrier: bool
+    dims: tuple[int, ...]
+
+
+class _Tokens:
+    """Counting flag: a queue of the cycles at which it was posted, consumed in order by one pipe."""
+
+    def __init__(self, env: simpy.Environment, initial: int = 0) -> None:
+        self.env = env
+        self.posted: deque[int] = deque([0] * initial)
+        self.waiter: simpy.Event | None = None
+
+    def post(self) -> None:
+        self.posted.append(int(self.env.now))
+        if self.waiter is not None:
+            self.waiter.succeed()
+            self.waiter = None
+
+    def wait(self) -> Generator[simpy.Event, Any, int]:
+        """Consume a token; the value is the cycle it was posted."""
+        if not self.posted:
+            self.waiter = self.env.event()
+            yield self.waiter
+        return self.posted.popleft()
+
+
+class _Arbiter:
+    """Serves memory requests in the order (cycle, unit, pipe), one at a time, after all else that happens in the cycle."""
+
+    def __init__(self, env: simpy.Environment, memory: MemorySystem) -> None:
+        self.env, self.memory = env, memory
+        self.pending: list[tuple[int, int, list[tuple[int, int]], bool, simpy.Event]] = []
+        self.scheduled = False
+
+    def request(self, unit: int, pipe: int, segments: list[tuple[int, int]], write: bool) -> simpy.Event:
+        """Ask for a piece now; the event's value is what :meth:`MemorySystem.access` returns."""
+        answer = self.env.event()
+        heapq.heappush(self.pending, (unit, pipe, segments, write, answer))
+        self._schedule()
+        return answer
+
+    def _schedule(self) -> None:
+        if self.pending and not self.scheduled:
+            self.scheduled = True
+            turn = simpy.Event(self.env)
+            turn._ok, turn._value = True, None
+            turn.callbacks = [self._serve]
+            self.env.schedule(turn, priority=_ARBITER)  # type: ignore[arg-type]
+
+    def _serve(self, _: simpy.Event) -> None:
+        self.scheduled = False
+        _, _, segments, write, answer = heapq.heappop(self.pending)
+        answer.succeed(self.memory.access(int(self.env.now), segments, write))
+        self._schedule()
+
+
+@dataclass
+class _Pipe:
+    """State of one pipe of one unit."""
+
+    name: str
+    index: int
+    depth: int
+    queue: deque[_Queued] = field(default_factory=deque)
+    arrived: simpy.Event | None = None
+    left: simpy.Event | None = None
+    free: int = 0
+    completed: int = 0
+    cursor: int = 0
+    port_free: int = 0
+    in_flight: deque[int] = field(default_factory=deque)
+    waiting_for: str = "its first instruction"
+
+
+class _Unit:
+    """One AIC or AIV: its scalar unit, pipes and semaphores."""
+
+    def __init__(self, machine: _Machine, number: int) -> None:
+        self.machine, self.number, self.env = machine, number, machine.env
+        units = machine.units
+        self.part: Part = machine.program.aic if units.part(number) == "AIC" else machine.program.aiv
+        depth = machine.program.chip.dispatch.queue_depth
+        self.pipes = {
+            name: _Pipe(name, index, depth[name])  # type: ignore[index]
+            for index, name in enumerate(self.part.pipes) if name != "S"
+        }
+        self.semaphores = [_Tokens(self.env, item.initial) for item in self.part.semaphores]
+        # Signals arrive per sender where several must all have raised it (an AIC waits for each of its AIVs).
+        senders = units.aiv_per_core if self.part.name == "aic" else 1
+        self.signals = [[_Tokens(self.env) for _ in range(senders)] for _ in machine.program.kernel.signals]
+        self.undone = 0
+        self.dispatching = True
+        self.scalar_time = 0
+
+    # The scalar unit
+
+    def scalar(self) -> Process:
+        dispatch = self.machine.program.chip.dispatch
+        row = self.machine.totals[self.number, 0]
+        env = {"core": self.machine.units.core(self.number), "sub": self.machine.units.sub(self.number)}
+        for instr in _program_order(self.part.body, env):
+            pipe = self.pipes[instr.pipe]
+            queued = _Queued(instr, 0, bool(evaluate(instr.barrier, env)), _sizes(instr, env, self.machine.addresses))
+            cost = dispatch.issue_cycles * (1 + len(instr.waits) + len(instr.posts))
+            asked = self.env.now
+            yield self.env.timeout(cost)
+            while len(pipe.queue) >= pipe.depth:
+                pipe.left = self.env.event()
+                yield pipe.left
+            row[BUSY] += cost
+            row[WAIT_ISSUE] += self.env.now - asked - cost
+            queued.dispatched = self.scalar_time = int(self.env.now)
+            self.undone += 1
+            pipe.queue.append(queued)
+            if pipe.arrived is not None:
+                pipe.arrived.succeed()
+                pipe.arrived = None
+        self.dispatching = False
+        self._maybe_done()
+
+    # The pipes
+
+    def run_pipe(self, pipe: _Pipe) -> Process:
+        env = self.env
+        while True:
+            if not pipe.queue:
+                pipe.waiting_for = "dispatch"
+                pipe.arrived = env.event()
+                yield pipe.arrived
+            item = pipe.queue[0]
+            ready = max(pipe.free, pipe.completed if item.barrier else 0)
+            if ready > env.now:
+                yield env.timeout(ready - env.now)
+            cause, culprit, latest = WAIT_ISSUE, -1, -1
+            for number in item.instr.waits:
+                semaphore = self.part.semaphores[number]
+                pipe.waiting_for = f"{semaphore.source} on buffer '{semaphore.buffer}'"
+                posted = yield from self.semaphores[number].wait()
+                if posted > latest:
+                    cause, culprit, latest = (WAIT_DATA if semaphore.cause == "data" else WAIT_BUFFER), number, posted
+            if item.instr.signal is not None and item.instr.signal[0] == "wait":
+                signal = item.instr.signal[1]
+                pipe.waiting_for = f"signal '{self.machine.program.kernel.signals[signal].name}'"
+                for tokens in self.signals[signal]:
+                    posted = yield from tokens.wait()
+                    if posted > latest:
+                        cause, culprit, latest = WAIT_SYNC, signal, posted
+            start = int(env.now)
+            if latest != start:
+                cause, culprit = WAIT_ISSUE, -1
+            pipe.queue.popleft()
+            if pipe.left is not None:
+                pipe.left.succeed()
+                pipe.left = None
+            yield from self._execute(pipe, item, start, cause, culprit)
+
+    def _execute(self, pipe: _Pipe, item: _Queued, start: int, cause: int, culprit: int) -> Process:
+        instr, timing = item.instr, item.instr.timing
+        flags = self.machine.program.chip.dispatch.flag_cycles * (len(instr.waits) + len(instr.posts))
+        work = excess = moved = 0
+        if isinstance(timing, Local):
+            work = timing.cost.work(item.dims)
+            pipe.free = start + timing.cost.interval + work + flags
+            end = start + timing.cost.latency + work
+        elif isinstance(timing, Transfer):
+            end, work, moved = yield from self._transfer(pipe, timing, item.dims, start)
+            pipe.free += flags
+            excess = max(0, end - start - timing.cost.interval - timing.cost.latency - work)
+        else:
+            pipe.free = end = start + flags
+        end = max(end, pipe.free, pipe.completed)
+        parts = split(pipe.cursor, start, end, work, excess, cause)
+        self.machine.account(self, pipe, instr, parts, culprit)
+        self.machine.record(self.number, pipe.index, instr.index, item.dispatched, start, end, work, moved,
+                            cause if parts.gap else -1, culprit if parts.gap else -1)
+        pipe.cursor = pipe.completed = end
+        self.machine.delay(end - int(self.env.now), lambda: self._complete(instr))
+
+    def _transfer(
+        self, pipe: _Pipe, timing: Transfer, dims: tuple[int, ...], start: int
+    ) -> Generator[simpy.Event, Any, tuple[int, int, int]]:
+        """Run a transfer until its last piece has been asked for; (completion, cycles of port work, bytes)."""
+        offset, rows, row_bytes = dims
+        machine, cost = self.machine, timing.cost
+        rate, chunk = cost.bytes_per_cycle, machine.program.chip.memory.chunk_bytes
+        window = ceil_div(cost.outstanding_bytes, chunk)
+        scale = rate.numerator
+        # Back to back, the port goes on from its exact position; otherwise from the start of this cycle.
+        if ceil_div(pipe.port_free, scale) != start:
+            pipe.port_free = start * scale
+        pipe.port_free += cost.interval * scale
+        traffic = machine.tensor_traffic[machine.tensors[timing.tensor]]
+        end, port_bytes, moved = start, 0, 0
+        for segments in pieces(machine.addresses[timing.tensor] + offset, rows, row_bytes, timing.stride_bytes, chunk):
+            while len(pipe.in_flight) >= window:
+                pipe.port_free = max(pipe.port_free, pipe.in_flight.popleft() * scale)
+            at = ceil_div(pipe.port_free, scale)
+            if at > self.env.now:
+                yield self.env.timeout(at - self.env.now)
+            done, hbm_read, hbm_write = yield machine.arbiter.request(self.number, pipe.index, segments, timing.write)
+            on_port = sum(max(count, cost.granule_bytes) for _, count in segments)
+            pipe.port_free += on_port * rate.denominator
+            done = max(done, ceil_div(pipe.port_free, scale)) + cost.latency
+            pipe.in_flight.append(done)
+            end = max(end, done)
+            count = sum(count for _, count in segments)
+            port_bytes, moved = port_bytes + on_port, moved + count
+            traffic[L2_WRITE if timing.write else L2_READ] += count
+            traffic[HBM_READ] += hbm_read
+            traffic[HBM_WRITE] += hbm_write
+            machine.bandwidth(at, L2_WRITE if timing.write else L2_READ, count)
+            machine.bandwidth(at, HBM_READ, hbm_read)
+            machine.bandwidth(at, HBM_WRITE, hbm_write)
+        pipe.free = ceil_div(pipe.port_free, scale)
+        work = ceil_div(port_bytes * rate.denominator, scale)
+        return end, work, moved
+
+    def _complete(self, instr: Instr) -> None:
+        for number in instr.posts:
+            self.semaphores[number].post()
+        if instr.signal is not None and instr.signal[0] == "signal":
+            self.machine.raise_signal(self, instr.signal[1])
+        self.undone -= 1
+        self._maybe_done()
+
+    def _maybe_done(self) -> None:
+        if not self.dispatching and self.undone == 0:
+            self.machine.unit_done()
+
+
+def _program_order(body: list[Node], env: dict[str, int]) -> Iterator[Instr]:
+    for node in body:
+        if isinstance(node, Loop):
+            low, high = evaluate(node.low, env), evaluate(node.high, env)
+            for value in range(low, high, node.step):
+                env[node.var] = value
+                yield from _program_order(node.body, env)
+            env.pop(node.var, None)
+        else:
+            yield node
+
+
+def _sizes(instr: Instr, env: dict[str, int], addresses: dict[str, int]) -> tuple[int, ...]:
+    timing = instr.timing
+    if isinstance(timing, Local):
+        return tuple(evaluate(dim, env) for dim in timing.dims)
+    if isinstance(timing, Transfer):
+        return tuple(evaluate(dim, env) for dim in (timing.offset, timing.rows, timing.row_bytes))
+    return ()
+
+
+class _Machine:
+    """All units, the memory system and the books."""
+
+    def __init__(self, program: Program, options: EngineOptions) -> None:
+        self.program, self.options = program, options
+        kernel = program.kernel
+        self.env = simpy.Environment()
+        self.units = Units(kernel.cores, kernel.aiv_per_core)
+        self.addresses = dict(kernel.addresses())
+        self.tensors = {tensor.name: index for index, tensor in enumerate(kernel.tensors)}
+        self.memory = MemorySystem(program.chip)
+        self.arbiter = _Arbiter(self.env, self.memory)
+        self.totals = np.zeros((self.units.count, MAX_PIPES, len(CATEGORIES)), np.int64)
+        self.instr_totals = {p.name: np.zeros((len(p.instructions()), len(CATEGORIES)), np.int64) for p in program.parts}
+        self.semaphore_waits = {p.name: np.zeros(len(p.semaphores), np.int64) for p in program.parts}
+        self.signal_waits = {p.name: np.zeros(len(kernel.signals), np.int64) for p in program.parts}
+        self.tensor_traffic = np.zeros((len(kernel.tensors), len(TRAFFIC)), np.int64)
+        self.interval, self.intervals = 64, np.zeros((BANDWIDTH_INTERVALS, len(TRAFFIC)), np.int64)
+        self.rows: list[tuple[int, ...]] = []
+        self.instructions = self.flags_only = 0
+        self.live = [_Unit(self, number) for number in range(self.units.count)]
+        self.remaining = len(self.live)
+        self.all_done = self.env.event()
+        signallers = [
+            {p.name for p in program.parts for i in p.instructions() if i.signal == ("signal", index)}
+            for index in range(len(kernel.signals))
+        ]
+        self.participants = [sum(unit.part.name in names for unit in self.live) for names in signallers]
+        self.arrivals: list[dict[int, int]] = [{} for _ in kernel.signals]
+        self.raised = [[0] * self.units.count for _ in kernel.signals]
+
+    def run(self) -> RunRecord:
+        for unit in self.live:
+            self.env.process(unit.scalar())
+            for pipe in unit.pipes.values():
+                self.env.process(unit.run_pipe(pipe))
+        try:
+            self.env.run(until=self.all_done)
+        except RuntimeError as err:
+            if "until" not in str(err):
+                raise
+            raise Deadlock(self._who_waits()) from None
+        cycles = max(max(unit.scalar_time, *(pipe.completed for pipe in unit.pipes.values())) for unit in self.live)
+        for unit in self.live:
+            self.totals[unit.number, 0, DRAINED] += cycles - unit.scalar_time
+            for pipe in unit.pipes.values():
+                self.totals[unit.number, pipe.index, DRAINED] += cycles - pipe.cursor
+        timeline = None
+        if self.options.record_timeline:
+            table = np.array(self.rows, np.int64).reshape(len(self.rows), len(TIMELINE_COLUMNS))
+            timeline = {name: table[:, column] for column, name in enumerate(TIMELINE_COLUMNS)}
+        record = RunRecord(
+            self.program, cycles, self.instructions, self.flags_only, self.totals, self.instr_totals, self.semaphore_waits,
+            self.signal_waits, self.tensor_traffic, self.memory.l2.dirty_bytes(), Bandwidth(self.interval, self.intervals.T),
+            timeline, engine="reference",
+        )
+        record.assert_coverage()
+        return record
+
+    def delay(self, cycles: int, action) -> None:  # type: ignore[no-untyped-def]
+        """Do ``action`` after ``cycles``."""
+        self.env.timeout(cycles).callbacks.append(lambda _: action())
+
+    def unit_done(self) -> None:
+        self.remaining -= 1
+        if self.remaining == 0:
+            self.all_done.succeed()
+
+    def raise_signal(self, sender: _Unit, signal: int) -> None:
+        kind = self.program.kernel.signals[signal].kind
+        cross = self.program.chip.cross_core
+        core, sub = self.units.core(sender.number), self.units.sub(sender.number)
+        if kind == "aic_to_aiv":
+            for aiv in range(self.units.aiv_per_core):
+                tokens = self.live[self.units.unit(core, "AIV", aiv)].signals[signal][0]
+                self.delay(cross.signal_latency_cycles, tokens.post)
+        elif kind == "aiv_to_aic":
+            tokens = self.live[self.units.unit(core, "AIC")].signals[signal][sub]
+            self.delay(cross.signal_latency_cycles, tokens.post)
+        else:
+            turn = self.raised[signal][sender.number]
+            self.raised[signal][sender.number] += 1
+            self.arrivals[signal][turn] = self.arrivals[signal].get(turn, 0) + 1
+            if self.arrivals[signal][turn] == self.participants[signal]:
+                del self.arrivals[signal][turn]
+                for unit in self.live:
+                    for tokens in unit.signals[signal]:
+                        self.delay(cross.barrier_latency_cycles, tokens.post)
+
+    def account(self, unit: _Unit, pipe: _Pipe, instr: Instr, parts, culprit: int) -> None:  # type: ignore[no-untyped-def]
+        charge(self.totals[unit.number, pipe.index], parts)
+        charge(self.instr_totals[unit.part.name][instr.index], parts)
+        if culprit >= 0:
+            waits = self.signal_waits if parts.gap_category == WAIT_SYNC else self.semaphore_waits
+            waits[unit.part.name][culprit] += parts.gap
+        if instr.op is None:
+            self.flags_only += 1
+        else:
+            self.instructions += 1
+
+    def record(self, *row: int) -> None:
+        if self.options.record_timeline:
+            self.rows.append(row)
+
+    def bandwidth(self, at: int, kind: int, count: int) -> None:
+        while at >= self.interval * BANDWIDTH_INTERVALS:
+            half = self.intervals.reshape(BANDWIDTH_INTERVALS // 2, 2, len(TRAFFIC)).sum(axis=1)
+            self.intervals = np.vstack([half, np.zeros_like(half)])
+            self.interval *= 2
+        self.intervals[at // self.interval, kind] += count
+
+    def _who_waits(self) -> str:
+        stuck = []
+        for unit in self.live:
+            for pipe in unit.pipes.values():
+                if pipe.queue:
+                    stuck.append(f"{self.units.pipe_name(unit.number, pipe.index)} waits for {pipe.waiting_for}")
+        shown = "; ".join(stuck[:4]) + (f"; and {len(stuck) - 4} more" if len(stuck) > 4 else "")
+        return f"the kernel '{self.program.kernel.name}' deadlocks at cycle {int(self.env.now)}: {shown or 'nothing can run'}"
