@@ -1,0 +1,251 @@
+"""The executor: runs a kernel's operations on numbers, tile by tile, with each unit's exact semantics.
+
+Every AIC and AIV runs its part in program order until it waits for a signal that has not been raised; units take turns.
+The order inside a kernel that the verifier accepts does not change a bit, and a kernel that no order can finish is reported.
+Buffer slots are poisoned when they are acquired, so that reading what nobody wrote shows in the result.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass
+from types import CodeType
+from typing import Any
+
+import numpy as np
+
+from msdsim.errors import ArrayError, Deadlock
+from msdsim.formats.number import FORMATS
+from msdsim.ir.expr import Expr, source
+from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, Slice, Tensor
+from msdsim.ir.ops import OPS, Execution
+from msdsim.numerics.matmul import mmad_float, mmad_int
+
+#: Called after every operation with the unit's (core, part, sub), the operation, and the regions it read and wrote.
+Observer = Callable[[tuple[int, str, int], Op, list["Region"], "Region | None"], None]
+
+
+@dataclass(frozen=True)
+class Region:
+    """A rectangle that an operation touched: tensor or buffer, ring slot (0 for tensors), starts and sizes."""
+
+    name: str
+    slot: int
+    starts: tuple[int, ...]
+    sizes: tuple[int, ...]
+
+
+class CubeArithmetic:
+    """The Cube's number rule ``fp32-rne-ascending-k``: exact int32, or fp32 with one rounding per addition, k ascending."""
+
+    def mmad(self, a: np.ndarray, b: np.ndarray, acc: np.ndarray, fmt_a: str, fmt_b: str) -> np.ndarray:
+        """``acc + a @ b``; shapes [m, k], [k, n], [m, n]."""
+        if FORMATS[fmt_a].kind == "int":
+            return mmad_int(a, b, acc)
+        return mmad_float(a, b, acc)
+
+
+def execute(kernel: Kernel, inputs: Mapping[str, np.ndarray], observer: Observer | None = None,
+            arithmetic: Any = None) -> dict[str, np.ndarray]:
+    """Run ``kernel`` on ``inputs`` (one array per tensor of role ``in``, reshaped to the tensor's shape).
+
+    Returns every tensor of role ``out`` or ``workspace`` in storage dtype.  Deadlock when signals never come.
+    """
+    memory: dict[str, np.ndarray] = {}
+    for tensor in kernel.tensors:
+        dtype = FORMATS[tensor.fmt].dtype
+        if tensor.role != "in":
+            memory[tensor.name] = _poison(np.empty(tensor.shape, dtype))
+            continue
+        if tensor.name not in inputs:
+            raise ArrayError(f"kernel '{kernel.name}' reads tensor '{tensor.name}', which was not given; "
+                             f"give an array of shape {list(tensor.shape)}")
+        array = inputs[tensor.name]
+        if array.dtype != dtype or array.size != np.prod(tensor.shape):
+            raise ArrayError(f"tensor '{tensor.name}' is {array.dtype}{list(array.shape)}, the kernel wants "
+                             f"{dtype}{list(tensor.shape)}")
+        memory[tensor.name] = array.reshape(tensor.shape)
+    machine = _Machine(kernel, memory, observer, arithmetic or CubeArithmetic())
+    machine.run()
+    return {tensor.name: memory[tensor.name] for tensor in kernel.tensors if tensor.role != "in"}
+
+
+def _poison(array: np.ndarray) -> np.ndarray:
+    """Fill with what a correct kernel never reads: NaN, or a pattern for integers."""
+    if array.dtype.kind in "iu":
+        array.view(np.uint8)[...] = 0x6D
+    else:
+        array[...] = np.nan
+    return array
+
+
+class _Machine:
+    def __init__(self, kernel: Kernel, memory: dict[str, np.ndarray], observer: Observer | None, arithmetic: Any) -> None:
+        self.kernel, self.memory, self.observer, self.arithmetic = kernel, memory, observer, arithmetic
+        self.kinds = {signal.name: signal.kind for signal in kernel.signals}
+        self.plans: dict[int, _Plan] = {}
+        self.events = 0
+        self.units = [(core, part, sub) for core in range(kernel.cores)
+                      for part, subs in (("aic", 1), ("aiv", kernel.aiv_per_core)) for sub in range(subs)]
+        # Tokens raised for a unit, per signal and sender inside the group; arrivals per unit for barriers.
+        self.tokens: dict[tuple[tuple[int, str, int], str], list[int]] = {}
+        self.arrived: dict[str, dict[tuple[int, str, int], int]] = {signal.name: {} for signal in kernel.signals}
+        self.passed: dict[tuple[tuple[int, str, int], str], int] = {}
+        self.participants = {
+            signal.name: [unit for unit in self.units if _signals(kernel.part(unit[1]), signal.name)]  # type: ignore[arg-type]
+            for signal in kernel.signals
+        }
+
+    def run(self) -> None:
+        # The AIVs of a group usually produce first; the order changes nothing but the number of turns.
+        live = {unit: _Unit(self, unit).run() for unit in sorted(self.units, key=lambda unit: (unit[0], unit[1] == "aic"))}
+        while live:
+            before = (len(live), self.events)
+            for unit in list(live):
+                if next(live[unit], "done") == "done":
+                    del live[unit]
+            if live and before == (len(live), self.events):
+                names = ", ".join(f"core {core} {part}{sub if part == 'aiv' else ''}" for core, part, sub in list(live)[:4])
+                raise Deadlock(f"the kernel '{self.kernel.name}' cannot finish: {names} wait for signals nobody raises")
+
+    def raise_signal(self, unit: tuple[int, str, int], name: str) -> None:
+        core, _, sub = unit
+        kind = self.kinds[name]
+        self.events += 1
+        if kind == "aic_to_aiv":
+            for aiv in range(self.kernel.aiv_per_core):
+                self._count((core, "aiv", aiv), name, 0, 1)
+        elif kind == "aiv_to_aic":
+            self._count((core, "aic", 0), name, sub, self.kernel.aiv_per_core)
+        else:
+            self.arrived[name][unit] = self.arrived[name].get(unit, 0) + 1
+
+    def _count(self, unit: tuple[int, str, int], name: str, sender: int, senders: int) -> None:
+        self.tokens.setdefault((unit, name), [0] * senders)[sender] += 1
+
+    def try_wait(self, unit: tuple[int, str, int], name: str) -> bool:
+        """Consume one raising of the signal if it is there."""
+        if not self._raised(unit, name):
+            return False
+        self.events += 1
+        return True
+
+    def _raised(self, unit: tuple[int, str, int], name: str) -> bool:
+        if self.kinds[name] == "barrier":
+            turn = self.passed.get((unit, name), 0)
+            if any(self.arrived[name].get(other, 0) <= turn for other in self.participants[name]):
+                return False
+            self.passed[unit, name] = turn + 1
+            return True
+        counts = self.tokens.get((unit, name))
+        if not counts or min(counts) < 1:
+            return False
+        counts[:] = [count - 1 for count in counts]
+        return True
+
+
+def _signals(block: Block, name: str) -> bool:
+    return any(
+        (statement.kind == "signal" and statement.attr("name") == name) if isinstance(statement, Op)
+        else not isinstance(statement, Alloc) and _signals(statement.body, name)
+        for statement in block
+    )
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What an operation needs at run time, compiled once: the code that gives all starts and sizes."""
+
+    code: CodeType
+    operands: tuple[Slice, ...]
+
+
+_GLOBALS = {"min": min, "max": max, "__builtins__": {}}
+
+
+class _Unit:
+    """One AIC or AIV running its part."""
+
+    def __init__(self, machine: _Machine, unit: tuple[int, str, int]) -> None:
+        self.machine, self.unit = machine, unit
+        self.env = {"core": unit[0], "sub": unit[2]}
+        self.slots: dict[str, list[np.ndarray]] = {}
+        self.turn: dict[str, int] = {}
+
+    def run(self) -> Generator[None, None, None]:
+        """Yields whenever it waits for a signal that has not been raised."""
+        yield from self._block(self.machine.kernel.part(self.unit[1]))  # type: ignore[arg-type]
+
+    def _block(self, block: Block) -> Generator[None, None, None]:
+        for statement in block:
+            if isinstance(statement, Op):
+                if statement.kind == "wait":
+                    while not self.machine.try_wait(self.unit, str(statement.attr("name"))):
+                        yield
+                elif statement.kind == "signal":
+                    self.machine.raise_signal(self.unit, str(statement.attr("name")))
+                else:
+                    self._operate(statement)
+            elif isinstance(statement, Alloc):
+                self._acquire(statement.buffer)
+            elif isinstance(statement, For):
+                for value in range(self._value(statement.low), self._value(statement.high), statement.step):
+                    self.env[statement.var] = value
+                    yield from self._block(statement.body)
+            elif self._value(statement.condition):
+                yield from self._block(statement.body)
+
+    def _acquire(self, buffer: Buffer) -> None:
+        if buffer.name not in self.slots:
+            dtype = FORMATS[buffer.fmt].dtype
+            self.slots[buffer.name] = [np.empty(buffer.shape, dtype) for _ in range(buffer.ring)]
+            self.turn[buffer.name] = -1
+        self.turn[buffer.name] = (self.turn[buffer.name] + 1) % buffer.ring
+        _poison(self.slots[buffer.name][self.turn[buffer.name]])
+
+    def _value(self, expr: Expr) -> int:
+        return int(eval(_compiled(expr), _GLOBALS, self.env))
+
+    def _operate(self, op: Op) -> None:
+        plan = self.machine.plans.get(id(op))
+        if plan is None:
+            plan = self.machine.plans[id(op)] = _plan(op)
+        numbers = eval(plan.code, _GLOBALS, self.env)
+        views, regions, at = [], [], 0
+        for item in plan.operands:
+            rank = len(item.starts)
+            starts, sizes = numbers[at : at + rank], numbers[at + rank : at + 2 * rank]
+            at += 2 * rank
+            index = tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
+            views.append(self._array(item.of)[index])
+            if self.machine.observer is not None:
+                regions.append(Region(item.of.name, self.turn.get(item.of.name, 0), starts, sizes))
+        definition = OPS[op.kind]
+        definition.execute(op, Execution(views[1:], views[0], self._value, self.machine.arithmetic))
+        if self.machine.observer is not None:
+            read = regions[1:] + (regions[:1] if definition.accumulates and self._accumulates(op) else [])
+            self.machine.observer(self.unit, op, read, regions[0])
+
+    def _accumulates(self, op: Op) -> bool:
+        return bool(self._value(op.attr_expr("accumulate", 0)))
+
+    def _array(self, of: Tensor | Buffer) -> np.ndarray:
+        if isinstance(of, Tensor):
+            return self.machine.memory[of.name]
+        return self.slots[of.name][self.turn[of.name]]
+
+
+_CODE: dict[Expr, CodeType] = {}
+
+
+def _compiled(expr: Expr) -> CodeType:
+    if expr not in _CODE:
+        _CODE[expr] = compile(source(expr), "<index>", "eval")
+    return _CODE[expr]
+
+
+def _plan(op: Op) -> _Plan:
+    assert op.out is not None
+    operands = (op.out, *op.ins)
+    parts = [source(expr) for item in operands for expr in (*item.starts, *item.sizes)]
+    return _Plan(compile("(" + ", ".join(parts) + ",)", f"<line {op.line}>", "eval"), operands)
