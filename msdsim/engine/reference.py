@@ -147,7 +147,8 @@ class _Pipe:
     completed: int = 0
     cursor: int = 0
     port_free: int = 0
-    in_flight: deque[int] = field(default_factory=deque)
+    in_flight: deque[tuple[int, int]] = field(default_factory=deque)
+    in_flight_bytes: int = 0
     waiting_for: str = "its first instruction"
 
 
@@ -262,7 +263,6 @@ class _Unit:
         offset, rows, row_bytes = dims
         machine, cost = self.machine, timing.cost
         rate, chunk = cost.bytes_per_cycle, machine.program.chip.memory.chunk_bytes
-        window = ceil_div(cost.outstanding_bytes, chunk)
         scale = rate.numerator
         # Back to back, the port goes on from its exact position; otherwise from the start of this cycle.
         if ceil_div(pipe.port_free, scale) != start:
@@ -271,16 +271,19 @@ class _Unit:
         traffic = machine.tensor_traffic[machine.tensors[timing.tensor]]
         end, port_bytes, moved = start, 0, 0
         for segments in pieces(machine.addresses[timing.tensor] + offset, rows, row_bytes, timing.stride_bytes, chunk):
-            while len(pipe.in_flight) >= window:
-                pipe.port_free = max(pipe.port_free, pipe.in_flight.popleft() * scale)
+            on_port = sum(max(count, cost.granule_bytes) for _, count in segments)
+            while pipe.in_flight and pipe.in_flight_bytes + on_port > cost.outstanding_bytes:
+                landed, count = pipe.in_flight.popleft()
+                pipe.in_flight_bytes -= count
+                pipe.port_free = max(pipe.port_free, landed * scale)
             at = ceil_div(pipe.port_free, scale)
             if at > self.env.now:
                 yield self.env.timeout(at - self.env.now)
             done, hbm_read, hbm_write = yield machine.arbiter.request(self.number, pipe.index, segments, timing.write)
-            on_port = sum(max(count, cost.granule_bytes) for _, count in segments)
             pipe.port_free += on_port * rate.denominator
             done = max(done, ceil_div(pipe.port_free, scale)) + cost.latency
-            pipe.in_flight.append(done)
+            pipe.in_flight.append((done, on_port))
+            pipe.in_flight_bytes += on_port
             end = max(end, done)
             count = sum(count for _, count in segments)
             port_bytes, moved = port_bytes + on_port, moved + count
