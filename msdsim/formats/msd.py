@@ -104,6 +104,13 @@ class MsdSpec:
         return tuple(1.0 / step**i for i in range(self.passes))
 
     @property
+    def max_component(self) -> int:
+        """Largest |a| a component can hold."""
+        if self.scheme == "nibbles" or self.rounding == "floor":
+            return -int(self.format.min_value)
+        return int(self.format.max_value)
+
+    @property
     def constant(self) -> float:
         """What is added to the sum of components: 8 for nibbles, whose low part is stored as lo - 8."""
         return 8.0 if self.scheme == "nibbles" else 0.0
@@ -144,7 +151,7 @@ class Decomposition:
     """Components of an activation [m, k].
 
     ``components``: one array [m, k] per pass, int8 (int4 values one per byte) or fp4.  ``row_max`` and ``row_scale``:
-    float32 [m], row_scale = fl32(row_max * headroom / f), 1/f for a row of zeros (nibbles: 1; mx: absent).
+    float32 [m], row_scale = fl32(row_max * headroom / f), 0 for a row of zeros (nibbles: 1; mx: absent).
     ``block_scales``: for mx, one E8M0 array [m, ceil(k/32)] per pass.
     """
 
@@ -171,8 +178,8 @@ def decompose(x: np.ndarray, spec: MsdSpec, name: str = "x") -> Decomposition:
 
 
 def row_scale(row_max: np.ndarray, spec: MsdSpec) -> np.ndarray:
-    """fl32(divisor / f) [m], where divisor is M (times the headroom), or 1 for a row of zeros."""
-    return _divisor(row_max, spec) / np.float32(spec.first_factor)
+    """s1 = fl32(M / f) [m], M times the headroom of the spec; 0 for a row of zeros."""
+    return np.where(row_max > 0, _divisor(row_max, spec), np.float32(0)) / np.float32(spec.first_factor)
 
 
 def _divisor(row_max: np.ndarray, spec: MsdSpec) -> np.ndarray:

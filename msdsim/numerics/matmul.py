@@ -28,10 +28,14 @@ _COLUMNS_AT_ONCE = 512
 _PARALLEL_WORK = 1 << 24  # multiply-adds below which one thread is faster than handing out work
 
 
-def max_safe_k(fmt_a: NumberFormat | str, fmt_b: NumberFormat | str) -> int:
-    """Largest K for which a sum of K products cannot leave int32: (2^31 - 1) // (|min_a| * |min_b|)."""
+def max_safe_k(fmt_a: NumberFormat | str, fmt_b: NumberFormat | str, max_abs_a: int | None = None) -> int:
+    """Largest K for which a sum of K products cannot leave int32: (2^31 - 1) // (|min_a| * |min_b|).
+
+    ``max_abs_a`` is a tighter limit of |a| where one is known: 127 for int8 components of a decomposition.
+    """
     a, b = (FORMATS[f] if isinstance(f, str) else f for f in (fmt_a, fmt_b))
-    return int(FORMATS["int32"].max_value) // int(abs(a.min_value) * abs(b.min_value))
+    largest = int(abs(a.min_value)) if max_abs_a is None else max_abs_a
+    return int(FORMATS["int32"].max_value) // (largest * int(abs(b.min_value)))
 
 
 def mmad_int(a: np.ndarray, b: np.ndarray, acc: np.ndarray | None = None) -> np.ndarray:

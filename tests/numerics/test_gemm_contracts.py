@@ -12,6 +12,7 @@ from rational_oracle import GEMM_ORACLES, fractions
 from msdsim.errors import ArrayError, ProblemError, UnknownNameError
 from msdsim.formats.quantize import quantize_weight
 from msdsim.numerics.contracts import CONTRACTS, contract_for
+from msdsim.numerics.matmul import mmad_int as matmul_int
 from msdsim.numerics.metrics import bound_ratio, compare_bits, relative_l2
 
 GEMM_NAMES = [name for name, contract in CONTRACTS.items() if contract.kind == "gemm"]
@@ -210,12 +211,22 @@ def test_bad_arrays_are_named(gemm, name, inputs, options, message):
         CONTRACTS[name].operands(gemm(2, 4, 2, **options), inputs)
 
 
+def test_exact_at_the_last_safe_k(gemm):
+    k = (2**31 - 1) // (127 * 128)
+    problem, contract = gemm(1, k, 1), CONTRACTS["msd-int8"]
+    inputs = {"x": np.full((1, k), -1), "q": np.full((k, 1), -128, np.int8), "scale": np.ones(1, np.float32)}
+    operands = contract.operands(problem, inputs)
+    c1 = matmul_int(contract.reference(problem, operands)["a1"], operands["w"])
+    assert c1[0, 0] == 127 * 128 * k <= 2**31 - 1 < 127 * 128 * (k + 1)
+    assert contract.reference(problem, operands)["y"][0, 0] == np.float32(128 * k).astype(BF16)
+
+
 def test_problems_that_a_contract_cannot_take(gemm):
-    with pytest.raises(ProblemError, match="k=131072 can overflow int32 .* the largest safe k is 131071"):
-        CONTRACTS["msd-int8"].operands(gemm(1, 131072, 1))
-    CONTRACTS["msd-int8"].operands(gemm(1, 131071, 1))
-    CONTRACTS["msd-int8"].operands(gemm(1, 131072, 1, group=128))
-    CONTRACTS["bf16"].operands(gemm(1, 131072, 1))
+    last = (2**31 - 1) // (127 * 128)
+    with pytest.raises(ProblemError, match=rf"k={last + 1} can overflow int32 .* the largest safe k is {last}"):
+        CONTRACTS["msd-int8"].operands(gemm(1, last + 1, 1))
+    CONTRACTS["msd-int8"].operands(gemm(1, last + 1, 1, group=128))
+    CONTRACTS["bf16"].operands(gemm(1, last + 1, 1))
     with pytest.raises(ProblemError, match="mxfp4 weights have blocks of 32 along k and no offset"):
         CONTRACTS["mxfp8"].operands(gemm(1, 64, 1, group=32))
     problem, contract = gemm(1, 32, 1), replace(CONTRACTS["mxfp8"], scale_rule="ocp-floor")

@@ -63,7 +63,8 @@ class IntegerGemm(Contract):
         return "int4" if self.nibbles else self.spec.target
 
     def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: int = 0) -> Arrays:
-        limit = max_safe_k(self.component_format, self.weights)
+        limit = max_safe_k(self.component_format, self.weights,
+                           (MSD_NIBBLES if self.nibbles else self.spec).max_component)
         depth = min(problem.k, problem.group or problem.k)
         if depth > limit:
             raise ProblemError(f"k={depth} can overflow int32 in {self.component_format} x {self.weights} sums; the "
