@@ -13,9 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from msdsim.errors import InputError
 from msdsim.registry import Registry
 
 Arrays = dict[str, np.ndarray]
+Seed = int | tuple[int, int]
 
 
 @dataclass(frozen=True)
@@ -26,8 +28,12 @@ class Contract(ABC):
     description: str
     kind: str
 
+    def with_passes(self, passes: int) -> Contract:
+        """The same contract with another number of passes; refused where nothing is decomposed."""
+        raise InputError(f"'{self.name}' decomposes nothing, so it has no number of passes (got {passes})")
+
     @abstractmethod
-    def operands(self, problem: Any, inputs: Mapping[str, np.ndarray] | None = None, seed: int = 0) -> Arrays:
+    def operands(self, problem: Any, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         """GM tensors by kernel tensor name, in storage dtypes, validated; what ``inputs`` lack is random."""
 
     @abstractmethod

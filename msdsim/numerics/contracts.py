@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
-from msdsim.errors import ProblemError
 from msdsim.numerics.contract import CONTRACTS, Arrays, Contract
-from msdsim.numerics.references import gemm_float, gemm_integer, gemm_mx  # registered on import
+from msdsim.numerics.references import attention, gemm_float, gemm_integer, gemm_mx  # registered on import
+from msdsim.numerics.references.grouped import GroupedGemm
+from msdsim.registry import unknown_name
 
-FAMILIES = (gemm_float, gemm_integer, gemm_mx)
+FAMILIES = (gemm_float, gemm_integer, gemm_mx, attention)
 
 
 def contract_for(kind: str, dataflow: str) -> Contract:
     """The contract of ``dataflow`` for a problem of ``kind`` (gemm, grouped_gemm, attention)."""
     if kind in ("gemm", "grouped_gemm"):
-        return CONTRACTS[dataflow]
+        gemm = {name: contract for name, contract in CONTRACTS.items() if contract.kind == "gemm"}
+        if dataflow not in gemm:
+            raise unknown_name("contract", dataflow, list(gemm))
+        return gemm[dataflow] if kind == "gemm" else GroupedGemm.of(gemm[dataflow])
     key = f"{kind}:{dataflow}"
     if key not in CONTRACTS:
-        known = [name.partition(":")[2] for name in CONTRACTS if name.startswith(f"{kind}:")]
-        raise ProblemError(f"no contract '{dataflow}' for {kind} (known: {', '.join(known)})")
+        raise unknown_name(f"{kind} contract", dataflow, [c.name for c in CONTRACTS.values() if c.kind == kind])
     return CONTRACTS[key]
 
 

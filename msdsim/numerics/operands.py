@@ -17,12 +17,13 @@ from msdsim.formats.mx import block_count
 from msdsim.formats.number import BF16, E8M0, FORMATS, FP4_E2M1
 from msdsim.formats.quantize import QuantizedWeight, group_count, quantize_weight, rows
 from msdsim.formats.rounding import round_to
+from msdsim.numerics.contract import Seed
 from msdsim.numerics.problem_types import GemmShape
 
 GEMM_ARRAYS = ("x", "w", "q", "scale", "offset")
 
 
-def gemm_operands(problem: GemmShape, inputs: Mapping[str, np.ndarray] | None, seed: int,
+def gemm_operands(problem: GemmShape, inputs: Mapping[str, np.ndarray] | None, seed: Seed,
                   weights: str) -> dict[str, np.ndarray]:
     """Operands of one GEMM with ``weights`` in bf16, int8, int4 or mxfp4.
 

@@ -18,7 +18,7 @@ from msdsim.formats.number import BF16
 from msdsim.formats.quantize import QuantizedWeight, rows
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.bounds import ETA16, ETA32, SECOND_ORDER, U32, float64_slack, gamma, with_output
-from msdsim.numerics.contract import Arrays, Contract, register
+from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.operands import gemm_operands, logical_weight, weight_values
 from msdsim.numerics.problem_types import GemmShape
 from msdsim.numerics.references.matmul import column_slices, matmul_float
@@ -71,7 +71,7 @@ class FloatGemm(Contract):
 
     weights: str = "bf16"
 
-    def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: int = 0) -> Arrays:
+    def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         return gemm_operands(problem, inputs, seed, self.weights)
 
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:

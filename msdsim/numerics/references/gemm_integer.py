@@ -33,7 +33,7 @@ from msdsim.formats.msd import MSD_INT4, MSD_INT8, MSD_NIBBLES, ROW_MAX_LIMIT, M
 from msdsim.formats.number import BF16
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.bounds import ETA32, SECOND_ORDER, U32, float64_slack, gamma, with_output
-from msdsim.numerics.contract import Arrays, Contract, register
+from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.matmul import max_safe_k
 from msdsim.numerics.operands import gemm_operands, group_slices, logical_weight, per_group
 from msdsim.numerics.problem_types import GemmShape
@@ -62,7 +62,7 @@ class IntegerGemm(Contract):
         """Format of what the Cube multiplies with the weights."""
         return "int4" if self.nibbles else self.spec.target
 
-    def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: int = 0) -> Arrays:
+    def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         limit = max_safe_k(self.component_format, self.weights,
                            (MSD_NIBBLES if self.nibbles else self.spec).max_component)
         depth = min(problem.k, problem.group or problem.k)

@@ -19,7 +19,7 @@ from msdsim.formats.mx import block_count, block_max, expand, quantize_mx, scale
 from msdsim.formats.number import BF16, FP8_E4M3FN
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.bounds import ETA32, SECOND_ORDER, float64_slack, gamma, with_output
-from msdsim.numerics.contract import Arrays, Contract, register
+from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.operands import gemm_operands, logical_weight
 from msdsim.numerics.problem_types import GemmShape
 from msdsim.numerics.references.gemm_float import exact_gemm, magnitude_gemm
@@ -30,7 +30,7 @@ from msdsim.numerics.references.matmul import matmul_mx
 class _MxGemm(Contract):
     """MXFP4 weights; the subclasses say what x becomes."""
 
-    def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: int = 0) -> Arrays:
+    def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         return gemm_operands(problem, inputs, seed, "mxfp4")
 
     def exact(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:

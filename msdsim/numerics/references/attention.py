@@ -1,0 +1,134 @@
+"""Attention contracts: online softmax in fp32 over KV tiles in ascending order; the tile size is part of the contract.
+
+Per head, with logits [rows, kv] (below) and tiles t of ``kv_tile`` columns; fp32, one rounding per operation:
+
+    m' = max(m, row max of the tile) ; alpha = exp(m - m') ; p = exp(logits - m')         (m starts at -inf)
+    l = l * alpha + rowsum(p) (64 lanes) ; acc = acc * alpha + PV(p, tile)                (l and acc start at 0)
+    y = bf16(acc / l), per-channel integer caches: y = bf16((acc / l) * v_scale[d])
+
+With c = fl32(1 / sqrt(head_dim)), exp correctly rounded, masked logits -inf, and n passes of the decomposition:
+
+bf16, dequant-*   logits = (q @ k^T) * c ; PV = bf16(p) @ v: bf16 products, fp32 sums over ascending head_dim
+                  and kv, from 0 in each tile.
+                  dequant: k and v are bf16(fp32(int) * scale).
+msd-int8, -int4   per channel: q' = fp32(q) * k_scale[d] is decomposed; logits = t * fl32(row_scale * c), t merging the
+                  passes as in GEMM.  PV: p has the fixed row maximum 1 (no reduction); PV = t * fl32(1 / f).
+                  per token: q is decomposed; logits = (t * fl32(row_scale * c)) * k_scale[j].
+                  PV: p * v_scale[j] is decomposed with its row maximum in the tile; PV = t * row_scale.
+msd-mxfp4         q and p decomposed in MX blocks along head_dim and kv; logits = (C1 + C2 + ...) * c ;
+                  PV = C1 + C2 + ...
+
+int8 takes two passes, int4 four (as the vendor does), mxfp4 two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from msdsim.errors import InputError
+from msdsim.formats.msd import MSD_INT4, MSD_INT8, MSD_MXFP4, MsdSpec
+from msdsim.formats.number import BF16
+from msdsim.formats.rounding import round_to
+from msdsim.numerics import vector
+from msdsim.numerics.attention_operands import attention_operands, cache_values
+from msdsim.numerics.contract import Arrays, Contract, Seed, register
+from msdsim.numerics.problem_types import AttentionShape
+from msdsim.numerics.references.attention_bound import HeadBound, head_bound
+from msdsim.numerics.references.attention_products import FLOAT, INTEGER, MX, heads_of
+from msdsim.numerics.references.reduce import row_sum
+
+KV_TILE = 512
+
+
+def online_softmax(logits: np.ndarray, tile: int, pv: Callable[[np.ndarray, slice], np.ndarray]) -> np.ndarray:
+    """acc / l in float32 [rows, head_dim] as the module says; ``pv(p, columns)`` multiplies a tile with V."""
+    columns = [slice(start, start + tile) for start in range(0, logits.shape[1], tile)]
+    tops = np.maximum.accumulate(np.stack([logits[:, c].max(axis=1) for c in columns]), axis=0)
+    before = np.full(logits.shape[0], -np.inf, np.float32)
+    total, acc = np.zeros((logits.shape[0], 1), np.float32), None
+    for c, top in zip(columns, tops, strict=True):
+        alpha = vector.exp(before - top)[:, None]
+        p = vector.exp(logits[:, c] - top[:, None])
+        total = total * alpha + row_sum(p)[:, None]
+        product = pv(p, c)
+        acc = (np.zeros_like(product) if acc is None else acc) * alpha + product
+        before = top
+    assert acc is not None
+    return acc / total
+
+
+@dataclass(frozen=True)
+class AttentionContract(Contract):
+    """Attention with the KV cache in ``cache``; ``spec`` decomposes Q and P, or is None for bf16 products."""
+
+    cache: str = "bf16"
+    spec: MsdSpec | None = None
+    kv_tile: int = KV_TILE
+
+    def with_passes(self, passes: int) -> AttentionContract:
+        """The same contract with another number of passes."""
+        return self if self.spec is None else replace(self, spec=self.spec.with_passes(passes))
+
+    def with_kv_tile(self, kv_tile: int) -> AttentionContract:
+        """The same contract with another KV tile (a multiple of 32 for MXFP4, whose blocks run along kv)."""
+        step = 32 if self.cache == "mxfp4" else 1
+        if kv_tile < 1 or kv_tile % step:
+            raise InputError(f"kv_tile={kv_tile} is not a multiple of {step}; give one of at least {step}")
+        return replace(self, kv_tile=kv_tile)
+
+    def operands(self, problem: AttentionShape, inputs: Mapping[str, np.ndarray] | None = None,
+                 seed: Seed = 0) -> Arrays:
+        return attention_operands(problem, inputs, seed, self.cache)
+
+    def reference(self, problem: AttentionShape, operands: Mapping[str, np.ndarray]) -> Arrays:
+        y = np.empty((problem.batch, problem.kv_heads, problem.heads // problem.kv_heads, problem.q, problem.head_dim),
+                     BF16.dtype)
+        c = np.float32(1 / np.sqrt(problem.head_dim))
+        per_channel = problem.scales == "channel"
+        for head in heads_of(problem, operands):
+            method = FLOAT if self.spec is None else MX if self.spec.scheme == "mx" else INTEGER
+            with np.errstate(under="ignore", over="ignore"):
+                logits = method.logits(head, self.spec, c, per_channel)
+                logits = np.where(head.visible, logits, np.float32(-np.inf))
+                values = method.values(head, self.spec, per_channel)
+                out = online_softmax(logits, self.kv_tile, values)
+                if method is INTEGER and per_channel:
+                    out = out * head.v_scale
+            y[head.batch, head.index] = round_to(out, BF16).reshape(y.shape[2:])
+        return {"y": y.reshape(problem.batch, problem.heads, problem.q, problem.head_dim)}
+
+    def exact(self, problem: AttentionShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:
+        k, v = cache_values(operands, "k"), cache_values(operands, "v")
+        y = np.empty((problem.batch, problem.kv_heads, problem.heads // problem.kv_heads, problem.q, problem.head_dim))
+        for head in heads_of(problem, operands):
+            logits = head.q.astype(np.float64) @ k[head.batch, head.index].T / np.sqrt(problem.head_dim)
+            logits = np.where(head.visible, logits, -np.inf)
+            p = np.exp(logits - logits.max(axis=1, keepdims=True))
+            out = p @ v[head.batch, head.index] / p.sum(axis=1, keepdims=True)
+            y[head.batch, head.index] = out.reshape(y.shape[2:])
+        return y.reshape(problem.batch, problem.heads, problem.q, problem.head_dim)
+
+    def bound(self, problem: AttentionShape, operands: Mapping[str, np.ndarray], y64: np.ndarray) -> np.ndarray:
+        """See :mod:`msdsim.numerics.references.attention_bound`."""
+        k, v = cache_values(operands, "k"), cache_values(operands, "v")
+        grouped = y64.reshape(problem.batch, problem.kv_heads, -1, problem.head_dim)
+        result = np.empty_like(grouped)
+        for head in heads_of(problem, operands):
+            at = (head.batch, head.index)
+            case = HeadBound(head.q, head.k, k[at], head.v, v[at], head.k_scale, head.v_scale, head.visible,
+                             problem.scales == "channel", self.cache, self.spec, self.kv_tile)
+            result[at] = head_bound(case, grouped[at])
+        return result.reshape(y64.shape)
+
+
+register(AttentionContract("bf16", "bf16 KV cache, bf16 products", "attention"))
+for _cache in ("int8", "int4"):
+    register(AttentionContract(f"dequant-{_cache}", f"{_cache} KV cache made bf16 on Vector, then bf16 products",
+                               "attention", _cache))
+for _cache, _spec, _text in (("int8", MSD_INT8, "two int8 components"), ("int4", MSD_INT4.with_passes(4),
+                             "four int4 components"), ("mxfp4", MSD_MXFP4, "two MXFP4 components")):
+    register(AttentionContract(f"msd-{_cache}", f"{_text} of Q and P times the {_cache} KV cache", "attention", _cache,
+                               _spec))

@@ -1,0 +1,114 @@
+"""A-priori error bound of one head of attention, for operands whose products stay in the normal range of float32.
+
+1. Logits: |s^ - s| <= E, from the representation of Q and K and the fp32 roundings of the product.
+2. Weights: an error E in the exponent, the rounding of logits - m (u times the range of the logits, at most 110: beyond
+   that a weight vanishes), of exp, and of alpha and its product once per tile move every unnormalised weight by a
+   factor within 1 +- eps, 1 + eps = exp(E + 4 u range + (3 tiles + 6) u).  The sum l adds its own gamma.
+3. Output: sum of weights |v| times what P and V lose relatively, plus what P loses absolutely (its pass bound), and the
+   quotient: |y^ - y| <= (numerator error + |y| eps_l) / (1 - eps_l).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from msdsim.formats.msd import MsdSpec, error_bound
+from msdsim.formats.number import BF16
+from msdsim.numerics.bounds import SECOND_ORDER, U32, float64_slack, gamma, with_output
+
+_NEGLIGIBLE = 2.0**-100  # underflow: far below any term that matters, far above what it stands for
+_RANGE = 110.0  # exp(-110) is below half the smallest float32
+
+
+@dataclass(frozen=True)
+class HeadBound:
+    """One head: stored operands, exact cache values (float64 [kv, head_dim]), scales, mask, choices."""
+
+    q: np.ndarray
+    k: np.ndarray
+    k_values: np.ndarray
+    v: np.ndarray
+    v_values: np.ndarray
+    k_scale: np.ndarray | None
+    v_scale: np.ndarray | None
+    visible: np.ndarray
+    per_channel: bool
+    cache: str
+    spec: MsdSpec | None
+    kv_tile: int
+
+
+def head_bound(h: HeadBound, y64: np.ndarray) -> np.ndarray:
+    """Bound of |y - y64| [rows, head_dim]."""
+    kv, dim = h.v_values.shape
+    tiles = -(-kv // h.kv_tile)
+    logits = h.q.astype(np.float64) @ h.k_values.T / np.sqrt(dim)
+    logits = np.where(h.visible, logits, -np.inf)
+    top = logits.max(axis=1, keepdims=True)
+    p = np.exp(logits - top)
+    total = p.sum(axis=1, keepdims=True)
+    p = p / total
+    e = np.where(h.visible, logits_error(h), 0).max(axis=1, keepdims=True)
+    span = np.minimum(top - np.min(np.where(h.visible, logits, np.inf), axis=1, keepdims=True) + 2 * e, _RANGE)
+    eps = np.expm1(e + 4 * U32 * span + (3 * tiles + 6) * U32)
+    eps_l = (1 + eps) * (1 + gamma(min(h.kv_tile, kv) // 64 + 7 + 2 * tiles)) - 1
+    relative, absolute = output_error(h, p, total)
+    kept = p @ np.abs(h.v_values)
+    numerator = ((1 + eps) * (1 + relative) - 1) * kept + (1 + eps) * absolute + kv * _NEGLIGIBLE
+    with np.errstate(divide="ignore", invalid="ignore"):
+        error = (numerator + np.abs(y64) * eps_l) / (1 - eps_l) * (1 + 4 * U32) + 4 * U32 * np.abs(y64)
+    error = np.where(eps_l < 1, error * SECOND_ORDER, np.inf)
+    return with_output(error + float64_slack(kv + dim + 64, kept), y64)
+
+
+def logits_error(h: HeadBound) -> np.ndarray:
+    """E [rows, kv]."""
+    dim = h.k_values.shape[1]
+    q, k = np.abs(h.q.astype(np.float64)), np.abs(h.k_values)
+    if h.spec is None:
+        relative = (1 + _cache_error(h)) * (1 + gamma(dim + 4)) - 1
+        error = relative * (q @ k.T)
+    elif h.spec.scheme == "mx":
+        lost = error_bound(h.q, h.spec)
+        kept = q + 0.3 * lost * 8.0**h.spec.passes
+        error = lost @ k.T + gamma(-(-dim // 32) + h.spec.passes + 4) * (kept @ k.T)
+    else:
+        assert h.k_scale is not None
+        passes, scale = h.spec.passes, h.k_scale.astype(np.float64)
+        folded = q * scale if h.per_channel else q
+        integers = np.abs(h.k.astype(np.float64)).sum(axis=1)
+        integers = integers if h.per_channel else integers * scale
+        per_unit = h.spec.relative_bound() + 4 * passes * U32 + gamma(passes + 9) * sum(h.spec.pass_weights)
+        error = 1.0001 * folded.max(axis=1, keepdims=True) * per_unit * integers + 2 * U32 * (q @ k.T)
+    return error / np.sqrt(dim) + _NEGLIGIBLE + float64_slack(dim, q @ k.T)
+
+
+def output_error(h: HeadBound, p: np.ndarray, total: np.ndarray) -> tuple[float, np.ndarray]:
+    """What P and V lose: relative to sum p |v|, and absolutely ([rows, head_dim]); ``p`` is normalised by ``total``."""
+    kv = h.v_values.shape[0]
+    depth, tiles = min(h.kv_tile, kv), -(-kv // h.kv_tile)
+    v = np.abs(h.v_values)
+    if h.spec is None:
+        relative = (1 + _cache_error(h)) * (1 + BF16.unit_roundoff) * (1 + gamma(depth + 3 * tiles)) - 1
+        return relative, np.zeros((p.shape[0], 1))
+    passes, bound = h.spec.passes, h.spec.relative_bound()
+    if h.spec.scheme == "mx":
+        starts = np.arange(0, kv, 32)
+        alpha = 2 * np.maximum.reduceat(p, starts, axis=1)
+        lost = alpha @ np.add.reduceat(v, starts, axis=0)
+        arithmetic = gamma(-(-depth // 32) + passes + 3 * tiles)
+        return arithmetic, (bound + 0.3 * arithmetic) * lost
+    assert h.v_scale is not None
+    arithmetic = gamma(passes + 10 + 3 * tiles) * sum(h.spec.pass_weights)
+    per_unit = bound + 4 * passes * U32 + 2 * arithmetic
+    if h.per_channel:
+        return arithmetic, per_unit * v.sum(axis=0) / total
+    scale = h.v_scale.astype(np.float64)
+    return arithmetic, per_unit * (p * scale).max(axis=1, keepdims=True) * np.abs(h.v.astype(np.float64)).sum(axis=0)
+
+
+def _cache_error(h: HeadBound) -> float:
+    """Relative error of a cache made bf16 by one fp32 product and one rounding."""
+    return 0.0 if h.cache == "bf16" else (1 + BF16.unit_roundoff) * (1 + U32) - 1
