@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_fits, require_positive
+from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_positive
 from msdsim.dataflows.gemm import (
     GemmShape,
     accumulate,
@@ -51,12 +51,6 @@ class DequantTiling:
     ub_ring: int = 2
 
 
-def _ub_bytes(tile: DequantTiling) -> dict[str, int]:
-    elements = tile.vector_k * tile.base_n
-    return {"w8": tile.ub_ring * elements, "w16": 2 * elements, "w32": 4 * elements, "wb": tile.ub_ring * 2 * elements,
-            "scale and offset": 2 * 4 * tile.base_n}
-
-
 def auto(problem: GemmShape, chip: Chip) -> DequantTiling:
     """Cube tiles of ``bf16`` for one group's columns; the largest UB tile that fits; a ring of four slots, or of the whole K
     and two more slots where several tiles of rows share the dequantized columns."""
@@ -70,7 +64,7 @@ def auto(problem: GemmShape, chip: Chip) -> DequantTiling:
         slots = ceil_div(problem.k, slot_k) + 2
     room = (chip.buffers.ub_bytes - 2 * 4 * c.base_n) // (12 * c.base_n)
     half = ceil_div(slot_k, chip.cores.aiv_per_aic)
-    vector_k = max(1, min(room // 16 * 16 or room, half, 64))
+    vector_k = max(1, min(room // 16 * 16 or room, half))
     return DequantTiling(c.base_m, c.base_n, c.l1_k, c.l0_k, slot_k, slots, vector_k, l0c_ring=c.l0c_ring)
 
 
@@ -83,7 +77,6 @@ def build(problem: GemmShape, chip: Chip, tile: DequantTiling) -> Kernel:
     """
     require_positive(tile)
     check_cube_tiling(chip, tile, FORMATS)
-    require_fits(chip, "UB", _ub_bytes(tile))
     m, k, n = problem.m, problem.k, problem.n
     cores, aivs = chip.cores.aic, chip.cores.aiv_per_aic
     m_tiles, n_tiles, k_slots = ceil_div(m, tile.base_m), ceil_div(n, tile.base_n), ceil_div(k, tile.slot_k)
@@ -97,18 +90,16 @@ def build(problem: GemmShape, chip: Chip, tile: DequantTiling) -> Kernel:
     y = kb.tensor("y", "bf16", (m, n), "out")
     kb.signal("full", "aiv_to_aic")
     kb.signal("empty", "aic_to_aiv")
-    own_tiles = ceil_expr(n_tiles - kb.core, cores)
 
     with kb.part("aic"):
         with kb.loop("s", 0, tile.slots):
             kb.raise_signal("empty", "MTE2")
-        with kb.loop("j", 0, own_tiles) as j, kb.loop("mt", 0, m_tiles) as mt:
-            nt = kb.core + j * cores
+        with kb.loop("nt", kb.core, n_tiles, cores) as nt, kb.loop("mt", 0, m_tiles) as mt:
             rows, cols = ragged(m, tile.base_m, mt), ragged(n, tile.base_n, nt)
             acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)
             whole = acc[at(0, rows), at(0, cols)]
             with kb.loop("c", 0, k_slots) as c:
-                slot = (j * k_slots + c) % tile.slots
+                slot = (nt // cores * k_slots + c) % tile.slots
                 if m_tiles == 1:
                     kb.wait_signal("full", "MTE2")
                 else:
@@ -129,8 +120,7 @@ def build(problem: GemmShape, chip: Chip, tile: DequantTiling) -> Kernel:
                         kb.raise_signal("empty", "MTE2")
             kb.op("fixpipe", y[at(mt * tile.base_m, rows), at(nt * tile.base_n, cols)], whole)
 
-    with kb.part("aiv"), kb.loop("j", 0, own_tiles) as j:
-        nt = kb.core + j * cores
+    def produce(nt: Expr) -> None:
         cols = ragged(n, tile.base_n, nt)
         columns = at(nt * tile.base_n, cols)
         scales = kb.buffer("scales", "UB", "fp32", (1, tile.base_n))
@@ -139,7 +129,7 @@ def build(problem: GemmShape, chip: Chip, tile: DequantTiling) -> Kernel:
             offsets = kb.buffer("offsets", "UB", "fp32", (1, tile.base_n))
             kb.copy(offsets[0, at(0, cols)], offset[0, columns])
         with kb.loop("c", 0, k_slots) as c:
-            slot = (j * k_slots + c) % tile.slots
+            slot = (nt // cores * k_slots + c) % tile.slots
             share = ceil_div(tile.slot_k, aivs)
             mine = minimum(share, maximum(0, ragged(k, tile.slot_k, c) - kb.sub * share))
             kb.wait_signal("empty", "MTE3")
@@ -161,6 +151,13 @@ def build(problem: GemmShape, chip: Chip, tile: DequantTiling) -> Kernel:
                 kb.op("cast", wb[here], w32[here], round="rint")
                 kb.copy(ring[kb.core, slot, at(at_row, size), at(0, cols)], wb[here])
             kb.raise_signal("full", "MTE3")
+
+    with kb.part("aiv"):
+        with kb.loop("nt", kb.core, n_tiles, cores) as nt:
+            produce(nt)
+        # The last slots come back unused.
+        with kb.loop("s", 0, tile.slots):
+            kb.wait_signal("empty", "MTE3")
     return kb.build()
 
 

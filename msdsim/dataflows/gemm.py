@@ -127,23 +127,23 @@ class CubeChoice:
 
 
 def choose_cube_tiles(chip: Chip, formats: tuple[str, str], rows: int, k: int, n: int, out_bytes: int,
-                      max_base_m: int = 256) -> CubeChoice:
-    """Tiles that an expert would start from, by the slowest of Cube, L1->L0 and GM->L1 over the waves of tiles.
+                      step_m: int = 16, max_base_m: int = 256) -> CubeChoice:
+    """Tiles that an expert would start from, by the slowest of Cube, L1->L0, GM->L1 and HBM over the waves of tiles.
 
-    ``rows`` are the rows the Cube sees (stacked components included), ``out_bytes`` the size of an output element.
+    ``rows`` are the rows the Cube sees (stacked components included) and ``step_m`` what base_m must be a multiple of;
+    ``out_bytes`` is the size of an output element.  Among tiles within 3% of the best the largest wins: long rows and
+    few tiles suit the data movers and Vector.
     """
-    best: tuple[tuple[float, ...], CubeChoice] | None = None
-    for base_m in _sizes(chip.cube.fractal_m, min(max_base_m, round_up(rows, chip.cube.fractal_m))):
+    found: list[tuple[float, CubeChoice]] = []
+    for base_m in _sizes(step_m, min(max_base_m, round_up(rows, step_m))):
         for base_n in _sizes(chip.cube.fractal_n, min(512, round_up(n, chip.cube.fractal_n))):
             choice = _deepest(chip, formats, base_m, base_n, k)
-            if choice is None:
-                continue
-            key = (_estimate(chip, formats, choice, rows, k, n, out_bytes), -base_m * base_n, -base_n)
-            if best is None or key < best[0]:
-                best = key, choice
-    if best is None:
+            if choice is not None:
+                found.append((_estimate(chip, formats, choice, rows, k, n, out_bytes), choice))
+    if not found:
         raise TilingError(f"chip '{chip.name}' has no room for any {formats[0]} x {formats[1]} tile; enlarge L0 or L1")
-    return best[1]
+    good = min(time for time, _ in found) * 1.03
+    return max((choice for time, choice in found if time <= good), key=lambda c: (c.base_m * c.base_n, c.base_n))
 
 
 def _sizes(step: int, most: int) -> Iterator[int]:
@@ -195,8 +195,20 @@ def _estimate(chip: Chip, formats: tuple[str, str], tile: CubeChoice, rows: int,
     mte2 = (base_m * bytes_a + max(granule, base_n * bytes_b)) * k / min(loads["GM", "L1"], l2_share)
     drain = base_m * base_n * out_bytes / loads["L0C", "GM"]
     one = max(cube, mte1, mte2) + (drain if tile.l0c_ring == 1 else 0)
-    hbm = (rows * k * bytes_a + k * n * bytes_b) / float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz))
-    return max(waves * one, hbm) + drain
+    return max(waves * one, _hbm_cycles(chip, formats, tile, rows, k, n)) + drain
+
+
+def _hbm_cycles(chip: Chip, formats: tuple[str, str], tile: CubeChoice, rows: int, k: int, n: int) -> float:
+    """Cycles to read both operands once; in a last wave of few cores, what their ports can keep in flight limits them."""
+    path = next(p for p in chip.paths.values() if (p.source, p.destination) == ("GM", "L1"))
+    assert path.outstanding_bytes is not None
+    chip_rate = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz))
+    core_rate = min(path.bytes_per_cycle, path.outstanding_bytes / (path.latency_cycles + chip.hbm.extra_latency_cycles))
+    tiles = ceil_int(rows, tile.base_m) * ceil_int(n, tile.base_n)
+    last = tiles % chip.cores.aic
+    bytes_a, bytes_b = (FORMATS[fmt].bits / 8 for fmt in formats)
+    total = rows * k * bytes_a + k * n * bytes_b
+    return total * ((tiles - last) / chip_rate + last / min(chip_rate, max(1, last) * core_rate)) / tiles
 
 
 def refuse_rate(chip: Chip, formats: tuple[str, str]) -> str | None:

@@ -9,8 +9,9 @@ go to a small ring in GM.  *Merge*: the AIVs of the group combine the components
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import lcm
 
-from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_fits, require_positive
+from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_positive
 from msdsim.dataflows.gemm import (
     GemmShape,
     accumulate,
@@ -24,7 +25,7 @@ from msdsim.dataflows.gemm import (
 from msdsim.errors import TilingError
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import At, Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr, minimum
+from msdsim.ir.expr import Const, Expr, maximum, minimum
 from msdsim.ir.expr import ceil_div as ceil_expr
 from msdsim.ir.kernel import Kernel, Slice
 from msdsim.ir.ops.vector import FOLD_LANES
@@ -33,8 +34,8 @@ from msdsim.units import ceil_div, round_up
 FORMATS = ("int8", "int8")
 #: First factor and the ratio between passes (msd decomposition of INT8: 127 and 254).
 FACTOR, RATIO = 127.0, 254.0
-#: int32 holds k products of two int8 numbers up to this k (|a| <= 127, |w| <= 128).
-MAX_K = (2**31 - 1) // (127 * 128)
+#: int32 holds k products of two int8 numbers up to this k.
+MAX_K = (2**31 - 1) // (128 * 128)
 
 
 @dataclass(frozen=True)
@@ -59,42 +60,37 @@ class MsdTiling:
 
 
 def auto(problem: GemmShape, chip: Chip) -> MsdTiling:
-    """Stacked rows up to 128 per tile, UB tiles as large as fit."""
+    """Cube tiles over the stacked rows, UB tiles as large as fit."""
     passes = MsdTiling.passes
-    rows = passes * round_up(problem.m, 16 // 2 if passes == 2 else 16)
-    c = choose_cube_tiles(chip, FORMATS, min(rows, passes * round_up(problem.m, 16)), problem.k, problem.n, out_bytes=4)
-    base_m = round_up(c.base_m, 16 * passes)
-    tile = MsdTiling(base_m, c.base_n, c.l1_k, c.l0_k, 1, 1, 1, l0c_ring=c.l0c_ring)
+    step = lcm(chip.cube.fractal_m, passes)
+    c = choose_cube_tiles(chip, FORMATS, passes * problem.m, problem.k, problem.n, out_bytes=4, step_m=step)
+    ub = chip.buffers.ub_bytes
     split_m = max(1, min(ceil_div(problem.m, chip.aiv), 8))
-    room = chip.buffers.ub_bytes * 15 // 16
-    split_k = min(round_up(problem.k, FOLD_LANES), room // (_SPLIT_BYTES * split_m) // FOLD_LANES * FOLD_LANES)
-    merge_m = max(1, min(room // (_MERGE_BYTES * c.base_n), ceil_div(base_m // passes, chip.cores.aiv_per_aic)))
-    return MsdTiling(**{**tile.__dict__, "split_m": split_m, "split_k": max(FOLD_LANES, split_k), "merge_m": merge_m})
+    row = (ub // split_m - _SPLIT_ROW_BYTES) // _SPLIT_BYTES
+    split_k = min(round_up(problem.k, FOLD_LANES), max(1, row // FOLD_LANES) * FOLD_LANES)
+    merge_m = (ub - _MERGE_COLUMN_BYTES * c.base_n) // (_merge_bytes(passes) * c.base_n + _MERGE_ROW_BYTES)
+    merge_m = max(1, min(merge_m, ceil_div(c.base_m // passes, chip.cores.aiv_per_aic)))
+    return MsdTiling(c.base_m, c.base_n, c.l1_k, c.l0_k, split_m, split_k, merge_m, l0c_ring=c.l0c_ring)
 
 
-#: Bytes of UB per element of a split tile (xb ring 2, xf, q, t fp32, q16, a8 ring 2) and of a merge tile.
-_SPLIT_BYTES = 2 * 2 + 4 + 4 + 4 + 2 + 2 * 1
-_MERGE_BYTES = 2 * 2 * 4 + 2 * 4 + 2 * 2
+#: Bytes of UB per element of a split tile: xb (BF16, ring 2), xf, q, t (FP32), q16, and a8 of two passes.
+_SPLIT_BYTES = 2 * 2 + 3 * 4 + 2 + 2
+#: ... and per row of it: two rows of lanes and four scalars.
+_SPLIT_ROW_BYTES = 2 * 4 * FOLD_LANES + 6 * 32
+#: Bytes of UB per row of a merge tile besides its elements, and per column besides them.
+_MERGE_ROW_BYTES = 2 * 2 * 4 + 2 * 32
+_MERGE_COLUMN_BYTES = 2 * 2 * 4
 
 
-def _split_ub(tile: MsdTiling) -> dict[str, int]:
-    elements = tile.split_m * tile.split_k
-    return {"xb": tile.ub_ring * 2 * elements, "xf, q, t": 3 * 4 * elements, "q16": 2 * elements,
-            "a8": tile.ub_ring * elements, "lanes": 2 * 4 * FOLD_LANES * tile.split_m, "rows": 6 * 32 * tile.split_m}
-
-
-def _merge_ub(tile: MsdTiling) -> dict[str, int]:
-    elements = tile.merge_m * tile.base_n
-    return {"ci": tile.passes * tile.ub_ring * 4 * elements, "cf": 2 * 4 * elements, "yb": tile.ub_ring * 2 * elements,
-            "per_column": tile.ub_ring * 2 * 4 * tile.base_n, "per_row": tile.ub_ring * 8 * tile.merge_m}
+def _merge_bytes(passes: int) -> int:
+    """Bytes of UB per element of a merge tile: components (INT32, ring 2), two FP32 tiles, the result (BF16, ring 2)."""
+    return 2 * 4 * passes + 2 * 4 + 2 * 2
 
 
 def build(problem: GemmShape, chip: Chip, tile: MsdTiling) -> Kernel:
     """See the module's text for the dataflow."""
     require_positive(tile, "prefetch")
     check_cube_tiling(chip, tile, FORMATS)
-    require_fits(chip, "UB", _split_ub(tile))
-    require_fits(chip, "UB", _merge_ub(tile))
     if tile.base_m % tile.passes:
         raise TilingError(f"tiling base_m={tile.base_m} does not hold {tile.passes} stacked components; "
                           f"give a multiple of {tile.passes}")
@@ -126,7 +122,7 @@ class _Msd:
         kb.signal("split_done", "barrier")
         kb.signal("product", "aic_to_aiv")
         kb.signal("merged", "aiv_to_aic")
-        self.own_tiles = ceil_expr(self.m_tiles * self.n_tiles - kb.core, self.cores)
+        self.tiles = self.m_tiles * self.n_tiles
 
     def kernel(self) -> Kernel:
         with self.kb.part("aic"):
@@ -136,11 +132,14 @@ class _Msd:
             self.merge()
         return self.kb.build()
 
-    def place(self, i: Expr) -> tuple[Expr, Expr, Expr, Expr]:
-        """Row tile, column tile, rows and columns of this core's tile number ``i``."""
-        t = self.kb.core + i * self.cores
+    def place(self, t: Expr) -> tuple[Expr, Expr, Expr, Expr]:
+        """Row tile, column tile, rows and columns of output tile ``t``."""
         mt, nt = t % self.m_tiles, t // self.m_tiles
         return (mt, nt, ragged(self.problem.m, self.tile_rows, mt), ragged(self.problem.n, self.tile.base_n, nt))
+
+    def slot(self, t: Expr) -> Expr:
+        """Ring slot of output tile ``t``: a core deals with every ``cores``-th tile."""
+        return t // self.cores % self.tile.slots
 
     # Split
 
@@ -163,59 +162,57 @@ class _Msd:
         kb.raise_signal("split_done", "MTE3")
 
     def _split_rows(self, mt: Expr, inside: Expr, row: Expr, rows: Expr, k_tiles: int) -> None:
-        kb, tile, k = self.kb, self.tile, self.problem.k
+        """Two sweeps over the row block's K, row statistics first; one load serves both when K is a single tile."""
+        kb, tile = self.kb, self.tile
+        stats = _RowStatistics(self, rows)
+        if k_tiles == 1:
+            here = (at(0, rows), at(0, self.problem.k))
+            xf, q = self._load_x(row, rows, Const(0), here)
+            stats.fold(xf, q, Const(0))
+            stats.reduce(row)
+            self._decompose(mt, inside, rows, Const(0), here, xf, q, stats.top)
+            return
+        with kb.loop("sweep", 0, 2 * k_tiles) as sweep:
+            at_k = sweep % k_tiles
+            here = (at(0, rows), at(0, ragged(self.problem.k, tile.split_k, at_k)))
+            xf, q = self._load_x(row, rows, at_k, here)
+            with kb.when(sweep < k_tiles):
+                stats.fold(xf, q, sweep)
+            with kb.when(sweep.equals(k_tiles - 1)):
+                stats.reduce(row)
+            with kb.when(sweep >= k_tiles):
+                self._decompose(mt, inside, rows, at_k, here, xf, q, stats.top)
 
-        def vector(name: str, cols: int = 1, ring: int = 1) -> Slice:
-            return kb.buffer(name, "UB", "fp32", (tile.split_m, cols), ring)[at(0, rows), at(0, cols)]
-
-        lanes, top, factor, out = vector("lanes", FOLD_LANES), vector("top"), vector("factor"), vector("out", 1, tile.ub_ring)
-        if self.row_sum is not None:
-            sum_lanes, sum_out = vector("sum_lanes", FOLD_LANES), vector("sum_out", 1, tile.ub_ring)
-        with kb.loop("p", 0, k_tiles) as p:
-            here = (at(0, rows), at(0, ragged(k, tile.split_k, p)))
-            xf, q = self._load_x(row, rows, p, here)
-            kb.op("abs", q, xf)
-            kb.op("fold_max", lanes, q, accumulate=p)
-            if self.row_sum is not None:
-                kb.op("fold_add", sum_lanes, xf, accumulate=p)
-        kb.op("reduce_max", top, lanes)
-        kb.op("dup", factor, scalar=FACTOR)
-        kb.op("div", out, top, factor)
-        kb.copy(self.row_scale[at(row, rows), 0], out)
-        # A row of zeros is divided by the smallest positive number instead of by zero; its components are zero.
-        kb.op("maxs", top, top, scalar=SMALLEST)
-        if self.row_sum is not None:
-            kb.op("reduce_add", sum_out, sum_lanes)
-            kb.copy(self.row_sum[at(row, rows), 0], sum_out)
-        with kb.loop("s", 0, k_tiles) as s:
-            size = ragged(k, tile.split_k, s)
-            here = (at(0, rows), at(0, size))
-            xf, q = self._load_x(row, rows, s, here, suffix="2")
-            t = kb.buffer("t", "UB", "fp32", (tile.split_m, tile.split_k))[here]
-            q16 = kb.buffer("q16", "UB", "fp16", (tile.split_m, tile.split_k))[here]
-            kb.op("muls", xf, xf, scalar=FACTOR)
-            for number in range(tile.passes):
-                a8 = kb.buffer(f"a8_{number}", "UB", "int8", (tile.split_m, tile.split_k), 1)[here]
-                kb.op("div", q, xf, top)
-                kb.op("cast", q, q, round="round")
-                kb.op("cast", q16, q, round="rint")
-                kb.op("cast", a8, q16, round="rint")
-                kb.copy(self.components[mt, number, at(inside, rows), at(s * tile.split_k, size)], a8)
-                if number + 1 < tile.passes:
-                    kb.op("mul", t, q, top)
-                    kb.op("sub", xf, xf, t)
-                    kb.op("muls", xf, xf, scalar=RATIO)
-
-    def _load_x(self, row: Expr, rows: Expr, index: Expr, here: tuple[object, object], suffix: str = "") -> tuple[Slice, Slice]:
-        """x as fp32 in UB, and a scratch tile of the same shape."""
+    def _load_x(self, row: Expr, rows: Expr, index: Expr, here: tuple[At, At]) -> tuple[Slice, Slice]:
+        """x as FP32 in UB, and a scratch tile of the same shape."""
         kb, tile = self.kb, self.tile
         shape = (tile.split_m, tile.split_k)
-        xb = kb.buffer(f"xb{suffix}", "UB", "bf16", shape, tile.ub_ring)[here]
-        xf = kb.buffer(f"xf{suffix}", "UB", "fp32", shape)[here]
-        q = kb.buffer(f"q{suffix}", "UB", "fp32", shape)[here]
+        xb = kb.buffer("xb", "UB", "bf16", shape, tile.ub_ring)[here]
+        xf = kb.buffer("xf", "UB", "fp32", shape)[here]
+        q = kb.buffer("q", "UB", "fp32", shape)[here]
         kb.copy(xb, self.x[at(row, rows), at(index * tile.split_k, ragged(self.problem.k, tile.split_k, index))])
         kb.op("cast", xf, xb)
         return xf, q
+
+    def _decompose(self, mt: Expr, inside: Expr, rows: Expr, index: Expr, here: tuple[At, At], xf: Slice, q: Slice,
+                   top: Slice) -> None:
+        kb, tile = self.kb, self.tile
+        shape = (tile.split_m, tile.split_k)
+        t = kb.buffer("t", "UB", "fp32", shape)[here]
+        q16 = kb.buffer("q16", "UB", "fp16", shape)[here]
+        kb.op("muls", xf, xf, scalar=FACTOR)
+        for number in range(tile.passes):
+            a8 = kb.buffer(f"a8_{number}", "UB", "int8", shape)[here]
+            kb.op("div", q, xf, top)
+            kb.op("cast", q, q, round="round")
+            kb.op("cast", q16, q, round="rint")
+            kb.op("cast", a8, q16, round="rint")
+            size = ragged(self.problem.k, tile.split_k, index)
+            kb.copy(self.components[mt, number, at(inside, rows), at(index * tile.split_k, size)], a8)
+            if number + 1 < tile.passes:
+                kb.op("mul", t, q, top)
+                kb.op("sub", xf, xf, t)
+                kb.op("muls", xf, xf, scalar=RATIO)
 
     # Multiply
 
@@ -224,8 +221,8 @@ class _Msd:
         kb, tile, k = self.kb, self.tile, self.problem.k
         self._prefetch()
         kb.wait_signal("split_done", "MTE2")
-        with kb.loop("i", 0, self.own_tiles) as i:
-            mt, nt, rows, cols = self.place(i)
+        with kb.loop("t", kb.core, self.tiles, self.cores) as t:
+            mt, nt, rows, cols = self.place(t)
             stacked = rows * tile.passes
             acc = kb.buffer("acc", "L0C", "int32", (tile.base_m, tile.base_n), tile.l0c_ring)[at(0, stacked), at(0, cols)]
 
@@ -238,10 +235,12 @@ class _Msd:
                 kb.copy(*self._weights(b1, nt, cols, start, size))
 
             accumulate(kb, tile, FORMATS, acc, stacked, cols, k, load_a, load_b, transpose_b=self.problem.trans_b)
-            with kb.when(i >= tile.slots):
-                kb.wait_signal("merged", "FIX")
-            kb.op("fixpipe", self.ring[kb.core, i % tile.slots, at(0, stacked), at(0, cols)], acc)
+            kb.wait_signal("merged", "FIX")
+            kb.op("fixpipe", self.ring[kb.core, self.slot(t), at(0, stacked), at(0, cols)], acc)
             kb.raise_signal("product", "FIX")
+        # The last slots come back unused.
+        with kb.loop("s", 0, tile.slots):
+            kb.wait_signal("merged", "FIX")
 
     def _weights(self, b1: Handle, nt: Expr, cols: Expr, start: Expr, size: Expr) -> tuple[Slice, Slice]:
         columns = at(nt * self.tile.base_n, cols)
@@ -253,8 +252,8 @@ class _Msd:
         """Fetch the first weight tiles while Vector splits: what is in L2 afterwards is not waited for again."""
         kb, tile = self.kb, self.tile
         tiles = min(tile.prefetch, ceil_div(self.problem.k, tile.l1_k))
-        with kb.when(self.own_tiles > 0), kb.loop("f", 0, tiles) as f:
-            _, nt, _, cols = self.place(Const(0))
+        with kb.when(kb.core < self.tiles), kb.loop("f", 0, tiles) as f:
+            _, nt, _, cols = self.place(minimum(kb.core, self.tiles - 1))
             shape = (tile.base_n, tile.l1_k) if self.problem.trans_b else (tile.l1_k, tile.base_n)
             warm = kb.buffer("warm", "L1", "int8", shape)
             kb.copy(*self._weights(warm, nt, cols, f * tile.l1_k, ragged(self.problem.k, tile.l1_k, f)))
@@ -265,10 +264,12 @@ class _Msd:
         """``y = ((C1 + C2 / 254 ...) * row_scale [+ row_sum * offset]) * scale``, each AIV its share of the rows."""
         kb, tile = self.kb, self.tile
         kb.wait_signal("split_done", "MTE2")
-        with kb.loop("i2", 0, self.own_tiles) as i:
-            mt, nt, rows, cols = self.place(i)
-            share = ceil_expr(rows, self.aivs)
-            mine = minimum(share, rows - minimum(rows, kb.sub * share))
+        with kb.loop("s", 0, tile.slots):
+            kb.raise_signal("merged", "MTE2")
+        with kb.loop("t", kb.core, self.tiles, self.cores) as t:
+            mt, nt, rows, cols = self.place(t)
+            share = ceil_div(min(self.tile_rows, self.problem.m), self.aivs)
+            mine = minimum(share, maximum(0, rows - kb.sub * share))
             columns = at(nt * tile.base_n, cols)
             per_column = kb.buffer("per_column", "UB", "fp32", (2, tile.base_n), tile.ub_ring)
             kb.copy(per_column[0, at(0, cols)], self.scale[0, columns])
@@ -277,10 +278,10 @@ class _Msd:
             kb.wait_signal("product", "MTE2")
             with kb.loop("r", 0, ceil_expr(mine, tile.merge_m)) as r:
                 start = kb.sub * share + r * tile.merge_m
-                self._merge_rows(mt, i, rows, start, ragged_of(mine, tile.merge_m, r), cols, columns, per_column)
+                self._merge_rows(mt, t, rows, start, ragged_of(mine, tile.merge_m, r), cols, columns, per_column)
             kb.raise_signal("merged", "MTE2")
 
-    def _merge_rows(self, mt: Expr, i: Expr, rows: Expr, start: Expr, size: Expr, cols: Expr, columns: At,
+    def _merge_rows(self, mt: Expr, t: Expr, rows: Expr, start: Expr, size: Expr, cols: Expr, columns: At,
                     per_column: Handle) -> None:
         kb, tile = self.kb, self.tile
         here = (at(0, size), at(0, cols))
@@ -294,7 +295,7 @@ class _Msd:
         ci = kb.buffer("ci", "UB", "int32", (tile.passes * tile.merge_m, tile.base_n), tile.ub_ring)
         pieces = [ci[at(number * tile.merge_m, size), at(0, cols)] for number in range(tile.passes)]
         for number, piece in enumerate(pieces):
-            kb.copy(piece, self.ring[kb.core, i % tile.slots, at(rows * number + start, size), at(0, cols)])
+            kb.copy(piece, self.ring[kb.core, self.slot(t), at(rows * number + start, size), at(0, cols)])
         total = kb.buffer("total", "UB", "fp32", shape)[here]
         part = kb.buffer("part", "UB", "fp32", shape)[here]
         kb.op("cast", total, pieces[0])
@@ -312,8 +313,44 @@ class _Msd:
         kb.copy(self.y[row, columns], yb)
 
 
-#: Smallest positive fp32 number, 2**-149.
+#: Smallest positive FP32 number: rows of zeros are divided by it instead of by zero.
 SMALLEST = 2.0**-149
+
+
+class _RowStatistics:
+    """Row maximum and row sum of a block of rows, folded tile by tile."""
+
+    def __init__(self, msd: _Msd, rows: Expr) -> None:
+        self.msd, self.rows = msd, rows
+        self.lanes, self.top = self._vector("lanes", FOLD_LANES), self._vector("top")
+        self.factor, self.scale = self._vector("factor"), self._vector("scale_out", ring=msd.tile.ub_ring)
+        if msd.row_sum is not None:
+            self.sum_lanes = self._vector("sum_lanes", FOLD_LANES)
+            self.sum = self._vector("sum_out", ring=msd.tile.ub_ring)
+
+    def _vector(self, name: str, cols: int = 1, ring: int = 1) -> Slice:
+        buffer = self.msd.kb.buffer(name, "UB", "fp32", (self.msd.tile.split_m, cols), ring)
+        return buffer[at(0, self.rows), at(0, cols)]
+
+    def fold(self, xf: Slice, scratch: Slice, index: Expr) -> None:
+        """Take in tile ``index`` of the rows."""
+        kb = self.msd.kb
+        kb.op("abs", scratch, xf)
+        kb.op("fold_max", self.lanes, scratch, accumulate=index)
+        if self.msd.row_sum is not None:
+            kb.op("fold_add", self.sum_lanes, xf, accumulate=index)
+
+    def reduce(self, row: Expr) -> None:
+        """Finish and store; ``top`` is then what the rows are divided by."""
+        kb = self.msd.kb
+        kb.op("reduce_max", self.top, self.lanes)
+        kb.op("dup", self.factor, scalar=FACTOR)
+        kb.op("div", self.scale, self.top, self.factor)
+        kb.copy(self.msd.row_scale[at(row, self.rows), 0], self.scale)
+        kb.op("maxs", self.top, self.top, scalar=SMALLEST)
+        if self.msd.row_sum is not None:
+            kb.op("reduce_add", self.sum, self.sum_lanes)
+            kb.copy(self.msd.row_sum[at(row, self.rows), 0], self.sum)
 
 
 def _refuse(problem: GemmShape, chip: Chip) -> str | None:

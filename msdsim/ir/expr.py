@@ -249,3 +249,57 @@ def bounds(expr: Expr, ranges: Mapping[str, Interval]) -> Interval:
             corners = [apply(expr.op, x, y) for x in (a.low, a.high) for y in (b.low, b.high)]
             return Interval(min(corners), max(corners))
     return Interval(0, 1)
+
+
+def upper_bound(expr: Expr, ranges: Mapping[str, Interval]) -> int:
+    """A value no smaller than ``expr`` ever is; sharper than :func:`bounds` where terms cancel.
+
+    ``start + min(tile, total - start)`` is bounded by ``total``: sums are put into linear form and each min or max is
+    resolved to either of its arguments.
+    """
+    terms, constant = _linear(expr)
+    for atom, factor in terms.items():
+        # An atom that stands inside another is resolved after it, so that the two can cancel.
+        inside = any(other != atom and contains(other, atom) for other in terms)
+        if isinstance(atom, Binary) and atom.op in FUNCTIONS and not inside:
+            rest = _sum({**terms, atom: 0}, constant)
+            options = [upper_bound(binary("+", rest, binary("*", side, factor)), ranges) for side in (atom.left, atom.right)]
+            return min(options) if (atom.op == "min") == (factor > 0) else max(options)
+    total = constant
+    for atom, factor in terms.items():
+        interval = bounds(atom, ranges)
+        total += factor * (interval.high if factor > 0 else interval.low)
+    return total
+
+
+def contains(expr: Expr, part: Expr) -> bool:
+    """Whether ``part`` is ``expr`` or a subexpression of it."""
+    if expr == part:
+        return True
+    return isinstance(expr, Binary) and (contains(expr.left, part) or contains(expr.right, part))
+
+
+def _linear(expr: Expr) -> tuple[dict[Expr, int], int]:
+    """Sum of integer multiples of atoms (variables and non-linear subexpressions) plus a constant."""
+    if isinstance(expr, Const):
+        return {}, expr.value
+    if isinstance(expr, Binary) and expr.op in ("+", "-"):
+        sign = 1 if expr.op == "+" else -1
+        terms, constant = _linear(expr.left)
+        other, shift = _linear(expr.right)
+        for atom, factor in other.items():
+            terms[atom] = terms.get(atom, 0) + sign * factor
+        return {atom: factor for atom, factor in terms.items() if factor}, constant + sign * shift
+    if isinstance(expr, Binary) and expr.op == "*":
+        for side, other in ((expr.left, expr.right), (expr.right, expr.left)):
+            if isinstance(other, Const):
+                terms, constant = _linear(side)
+                return {atom: factor * other.value for atom, factor in terms.items()}, constant * other.value
+    return {expr: 1}, 0
+
+
+def _sum(terms: Mapping[Expr, int], constant: int) -> Expr:
+    total: Expr = Const(constant)
+    for atom, factor in terms.items():
+        total = binary("+", total, binary("*", atom, factor))
+    return total

@@ -69,6 +69,7 @@ class _PartLowering:
     def run(self) -> Part:
         scope = self._scope(self.kernel.part(self.name), None)
         self._dependences(scope)
+        self._fences(scope)
         for pipe in PIPES[self.name.upper()]:
             self._hazards(scope, pipe, set())
         body = self._emit(scope)
@@ -140,6 +141,22 @@ class _PartLowering:
                     _flags(item.after, target).waits.append(semaphore)
             self._carried(item.node, buffer)
 
+    def _fences(self, scope: _Scope) -> None:
+        """Phases share on-chip memory, so no pipe enters a phase before the others have left the one before.
+
+        A phase ends at a wait for a barrier among the part's own statements.
+        """
+        for index, item in enumerate(scope.items):
+            if not is_phase_end(self.kernel, item.node):
+                continue
+            before = {pipe for earlier in scope.items[:index] for pipe in _pipes(earlier.node)}
+            after = {pipe for later in scope.items[index:] for pipe in _pipes(later.node)}
+            for source in sorted(before):
+                for target in sorted(after - {source}):
+                    number = self.semaphore(source, target, PHASE, "buffer", 0, 1)
+                    _flags(item.before, source).posts.append(number)
+                    _flags(item.after, target).waits.append(number)
+
     def semaphore(self, source: str, target: str, buffer: str, cause: Cause, initial: int, capacity: int) -> int:
         self.semaphores.append(Semaphore(source, target, buffer, cause, initial, capacity))
         return len(self.semaphores) - 1
@@ -208,6 +225,24 @@ class _PartLowering:
                         f"{self.name} needs {count} event ids from {source} to {target}, chip '{self.chip.name}' has {limit} "
                         f"per pipe pair; lower the ring depth of the buffers {rings} or use fewer of them"
                     )
+
+
+#: Stands for all buffers of a phase where a semaphore names what it protects.
+PHASE = "(phase)"
+
+
+def is_phase_end(kernel: Kernel, node: object) -> bool:
+    """Whether a statement is a wait for a barrier."""
+    op = node.op if isinstance(node, Instr) else node
+    if not isinstance(op, Op) or op.kind != "wait":
+        return False
+    return any(signal.name == op.attr("name") and signal.kind == "barrier" for signal in kernel.signals)
+
+
+def _pipes(node: Instr | _Scope) -> set[str]:
+    if isinstance(node, Instr):
+        return {node.pipe}
+    return {pipe for item in node.items for pipe in _pipes(item.node)}
 
 
 class _Edges:
