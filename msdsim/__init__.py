@@ -1,5 +1,31 @@
-"""msdsim: cycle-level simulation of quantized matmul and attention on NPUs with decoupled Cube and Vector units."""
+"""msdsim: cycle-level simulation of quantized matmul and attention on NPUs with decoupled Cube and Vector units.
+
+>>> import msdsim
+>>> result = msdsim.simulate("gemm:m=16,k=1024,n=1024", hw="ascend910b1", dataflow="msd-int8")
+>>> result.bottleneck.name
+'hbm'
+"""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from msdsim.api import compare as compare
+    from msdsim.api import simulate as simulate
+    from msdsim.api import simulate_workload as simulate_workload
+    from msdsim.hardware import load_hw as load_hw
+
 __version__ = "0.1.0"
+
+#: Public names and the modules they live in; loaded when first used, so that ``import msdsim`` stays fast.
+_PUBLIC = {"simulate": "msdsim.api", "compare": "msdsim.api", "simulate_workload": "msdsim.api", "load_hw": "msdsim.hardware"}
+__all__ = ["__version__", "compare", "load_hw", "simulate", "simulate_workload"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in _PUBLIC:
+        from importlib import import_module
+
+        return getattr(import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'msdsim' has no attribute '{name}'")

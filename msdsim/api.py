@@ -1,0 +1,175 @@
+"""The Python interface: simulate a problem on a chip and get a result that explains itself."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
+from typing import Any
+
+import numpy as np
+
+from msdsim.dataflows import DATAFLOWS, Dataflow, choose_tiling
+from msdsim.engine import EngineOptions, load_engine
+from msdsim.engine.base import ENGINES, MEMORY_MODELS
+from msdsim.errors import CheckFailed, InputError, MsdsimError
+from msdsim.hardware import Hardware, load_hw
+from msdsim.ir.kernel import Kernel
+from msdsim.ir.lower import lower
+from msdsim.ir.verify import verify
+from msdsim.problems import Problem, Workload, parse_problem
+from msdsim.registry import unknown_name
+from msdsim.report.result import Comparison, Numerics, Result, Skipped, WorkloadResult, WorkloadRun
+
+DEFAULT_ENGINE = "fast"
+
+
+def simulate(
+    problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow: str = "bf16", *,
+    tiling: Mapping[str, int] | None = None, engine: str = DEFAULT_ENGINE, memory: str = "bandwidth", check: bool = False,
+    seed: int = 0, inputs: Mapping[str, np.ndarray] | None = None, timeline: bool = False, skip: bool = True,
+    keep: Sequence[str] = (),
+) -> Result:
+    """Simulate one kernel.
+
+    ``problem`` is an inline form such as ``"gemm:m=16,k=8192,n=12288"`` or a problem object, ``hw`` a chip's name, path or
+    :class:`Hardware`.  ``check`` also executes the numbers (on ``inputs``, or random ones from ``seed``) and compares them
+    bit for bit with the whole-tensor reference; a difference is reported in ``Result.numerics``, not raised.  ``timeline``
+    keeps every instruction.  Raises :class:`~msdsim.errors.InputError` for anything the user can mend.
+    """
+    shape = _problem(problem)
+    hardware = _hardware(hw)
+    chosen = find_dataflow(shape, dataflow)
+    reason = chosen.refuses(shape, hardware.chip)
+    if reason is not None:
+        raise InputError(f"dataflow '{dataflow}' cannot run {shape} on '{hardware.name}': {reason}")
+    kernel, tiles = build_kernel(chosen, shape, hardware, tiling)
+    options = _options(engine, memory, timeline, skip)
+    started = time.perf_counter()
+    record = load_engine(engine).run(lower(kernel, hardware.chip), options)
+    wall = time.perf_counter() - started
+    result = Result(problem=shape.to_json(), hardware=hardware, dataflow=dataflow, engine=engine, memory=memory,
+                    tiling=asdict(tiles), seed=seed, record=record, kernel=kernel, wall_s=wall)
+    if check or keep or inputs is not None:
+        result = replace(result, **_execute(chosen, shape, kernel, inputs, seed, keep))
+    return result
+
+
+def build_kernel(dataflow: Dataflow, problem: Any, hardware: Hardware,
+                 tiling: Mapping[str, int] | None = None) -> tuple[Kernel, Any]:
+    """The verified kernel of a dataflow, and the tiling it was built with."""
+    tiles = choose_tiling(dataflow, problem, hardware.chip, tiling)
+    kernel = dataflow.build(problem, hardware.chip, tiles)
+    verify(kernel, hardware.chip)
+    return kernel, tiles
+
+
+def find_dataflow(problem: Any, name: str) -> Dataflow:
+    """The dataflow called ``name`` for this kind of problem; the error lists those there are for it."""
+    known = dataflows_for(problem.kind)
+    if name not in known:
+        raise unknown_name(f"{problem.kind} dataflow", name, known)
+    return DATAFLOWS[name if name in DATAFLOWS else f"{problem.kind}:{name}"]
+
+
+def dataflows_for(kind: str) -> list[str]:
+    """Names of the dataflows that run a kind of problem."""
+    return [entry.name for entry in DATAFLOWS.values() if entry.kind == kind]
+
+
+def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflows: Sequence[str] | str = "all",
+            **options: Any) -> Comparison:
+    """Simulate several dataflows side by side; those that the problem or the chip rules out are listed with the reason.
+
+    A dataflow named explicitly must exist; options are those of :func:`simulate`.
+    """
+    shape, hardware = _problem(problem), _hardware(hw)
+    names = dataflows_for(shape.kind) if dataflows == "all" or dataflows == ["all"] else list(dataflows)
+    runs, skipped = [], []
+    for name in names:
+        reason = find_dataflow(shape, name).refuses(shape, hardware.chip)
+        if reason is not None:
+            skipped.append(Skipped(name, reason))
+        else:
+            runs.append(simulate(shape, hardware, name, **options))
+    return Comparison(runs, skipped)
+
+
+def simulate_workload(workload: Workload, hw: str | Hardware, dataflow: str, **options: Any) -> WorkloadResult:
+    """Simulate every entry of a workload once and weigh it by its count; equal problems are simulated once."""
+    hardware = _hardware(hw)
+    done: dict[str, Result] = {}
+    runs = []
+    for entry in workload.entries:
+        key = str(entry.problem)
+        if key not in done:
+            try:
+                done[key] = simulate(entry.problem, hardware, dataflow, **options)
+            except MsdsimError as err:
+                raise type(err)(f"workload '{workload.name}', entry '{entry.name}': {err}") from None
+        runs.append(WorkloadRun(entry.name, entry.count, done[key]))
+    return WorkloadResult(workload.name, runs)
+
+
+def _problem(problem: str | Problem) -> Any:
+    if not isinstance(problem, str):
+        return problem
+    parsed = parse_problem(problem)
+    if isinstance(parsed, Workload):
+        raise InputError(f"'{problem}' is a workload of several problems; use simulate_workload")
+    if not hasattr(parsed, "kind"):
+        raise InputError(f"'{problem}' is a kernel file; kernel files are not simulated from Python yet")
+    return parsed
+
+
+def _hardware(hw: str | Hardware) -> Hardware:
+    return load_hw(hw) if isinstance(hw, str) else hw
+
+
+def _options(engine: str, memory: str, timeline: bool, skip: bool) -> EngineOptions:
+    if engine not in ENGINES:
+        raise unknown_name("engine", engine, list(ENGINES))
+    if memory not in MEMORY_MODELS:
+        raise unknown_name("memory model", memory, list(MEMORY_MODELS))
+    return EngineOptions(record_timeline=timeline, memory=memory, skip=skip)
+
+
+def _execute(dataflow: Dataflow, problem: Any, kernel: Kernel, inputs: Mapping[str, np.ndarray] | None, seed: int,
+             keep: Sequence[str]) -> dict[str, Any]:
+    """Run the kernel's numbers, hold them against the reference, and measure the error against float64."""
+    from msdsim.numerics.contracts import contract_for
+    from msdsim.numerics.executor import execute
+    from msdsim.numerics.metrics import bound_ratio, compare_bits, max_abs_error, relative_l2
+
+    contract = contract_for(dataflow.kind, dataflow.contract)
+    operands = contract.operands(problem, inputs, seed)
+    outputs = execute(kernel, operands)
+    expected = contract.reference(problem, operands)
+    mismatches = [found for name in expected if name in outputs
+                  if (found := compare_bits(expected[name], outputs[name].reshape(expected[name].shape), name)) is not None]
+    exact = contract.exact(problem, operands)
+    y = outputs["y"].reshape(exact.shape)
+    numerics = Numerics(
+        bit_exact=not mismatches,
+        elements=y.size,
+        mismatches=sum(found.count for found in mismatches),
+        relative_l2=relative_l2(y, exact),
+        max_abs_error=max_abs_error(y, exact),
+        bound_ratio=bound_ratio(y, exact, contract.bound(problem, operands, exact)),
+        first_mismatch=str(mismatches[0]) if mismatches else "",
+    )
+    arrays = {"y": y.astype(np.float32)}
+    if "components" in keep:
+        arrays |= {name: value.astype(np.int8 if value.dtype.itemsize == 1 else np.float32)
+                   for name, value in expected.items() if name != "y"}
+    return {"numerics": numerics, "arrays": arrays}
+
+
+def require_check(result: Result) -> None:
+    """Raise CheckFailed unless the result's numbers were bit-exact and inside their bound."""
+    numbers = result.numerics
+    if numbers is None or (numbers.bit_exact and numbers.bound_ratio <= 1):
+        return
+    if not numbers.bit_exact:
+        raise CheckFailed(f"{result.dataflow}: {numbers.first_mismatch}")
+    raise CheckFailed(f"{result.dataflow}: the error is {numbers.bound_ratio:.3g} times its proven bound; please report this")

@@ -1,0 +1,234 @@
+"""Results: plain data with everything that reports need, and their JSON forms."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from msdsim.analysis.bottleneck import Bottleneck, find_bottleneck
+from msdsim.hardware import Hardware
+from msdsim.ir.kernel import Kernel
+from msdsim.timeline.record import Bandwidth, RunRecord
+from msdsim.units import ticks_to_us
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """Outcome of a numeric check; errors are against float64 on the same quantized weights."""
+
+    bit_exact: bool
+    elements: int
+    mismatches: int
+    relative_l2: float
+    max_abs_error: float
+    bound_ratio: float
+    first_mismatch: str = ""
+
+
+@dataclass(frozen=True)
+class Result:
+    """One simulated kernel."""
+
+    problem: Mapping[str, Any]
+    hardware: Hardware
+    dataflow: str
+    engine: str
+    memory: str
+    tiling: Mapping[str, int]
+    seed: int
+    record: RunRecord
+    kernel: Kernel
+    wall_s: float
+    numerics: Numerics | None = None
+    arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def cycles(self) -> int:
+        """Cycles from kernel start to end."""
+        return self.record.cycles
+
+    @property
+    def time_us(self) -> float:
+        """Time of the kernel on the chip, without its launch."""
+        return ticks_to_us(self.cycles, self.hardware.chip.clock_mhz)
+
+    @property
+    def stalls(self) -> dict[str, dict[str, int]]:
+        """Per kind of pipe (``aic.m``): instances, and cycles by category summed over them."""
+        return self.record.pipe_totals()
+
+    @property
+    def traffic(self) -> dict[str, int]:
+        """Bytes moved at HBM and L2, and what is still dirty in L2 at the end."""
+        return self.record.traffic | {"l2_dirty_bytes": self.record.l2_dirty_bytes}
+
+    @property
+    def timeline(self) -> dict[str, np.ndarray]:
+        """Every executed instruction, as columns; simulate with ``timeline=True``."""
+        if self.record.timeline is None:
+            raise ValueError("this run kept no timeline; simulate with timeline=True")
+        return self.record.timeline
+
+    @property
+    def bandwidth(self) -> Bandwidth:
+        """Bytes per interval over the run."""
+        return self.record.bandwidth
+
+    @property
+    def hbm_gbps(self) -> float:
+        """Mean HBM bandwidth, GB/s, reads and writes."""
+        moved = self.record.traffic["hbm_read_bytes"] + self.record.traffic["hbm_write_bytes"]
+        return moved / self.time_us / 1000 if self.cycles else 0.0
+
+    @property
+    def hbm_utilization(self) -> float:
+        """Mean HBM bandwidth over the chip's peak."""
+        return self.hbm_gbps / self.hardware.chip.hbm.bandwidth_gbps
+
+    @cached_property
+    def bottleneck(self) -> Bottleneck:
+        """What the kernel is bound by."""
+        return find_bottleneck(self.record)
+
+    def to_json(self) -> dict[str, Any]:
+        """The run as JSON, schema ``msdsim.run/1``."""
+        chip = self.hardware.chip
+        found: dict[str, Any] = {
+            "schema": "msdsim.run/1",
+            "problem": dict(self.problem),
+            "hw": self.hardware.name,
+            "dataflow": self.dataflow,
+            "engine": self.engine,
+            "memory": self.memory,
+            "tiling": dict(self.tiling),
+            "seed": self.seed,
+            "cycles": self.cycles,
+            "clock_mhz": int(chip.clock_mhz) if float(chip.clock_mhz).is_integer() else chip.clock_mhz,
+            "time_us": self.time_us,
+            "launch_us": chip.launch.head_us,
+            "instructions": self.record.instructions,
+            "traffic": self.traffic,
+            "bandwidth": {"hbm_gbps": self.hbm_gbps, "hbm_utilization": self.hbm_utilization},
+            "pipes": self.stalls,
+            "bottleneck": self.bottleneck.name,
+            "wall_s": self.wall_s,
+            "skipped_iterations": self.record.skipped_iterations,
+        }
+        if self.record.skip_reason:
+            found["skip_reason"] = self.record.skip_reason
+        if self.numerics is not None:
+            numbers = asdict(self.numerics)
+            if not numbers["first_mismatch"]:
+                del numbers["first_mismatch"]
+            found["numerics"] = numbers
+        return found
+
+    def plot(self) -> Figure:
+        """Where each pipe's cycles went, and HBM bandwidth over time."""
+        from msdsim.report.plots import plot_result
+
+        return plot_result(self)
+
+    def to_perfetto(self, path: str) -> None:
+        """Write the timeline as a trace that ui.perfetto.dev opens; simulate with ``timeline=True``."""
+        from msdsim.report.trace import write_trace
+
+        write_trace(self, path)
+
+    def _repr_html_(self) -> str:
+        from msdsim.report.notebook import result_html
+
+        return result_html(self)
+
+    def __str__(self) -> str:
+        return f"{self.dataflow} on {self.hardware.name}: {self.time_us:.1f} us, bound by {self.bottleneck.name}"
+
+
+@dataclass(frozen=True)
+class Skipped:
+    """A dataflow that was not run, and why."""
+
+    dataflow: str
+    reason: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Dataflows side by side."""
+
+    runs: list[Result]
+    skipped: list[Skipped]
+
+    @property
+    def winner(self) -> Result | None:
+        """The fastest run; the first of equals."""
+        return min(self.runs, key=lambda run: run.cycles, default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Schema ``msdsim.compare/1``."""
+        found: dict[str, Any] = {"schema": "msdsim.compare/1", "runs": [run.to_json() for run in self.runs],
+                                 "skipped": [asdict(item) for item in self.skipped]}
+        if self.winner is not None:
+            found["winner"] = self.winner.dataflow
+        return found
+
+    def plot(self) -> Figure:
+        """Time by dataflow, split by what the busiest pipes do."""
+        from msdsim.report.plots import plot_comparison
+
+        return plot_comparison(self)
+
+    def _repr_html_(self) -> str:
+        from msdsim.report.notebook import comparison_html
+
+        return comparison_html(self)
+
+
+@dataclass(frozen=True)
+class WorkloadRun:
+    """One entry of a workload: its name, how often it runs, and one simulation of it."""
+
+    name: str
+    count: int
+    result: Result
+
+
+@dataclass(frozen=True)
+class WorkloadResult:
+    """A workload's entries and their weighted total."""
+
+    name: str
+    runs: list[WorkloadRun]
+
+    @property
+    def cycles(self) -> int:
+        return sum(run.count * run.result.cycles for run in self.runs)
+
+    @property
+    def time_us(self) -> float:
+        return sum(run.count * run.result.time_us for run in self.runs)
+
+    @property
+    def traffic(self) -> dict[str, int]:
+        """Bytes over all entries and their counts."""
+        total: dict[str, int] = {}
+        for run in self.runs:
+            for key, value in run.result.traffic.items():
+                total[key] = total.get(key, 0) + run.count * value
+        return total
+
+    def to_json(self) -> dict[str, Any]:
+        """Schema ``msdsim.workload/1``."""
+        return {
+            "schema": "msdsim.workload/1",
+            "name": self.name,
+            "runs": [run.result.to_json() | {"name": run.name, "count": run.count} for run in self.runs],
+            "total": {"time_us": self.time_us, "cycles": self.cycles, "traffic": self.traffic},
+        }
