@@ -43,7 +43,7 @@ from msdsim.formats.mx import (
     scale_exponent,
 )
 from msdsim.formats.number import FORMATS, FP4_E2M1, NumberFormat
-from msdsim.formats.rounding import ROUNDINGS, round_integer, round_to
+from msdsim.formats.rounding import ROUNDINGS, decode, round_integer, round_to
 from msdsim.registry import Registry
 
 ROW_MAX_LIMIT = 2.0**120  # r = x * 127 stays below the largest float32, with room for g * r
@@ -177,6 +177,18 @@ def decompose(x: np.ndarray, spec: MsdSpec, name: str = "x") -> Decomposition:
     return _mx(x, spec, name) if spec.scheme == "mx" else _rows(x, spec, name)
 
 
+def decompose_unit(x: np.ndarray, spec: MsdSpec) -> Decomposition:
+    """Decompose ``x`` [m, k] in [0, 1] under the fixed row maximum 1: softmax weights need no reduction.
+
+    r / 1 is r, so that all that is left are the products and the roundings; row_max is 1 and row_scale fl32(1 / f).
+    """
+    r = np.asarray(x).astype(np.float32)
+    components = tuple(np.empty(r.shape, np.int8) for _ in range(spec.passes))
+    maxima = np.ones(r.shape[0], np.float32)
+    _row_block(r, np.empty_like(r), maxima[:, None], spec, list(components))
+    return Decomposition(spec, components, maxima, row_scale(maxima, spec))
+
+
 def row_scale(row_max: np.ndarray, spec: MsdSpec) -> np.ndarray:
     """s1 = fl32(M / f) [m], M times the headroom of the spec; 0 for a row of zeros."""
     return np.where(row_max > 0, _divisor(row_max, spec), np.float32(0)) / np.float32(spec.first_factor)
@@ -240,7 +252,7 @@ def _mx(x: np.ndarray, spec: MsdSpec, name: str) -> Decomposition:
         a = round_to(rest * expand(np.ldexp(np.float32(1), -e), x.shape[1]), FP4_E2M1, spec.rounding, saturate=True)
         components.append(a)
         scales.append(exponent_to_code(e))
-        rest = rest - a.astype(np.float32) * factor
+        rest = rest - decode(a) * factor
     return Decomposition(spec, tuple(components), block_scales=tuple(scales))
 
 

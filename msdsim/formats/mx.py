@@ -17,9 +17,10 @@ import numpy as np
 from msdsim.errors import InputError
 from msdsim.formats.checks import require_finite
 from msdsim.formats.number import E8M0, FP4_E2M1, NumberFormat
-from msdsim.formats.rounding import round_to
+from msdsim.formats.rounding import decode, round_to
 
 MX_BLOCK = 32
+_ELEMENTS_AT_ONCE = 1 << 17  # blocks are quantized in pieces of about this size, so that temporaries stay in cache
 SCALE_RULES = ("alpha", "ocp-floor", "rceil")
 MIN_SCALE_EXPONENT = E8M0.min_exponent
 MAX_SCALE_EXPONENT = E8M0.max_exponent
@@ -36,10 +37,17 @@ def ceil_log2(values: np.ndarray) -> np.ndarray:
     return exponent - (fraction == 0.5)
 
 
+def _in_blocks(x: np.ndarray, axis: int) -> np.ndarray:
+    """``x`` in whole blocks, padded with zeros: [blocks, 32, n] for axis 0, [m, blocks, 32] for -1."""
+    missing = -x.shape[axis] % MX_BLOCK
+    if missing:
+        x = np.pad(x, ((0, missing), (0, 0)) if axis == 0 else ((0, 0), (0, missing)))
+    return x.reshape(-1, MX_BLOCK, x.shape[1]) if axis == 0 else x.reshape(x.shape[0], -1, MX_BLOCK)
+
+
 def block_max(x: np.ndarray, axis: int = -1) -> np.ndarray:
     """max|x| of each block along ``axis`` (0 or -1): [m, k] -> [m, blocks] for -1, [k, n] -> [blocks, n] for 0."""
-    starts = np.arange(0, x.shape[axis], MX_BLOCK)
-    return np.maximum.reduceat(np.abs(x), starts, axis=axis)
+    return np.abs(_in_blocks(x, axis)).max(axis=1 if axis == 0 else 2)
 
 
 def scale_exponent(maxima: np.ndarray, fmt: NumberFormat = FP4_E2M1, rule: str = "alpha",
@@ -82,14 +90,23 @@ def quantize_mx(x: np.ndarray, fmt: NumberFormat = FP4_E2M1, rule: str = "ocp-fl
     [blocks, n]).  Elements are rounded half to even and saturate.  A ragged last block uses its own elements only; a
     block of zeros gets the smallest scale and zeros.
     """
-    x = np.asarray(x).astype(np.float32)
+    x = np.asarray(x).astype(np.float32, copy=False)
     require_finite(x, name)
-    exponent = scale_exponent(block_max(x, axis), fmt, rule, min_exponent)
-    inverse = expand(np.ldexp(np.float32(1), -exponent), x.shape[axis], axis)
-    return round_to(x * inverse, fmt, saturate=True), exponent_to_code(exponent)
+    blocks, within = _in_blocks(x, axis), 1 if axis == 0 else 2
+    elements = np.empty(blocks.shape, fmt.dtype)
+    exponents = np.empty(np.delete(blocks.shape, within), np.int32)
+    step = max(1, _ELEMENTS_AT_ONCE // blocks[0].size)
+    for start in range(0, blocks.shape[0], step):
+        part = blocks[start : start + step]
+        exponent = scale_exponent(np.abs(part).max(axis=within), fmt, rule, min_exponent)
+        inverse = np.ldexp(np.float32(1), -exponent)
+        elements[start : start + step] = round_to(part * np.expand_dims(inverse, within), fmt, saturate=True)
+        exponents[start : start + step] = exponent
+    flat = elements.reshape(-1, x.shape[1]) if axis == 0 else elements.reshape(x.shape[0], -1)
+    return np.ascontiguousarray(flat[: x.shape[0], : x.shape[1]]), exponent_to_code(exponents)
 
 
 def dequantize_mx(elements: np.ndarray, scale: np.ndarray, axis: int = -1) -> np.ndarray:
     """Exact values (float64) of MX ``elements`` with E8M0 ``scale`` along ``axis`` (0 or -1)."""
     factor = np.ldexp(np.float64(1), code_to_exponent(scale))
-    return elements.astype(np.float64) * expand(factor, elements.shape[axis], axis)
+    return decode(elements, np.float64) * expand(factor, elements.shape[axis], axis)

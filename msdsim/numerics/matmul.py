@@ -21,6 +21,7 @@ import numpy as np
 from msdsim.errors import ArrayError
 from msdsim.formats.mx import MX_BLOCK, block_count, code_to_exponent
 from msdsim.formats.number import FORMATS, NumberFormat
+from msdsim.formats.rounding import decode
 
 # 128 * 128 * 1024 = 2^24: partial sums of int8 products stay exact in float32, whatever the order BLAS takes.
 EXACT_K = 1024
@@ -63,11 +64,11 @@ def mmad_float(a: np.ndarray, b: np.ndarray, acc: np.ndarray | None = None) -> n
     from msdsim.numerics._kernels import accumulate_float
 
     _same_k(a, b)
-    left = np.ascontiguousarray(a, dtype=np.float32)
+    left = np.ascontiguousarray(decode(a))
     result = np.zeros((a.shape[0], b.shape[1]), np.float32) if acc is None else acc.astype(np.float32)
 
     def columns(start: int, stop: int) -> None:
-        right = np.ascontiguousarray(b[:, start:stop], dtype=np.float32)
+        right = np.ascontiguousarray(decode(b[:, start:stop]))
         part = np.ascontiguousarray(result[:, start:stop])
         accumulate_float(left, right, part)
         result[:, start:stop] = part
@@ -87,12 +88,12 @@ def mmad_mx(a: np.ndarray, a_scale: np.ndarray, b: np.ndarray, b_scale: np.ndarr
     if a_scale.shape != (a.shape[0], blocks) or b_scale.shape != (blocks, b.shape[1]):
         raise ArrayError(f"MX scales have shapes {list(a_scale.shape)} and {list(b_scale.shape)}; k={a.shape[1]} needs "
                          f"[{a.shape[0]}, {blocks}] and [{blocks}, {b.shape[1]}]")
-    left, left_factor = a.astype(np.float64), np.ldexp(1.0, code_to_exponent(a_scale))
+    left, left_factor = decode(a, np.float64), np.ldexp(1.0, code_to_exponent(a_scale))
     right_factor = np.ldexp(1.0, code_to_exponent(b_scale))
     result = np.zeros((a.shape[0], b.shape[1]), np.float32) if acc is None else acc.astype(np.float32)
 
     def columns(start: int, stop: int) -> None:
-        right = np.ascontiguousarray(b[:, start:stop], dtype=np.float64)
+        right = np.ascontiguousarray(decode(b[:, start:stop], np.float64))
         part = np.ascontiguousarray(result[:, start:stop])
         accumulate_mx(left, left_factor, right, np.ascontiguousarray(right_factor[:, start:stop]), part, MX_BLOCK)
         result[:, start:stop] = part

@@ -16,7 +16,7 @@ import numpy as np
 from msdsim.formats.mx import code_to_exponent, expand
 from msdsim.formats.number import BF16
 from msdsim.formats.quantize import QuantizedWeight, rows
-from msdsim.formats.rounding import round_to
+from msdsim.formats.rounding import decode, round_to
 from msdsim.numerics.bounds import ETA16, ETA32, SECOND_ORDER, U32, float64_slack, gamma, with_output
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.operands import gemm_operands, logical_weight, weight_values
@@ -39,7 +39,7 @@ def dequantize_bf16(weight: QuantizedWeight) -> np.ndarray:
     offset = None if weight.offset is None else rows(weight.offset, k, weight.group)
     for start in range(0, k, _ROWS_AT_ONCE):
         part = slice(start, start + _ROWS_AT_ONCE)
-        f = q[part].astype(np.float32)
+        f = decode(q[part])
         if offset is not None:
             f = f + (offset if offset.shape[0] == 1 else offset[part])
         f = f * (scale if scale.shape[0] == 1 else scale[part])

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from msdsim.formats.mx import MX_BLOCK, code_to_exponent
+from msdsim.formats.rounding import decode
 
 _LOOP_BYTES = 128 * 1024  # accumulator slice of the k-loop: stays in the second-level cache
 _SLICE_ELEMENTS = 1 << 23  # float64 elements of a weight slice
@@ -54,7 +55,7 @@ def matmul_mx(a: np.ndarray, a_scale: np.ndarray, b: np.ndarray, b_scale: np.nda
     a_exponent, b_exponent = code_to_exponent(a_scale), code_to_exponent(b_scale)
     acc = np.zeros((a.shape[0], b.shape[1]), np.float32)
     for block, k in enumerate(range(0, a.shape[1], MX_BLOCK)):
-        dot = a[:, k : k + MX_BLOCK].astype(np.float64) @ b[k : k + MX_BLOCK].astype(np.float64)
+        dot = decode(a[:, k : k + MX_BLOCK], np.float64) @ decode(b[k : k + MX_BLOCK], np.float64)
         acc = add_rounded_once(acc, np.ldexp(dot, a_exponent[:, block, None] + b_exponent[block]))
     return acc
 
