@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from msdsim.errors import CheckFailed
-from msdsim.ir.kernel import Op, Tensor
+from msdsim.ir.kernel import Op
 from msdsim.naming import PIPES
 from msdsim.timeline.record import RunRecord
 
@@ -49,7 +50,7 @@ class HazardCheck:
         self.writes: dict[tuple[object, ...], list[_Access]] = defaultdict(list)
         self.reads: dict[tuple[object, ...], list[_Access]] = defaultdict(list)
 
-    def observe(self, unit: tuple[int, str, int], op: Op, reads: list, write: object) -> None:  # type: ignore[type-arg]
+    def observe(self, unit: tuple[int, str, int], op: Op, reads: list, write: Any) -> None:
         """One executed operation with the regions it read and wrote."""
         number = self.record.units.unit(unit[0], unit[1], unit[2])
         pipe, index = self.pipe_of[unit[1]][id(op)]
@@ -66,9 +67,8 @@ class HazardCheck:
                 if not (op.kind == "mmad" and region == write and (writer.unit, writer.pipe) == (number, pipe)):
                     self._demand(writer, access, "reads what", "writes")
             self.reads[key].append(access)
-        region = write
-        access = _Access(region.starts, region.sizes, begin, end, number, pipe, what)  # type: ignore[attr-defined]
-        key = self._key(number, region)
+        access = _Access(write.starts, write.sizes, begin, end, number, pipe, what)
+        key = self._key(number, write)
         for reader in self.reads[key]:
             if (reader.unit, reader.pipe) != (number, pipe):
                 self._demand(reader, access, "overwrites what", "still reads")
@@ -79,9 +79,8 @@ class HazardCheck:
         self.writes[key] = [w for w in self.writes[key] if not _covers(access, w)] + [access]
         self.reads[key] = [r for r in self.reads[key] if not _covers(access, r)]
 
-    def _key(self, unit: int, region: object) -> tuple[object, ...]:
-        name = region.name  # type: ignore[attr-defined]
-        return (name,) if isinstance(self.tensors.get(name), Tensor) else (unit, name, region.slot)  # type: ignore[attr-defined]
+    def _key(self, unit: int, region: Any) -> tuple[object, ...]:
+        return (region.name,) if region.name in self.tensors else (unit, region.name, region.slot)
 
     def _demand(self, first: _Access, second: _Access, verb: str, other: str) -> None:
         if first.overlaps(second) and second.begin < first.end:

@@ -31,13 +31,20 @@ class GemmShape(Protocol):
 class CubeTiling(Protocol):
     """Tile sizes of the Cube's main loop: output rows and columns, K in L1 and in L0, ring depths."""
 
-    base_m: int
-    base_n: int
-    l1_k: int
-    l0_k: int
-    l1_ring: int
-    l0_ring: int
-    l0c_ring: int
+    @property
+    def base_m(self) -> int: ...
+    @property
+    def base_n(self) -> int: ...
+    @property
+    def l1_k(self) -> int: ...
+    @property
+    def l0_k(self) -> int: ...
+    @property
+    def l1_ring(self) -> int: ...
+    @property
+    def l0_ring(self) -> int: ...
+    @property
+    def l0c_ring(self) -> int: ...
 
 
 def ragged(total: int, tile: int, index: ExprLike) -> Expr:

@@ -323,13 +323,15 @@ class _RowStatistics:
     def __init__(self, msd: _Msd, rows: Expr) -> None:
         self.msd, self.rows = msd, rows
         self.lanes, self.top = self._vector("lanes", FOLD_LANES), self._vector("top")
-        self.factor, self.scale = self._vector("factor"), self._vector("scale_out", ring=msd.tile.ub_ring)
+        self.factor = self._vector("factor")
+        # What is stored, scale and sum side by side, so that one flag covers both.
+        stored = msd.kb.buffer("stored", "UB", "fp32", (msd.tile.split_m, 2))
+        self.scale, self.sum = stored[at(0, rows), 0], stored[at(0, rows), 1]
         if msd.row_sum is not None:
             self.sum_lanes = self._vector("sum_lanes", FOLD_LANES)
-            self.sum = self._vector("sum_out", ring=msd.tile.ub_ring)
 
-    def _vector(self, name: str, cols: int = 1, ring: int = 1) -> Slice:
-        buffer = self.msd.kb.buffer(name, "UB", "fp32", (self.msd.tile.split_m, cols), ring)
+    def _vector(self, name: str, cols: int = 1) -> Slice:
+        buffer = self.msd.kb.buffer(name, "UB", "fp32", (self.msd.tile.split_m, cols))
         return buffer[at(0, self.rows), at(0, cols)]
 
     def fold(self, xf: Slice, scratch: Slice, index: Expr) -> None:

@@ -121,14 +121,14 @@ class _Arbiter:
     def _schedule(self) -> None:
         if self.pending and not self.scheduled:
             self.scheduled = True
-            turn = simpy.Event(self.env)
+            turn: simpy.Event = simpy.Event(self.env)
             turn._ok, turn._value = True, None
-            turn.callbacks = [self._serve]
+            turn.callbacks.append(self._serve)
             self.env.schedule(turn, priority=_ARBITER)  # type: ignore[arg-type]
 
     def _serve(self, _: simpy.Event) -> None:
         self.scheduled = False
-        _, _, segments, write, answer = heapq.heappop(self.pending)
+        segments, write, answer = heapq.heappop(self.pending)[2:]
         answer.succeed(self.memory.access(int(self.env.now), segments, write))
         self._schedule()
 
@@ -443,10 +443,9 @@ class _Machine:
         self.intervals[at // self.interval, kind] += count
 
     def _who_waits(self) -> str:
-        stuck = []
-        for unit in self.live:
-            for pipe in unit.pipes.values():
-                if pipe.queue:
-                    stuck.append(f"{self.units.pipe_name(unit.number, pipe.index)} waits for {pipe.waiting_for}")
+        stuck = [
+            f"{self.units.pipe_name(unit.number, pipe.index)} waits for {pipe.waiting_for}"
+            for unit in self.live for pipe in unit.pipes.values() if pipe.queue
+        ]
         shown = "; ".join(stuck[:4]) + (f"; and {len(stuck) - 4} more" if len(stuck) > 4 else "")
         return f"the kernel '{self.program.kernel.name}' deadlocks at cycle {int(self.env.now)}: {shown or 'nothing can run'}"

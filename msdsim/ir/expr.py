@@ -291,10 +291,10 @@ def _linear(expr: Expr) -> tuple[dict[Expr, int], int]:
             terms[atom] = terms.get(atom, 0) + sign * factor
         return {atom: factor for atom, factor in terms.items() if factor}, constant + sign * shift
     if isinstance(expr, Binary) and expr.op == "*":
-        for side, other in ((expr.left, expr.right), (expr.right, expr.left)):
-            if isinstance(other, Const):
+        for side, scale in ((expr.left, expr.right), (expr.right, expr.left)):
+            if isinstance(scale, Const):
                 terms, constant = _linear(side)
-                return {atom: factor * other.value for atom, factor in terms.items()}, constant * other.value
+                return {atom: factor * scale.value for atom, factor in terms.items()}, constant * scale.value
     return {expr: 1}, 0
 
 

@@ -210,6 +210,7 @@ class Kernel:
     aiv: Block
 
     def part(self, name: str) -> Block:
+        """The block of ``aic`` or ``aiv``."""
         return self.aic if name == "aic" else self.aiv
 
     def addresses(self, alignment: int = 512) -> Mapping[str, int]:

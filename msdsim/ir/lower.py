@@ -50,6 +50,7 @@ class _Scope:
     buffers: list[Buffer]
     items: list[_Item]
     line: int = 0
+    edges: list[_Edge] = field(default_factory=list)
 
 
 def lower(kernel: Kernel, chip: Chip) -> Program:
@@ -118,14 +119,16 @@ class _PartLowering:
 
     def _dependences(self, scope: _Scope) -> None:
         for buffer in scope.buffers:
-            edges = _Edges(self, scope, buffer.name, buffer.ring)
-            edges.inside()
+            order = _Order(scope, buffer.name, buffer.ring)
+            scope.edges += order.inside()
             if scope.loop is not None:
-                edges.reuse(buffer.ring)
+                scope.edges += order.reuse(buffer.ring)
             self._carried(scope, buffer.name)
         for item in scope.items:
             if isinstance(item.node, _Scope):
                 self._dependences(item.node)
+        for edge in _without_implied(scope.edges):
+            self._flag(scope, edge)
 
     def _carried(self, scope: _Scope, buffer: str) -> None:
         """Order across the iterations of loops inside ``scope`` for a buffer that outlives them."""
@@ -134,12 +137,27 @@ class _PartLowering:
             if not isinstance(item.node, _Scope) or access is None:
                 continue
             if len(access) > 1 and any(writes for _, writes in access.values()):
-                edges = _Edges(self, item.node, buffer, 1)
-                edges.inside()
-                for source, target, semaphore in edges.reuse(0):
-                    _flags(item.before, source).posts.append(semaphore)
-                    _flags(item.after, target).waits.append(semaphore)
+                order = _Order(item.node, buffer, 1)
+                item.node.edges += order.inside()
+                for edge in order.reuse(0):
+                    number = self._flag(item.node, edge)
+                    _flags(item.before, edge.source).posts.append(number)
+                    _flags(item.after, edge.target).waits.append(number)
             self._carried(item.node, buffer)
+
+    def _flag(self, scope: _Scope, edge: _Edge) -> int:
+        """Turn an edge into a semaphore: posted after one statement of ``scope``, waited for before another."""
+        number = self.semaphore(edge.source, edge.target, edge.buffer, edge.cause, edge.initial, edge.capacity)
+        post, wait = scope.items[edge.at], scope.items[edge.to]
+        if isinstance(post.node, Instr):
+            post.node.posts.append(number)
+        else:
+            _flags(post.after, edge.source).posts.append(number)
+        if isinstance(wait.node, Instr):
+            wait.node.waits.append(number)
+        else:
+            _flags(wait.before, edge.target).waits.append(number)
+        return number
 
     def _fences(self, scope: _Scope) -> None:
         """Phases share on-chip memory, so no pipe enters a phase before the others have left the one before.
@@ -168,7 +186,8 @@ class _PartLowering:
         for _ in range(2 if scope.loop is not None else 1):
             for item in scope.items:
                 if isinstance(item.node, _Scope):
-                    dirty = self._hazards(item.node, pipe, dirty)
+                    # The nested block may not run at all, so what was pending before it may still be.
+                    dirty = dirty | self._hazards(item.node, pipe, dirty)
                 elif item.node.pipe == pipe and item.node.op is not None:
                     dirty = self._hazard_of(item, item.node, dirty)
         return dirty
@@ -245,17 +264,47 @@ def _pipes(node: Instr | _Scope) -> set[str]:
     return {pipe for item in node.items for pipe in _pipes(item.node)}
 
 
-class _Edges:
+@dataclass(frozen=True)
+class _Edge:
+    """``target`` at statement ``to`` waits for ``source`` at statement ``at``, ``initial`` iterations earlier (0: the same)."""
+
+    at: int
+    source: str
+    to: int
+    target: str
+    cause: Cause
+    initial: int
+    buffer: str
+    capacity: int
+
+    def implies(self, other: _Edge) -> bool:
+        """Whether waiting for this one makes the other superfluous: pipes are in order, so a later post covers an earlier
+        one, and an earlier wait a later one."""
+        return ((self.source, self.target) == (other.source, other.target) and (self.initial == 0) == (other.initial == 0)
+                and self.initial <= other.initial and self.at >= other.at and self.to <= other.to)
+
+
+def _without_implied(edges: list[_Edge]) -> list[_Edge]:
+    """Edges that no other edge implies; of edges that imply each other the first stays."""
+    kept: list[_Edge] = []
+    for edge in edges:
+        if not any(other.implies(edge) for other in kept):
+            kept = [other for other in kept if not edge.implies(other)] + [edge]
+    return kept
+
+
+class _Order:
     """Order between the pipes that touch one buffer inside one block."""
 
-    def __init__(self, lowering: _PartLowering, scope: _Scope, buffer: str, capacity: int) -> None:
-        self.lowering, self.scope, self.buffer, self.capacity = lowering, scope, buffer, capacity
+    def __init__(self, scope: _Scope, buffer: str, capacity: int) -> None:
+        self.scope, self.buffer, self.capacity = scope, buffer, capacity
         self.writers: dict[str, int] = {}
         self.readers: dict[str, int] = {}
         self.first: int | None = None
 
-    def inside(self) -> None:
-        """Flags between statements of the same iteration."""
+    def inside(self) -> list[_Edge]:
+        """Between statements of the same iteration: readers wait for the last writers, writers for readers and writers."""
+        edges: list[_Edge] = []
         for index, item in enumerate(self.scope.items):
             access = item.access.get(self.buffer)
             if access is None:
@@ -263,21 +312,22 @@ class _Edges:
             if self.first is None:
                 self.first = index
             for pipe, (_, writes) in access.items():
-                for source, at in self.writers.items():
-                    if source != pipe:
-                        self._edge(at, source, index, pipe, "data", 0)
+                edges += self._waits(self.writers, index, pipe, "data")
                 if writes:
-                    for source, at in self.readers.items():
-                        if source != pipe:
-                            self._edge(at, source, index, pipe, "buffer", 0)
+                    edges += self._waits(self.readers, index, pipe, "buffer")
             if any(writes for _, writes in access.values()):
                 self.writers = {pipe: index for pipe, (_, writes) in access.items() if writes}
                 self.readers = {pipe: index for pipe, (reads, _) in access.items() if reads}
             else:
                 self.readers |= dict.fromkeys(access, index)
+        return edges
 
-    def reuse(self, initial: int) -> list[tuple[str, str, int]]:
-        """Flags from the last accessors of an iteration to the first ones of a later; (source, target, semaphore)."""
+    def _waits(self, sources: Mapping[str, int], to: int, target: str, cause: Cause) -> list[_Edge]:
+        return [_Edge(at, source, to, target, cause, 0, self.buffer, self.capacity)
+                for source, at in sources.items() if source != target]
+
+    def reuse(self, initial: int) -> list[_Edge]:
+        """From the last accessors of an iteration to the first ones of a later iteration; call after :meth:`inside`."""
         if self.first is None:
             return []
         last = dict(self.readers)
@@ -285,26 +335,9 @@ class _Edges:
             # A writer that a reader on another pipe has already waited for needs no flag of its own.
             if not any(reader != pipe for reader in self.readers):
                 last[pipe] = max(at, last.get(pipe, -1))
-        made = []
-        for target in self.scope.items[self.first].access[self.buffer]:
-            for source, at in last.items():
-                if source != target:
-                    made.append((source, target, self._edge(at, source, self.first, target, "buffer", initial)))
-        return made
-
-    def _edge(self, at: int, source: str, to: int, target: str, cause: Cause, initial: int) -> int:
-        number = self.lowering.semaphore(source, target, self.buffer, cause, initial, self.capacity)
-        post = self.scope.items[at]
-        if isinstance(post.node, Instr):
-            post.node.posts.append(number)
-        else:
-            _flags(post.after, source).posts.append(number)
-        wait = self.scope.items[to]
-        if isinstance(wait.node, Instr):
-            wait.node.waits.append(number)
-        else:
-            _flags(wait.before, target).waits.append(number)
-        return number
+        targets = self.scope.items[self.first].access[self.buffer]
+        return [_Edge(at, source, self.first, target, "buffer", initial, self.buffer, self.capacity)
+                for target in targets for source, at in last.items() if source != target]
 
 
 def _flags(where: dict[str, _Flags], pipe: str) -> _Flags:

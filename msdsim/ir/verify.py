@@ -64,7 +64,7 @@ class _Part:
 
     def __init__(self, kernel: Kernel, chip: Chip, name: str) -> None:
         self.kernel, self.chip, self.name = kernel, chip, name
-        self.block = kernel.part(name)  # type: ignore[arg-type]
+        self.block = kernel.part(name)
         self.signals = {signal.name: signal for signal in kernel.signals}
         self.ranges: dict[str, Interval] = {"core": Interval(0, kernel.cores - 1)}
         if name == "aiv":
@@ -140,7 +140,8 @@ class _Part:
                         f"{'an' if definition.has_output else 'no'} output", "change the operands")
         for key, value in op.attrs:
             if key not in definition.attrs:
-                raise _fail(op, f"'{op.kind}' has no attribute '{key}'", f"its attributes: {', '.join(definition.attrs) or 'none'}")
+                known = ", ".join(definition.attrs) or "none"
+                raise _fail(op, f"'{op.kind}' has no attribute '{key}'", f"its attributes: {known}")
             if isinstance(value, Expr):
                 self._known(op, [value])
         slices = [item for item in (op.out, *op.ins) if item is not None]
@@ -343,7 +344,7 @@ def _times(counts: set[int]) -> str:
 
 def _per_unit(kernel: Kernel, part: str, kind: str, name: str, core: int) -> set[int]:
     """How often each unit of a core's part executes that statement; empty where the part has no such statement."""
-    block = kernel.part(part)  # type: ignore[arg-type]
+    block = kernel.part(part)
     if not any(op.kind == kind and op.attr("name", "") == name for op in operations(block)):
         return set()
     subs = range(kernel.aiv_per_core if part == "aiv" else 1)

@@ -92,7 +92,7 @@ class _Machine:
         self.arrived: dict[str, dict[tuple[int, str, int], int]] = {signal.name: {} for signal in kernel.signals}
         self.passed: dict[tuple[tuple[int, str, int], str], int] = {}
         self.participants = {
-            signal.name: [unit for unit in self.units if _signals(kernel.part(unit[1]), signal.name)]  # type: ignore[arg-type]
+            signal.name: [unit for unit in self.units if _signals(kernel.part(unit[1]), signal.name)]
             for signal in kernel.signals
         }
 
@@ -174,7 +174,7 @@ class _Unit:
 
     def run(self) -> Generator[None, None, None]:
         """Yields whenever it waits for a signal that has not been raised."""
-        yield from self._block(self.machine.kernel.part(self.unit[1]))  # type: ignore[arg-type]
+        yield from self._block(self.machine.kernel.part(self.unit[1]))
 
     def _block(self, block: Block) -> Generator[None, None, None]:
         for statement in block:

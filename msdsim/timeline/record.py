@@ -119,7 +119,7 @@ class RunRecord:
         found: dict[str, dict[str, int]] = {}
         for part in ("AIC", "AIV"):
             units = self.units.of_part(part)
-            if not units or not self.program.kernel.part(part.lower()):  # type: ignore[arg-type]
+            if not units or not self.program.kernel.part(part.lower()):
                 continue
             for index, pipe in enumerate(PIPES[part]):
                 sums = self.totals[units, index].sum(axis=0)

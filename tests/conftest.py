@@ -1,0 +1,17 @@
+"""Shared fixtures and the settings of property tests."""
+
+from __future__ import annotations
+
+import os
+
+from hypothesis import HealthCheck, settings
+
+# Deterministic examples everywhere: a failure seen once is seen again.
+settings.register_profile("default", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("thorough", deadline=None, max_examples=1000, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile(os.environ.get("MSDSIM_HYPOTHESIS", "default"))
+
+
+def pytest_collection_modifyitems(items):
+    """``test_tiny.py`` runs first: when it fails, nothing else needs to be read."""
+    items.sort(key=lambda item: item.path.name != "test_tiny.py")

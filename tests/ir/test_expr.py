@@ -1,0 +1,84 @@
+"""Index expressions: folding, text, evaluation, and bounds that always hold."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from msdsim.ir.expr import Const, Interval, Var, binary, bounds, ceil_div, evaluate, free_vars, maximum, minimum, upper_bound
+
+X, Y = Var("x"), Var("y")
+
+
+def expressions(depth=3):
+    leaf = st.one_of(st.integers(-40, 40).map(Const), st.sampled_from([X, Y]))
+    if depth == 0:
+        return leaf
+    sub = expressions(depth - 1)
+    return st.one_of(
+        leaf,
+        st.builds(binary, st.sampled_from(["+", "-", "min", "max", "<", "<=", "==", "!="]), sub, sub),
+        st.builds(binary, st.just("*"), sub, st.integers(-9, 9).map(Const)),
+        st.builds(binary, st.sampled_from(["//", "%"]), sub, st.integers(1, 9).map(Const)),
+    )
+
+
+@pytest.mark.parametrize(
+    ("expr", "text"),
+    [
+        (X * 64 + Y, "x * 64 + y"),
+        ((X + Y) * 64, "(x + y) * 64"),
+        (X - (Y - 1), "x - (y - 1)"),
+        (X - Y - 1, "x - y - 1"),
+        (minimum(256, 8192 - X * 256), "min(256, 8192 - x * 256)"),
+        ((X + 3) // 4 % 2, "(x + 3) // 4 % 2"),
+        (X % (2 * Const(4)), "x % 8"),
+        (X.equals(Y + 1), "x == y + 1"),
+        ((X < 3) + 1, "(x < 3) + 1"),
+        (X * -2, "x * (-2)"),
+    ],
+)
+def test_text(expr, text):
+    assert str(expr) == text
+
+
+def test_constants_fold_and_neutral_elements_vanish():
+    assert Const(3) + 4 == Const(7)
+    assert X + 0 == X
+    assert 0 + X == X
+    assert X * 1 == X
+    assert X * 0 == Const(0)
+    assert X // 1 == X
+    assert X % 1 == Const(0)
+    assert ceil_div(Const(9), 4) == Const(3)
+
+
+@given(expressions(), st.integers(-20, 20), st.integers(-20, 20))
+def test_text_is_python(expr, x, y):
+    """The printed text, read as Python, has the value of the tree."""
+    assert int(eval(str(expr), {"x": x, "y": y, "min": min, "max": max})) == evaluate(expr, {"x": x, "y": y})
+
+
+@given(expressions(), st.integers(-20, 20), st.integers(0, 9), st.integers(-20, 20), st.integers(0, 9), st.data())
+def test_bounds_contain_every_value(expr, x_low, x_span, y_low, y_span, data):
+    ranges = {"x": Interval(x_low, x_low + x_span), "y": Interval(y_low, y_low + y_span)}
+    value = evaluate(expr, {"x": data.draw(st.integers(x_low, x_low + x_span)), "y": data.draw(st.integers(y_low, y_low + y_span))})
+    box = bounds(expr, ranges)
+    assert box.low <= value <= box.high
+    assert value <= upper_bound(expr, ranges)
+
+
+def test_upper_bound_sees_that_ragged_tiles_end_at_the_total():
+    ranges = {"x": Interval(0, 31)}
+    assert upper_bound(X * 300 + minimum(300, 9000 - X * 300), ranges) == 9000
+    assert upper_bound(Y * 8 + maximum(0, 20 - Y * 8), {"y": Interval(0, 2)}) == 20
+
+
+def test_free_vars():
+    assert free_vars(minimum(X, Y + 1)) == {"x", "y"}
+
+
+def test_missing_variable_is_named():
+    with pytest.raises(NameError, match="y"):
+        evaluate(X + Y, {"x": 1})
