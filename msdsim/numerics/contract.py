@@ -38,7 +38,7 @@ class Contract(ABC):
 
     @abstractmethod
     def reference(self, problem: Any, operands: Mapping[str, np.ndarray]) -> Arrays:
-        """The contract on whole tensors: ``y`` in its storage dtype, and the components of a decomposition."""
+        """The contract on whole tensors: ``y`` in its storage dtype, ``y32`` before that last rounding, components."""
 
     @abstractmethod
     def exact(self, problem: Any, operands: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -85,7 +85,7 @@ class AttentionContract(Contract):
 
     def reference(self, problem: AttentionShape, operands: Mapping[str, np.ndarray]) -> Arrays:
         y = np.empty((problem.batch, problem.kv_heads, problem.heads // problem.kv_heads, problem.q, problem.head_dim),
-                     BF16.dtype)
+                     np.float32)
         c = np.float32(1 / np.sqrt(problem.head_dim))
         per_channel = problem.scales == "channel"
         for head in heads_of(problem, operands):
@@ -97,8 +97,9 @@ class AttentionContract(Contract):
                 out = online_softmax(logits, self.kv_tile, values)
                 if method is INTEGER and per_channel:
                     out = out * head.v_scale
-            y[head.batch, head.index] = round_to(out, BF16).reshape(y.shape[2:])
-        return {"y": y.reshape(problem.batch, problem.heads, problem.q, problem.head_dim)}
+            y[head.batch, head.index] = out.reshape(y.shape[2:])
+        y32 = y.reshape(problem.batch, problem.heads, problem.q, problem.head_dim)
+        return {"y": round_to(y32, BF16), "y32": y32}
 
     def exact(self, problem: AttentionShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:
         k, v = cache_values(operands, "k"), cache_values(operands, "v")

@@ -76,7 +76,8 @@ class FloatGemm(Contract):
 
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
         wb = dequantize_bf16(logical_weight(problem, operands))
-        return {"y": round_to(matmul_float(operands["x"], wb), BF16)}
+        y32 = matmul_float(operands["x"], wb)
+        return {"y": round_to(y32, BF16), "y32": y32}
 
     def exact(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:
         return exact_gemm(problem, operands)

@@ -117,7 +117,8 @@ class IntegerGemm(Contract):
             if problem.group is not None:
                 acc = acc * row_scale[:, None]
                 acc = acc if off is None else acc + off
-        return {"y": round_to(acc, BF16), **result}
+        assert acc is not None
+        return {"y": round_to(acc, BF16), "y32": acc, **result}
 
     @staticmethod
     def _merge(sums: list[np.ndarray], pass_weights: tuple[float, ...], bias8: np.ndarray | None, g: int) -> np.ndarray:

@@ -68,7 +68,7 @@ class MsdMxGemm(_MxGemm):
             total = c if total is None else total + c
             result[f"a{i + 1}"], result[f"a{i + 1}_scale"] = a, scale
         assert total is not None
-        return {"y": round_to(total, BF16), **result}
+        return {"y": round_to(total, BF16), "y32": total, **result}
 
     def bound(self, problem: GemmShape, operands: Mapping[str, np.ndarray], y64: np.ndarray) -> np.ndarray:
         """Representation alpha / 8^n per element.  |a_i| s_i <= |r_(i-1)| + |r_i|, so the components sum to at most
@@ -88,7 +88,8 @@ class Mxfp8Gemm(_MxGemm):
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
         weight = logical_weight(problem, operands)
         a, scale = quantize_mx(operands["x"], FP8_E4M3FN, self.scale_rule)
-        return {"y": round_to(matmul_mx(a, scale, weight.q, weight.scale), BF16), "a1": a, "a1_scale": scale}
+        y32 = matmul_mx(a, scale, weight.q, weight.scale)
+        return {"y": round_to(y32, BF16), "y32": y32, "a1": a, "a1_scale": scale}
 
     def bound(self, problem: GemmShape, operands: Mapping[str, np.ndarray], y64: np.ndarray) -> np.ndarray:
         """Representation: half a unit in the last place, 2^-4 |x|, or half the smallest subnormal times the scale."""

@@ -1,0 +1,95 @@
+"""safetensors: every dtype as the format's own library writes it, layouts, and every mistake in one clear sentence."""
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+from safetensors.numpy import save_file
+
+from msdsim.errors import ArrayError, InputError, UnknownNameError
+from msdsim.numerics.contracts import contract_for
+from msdsim.numerics.weights import load_tensor, load_weight
+from msdsim.problems.model import Gemm
+
+
+@pytest.fixture
+def file(tmp_path):
+    rng = np.random.default_rng(0)
+    tensors = {"layer.weight": rng.standard_normal((6, 4)).astype(np.float32), "square": np.arange(9.0).reshape(3, 3),
+               "half": np.float16([[1.5, -2]]), "bias": np.ones(6, np.float32), "ids": np.arange(4).reshape(2, 2),
+               "nan": np.float32([[1, np.nan]]), "empty": np.zeros((0, 4), np.float32)}
+    path = tmp_path / "model.safetensors"
+    save_file(tensors, path, metadata={"format": "np"})
+    return path, tensors
+
+
+def raw(path, dtype, array):
+    """A file written by hand, for the dtypes numpy lacks."""
+    data = array.tobytes()
+    header = json.dumps({"w": {"dtype": dtype, "shape": list(array.shape), "data_offsets": [0, len(data)]}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header + data)
+    return f"{path}:w"
+
+
+def test_tensors_equal_what_the_library_wrote(file):
+    path, tensors = file
+    for name in ("layer.weight", "square", "half"):
+        got = load_tensor(f"{path}:{name}")
+        np.testing.assert_array_equal(got, tensors[name])
+        assert got.dtype == (np.float64 if name == "square" else np.float32)
+
+
+@pytest.mark.parametrize(("dtype", "number"), [("BF16", ml_dtypes.bfloat16), ("F8_E4M3", ml_dtypes.float8_e4m3fn),
+                                               ("F8_E5M2", ml_dtypes.float8_e5m2)])
+def test_formats_numpy_lacks(tmp_path, dtype, number):
+    array = np.float32([[1.5, -3], [0.125, 8]]).astype(number)
+    np.testing.assert_array_equal(load_tensor(raw(tmp_path / "w.safetensors", dtype, array)), array.astype(np.float32))
+
+
+def test_layouts(file):
+    path, tensors = file
+    w = tensors["layer.weight"]
+    np.testing.assert_array_equal(load_weight(f"{path}:layer.weight", k=4, n=6), w.T)
+    np.testing.assert_array_equal(load_weight(f"{path}:layer.weight", k=6, n=4), w)
+    np.testing.assert_array_equal(load_weight(f"{path}:square", 3, 3), tensors["square"].T)
+    inputs = {"w": load_weight(f"{path}:layer.weight", 4, 6)}
+    operands = contract_for("gemm", "msd-int8").operands(Gemm(m=2, k=4, n=6), inputs)
+    np.testing.assert_allclose(operands["w"] * operands["scale"], w.T, atol=np.abs(w).max() / 250)
+
+
+@pytest.mark.parametrize(("name", "error", "message"), [
+    ("layer.weigth", UnknownNameError, r"unknown tensor of model.safetensors 'layer.weigth'; did you mean 'layer"),
+    ("ids", InputError, "tensor 'ids' of model.safetensors has dtype I64; weights are one of F64, F32, F16, BF16"),
+    ("bias", ArrayError, r"tensor 'bias' has 1 dimensions \(shape \[6\]\)"),
+    ("empty", ArrayError, r"tensor 'empty' is empty"),
+    ("nan", ArrayError, "tensor 'nan' has nan at row 0, column 1"),
+    ("layer.weight", ArrayError, r"has shape \[6, 4\]; the problem needs \[n, k\] = \[7, 4\] or \[k, n\] = \[4, 7\]"),
+])
+def test_bad_tensors(file, name, error, message):
+    with pytest.raises(error, match=message):
+        load_weight(f"{file[0]}:{name}", 4, 7)
+
+
+def test_bad_files(tmp_path):
+    for spec in ("model.safetensors", ":w", "model.safetensors:"):
+        with pytest.raises(InputError, match=r"do not name a tensor; write FILE\.safetensors:TENSOR"):
+            load_tensor(spec)
+    with pytest.raises(InputError, match=r"weights file '.*none\.safetensors' does not exist"):
+        load_tensor(f"{tmp_path / 'none.safetensors'}:w")
+    path = tmp_path / "bad.safetensors"
+    length = (4).to_bytes(8, "little")
+    contents = {b"": "its header would have 0 bytes", b"PK\x03\x04" * 9: "its header would have",
+                length + b"{{{{": "its header is not JSON", length + b"[1] ": "its header is not a JSON object"}
+    for content, message in contents.items():
+        path.write_bytes(content)
+        with pytest.raises(InputError, match=f"'bad.safetensors' is not a safetensors file: {message}"):
+            load_tensor(f"{path}:w")
+    raw(path, "F32", np.ones((2, 2), np.float32))
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InputError, match="'w' needs 16 bytes, the file holds 12"):
+        load_tensor(f"{path}:w")
+    header = json.dumps({"w": {"dtype": "F32"}}).encode()
+    path.write_bytes(len(header).to_bytes(8, "little") + header)
+    with pytest.raises(InputError, match="the entry of 'w' is malformed"):
+        load_tensor(f"{path}:w")
