@@ -199,7 +199,7 @@ class _Part:
         if name not in self.signals:
             raise _fail(op, f"unknown signal '{name}'", f"signals: {', '.join(self.signals) or 'none'}")
         kind = self.signals[name].kind
-        sender, receiver = {"aic_to_aiv": ("aic", "aiv"), "aiv_to_aic": ("aiv", "aic")}.get(kind, (self.name, self.name))
+        sender, receiver = DIRECTIONS.get(kind, (self.name, self.name))
         if self.name != (sender if op.kind == "signal" else receiver):
             raise _fail(op, f"signal '{name}' goes from {sender} to {receiver}", "turn it round or move the statement")
         if pipe not in PIPES[self.name.upper()] or pipe == "S":
@@ -318,28 +318,35 @@ def _allocs(block: Block) -> Iterable[Alloc]:
             yield from _allocs(statement.body)
 
 
+#: Part that raises and part that awaits each kind of directed signal.
+DIRECTIONS = {"aic_to_aiv": ("aic", "aiv"), "aiv_to_aic": ("aiv", "aic")}
+
+
 def _check_signals(kernel: Kernel) -> None:
     """Every signal is waited for as often as it is raised, on every core: a surplus would outlive the kernel."""
     for signal in kernel.signals:
         for core in range(kernel.cores):
-            counts = {(part, kind): _per_unit(kernel, part, kind, signal.name, core) for part in ("aic", "aiv")
-                      for kind in ("signal", "wait")}
-            raised = counts["aic", "signal"] | counts["aiv", "signal"]
-            awaited = counts["aic", "wait"] | counts["aiv", "wait"]
-            if len(raised | awaited) > 1 and not (signal.kind == "barrier" and _barrier_ok(counts)):
+            if signal.kind in DIRECTIONS:
+                sender, receiver = DIRECTIONS[signal.kind]
+                raised = _per_unit(kernel, sender, "signal", signal.name, core) or {0}
+                awaited = _per_unit(kernel, receiver, "wait", signal.name, core) or {0}
+            else:
+                # A part may stay away from a barrier, or only wait for it.
+                raised = _both_parts(kernel, "signal", signal.name, core) or {0}
+                awaited = _both_parts(kernel, "wait", signal.name, core) or {0}
+            if len(raised | awaited) > 1:
                 raise KernelError(
                     f"signal '{signal.name}' is raised {_times(raised)} and waited for {_times(awaited)} on core {core}; "
                     f"make both equal (a ring hands back its last slots after the loop)"
                 )
 
 
-def _barrier_ok(counts: Mapping[tuple[str, str], set[int]]) -> bool:
-    """Parts that take part in a barrier agree on how often; a part that never does may stay away."""
-    return len({count for values in counts.values() for count in values if count}) <= 1
+def _both_parts(kernel: Kernel, kind: str, name: str, core: int) -> set[int]:
+    return _per_unit(kernel, "aic", kind, name, core) | _per_unit(kernel, "aiv", kind, name, core)
 
 
 def _times(counts: set[int]) -> str:
-    return " or ".join(str(count) for count in sorted(counts)) + " times" if counts else "never"
+    return " or ".join("never" if not count else f"{count} times" for count in sorted(counts))
 
 
 def _per_unit(kernel: Kernel, part: str, kind: str, name: str, core: int) -> set[int]:
