@@ -10,7 +10,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msdsim.timeline.record import BUSY, HEAD, WAIT_ISSUE, WAIT_MEMORY
+import numpy as np
+
+from msdsim.timeline.record import BUSY, HEAD, TIMELINE_COLUMNS, WAIT_ISSUE, WAIT_MEMORY
 
 
 @dataclass(frozen=True)
@@ -39,3 +41,10 @@ def charge(row, parts: Split) -> None:  # type: ignore[no-untyped-def]
     row[BUSY] += parts.busy
     row[WAIT_MEMORY] += parts.memory
     row[HEAD] += parts.head
+
+
+def in_time_order(rows: np.ndarray) -> dict[str, np.ndarray]:
+    """Timeline columns from rows that are in program order for each pipe: by start, then unit, pipe and program order."""
+    column = {name: index for index, name in enumerate(TIMELINE_COLUMNS)}
+    order = np.lexsort((rows[:, column["pipe"]], rows[:, column["unit"]], rows[:, column["start"]]))
+    return {name: rows[order, index] for name, index in column.items()}

@@ -24,7 +24,7 @@ from typing import Any
 import numpy as np
 import simpy
 
-from msdsim.engine.accounting import charge, split
+from msdsim.engine.accounting import charge, in_time_order, split
 from msdsim.engine.base import EngineOptions
 from msdsim.engine.memory import MemorySystem, pieces
 from msdsim.errors import Deadlock
@@ -381,7 +381,7 @@ class _Machine:
         timeline = None
         if self.options.record_timeline:
             table = np.array(self.rows, np.int64).reshape(len(self.rows), len(TIMELINE_COLUMNS))
-            timeline = {name: table[:, column] for column, name in enumerate(TIMELINE_COLUMNS)}
+            timeline = in_time_order(table)
         record = RunRecord(
             self.program, cycles, self.instructions, self.flags_only, self.totals, self.instr_totals, self.semaphore_waits,
             self.signal_waits, self.tensor_traffic, self.memory.l2.dirty_bytes(), Bandwidth(self.interval, self.intervals.T),

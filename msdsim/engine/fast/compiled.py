@@ -1,0 +1,79 @@
+"""Compilation of the engine's machine code, and where it is kept between runs.
+
+numba's own cache looks only at the file of the entry function, so that a change in a helper's file would go unnoticed; here
+the folder is named after the source of the whole engine, the interpreter and numba.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import platform
+import tempfile
+from collections.abc import Callable, Iterator
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+_SOURCES = Path(__file__).resolve().parent
+
+
+@cache
+def cache_dir() -> Path | None:
+    """Folder for compiled code: under ``NUMBA_CACHE_DIR``, else beside the source, else in the user's cache; None where nothing
+    can be written (the code is then compiled in every process)."""
+    name = f"msdsim-fast-{_fingerprint()}"
+    for base in _bases():
+        try:
+            (base / name).mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=base / name):
+                return base / name
+        except OSError:
+            continue
+    return None
+
+
+def _bases() -> Iterator[Path]:
+    if os.environ.get("NUMBA_CACHE_DIR"):
+        yield Path(os.environ["NUMBA_CACHE_DIR"])
+    yield _SOURCES / "__pycache__"
+    home = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
+    yield Path(home) / "msdsim"
+
+
+def _fingerprint() -> str:
+    digest = hashlib.sha256(f"{version('numba')} {platform.python_version()} {platform.machine()}".encode())
+    for path in sorted(_SOURCES.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()[:12]
+
+
+def is_cached() -> bool:
+    """Whether an earlier process left the compiled engine on disk."""
+    folder = cache_dir()
+    return folder is not None and any(folder.rglob("*.nbi"))
+
+
+def helper(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function of the compiled engine, compiled as a part of its entry point."""
+    import numba
+
+    return numba.njit(error_model="numpy")(function)
+
+
+def entry(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The entry point: compiled for one signature at once, or taken from :func:`cache_dir`."""
+    import numba
+    from numba.core import config
+
+    def compile_entry(function: Callable[..., Any]) -> Callable[..., Any]:
+        folder = cache_dir()
+        before = config.CACHE_DIR
+        config.CACHE_DIR = str(folder or "")
+        try:
+            return numba.njit(signature, error_model="numpy", nogil=True, cache=folder is not None)(function)
+        finally:
+            config.CACHE_DIR = before
+
+    return compile_entry

@@ -1,0 +1,202 @@
+"""The fast engine as the facade sees it: arrays in, a RunRecord out."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+
+from msdsim.engine.accounting import in_time_order
+from msdsim.engine.base import EngineOptions
+from msdsim.engine.fast import layout as at
+from msdsim.engine.fast.compiled import is_cached
+from msdsim.engine.fast.tables import INTERVALS, Builder, Capacities, Machine, PartTable, check_signals, part_table
+from msdsim.errors import Deadlock, InputError, KernelError
+from msdsim.ir.program import Program
+from msdsim.naming import PIPES
+from msdsim.timeline.record import (
+    BUSY,
+    CATEGORIES,
+    DRAINED,
+    MAX_PIPES,
+    TIMELINE_COLUMNS,
+    TRAFFIC,
+    WAIT_ISSUE,
+    Bandwidth,
+    RunRecord,
+    Units,
+)
+
+
+def create() -> FastEngine:
+    """The engine, as the facade asks for it."""
+    return FastEngine()
+
+
+def is_compiled() -> bool:
+    """Whether a run can start at once: the engine is compiled in this process, or an earlier one left its code on disk."""
+    return "msdsim.engine.fast.machine" in sys.modules or is_cached()
+
+
+def warm_up() -> None:
+    """Compile the engine, or load its compiled code; a few seconds the first time."""
+    import msdsim.engine.fast.machine  # noqa: F401
+
+
+class FastEngine:
+    """See the package's text."""
+
+    def run(self, program: Program, options: EngineOptions) -> RunRecord:
+        check_signals(program)
+        tables = [part_table(program, part) for part in program.parts]
+        run = _Run(program, tables)
+        run.simulate(None)
+        timeline = run.timeline() if options.record_timeline else None
+        return run.record(timeline)
+
+
+class _Run:
+    """One program under simulation."""
+
+    def __init__(self, program: Program, tables: list[PartTable]) -> None:
+        self.program, self.tables = program, tables
+        self.units = Units(program.kernel.cores, program.kernel.aiv_per_core)
+        self.capacities = Capacities()
+        self.machine: Machine
+
+    def simulate(self, first_rows: list[int] | None) -> np.ndarray:
+        """Run the machine from the beginning; ``first_rows``, a row number for each pipe, asks for the timeline."""
+        from msdsim.engine.fast.machine import run
+
+        while True:
+            self.machine = machine = Builder(self.program, self.tables, self.capacities).build()
+            rows = np.zeros((0, len(TIMELINE_COLUMNS)), np.int64)
+            if first_rows is not None:
+                rows = np.empty((first_rows[-1], len(TIMELINE_COLUMNS)), np.int64)
+                for unit in range(self.units.count):
+                    for pipe in range(MAX_PIPES):
+                        machine.S[machine.pipe_bases[unit] + pipe * at.P_SIZE + at.P_ROW] = first_rows[unit * MAX_PIPES + pipe]
+            self.l2 = _l2(machine)
+            run(machine.C, machine.S, machine.T, rows, *self.l2)
+            status = int(machine.S[at.G_STATUS])
+            if status not in (at.RING_FULL, at.WINDOW_FULL, at.QUEUE_FULL):
+                break
+            self.capacities.grow(status)
+        self._check(status)
+        return rows
+
+    def timeline(self) -> dict[str, np.ndarray]:
+        """Every instruction, from a second run: the first one has counted the rows of each pipe."""
+        counts = np.zeros((self.units.count, MAX_PIPES), np.int64)
+        for unit in range(self.units.count):
+            table = self._table(unit)
+            np.add.at(counts[unit], [words[at.I_PIPE] for words in table.instrs], self._books(unit)[:, at.BOOK_EXECUTED])
+        return in_time_order(self.simulate([0, *np.cumsum(counts).tolist()]))
+
+    def record(self, timeline: dict[str, np.ndarray] | None) -> RunRecord:
+        """The books as the reports read them."""
+        machine, kernel = self.machine, self.program.kernel
+        totals = np.zeros((self.units.count, MAX_PIPES, len(CATEGORIES)), np.int64)
+        instr_totals = {table.part.name: np.zeros((len(table.instrs), len(CATEGORIES)), np.int64) for table in self.tables}
+        instructions = flags_only = 0
+        for unit in range(self.units.count):
+            table, books = self._table(unit), self._books(unit)
+            is_op = np.array([instr.op is not None for instr in table.part.instructions()], bool)
+            executed = books[:, at.BOOK_EXECUTED]
+            instructions += int(executed[is_op].sum())
+            flags_only += int(executed[~is_op].sum())
+            spent = books.copy()
+            spent[:, DRAINED] = 0
+            np.add.at(totals[unit], [words[at.I_PIPE] for words in table.instrs], spent)
+            instr_totals[table.part.name] += spent
+            scalar = machine.unit_bases[unit]
+            totals[unit, 0, BUSY] = machine.S[scalar + at.U_BUSY]
+            totals[unit, 0, WAIT_ISSUE] = machine.S[scalar + at.U_TIME] - machine.S[scalar + at.U_BUSY]
+        cycles = max(int(machine.S[base + at.U_TIME]) for base in machine.unit_bases)
+        cycles = max([cycles] + [self._pipe(unit, pipe, at.P_DONE) for unit in range(self.units.count)
+                                 for pipe in range(MAX_PIPES)])
+        for unit in range(self.units.count):
+            for pipe in range(len(PIPES[self.units.part(unit)])):
+                totals[unit, pipe, DRAINED] = cycles - totals[unit, pipe].sum()
+        interval, bandwidth = int(machine.T[at.T_INTERVAL]), machine.T[at.T_BANDWIDTH :][: INTERVALS * len(TRAFFIC)]
+        traffic = machine.T[machine.traffic :][: len(kernel.tensors) * len(TRAFFIC)]
+        record = RunRecord(
+            self.program, cycles, instructions, flags_only, totals, instr_totals,
+            {table.part.name: machine.T[start:][: len(table.part.semaphores)].copy()
+             for table, start in zip(self.tables, machine.semaphore_waits, strict=True)},
+            {table.part.name: machine.T[start:][: len(kernel.signals)].copy()
+             for table, start in zip(self.tables, machine.signal_waits, strict=True)},
+            traffic.reshape(-1, len(TRAFFIC)).copy(), int(self.l2[-1].sum()) * self.program.chip.l2.line_bytes,
+            Bandwidth(interval, bandwidth.reshape(INTERVALS, len(TRAFFIC)).T.copy()), timeline, engine="fast",
+        )
+        record.assert_coverage()
+        return record
+
+    def _table(self, unit: int) -> PartTable:
+        return self.tables[0 if self.units.part(unit) == "AIC" else 1]
+
+    def _books(self, unit: int) -> np.ndarray:
+        """Categories of each instruction of a unit."""
+        start, count = self.machine.unit_books[unit], len(self._table(unit).instrs)
+        return self.machine.T[start : start + count * at.CATEGORY_COUNT].reshape(count, at.CATEGORY_COUNT)
+
+    def _pipe(self, unit: int, pipe: int, column: int) -> int:
+        return int(self.machine.S[self.machine.pipe_bases[unit] + pipe * at.P_SIZE + column])
+
+    # How a run ended
+
+    def _check(self, status: int) -> None:
+        """Raise what went wrong."""
+        kernel, chip = self.program.kernel, self.program.chip
+        if status == at.TIME_LIMIT:
+            limit = int(self.machine.C[at.K_TIME_LIMIT])
+            raise InputError(f"kernel '{kernel.name}' runs beyond cycle {limit}, the last to which the fast engine counts "
+                             f"the rates of chip '{chip.name}' exactly; give rates with fewer digits or use the engine 'reference'")
+        if status == at.OUTSIDE_GM:
+            raise KernelError(f"instruction {int(self.machine.S[at.G_DETAIL])} of kernel '{kernel.name}' reaches outside of "
+                              f"the kernel's tensors; keep its slice inside")
+        if self._unfinished():
+            raise Deadlock(self._who_waits())
+
+    def _unfinished(self) -> bool:
+        S, C = self.machine.S, self.machine.C
+        return any(C[S[base + at.U_PC]] != at.CODE_END for base in self.machine.unit_bases) or any(
+            self._pipe(unit, pipe, at.P_COUNT) for unit in range(self.units.count) for pipe in range(MAX_PIPES))
+
+    def _who_waits(self) -> str:
+        stuck = []
+        latest = int(self.machine.S[at.G_LAST_SIGNAL])
+        for unit in range(self.units.count):
+            table = self._table(unit)
+            latest = max(latest, self._scalar_reaches(unit), *(self._pipe(unit, pipe, at.P_DONE) for pipe in range(MAX_PIPES)))
+            stuck += [f"{self.units.pipe_name(unit, pipe)} waits for {self._missing(unit, pipe)}"
+                      for pipe in range(1, len(table.part.pipes)) if self._pipe(unit, pipe, at.P_COUNT)]
+        shown = "; ".join(stuck[:4]) + (f"; and {len(stuck) - 4} more" if len(stuck) > 4 else "")
+        return f"the kernel '{self.program.kernel.name}' deadlocks at cycle {latest}: {shown or 'nothing can run'}"
+
+    def _scalar_reaches(self, unit: int) -> int:
+        """The cycle at which a unit's scalar unit stopped: an instruction that found its queue full has been issued."""
+        S, C, base = self.machine.S, self.machine.C, self.machine.unit_bases[unit]
+        time, pc = int(S[base + at.U_TIME]), int(S[base + at.U_PC])
+        return time + int(C[C[pc + 1] + at.I_COST]) if C[pc] == at.CODE_INSTR else time
+
+    def _missing(self, unit: int, pipe: int) -> str:
+        """What the first instruction in a pipe's queue has not got."""
+        S, C, base = self.machine.S, self.machine.C, self.machine.unit_bases[unit]
+        part = self._table(unit).part
+        words = int(S[self._pipe(unit, pipe, at.P_HEAD) + at.Q_INSTR])
+        instr = part.instructions()[int(C[words + at.I_INDEX])]
+        for index, number in enumerate(instr.waits):
+            ring = base + int(C[C[words + at.I_WAITS] + 2 * index])
+            if S[ring + at.R_HEAD] == S[ring + at.R_TAIL]:
+                return f"{part.semaphores[number].source} on buffer '{part.semaphores[number].buffer}'"
+        assert instr.signal is not None
+        return f"signal '{self.program.kernel.signals[instr.signal[1]].name}'"
+
+
+def _l2(machine: Machine) -> tuple[np.ndarray, ...]:
+    """Slots by line; lines, stamps, arrival of the data and dirty marks by slot (memory.py says more)."""
+    slots = 0 if machine.roomy else machine.slots
+    by_slot = machine.lines if machine.roomy else machine.slots
+    return (np.full(0 if machine.roomy else machine.lines, -1, np.int32), np.zeros(slots, np.int32), np.zeros(slots, np.int64),
+            np.full(by_slot, -1, np.int64), np.zeros(by_slot, np.uint8))

@@ -1,0 +1,82 @@
+"""Names for the positions in the fast engine's arrays.
+
+The compiled code sees four integer arrays: ``C`` (the program and the chip, never written), ``S`` (the machine's state),
+``T`` (books: totals that only grow) and ``rows`` (the timeline).  Every position in them has its name here.
+
+``S`` begins with the words ``G_*``, then a tree over the ports that finds the next memory request, then one block a unit::
+
+    U_* | registers | pipes (P_* and X_*) | semaphore rings | signal rings | queues of the pipes | windows of the ports
+"""
+
+from __future__ import annotations
+
+# C: header
+
+(K_UNITS, K_UNIT_BASES, K_PARTS, K_LEAVES, K_LEAF_PORTS, K_TREE, K_STACK, K_MISSED, K_TIME_LIMIT,
+ K_CHUNK, K_LINE, K_LINE_SHIFT, K_GM_BYTES, K_ROOMY, K_SETS, K_WAYS,
+ K_READ_SCALE, K_READ_PER_BYTE, K_WRITE_SCALE, K_WRITE_PER_BYTE, K_HBM_SCALE, K_HBM_PER_BYTE, K_MISS_LATENCY,
+ K_SIGNAL_LATENCY, K_BARRIER_LATENCY, K_SIGNALS, K_SIGNAL_TABLE, K_AIVS, K_CORES,
+ K_RING_MASK, K_WINDOW_MASK, K_BARRIERS, K_INTERVALS, K_SIZE) = range(34)
+
+# C: one block a part
+
+(PT_CODE, PT_PROLOGUE, PT_PROLOGUE_END, PT_PIPES, PT_SIGNAL_RINGS, PT_RAISED, PT_SENDERS, PT_SEMAPHORE_WAITS,
+ PT_SIGNAL_WAITS, PT_WAITING, PT_CORE, PT_SUB, PT_PIPE_COUNT, PT_SEMAPHORES, PT_SIZE) = range(15)
+
+# C: one block a signal
+
+SG_KIND, SG_PARTICIPANTS, SG_SIZE = range(3)
+TO_AIV, TO_AIC, BARRIER = range(3)
+
+# C: one block an instruction
+
+(I_KIND, I_PIPE, I_COST, I_FLAGS, I_LATENCY, I_INTERVAL, I_BARRIER, I_V0, I_V1, I_V2, I_WAITS, I_WAITS_END, I_POSTS,
+ I_POSTS_END, I_SIGNAL_KIND, I_SIGNAL, I_SCALE, I_PER_BYTE, I_GRANULE, I_OUTSTANDING, I_STRIDE, I_WRITE, I_TRAFFIC,
+ I_BOOKS, I_INDEX, I_SIZE) = range(26)
+LOCAL, TRANSFER, SYNC = range(3)
+NO_SIGNAL, RAISE, WAIT = range(3)
+
+# C: the program, a list of these operations with their operands
+
+CODE_INSTR, CODE_ENTER, CODE_NEXT, CODE_END = range(4)
+#: ``CODE_ENTER var low high segment segment_end exit`` and ``CODE_NEXT var high step segment segment_end body``
+INSTR_WORDS, ENTER_WORDS, NEXT_WORDS = 2, 7, 7
+
+# C: a segment of register operations ``operator target left right``
+
+(OP_ADD, OP_SUB, OP_MUL, OP_DIV, OP_MOD, OP_MIN, OP_MAX, OP_EQ, OP_NE, OP_LT, OP_LE, OP_GT, OP_GE, OP_WORK) = range(14)
+OP_WORDS = 4
+#: An OP_WORK names its cost in the place of ``left``: these words, then (grain, register, remembered register) a size.
+(W_COUNT, W_FLAT, W_NUMERATOR, W_DENOMINATOR, W_MINIMUM, W_SIZES) = range(6)
+W_SIZE_WORDS = 3
+
+# S: the machine
+
+(G_STATUS, G_LAST_SIGNAL, G_READ_FREE, G_WRITE_FREE, G_HBM_FREE, G_CLOCK, G_STACKED, G_DETAIL, G_SIZE) = range(9)
+RUNNING, DEADLOCK, RING_FULL, WINDOW_FULL, QUEUE_FULL, TIME_LIMIT, OUTSIDE_GM = range(7)
+
+# S: a unit, and in it a pipe with the transfer it is at
+
+(U_PART, U_NUMBER, U_PC, U_TIME, U_BUSY, U_BLOCKED, U_WAKE, U_STACKED, U_BOOKS, U_CORE, U_SUB, U_SIZE) = range(12)
+(P_DEPTH, P_CAPACITY, P_QUEUE, P_QUEUE_END, P_HEAD, P_TAIL, P_COUNT, P_FREE, P_DONE, P_PORT, P_LEAF, P_WINDOW, P_WINDOW_HEAD,
+ P_WINDOW_TAIL, P_WINDOW_BYTES, P_ROW, P_MOVING,
+ X_INSTR, X_DISPATCHED, X_START, X_CAUSE, X_CULPRIT, X_END, X_PORT_BYTES, X_MOVED, X_ADDRESS, X_ROWS, X_ROW_BYTES,
+ X_IN_ROW, X_PIECE_ROWS, X_PIECE_BYTES, X_AT, P_SIZE) = range(33)
+
+# S: an entry of a pipe's queue, an entry of a port's window, the head of a ring of tokens
+
+Q_INSTR, Q_DISPATCHED, Q_START, Q_V0, Q_V1, Q_V2, Q_BARRIER, Q_UNUSED, Q_SIZE = range(9)
+WINDOW_DONE, WINDOW_BYTES, WINDOW_SIZE = range(3)
+R_HEAD, R_TAIL, R_TOKENS = range(3)
+B_COUNT, B_TIME, B_TURN, B_SIZE = range(4)
+
+# T: books
+
+T_INTERVAL, T_BANDWIDTH = 0, 8
+#: In the books of an instruction the place of ``drained``, which no instruction has, counts its executions.
+CATEGORY_COUNT, BOOK_EXECUTED = 8, 7
+
+#: A tree leaf without a request.
+NEVER = 2**63 - 1
+#: Bits of a tree key that name the leaf; the rest is the tick.
+LEAF_BITS = 20

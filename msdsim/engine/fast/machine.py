@@ -1,0 +1,582 @@
+"""The machine, compiled: what :mod:`msdsim.engine.reference` says, without a queue of events.
+
+Inside a unit every time is a maximum of known times, so a unit is advanced in any order as far as what it waits for is known:
+its own transfers and other units' signals are all that can be unknown.  Only the memory system needs an order of time.  Each
+port has at most one request outstanding, and a served request completes later than it was asked for; so when no unit can be
+advanced, the earliest request (tick, unit, pipe) comes before all that are still unknown, and is served.
+"""
+
+# mypy: disable-error-code="no-untyped-def"
+# The compiled functions take integers and the arrays of layout.py; numba checks their types.
+
+from __future__ import annotations
+
+from msdsim.engine.fast import layout as at
+from msdsim.engine.fast.compiled import entry, helper
+from msdsim.engine.fast.memory import access, ceil_div, count_bandwidth
+from msdsim.timeline import record
+
+# Which unit goes next
+
+
+@helper
+def _wake(C, S, unit, pipes):
+    """Note that some pipes of a unit (a bit each, bit 0 the scalar unit) may be able to go on."""
+    if S[unit + at.U_STACKED] == 0:
+        S[unit + at.U_STACKED] = 1
+        S[C[at.K_STACK] + S[at.G_STACKED]] = unit
+        S[at.G_STACKED] += 1
+    S[unit + at.U_WAKE] |= pipes
+
+
+@helper
+def _set_request(C, S, leaf, key):
+    """Put a port's next request, or NEVER, into the tree whose root is the earliest of all."""
+    tree = C[at.K_TREE]
+    node = C[at.K_LEAVES] + leaf
+    S[tree + node] = key
+    while node > 1:
+        node >>= 1
+        earliest = min(S[tree + 2 * node], S[tree + 2 * node + 1])
+        if S[tree + node] == earliest:
+            break
+        S[tree + node] = earliest
+
+
+# The scalar unit
+
+
+@helper
+def _work(C, S, unit, cost, target):
+    """Cycles of work (UnitCost.work), computed anew only when a size has changed."""
+    changed = False
+    position = cost + at.W_SIZES
+    for _ in range(C[cost + at.W_COUNT]):
+        size = S[unit + C[position + 1]]
+        if S[unit + C[position + 2]] != size:
+            S[unit + C[position + 2]] = size
+            changed = True
+        position += at.W_SIZE_WORDS
+    if not changed:
+        return
+    units = 1
+    flat = C[cost + at.W_FLAT] != 0
+    position = cost + at.W_SIZES
+    for _ in range(C[cost + at.W_COUNT]):
+        size = S[unit + C[position + 1]]
+        units *= size if flat else -(-size // C[position])
+        position += at.W_SIZE_WORDS
+    work = 0
+    if units > 0:
+        if flat:
+            units = -(-units // C[cost + at.W_SIZES])
+        work = max(C[cost + at.W_MINIMUM], ceil_div(units * C[cost + at.W_NUMERATOR], C[cost + at.W_DENOMINATOR]))
+    S[unit + target] = work
+
+
+@helper
+def _compute(C, S, unit, position, end):
+    """Run a segment of register operations."""
+    while position < end:
+        operator, target = C[position], C[position + 1]
+        if operator == at.OP_WORK:
+            _work(C, S, unit, C[position + 2], target)
+            position += at.OP_WORDS
+            continue
+        left, right = S[unit + C[position + 2]], S[unit + C[position + 3]]
+        value = 0
+        if operator == at.OP_ADD:
+            value = left + right
+        elif operator == at.OP_MUL:
+            value = left * right
+        elif operator == at.OP_MIN:
+            value = min(left, right)
+        elif operator == at.OP_SUB:
+            value = left - right
+        elif operator == at.OP_MAX:
+            value = max(left, right)
+        elif operator == at.OP_DIV:
+            value = left // right
+        elif operator == at.OP_MOD:
+            value = left % right
+        elif operator == at.OP_EQ:
+            value = 1 if left == right else 0
+        elif operator == at.OP_NE:
+            value = 1 if left != right else 0
+        elif operator == at.OP_LT:
+            value = 1 if left < right else 0
+        elif operator == at.OP_LE:
+            value = 1 if left <= right else 0
+        elif operator == at.OP_GT:
+            value = 1 if left > right else 0
+        else:
+            value = 1 if left >= right else 0
+        S[unit + target] = value
+        position += at.OP_WORDS
+
+
+@helper
+def _step_loops(C, S, unit, pc):
+    """Go on from a loop's begin or end to the next instruction or the end of the program; the position there."""
+    while True:
+        operation = C[pc]
+        if operation == at.CODE_ENTER:
+            low = S[unit + C[pc + 2]]
+            if low < S[unit + C[pc + 3]]:
+                S[unit + C[pc + 1]] = low
+                _compute(C, S, unit, C[pc + 4], C[pc + 5])
+                pc += at.ENTER_WORDS
+            else:
+                pc = C[pc + 6]
+        elif operation == at.CODE_NEXT:
+            value = S[unit + C[pc + 1]] + C[pc + 3]
+            if value < S[unit + C[pc + 2]]:
+                S[unit + C[pc + 1]] = value
+                _compute(C, S, unit, C[pc + 4], C[pc + 5])
+                pc = C[pc + 6]
+            else:
+                pc += at.NEXT_WORDS
+        else:
+            return pc
+
+
+@helper
+def _dispatch(C, S, unit, pipes):
+    """Let the scalar unit go on until a queue is full or the program ends; the pipes (as bits) that have something new."""
+    pc = S[unit + at.U_PC]
+    now = S[unit + at.U_TIME]
+    S[unit + at.U_BLOCKED] = 0
+    woken = 0
+    while True:
+        if C[pc] != at.CODE_INSTR:
+            pc = _step_loops(C, S, unit, pc)
+            if C[pc] == at.CODE_END:
+                break
+        instr = C[pc + 1]
+        number = C[instr + at.I_PIPE]
+        pipe = pipes + number * at.P_SIZE
+        count = S[pipe + at.P_COUNT]
+        if count == S[pipe + at.P_CAPACITY]:
+            if count < S[pipe + at.P_DEPTH]:
+                S[at.G_STATUS] = at.QUEUE_FULL
+            S[unit + at.U_BLOCKED] = number
+            break
+        entry = S[pipe + at.P_TAIL]
+        cost = C[instr + at.I_COST]
+        # The place in the queue was left when the instruction that had it started.
+        now = max(now + cost, S[entry + at.Q_START])
+        S[unit + at.U_BUSY] += cost
+        S[entry + at.Q_INSTR] = instr
+        S[entry + at.Q_DISPATCHED] = now
+        S[entry + at.Q_V0] = S[unit + C[instr + at.I_V0]]
+        S[entry + at.Q_V1] = S[unit + C[instr + at.I_V1]]
+        S[entry + at.Q_V2] = S[unit + C[instr + at.I_V2]]
+        S[entry + at.Q_BARRIER] = S[unit + C[instr + at.I_BARRIER]]
+        entry += at.Q_SIZE
+        S[pipe + at.P_TAIL] = S[pipe + at.P_QUEUE] if entry == S[pipe + at.P_QUEUE_END] else entry
+        S[pipe + at.P_COUNT] = count + 1
+        if count == 0:
+            woken |= 1 << number
+        pc += at.INSTR_WORDS
+    S[unit + at.U_PC] = pc
+    S[unit + at.U_TIME] = now
+    return woken
+
+
+# Signals
+
+
+@helper
+def _post(C, S, ring, time):
+    """Add a token to a ring."""
+    tail = S[ring + at.R_TAIL]
+    if tail - S[ring + at.R_HEAD] > C[at.K_RING_MASK]:
+        S[at.G_STATUS] = at.RING_FULL
+        return
+    S[ring + at.R_TOKENS + (tail & C[at.K_RING_MASK])] = time
+    S[ring + at.R_TAIL] = tail + 1
+
+
+@helper
+def _deliver(C, S, unit, signal, sender, time):
+    """Post a signal's token to a unit, if any of its instructions waits for it."""
+    part = S[unit + at.U_PART]
+    pipe = C[C[part + at.PT_WAITING] + signal]
+    if pipe == 0:
+        return
+    senders = C[part + at.PT_SENDERS]
+    size = at.R_TOKENS + C[at.K_RING_MASK] + 1
+    first = unit + C[part + at.PT_SIGNAL_RINGS] + signal * senders * size
+    if sender >= 0:
+        _post(C, S, first + sender * size, time)
+    else:
+        for number in range(senders):
+            _post(C, S, first + number * size, time)
+    _wake(C, S, unit, 1 << pipe)
+
+
+@helper
+def _raise(C, S, unit, signal, time):
+    """A unit raises a signal at ``time``."""
+    table = C[at.K_SIGNAL_TABLE] + signal * at.SG_SIZE
+    bases = C[at.K_UNIT_BASES]
+    group = S[unit + at.U_CORE] * (1 + C[at.K_AIVS])
+    if C[table + at.SG_KIND] == at.BARRIER:
+        _arrive(C, S, unit, signal, C[table + at.SG_PARTICIPANTS], time)
+        return
+    time += C[at.K_SIGNAL_LATENCY]
+    S[at.G_LAST_SIGNAL] = max(S[at.G_LAST_SIGNAL], time)
+    if C[table + at.SG_KIND] == at.TO_AIV:
+        for number in range(C[at.K_AIVS]):
+            _deliver(C, S, C[bases + group + 1 + number], signal, 0, time)
+    else:
+        _deliver(C, S, C[bases + group], signal, S[unit + at.U_SUB], time)
+
+
+@helper
+def _arrive(C, S, unit, signal, participants, time):
+    """A unit reaches a barrier; the last of its turn releases everyone."""
+    raised = unit + C[S[unit + at.U_PART] + at.PT_RAISED] + signal
+    turn = S[raised]
+    S[raised] = turn + 1
+    mask = C[at.K_RING_MASK]
+    slot = C[at.K_BARRIERS] + (signal * (mask + 1) + (turn & mask)) * at.B_SIZE
+    if S[slot + at.B_COUNT] == 0:
+        S[slot + at.B_TURN] = turn
+    elif S[slot + at.B_TURN] != turn:
+        S[at.G_STATUS] = at.RING_FULL
+        return
+    S[slot + at.B_COUNT] += 1
+    S[slot + at.B_TIME] = max(S[slot + at.B_TIME], time)
+    if S[slot + at.B_COUNT] < participants:
+        return
+    time = S[slot + at.B_TIME] + C[at.K_BARRIER_LATENCY]
+    S[slot + at.B_COUNT] = 0
+    S[slot + at.B_TIME] = 0
+    S[at.G_LAST_SIGNAL] = max(S[at.G_LAST_SIGNAL], time)
+    for number in range(C[at.K_UNITS]):
+        _deliver(C, S, C[C[at.K_UNIT_BASES] + number], signal, -1, time)
+
+
+# Completion
+
+
+@helper
+def _finish(C, S, T, rows, unit, number, pipe, instr, end, work, excess, moved):
+    """An instruction's end is known: keep the books, post its flags and signal; the pipes (as bits) that may go on."""
+    start = S[pipe + at.X_START]
+    cursor = S[pipe + at.P_DONE]
+    end = max(end, max(S[pipe + at.P_FREE], cursor))
+    gap = max(0, start - cursor)
+    rest = end - max(cursor, start)
+    busy = min(rest, work)
+    memory = min(rest - busy, excess)
+    cause, culprit = S[pipe + at.X_CAUSE], S[pipe + at.X_CULPRIT]
+    books = S[unit + at.U_BOOKS] + C[instr + at.I_BOOKS]
+    T[books + record.BUSY] += busy
+    T[books + record.HEAD] += rest - busy - memory
+    T[books + record.WAIT_MEMORY] += memory
+    T[books + at.BOOK_EXECUTED] += 1
+    T[books + cause] += gap
+    if culprit >= 0:
+        part = S[unit + at.U_PART]
+        waits = C[part + at.PT_SIGNAL_WAITS] if cause == record.WAIT_SYNC else C[part + at.PT_SEMAPHORE_WAITS]
+        T[waits + culprit] += gap
+    if rows.shape[0] > 0:
+        row = S[pipe + at.P_ROW]
+        S[pipe + at.P_ROW] = row + 1
+        rows[row, 0], rows[row, 1], rows[row, 2] = S[unit + at.U_NUMBER], number, C[instr + at.I_INDEX]
+        rows[row, 3], rows[row, 4], rows[row, 5] = S[pipe + at.X_DISPATCHED], start, end
+        rows[row, 6], rows[row, 7] = work, moved
+        rows[row, 8], rows[row, 9] = (cause, culprit) if gap > 0 else (-1, -1)
+    S[pipe + at.P_DONE] = end
+    woken = 0
+    for position in range(C[instr + at.I_POSTS], C[instr + at.I_POSTS_END], 2):
+        _post(C, S, unit + C[position], end)
+        woken |= 1 << C[position + 1]
+    if C[instr + at.I_SIGNAL_KIND] == at.RAISE:
+        _raise(C, S, unit, C[instr + at.I_SIGNAL], end)
+    return woken
+
+
+# Transfers
+
+
+@helper
+def _begin_transfer(C, S, pipe, instr, start, address, rows, row_bytes):
+    """The port turns to a transfer; False when there is nothing to move."""
+    scale = C[instr + at.I_SCALE]
+    # Back to back, the port goes on from its exact position; otherwise from the start of this cycle.
+    if ceil_div(S[pipe + at.P_PORT], scale) != start:
+        S[pipe + at.P_PORT] = start * scale
+    S[pipe + at.P_PORT] += C[instr + at.I_INTERVAL] * scale
+    S[pipe + at.X_END] = start
+    S[pipe + at.X_PORT_BYTES] = 0
+    S[pipe + at.X_MOVED] = 0
+    if start > C[at.K_TIME_LIMIT]:
+        S[at.G_STATUS] = at.TIME_LIMIT
+        return False
+    if rows <= 0 or row_bytes <= 0:
+        return False
+    stride = C[instr + at.I_STRIDE]
+    last = address + (rows - 1) * stride + row_bytes
+    if address < 0 or last > C[at.K_GM_BYTES]:
+        S[at.G_STATUS] = at.OUTSIDE_GM
+        S[at.G_DETAIL] = C[instr + at.I_INDEX]
+        return False
+    if stride == row_bytes:
+        row_bytes *= rows
+        rows = 1
+    S[pipe + at.X_ADDRESS] = address
+    S[pipe + at.X_ROWS] = rows
+    S[pipe + at.X_ROW_BYTES] = row_bytes
+    S[pipe + at.X_IN_ROW] = 0
+    return True
+
+
+@helper
+def _next_piece(C, S, pipe, instr):
+    """Cut the transfer's next piece and ask for it, as soon as the port and its window allow."""
+    chunk, granule = C[at.K_CHUNK], C[instr + at.I_GRANULE]
+    row_bytes = S[pipe + at.X_ROW_BYTES]
+    if row_bytes >= chunk:
+        rows = 1
+        piece_bytes = min(chunk, row_bytes - S[pipe + at.X_IN_ROW])
+    else:
+        rows = min(S[pipe + at.X_ROWS], chunk // row_bytes)
+        piece_bytes = row_bytes
+    on_port = rows * max(piece_bytes, granule)
+    scale = C[instr + at.I_SCALE]
+    port = S[pipe + at.P_PORT]
+    window, mask, head = S[pipe + at.P_WINDOW], C[at.K_WINDOW_MASK], S[pipe + at.P_WINDOW_HEAD]
+    in_flight = S[pipe + at.P_WINDOW_BYTES]
+    while head < S[pipe + at.P_WINDOW_TAIL] and in_flight + on_port > C[instr + at.I_OUTSTANDING]:
+        slot = window + (head & mask) * at.WINDOW_SIZE
+        in_flight -= S[slot + at.WINDOW_BYTES]
+        port = max(port, S[slot + at.WINDOW_DONE] * scale)
+        head += 1
+    S[pipe + at.P_WINDOW_HEAD] = head
+    S[pipe + at.P_WINDOW_BYTES] = in_flight
+    S[pipe + at.P_PORT] = port
+    S[pipe + at.X_PIECE_ROWS] = rows
+    S[pipe + at.X_PIECE_BYTES] = piece_bytes
+    now = ceil_div(port, scale)
+    S[pipe + at.X_AT] = now
+    if now > C[at.K_TIME_LIMIT]:
+        S[at.G_STATUS] = at.TIME_LIMIT
+    leaf = S[pipe + at.P_LEAF]
+    _set_request(C, S, leaf, (now << at.LEAF_BITS) | leaf)
+
+
+@helper
+def _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, DIRTY, pipe, instr):
+    """The memory system serves a port's request; True if it was the last piece of its transfer."""
+    now, rows, piece_bytes = S[pipe + at.X_AT], S[pipe + at.X_PIECE_ROWS], S[pipe + at.X_PIECE_BYTES]
+    stride, write = C[instr + at.I_STRIDE], C[instr + at.I_WRITE]
+    done, hbm_read, hbm_write = access(C, S, SLOT, TAG, STAMP, READY, DIRTY, now,
+                                       S[pipe + at.X_ADDRESS] + S[pipe + at.X_IN_ROW], rows, piece_bytes, stride, write)
+    scale = C[instr + at.I_SCALE]
+    on_port, count = rows * max(piece_bytes, C[instr + at.I_GRANULE]), rows * piece_bytes
+    port = S[pipe + at.P_PORT] + on_port * C[instr + at.I_PER_BYTE]
+    S[pipe + at.P_PORT] = port
+    done = max(done, ceil_div(port, scale)) + C[instr + at.I_LATENCY]
+    tail = S[pipe + at.P_WINDOW_TAIL]
+    if tail - S[pipe + at.P_WINDOW_HEAD] > C[at.K_WINDOW_MASK]:
+        S[at.G_STATUS] = at.WINDOW_FULL
+        return False
+    slot = S[pipe + at.P_WINDOW] + (tail & C[at.K_WINDOW_MASK]) * at.WINDOW_SIZE
+    S[slot + at.WINDOW_DONE] = done
+    S[slot + at.WINDOW_BYTES] = on_port
+    S[pipe + at.P_WINDOW_TAIL] = tail + 1
+    S[pipe + at.P_WINDOW_BYTES] += on_port
+    S[pipe + at.X_END] = max(S[pipe + at.X_END], done)
+    S[pipe + at.X_PORT_BYTES] += on_port
+    S[pipe + at.X_MOVED] += count
+    kind = record.L2_WRITE if write else record.L2_READ
+    traffic = C[instr + at.I_TRAFFIC]
+    T[traffic + kind] += count
+    T[traffic + record.HBM_READ] += hbm_read
+    T[traffic + record.HBM_WRITE] += hbm_write
+    count_bandwidth(C, T, now, kind, count, hbm_read, hbm_write)
+    return _move_on(C, S, pipe, rows, piece_bytes, stride)
+
+
+@helper
+def _move_on(C, S, pipe, rows, piece_bytes, stride):
+    """Step over a served piece; True if nothing is left."""
+    if S[pipe + at.X_ROW_BYTES] >= C[at.K_CHUNK]:
+        S[pipe + at.X_IN_ROW] += piece_bytes
+        if S[pipe + at.X_IN_ROW] < S[pipe + at.X_ROW_BYTES]:
+            return False
+        S[pipe + at.X_IN_ROW] = 0
+    S[pipe + at.X_ADDRESS] += rows * stride
+    S[pipe + at.X_ROWS] -= rows
+    return S[pipe + at.X_ROWS] == 0
+
+
+@helper
+def _end_transfer(C, S, T, rows, unit, number, pipe, instr):
+    """A transfer's last piece has been served."""
+    scale = C[instr + at.I_SCALE]
+    S[pipe + at.P_FREE] = ceil_div(S[pipe + at.P_PORT], scale) + C[instr + at.I_FLAGS]
+    work = ceil_div(S[pipe + at.X_PORT_BYTES] * C[instr + at.I_PER_BYTE], scale)
+    end = S[pipe + at.X_END]
+    excess = max(0, end - S[pipe + at.X_START] - C[instr + at.I_INTERVAL] - C[instr + at.I_LATENCY] - work)
+    return _finish(C, S, T, rows, unit, number, pipe, instr, end, work, excess, S[pipe + at.X_MOVED])
+
+
+# The pipes
+
+
+@helper
+def _has_tokens(C, S, unit, instr):
+    """Whether everything an instruction waits for has been posted."""
+    for position in range(C[instr + at.I_WAITS], C[instr + at.I_WAITS_END], 2):
+        ring = unit + C[position]
+        if S[ring + at.R_HEAD] == S[ring + at.R_TAIL]:
+            return False
+    if C[instr + at.I_SIGNAL_KIND] == at.WAIT:
+        part = S[unit + at.U_PART]
+        size = at.R_TOKENS + C[at.K_RING_MASK] + 1
+        ring = unit + C[part + at.PT_SIGNAL_RINGS] + C[instr + at.I_SIGNAL] * C[part + at.PT_SENDERS] * size
+        for _ in range(C[part + at.PT_SENDERS]):
+            if S[ring + at.R_HEAD] == S[ring + at.R_TAIL]:
+                return False
+            ring += size
+    return True
+
+
+@helper
+def _take(C, S, ring):
+    """The cycle at which the next token was posted; it is consumed."""
+    head = S[ring + at.R_HEAD]
+    S[ring + at.R_HEAD] = head + 1
+    return S[ring + at.R_TOKENS + (head & C[at.K_RING_MASK])]
+
+
+@helper
+def _take_tokens(C, S, unit, instr):
+    """Consume what an instruction waits for: the latest posting, its category and its number (the first of several)."""
+    latest, cause, culprit = -1, record.WAIT_ISSUE, -1
+    for position in range(C[instr + at.I_WAITS], C[instr + at.I_WAITS_END], 2):
+        posted = _take(C, S, unit + C[position])
+        if posted > latest:
+            latest, culprit = posted, C[position + 1]
+            cause = record.WAIT_BUFFER if C[C[S[unit + at.U_PART] + at.PT_SEMAPHORES] + culprit] else record.WAIT_DATA
+    if C[instr + at.I_SIGNAL_KIND] == at.WAIT:
+        part = S[unit + at.U_PART]
+        size = at.R_TOKENS + C[at.K_RING_MASK] + 1
+        ring = unit + C[part + at.PT_SIGNAL_RINGS] + C[instr + at.I_SIGNAL] * C[part + at.PT_SENDERS] * size
+        for _ in range(C[part + at.PT_SENDERS]):
+            posted = _take(C, S, ring)
+            if posted > latest:
+                latest, cause, culprit = posted, record.WAIT_SYNC, C[instr + at.I_SIGNAL]
+            ring += size
+    return latest, cause, culprit
+
+
+@helper
+def _run_pipe(C, S, T, rows, unit, number, pipe):
+    """Start instructions of a pipe while their tokens are there; the pipes (as bits) that may go on because of it."""
+    woken = 0
+    while S[pipe + at.P_COUNT] > 0 and S[pipe + at.P_MOVING] == 0:
+        entry = S[pipe + at.P_HEAD]
+        instr = S[entry + at.Q_INSTR]
+        if not _has_tokens(C, S, unit, instr):
+            break
+        start = max(S[entry + at.Q_DISPATCHED], S[pipe + at.P_FREE])
+        if S[entry + at.Q_BARRIER] != 0:
+            start = max(start, S[pipe + at.P_DONE])
+        latest, cause, culprit = _take_tokens(C, S, unit, instr)
+        start = max(start, latest)
+        if latest != start:
+            cause, culprit = record.WAIT_ISSUE, -1
+        S[pipe + at.X_DISPATCHED] = S[entry + at.Q_DISPATCHED]
+        S[pipe + at.X_START] = start
+        S[pipe + at.X_CAUSE] = cause
+        S[pipe + at.X_CULPRIT] = culprit
+        if S[pipe + at.P_DEPTH] == S[pipe + at.P_CAPACITY]:
+            S[entry + at.Q_START] = start
+        value = S[entry + at.Q_V0]
+        after = entry + at.Q_SIZE
+        S[pipe + at.P_HEAD] = S[pipe + at.P_QUEUE] if after == S[pipe + at.P_QUEUE_END] else after
+        S[pipe + at.P_COUNT] -= 1
+        if S[unit + at.U_BLOCKED] == number:
+            woken |= 1
+        kind = C[instr + at.I_KIND]
+        if kind == at.LOCAL:
+            S[pipe + at.P_FREE] = start + C[instr + at.I_INTERVAL] + value + C[instr + at.I_FLAGS]
+            end = start + C[instr + at.I_LATENCY] + value
+            woken |= _finish(C, S, T, rows, unit, number, pipe, instr, end, value, 0, 0)
+        elif kind == at.SYNC:
+            S[pipe + at.P_FREE] = start + C[instr + at.I_FLAGS]
+            woken |= _finish(C, S, T, rows, unit, number, pipe, instr, S[pipe + at.P_FREE], 0, 0, 0)
+        elif _begin_transfer(C, S, pipe, instr, start, value, S[entry + at.Q_V1], S[entry + at.Q_V2]):
+            S[pipe + at.P_MOVING] = 1
+            S[pipe + at.X_INSTR] = instr
+            _next_piece(C, S, pipe, instr)
+        else:
+            woken |= _end_transfer(C, S, T, rows, unit, number, pipe, instr)
+        if S[at.G_STATUS] != at.RUNNING:
+            break
+    return woken
+
+
+@helper
+def _advance(C, S, T, rows, unit):
+    """Everything in a unit that follows from what is known."""
+    part = S[unit + at.U_PART]
+    pipes = unit + C[part + at.PT_PIPES]
+    while S[unit + at.U_WAKE] != 0 and S[at.G_STATUS] == at.RUNNING:
+        wake = S[unit + at.U_WAKE]
+        S[unit + at.U_WAKE] = 0
+        if wake & 1:
+            wake |= _dispatch(C, S, unit, pipes)
+        for number in range(1, C[part + at.PT_PIPE_COUNT]):
+            if wake >> number & 1:
+                woken = _run_pipe(C, S, T, rows, unit, number, pipes + number * at.P_SIZE)
+                S[unit + at.U_WAKE] |= woken
+
+
+# The whole
+
+
+@helper
+def _advance_all(C, S, T, rows):
+    while S[at.G_STACKED] > 0 and S[at.G_STATUS] == at.RUNNING:
+        S[at.G_STACKED] -= 1
+        unit = S[C[at.K_STACK] + S[at.G_STACKED]]
+        _advance(C, S, T, rows, unit)
+        S[unit + at.U_STACKED] = 0
+
+
+@helper
+def _begin(C, S):
+    for number in range(C[at.K_UNITS]):
+        unit = C[C[at.K_UNIT_BASES] + number]
+        part = S[unit + at.U_PART]
+        _compute(C, S, unit, C[part + at.PT_PROLOGUE], C[part + at.PT_PROLOGUE_END])
+        _wake(C, S, unit, 1)
+
+
+@entry("void(int64[::1], int64[::1], int64[::1], int64[:,::1], int32[::1], int32[::1], int64[::1], int64[::1], uint8[::1])")
+def run(C, S, T, rows, SLOT, TAG, STAMP, READY, DIRTY):
+    """Run until nothing is left to do or can be done; ``S[G_STATUS]`` says how it ended (RUNNING: nothing went wrong)."""
+    _begin(C, S)
+    _advance_all(C, S, T, rows)
+    while S[at.G_STATUS] == at.RUNNING:
+        key = S[C[at.K_TREE] + 1]
+        if key == at.NEVER:
+            break
+        leaf = key & ((1 << at.LEAF_BITS) - 1)
+        port = C[at.K_LEAF_PORTS] + 2 * leaf
+        unit, number = C[port], C[port + 1]
+        pipe = unit + C[S[unit + at.U_PART] + at.PT_PIPES] + number * at.P_SIZE
+        instr = S[pipe + at.X_INSTR]
+        if _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, DIRTY, pipe, instr):
+            _set_request(C, S, leaf, at.NEVER)
+            S[pipe + at.P_MOVING] = 0
+            _wake(C, S, unit, _end_transfer(C, S, T, rows, unit, number, pipe, instr) | 1 << number)
+            _advance_all(C, S, T, rows)
+        else:
+            _next_piece(C, S, pipe, instr)
