@@ -54,7 +54,7 @@ class DequantTiling:
 def auto(problem: GemmShape, chip: Chip) -> DequantTiling:
     """Cube tiles of ``bf16`` for one group's columns; the largest UB tile that fits; a ring of four slots, or of the whole K
     and two more slots where several tiles of rows share the dequantized columns."""
-    c = choose_cube_tiles(chip, FORMATS, problem.m, problem.k, problem.n, out_bytes=2)
+    c = choose_cube_tiles(chip, FORMATS, problem.m, problem.k, problem.n, out_bytes=2, own_columns=True)
     m_tiles = ceil_div(problem.m, c.base_m)
     if m_tiles == 1:
         slot_k, slots = min(_SLOT_K, round_up(problem.k, 16)), _SLOTS

@@ -134,11 +134,11 @@ class CubeChoice:
 
 
 def choose_cube_tiles(chip: Chip, formats: tuple[str, str], rows: int, k: int, n: int, out_bytes: int,
-                      step_m: int = 16, max_base_m: int = 256) -> CubeChoice:
+                      step_m: int = 16, max_base_m: int = 256, own_columns: bool = False) -> CubeChoice:
     """Tiles that an expert would start from, by the slowest of Cube, L1->L0, GM->L1 and HBM over the waves of tiles.
 
     ``rows`` are the rows the Cube sees (stacked components included) and ``step_m`` what base_m must be a multiple of;
-    ``out_bytes`` is the size of an output element.  Among tiles within 3% of the best the largest wins: long rows and
+    ``out_bytes`` is the size of an output element; ``own_columns`` says that a core does all rows of its columns.  Among tiles within 3% of the best the largest, then the squarest wins: long rows and
     few tiles suit the data movers and Vector.
     """
     found: list[tuple[float, CubeChoice]] = []
@@ -146,11 +146,11 @@ def choose_cube_tiles(chip: Chip, formats: tuple[str, str], rows: int, k: int, n
         for base_n in _sizes(chip.cube.fractal_n, min(512, round_up(n, chip.cube.fractal_n))):
             choice = _deepest(chip, formats, base_m, base_n, k)
             if choice is not None:
-                found.append((_estimate(chip, formats, choice, rows, k, n, out_bytes), choice))
+                found.append((_estimate(chip, formats, choice, rows, k, n, out_bytes, own_columns), choice))
     if not found:
         raise TilingError(f"chip '{chip.name}' has no room for any {formats[0]} x {formats[1]} tile; enlarge L0 or L1")
     good = min(time for time, _ in found) * 1.03
-    return max((choice for time, choice in found if time <= good), key=lambda c: (c.base_m * c.base_n, c.base_n))
+    return max((choice for time, choice in found if time <= good), key=lambda c: (c.base_m * c.base_n, -(c.base_m + c.base_n)))
 
 
 def _sizes(step: int, most: int) -> Iterator[int]:
@@ -184,7 +184,8 @@ def _floor_pow2(value: int) -> int:
     return 1 << (value.bit_length() - 1) if value > 0 else 0
 
 
-def _estimate(chip: Chip, formats: tuple[str, str], tile: CubeChoice, rows: int, k: int, n: int, out_bytes: int) -> float:
+def _estimate(chip: Chip, formats: tuple[str, str], tile: CubeChoice, rows: int, k: int, n: int, out_bytes: int,
+              own_columns: bool) -> float:
     """Cycles of the busiest core, roughly: waves of tiles times the slowest pipe, and the chip's HBM floor."""
     rate = chip.cube.rate(*formats)
     loads = {(p.source, p.destination): p.bytes_per_cycle for p in chip.paths.values()}
@@ -192,7 +193,8 @@ def _estimate(chip: Chip, formats: tuple[str, str], tile: CubeChoice, rows: int,
     assert rate is not None
     bytes_a, bytes_b = (FORMATS[fmt].bits / 8 for fmt in formats)
     m_tiles, n_tiles = ceil_int(rows, tile.base_m), ceil_int(n, tile.base_n)
-    waves = ceil_int(m_tiles * n_tiles, chip.cores.aic)
+    cores = chip.cores.aic
+    waves = m_tiles * ceil_int(n_tiles, cores) if own_columns else ceil_int(m_tiles * n_tiles, cores)
     base_m, base_n = min(tile.base_m, round_up(rows, 16)), min(tile.base_n, round_up(n, 16))
     fractals = base_m / 16 * (base_n / 16) * ceil_int(k, rate.fractal_k)
     cube = fractals * rate.cycles_per_fractal + ceil_int(k, tile.l0_k) * chip.cube.head_back_to_back_cycles
