@@ -16,29 +16,42 @@ from msdsim.errors import CheckFailed, InputError, MsdsimError
 from msdsim.hardware import Hardware, load_hw
 from msdsim.ir.kernel import Kernel
 from msdsim.ir.lower import lower
+from msdsim.ir.parser import read_kernel
 from msdsim.ir.verify import verify
-from msdsim.problems import Problem, Workload, parse_problem
+from msdsim.problems import KernelFile, Problem, Workload, parse_problem
 from msdsim.registry import unknown_name
-from msdsim.report.result import Comparison, Numerics, Result, Skipped, WorkloadResult, WorkloadRun
+from msdsim.report.result import (
+    Comparison,
+    Numerics,
+    Result,
+    Skipped,
+    WorkloadComparison,
+    WorkloadResult,
+    WorkloadRun,
+)
 
 DEFAULT_ENGINE = "fast"
 
 
 def simulate(
-    problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow: str = "bf16", *,
+    problem: str | Problem | Kernel, hw: str | Hardware = "ascend910b1", dataflow: str = "bf16", *,
     tiling: Mapping[str, int] | None = None, engine: str = DEFAULT_ENGINE, memory: str = "bandwidth", check: bool = False,
     seed: int = 0, inputs: Mapping[str, np.ndarray] | None = None, timeline: bool = False, skip: bool = True,
     keep: Sequence[str] = (),
 ) -> Result:
     """Simulate one kernel.
 
-    ``problem`` is an inline form such as ``"gemm:m=16,k=8192,n=12288"`` or a problem object, ``hw`` a chip's name, path or
-    :class:`Hardware`.  ``check`` also executes the numbers (on ``inputs``, or random ones from ``seed``) and compares them
-    bit for bit with the whole-tensor reference; a difference is reported in ``Result.numerics``, not raised.  ``timeline``
-    keeps every instruction.  Raises :class:`~msdsim.errors.InputError` for anything the user can mend.
+    ``problem`` is an inline form such as ``"gemm:m=16,k=8192,n=12288"`` or a problem object, or a kernel (a ``.kir`` file's
+    path or a :class:`Kernel`), which needs no dataflow; ``hw`` a chip's name, path or :class:`Hardware`.  ``check`` also
+    executes the numbers (on ``inputs``, or random ones from ``seed``) and compares them bit for bit with the whole-tensor
+    reference; a difference is reported in ``Result.numerics``, not raised.  ``timeline`` keeps every instruction; ``skip``
+    allows the engine to add repeated periods without simulating them, where that is exact.  Raises
+    :class:`~msdsim.errors.InputError` for anything the user can mend.
     """
-    shape = _problem(problem)
     hardware = _hardware(hw)
+    shape = _problem(problem)
+    if isinstance(shape, Kernel):
+        return _simulate_kernel(shape, hardware, engine, _options(engine, memory, timeline, skip), check, seed, inputs)
     chosen = find_dataflow(shape, dataflow)
     reason = chosen.refuses(shape, hardware.chip)
     if reason is not None:
@@ -53,6 +66,38 @@ def simulate(
     if check or keep or inputs is not None:
         result = replace(result, **_execute(chosen, shape, kernel, inputs, seed, keep))
     return result
+
+
+def _simulate_kernel(kernel: Kernel, hardware: Hardware, engine: str, options: EngineOptions, check: bool, seed: int,
+                     inputs: Mapping[str, np.ndarray] | None) -> Result:
+    """A hand-written kernel: timed like any other; its numbers are executed when its tensors are given."""
+    if check:
+        raise InputError(f"kernel '{kernel.name}' has no reference to compare with; leave out the check, and give inputs to "
+                         f"have its numbers executed")
+    verify(kernel, hardware.chip)
+    started = time.perf_counter()
+    record = load_engine(engine).run(lower(kernel, hardware.chip), options)
+    result = Result(problem={"kind": "kernel", "name": kernel.name}, hardware=hardware, dataflow=kernel.name, engine=engine,
+                    memory=options.memory, tiling={}, seed=seed, record=record, kernel=kernel,
+                    wall_s=time.perf_counter() - started)
+    if inputs is None:
+        return result
+    from msdsim.numerics.executor import execute
+
+    outputs = execute(kernel, _kernel_inputs(kernel, inputs))
+    roles = {tensor.name: tensor.role for tensor in kernel.tensors}
+    return replace(result, arrays={name: value.astype(np.float32) for name, value in outputs.items() if roles[name] == "out"})
+
+
+def _kernel_inputs(kernel: Kernel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays in the tensors' storage formats, rounded half to even where they come wider."""
+    from msdsim.formats.number import FORMATS
+    from msdsim.formats.rounding import round_to
+
+    return {
+        tensor.name: array if array.dtype == FORMATS[tensor.fmt].dtype else round_to(array, tensor.fmt)
+        for tensor in kernel.tensors if tensor.role == "in" and (array := inputs.get(tensor.name)) is not None
+    }
 
 
 def build_kernel(dataflow: Dataflow, problem: Any, hardware: Hardware,
@@ -77,13 +122,15 @@ def dataflows_for(kind: str) -> list[str]:
     return [entry.name for entry in DATAFLOWS.values() if entry.kind == kind]
 
 
-def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflows: Sequence[str] | str = "all",
-            **options: Any) -> Comparison:
+def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflows: Sequence[str] | str = "all", *,
+            tilings: Mapping[str, Mapping[str, int]] | None = None, **options: Any) -> Comparison:
     """Simulate several dataflows side by side; those that the problem or the chip rules out are listed with the reason.
 
-    A dataflow named explicitly must exist; options are those of :func:`simulate`.
+    A dataflow named explicitly must exist; ``tilings`` are by dataflow, options are those of :func:`simulate`.
     """
     shape, hardware = _problem(problem), _hardware(hw)
+    if isinstance(shape, Kernel):
+        raise InputError(f"kernel '{shape.name}' is one dataflow already; use simulate")
     names = dataflows_for(shape.kind) if dataflows == "all" or dataflows == ["all"] else list(dataflows)
     runs, skipped = [], []
     for name in names:
@@ -91,7 +138,7 @@ def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow
         if reason is not None:
             skipped.append(Skipped(name, reason))
         else:
-            runs.append(simulate(shape, hardware, name, **options))
+            runs.append(simulate(shape, hardware, name, tiling=(tilings or {}).get(name), **options))
     return Comparison(runs, skipped)
 
 
@@ -111,14 +158,34 @@ def simulate_workload(workload: Workload, hw: str | Hardware, dataflow: str, **o
     return WorkloadResult(workload.name, runs)
 
 
-def _problem(problem: str | Problem) -> Any:
+def compare_workload(workload: Workload, hw: str | Hardware, dataflows: Sequence[str] | str = "all", *,
+                     tilings: Mapping[str, Mapping[str, int]] | None = None, **options: Any) -> WorkloadComparison:
+    """Simulate a workload with several dataflows; one that cannot run an entry is listed with the reason."""
+    hardware = _hardware(hw)
+    kinds = list(dict.fromkeys(entry.problem.kind for entry in workload.entries))
+    names = list(dataflows)
+    if dataflows == "all" or dataflows == ["all"]:
+        names = [name for name in dataflows_for(kinds[0]) if all(name in dataflows_for(kind) for kind in kinds)]
+    runs, skipped = [], []
+    for name in names:
+        reasons = ((entry.name, find_dataflow(entry.problem, name).refuses(entry.problem, hardware.chip))
+                   for entry in workload.entries)
+        reason = next((f"{entry}: {text}" for entry, text in reasons if text is not None), None)
+        if reason is not None:
+            skipped.append(Skipped(name, reason))
+        else:
+            runs.append(simulate_workload(workload, hardware, name, tiling=(tilings or {}).get(name), **options))
+    return WorkloadComparison(runs, skipped)
+
+
+def _problem(problem: str | Problem | Kernel) -> Any:
     if not isinstance(problem, str):
         return problem
     parsed = parse_problem(problem)
     if isinstance(parsed, Workload):
         raise InputError(f"'{problem}' is a workload of several problems; use simulate_workload")
-    if not hasattr(parsed, "kind"):
-        raise InputError(f"'{problem}' is a kernel file; kernel files are not simulated from Python yet")
+    if isinstance(parsed, KernelFile):
+        return read_kernel(parsed.path)
     return parsed
 
 
