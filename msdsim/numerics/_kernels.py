@@ -6,6 +6,7 @@ rounds once, in the written order.  The loops run over columns innermost, where 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -36,6 +37,16 @@ def accumulate_float(a: np.ndarray, b: np.ndarray, acc: np.ndarray) -> None:
                 weights = b[kk]
                 for j in range(n):
                     row[j] += value * weights[j]
+
+
+@_jit
+def erf(x: np.ndarray) -> np.ndarray:
+    """The error function of a float64 matrix; numpy has none."""
+    result = np.empty_like(x)
+    for i in range(x.shape[0]):
+        for j in range(x.shape[1]):
+            result[i, j] = math.erf(x[i, j])
+    return result
 
 
 @_jit

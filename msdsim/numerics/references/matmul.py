@@ -1,6 +1,6 @@
 """Whole-tensor matmul references, each by another technique than the tile kernel of the same rule.
 
-Integers by float64 BLAS (exact to 2^53), floats by a numpy loop over k, MX by one exact float64 BLAS product per block
+Integers by float64 BLAS (exact to 2^53), floats by a numpy loop over k, MX by float64 sums per block, which are exact,
 and a rounding that settles ties by the sign of the addition's error.  Columns are taken in slices to bound memory.
 """
 
@@ -13,7 +13,9 @@ import numpy as np
 from msdsim.formats.mx import MX_BLOCK, code_to_exponent
 from msdsim.formats.rounding import decode
 
+_LOOP_ROWS = 16
 _LOOP_BYTES = 128 * 1024  # accumulator slice of the k-loop: stays in the second-level cache
+_MX_COLUMNS = 1024  # float64 accumulators of an MX block: 128 KB
 _SLICE_ELEMENTS = 1 << 23  # float64 elements of a weight slice
 
 
@@ -34,30 +36,41 @@ def matmul_int(a: np.ndarray, b: np.ndarray) -> np.ndarray:
 
 def matmul_float(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a [m, k] @ b [k, n] in float32 with one rounding per addition, k ascending from zero."""
-    left = np.ascontiguousarray(a.astype(np.float32).T)[:, :, None]
     m, n = a.shape[0], b.shape[1]
-    step = max(16, _LOOP_BYTES // (4 * m))
     result = np.zeros((m, n), np.float32)
+    rows = min(m, _LOOP_ROWS)
+    step = max(16, _LOOP_BYTES // (4 * rows))
     with np.errstate(over="ignore", invalid="ignore"):
         for start in range(0, n, step):
             right = b[:, start : start + step].astype(np.float32)
-            acc = np.zeros((m, right.shape[1]), np.float32)
-            product = np.empty_like(acc)
-            for k in range(right.shape[0]):
-                np.multiply(left[k], right[k], out=product)
-                np.add(acc, product, out=acc)
-            result[:, start : start + step] = acc
+            for row in range(0, m, rows):
+                left = np.ascontiguousarray(a[row : row + rows].astype(np.float32).T)[:, :, None]
+                acc = np.zeros((left.shape[1], right.shape[1]), np.float32)
+                product = np.empty_like(acc)
+                for k in range(right.shape[0]):
+                    np.multiply(left[k], right[k], out=product)
+                    np.add(acc, product, out=acc)
+                result[row : row + rows, start : start + step] = acc
     return result
 
 
 def matmul_mx(a: np.ndarray, a_scale: np.ndarray, b: np.ndarray, b_scale: np.ndarray) -> np.ndarray:
     """a [m, k] @ b [k, n] of MX operands with their E8M0 scales, float32: one rounding per block, blocks ascending."""
-    a_exponent, b_exponent = code_to_exponent(a_scale), code_to_exponent(b_scale)
-    acc = np.zeros((a.shape[0], b.shape[1]), np.float32)
-    for block, k in enumerate(range(0, a.shape[1], MX_BLOCK)):
-        dot = decode(a[:, k : k + MX_BLOCK], np.float64) @ decode(b[k : k + MX_BLOCK], np.float64)
-        acc = add_rounded_once(acc, np.ldexp(dot, a_exponent[:, block, None] + b_exponent[block]))
-    return acc
+    a_factor, b_factor = (np.ldexp(1.0, code_to_exponent(scale)) for scale in (a_scale, b_scale))
+    m, n = a.shape[0], b.shape[1]
+    result = np.zeros((m, n), np.float32)
+    for rows in (slice(start, start + _LOOP_ROWS) for start in range(0, m, _LOOP_ROWS)):
+        left = np.ascontiguousarray(decode(a[rows], np.float64).T)[:, :, None]
+        for columns in (slice(start, start + _MX_COLUMNS) for start in range(0, n, _MX_COLUMNS)):
+            right = decode(b[:, columns], np.float64)
+            acc = result[rows, columns]
+            for block, k in enumerate(range(0, a.shape[1], MX_BLOCK)):
+                dot = np.zeros(acc.shape)
+                for i in range(k, min(k + MX_BLOCK, a.shape[1])):
+                    dot += left[i] * right[i]
+                acc = add_rounded_once(acc, dot * a_factor[rows, block, None] * b_factor[block, columns])
+            result[rows, columns] = acc
+    return result
 
 
 def add_rounded_once(acc: np.ndarray, value: np.ndarray) -> np.ndarray:
