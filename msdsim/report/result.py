@@ -11,6 +11,7 @@ import numpy as np
 
 from msdsim.analysis.bottleneck import Bottleneck, find_bottleneck
 from msdsim.hardware import Hardware
+from msdsim.hardware.load import leaves
 from msdsim.ir.kernel import Kernel
 from msdsim.timeline.record import Bandwidth, RunRecord
 from msdsim.units import ticks_to_us
@@ -82,15 +83,28 @@ class Result:
         return self.record.bandwidth
 
     @property
+    def hbm_bytes(self) -> int:
+        """Bytes read from and written to HBM."""
+        return self.record.traffic["hbm_read_bytes"] + self.record.traffic["hbm_write_bytes"]
+
+    @property
     def hbm_gbps(self) -> float:
         """Mean HBM bandwidth, GB/s, reads and writes."""
-        moved = self.record.traffic["hbm_read_bytes"] + self.record.traffic["hbm_write_bytes"]
-        return moved / self.time_us / 1000 if self.cycles else 0.0
+        return self.hbm_bytes / self.time_us / 1000 if self.cycles else 0.0
 
     @property
     def hbm_utilization(self) -> float:
         """Mean HBM bandwidth over the chip's peak."""
         return self.hbm_gbps / self.hardware.chip.hbm.bandwidth_gbps
+
+    @property
+    def overrides(self) -> dict[str, Any]:
+        """Chip parameters that the user changed, by dotted path."""
+        changed = [key for key, origin in self.hardware.provenance.items() if origin.kind == "override"]
+        if not changed:
+            return {}
+        values = leaves(self.hardware.chip.model_dump())
+        return {key: values[key] for key in changed}
 
     @cached_property
     def bottleneck(self) -> Bottleneck:
@@ -121,6 +135,8 @@ class Result:
             "wall_s": self.wall_s,
             "skipped_iterations": self.record.skipped_iterations,
         }
+        if self.overrides:
+            found["overrides"] = self.overrides
         if self.record.skip_reason:
             found["skip_reason"] = self.record.skip_reason
         if self.numerics is not None:
@@ -185,6 +201,12 @@ class Comparison:
 
         return plot_comparison(self)
 
+    def to_perfetto(self, path: str) -> None:
+        """Write the timelines of all runs as one trace; compare with ``timeline=True``."""
+        from msdsim.report.trace import write_traces
+
+        write_traces(self.runs, path)
+
     def _repr_html_(self) -> str:
         from msdsim.report.notebook import comparison_html
 
@@ -208,6 +230,11 @@ class WorkloadResult:
     runs: list[WorkloadRun]
 
     @property
+    def dataflow(self) -> str:
+        """The dataflow that every entry ran with."""
+        return self.runs[0].result.dataflow
+
+    @property
     def cycles(self) -> int:
         return sum(run.count * run.result.cycles for run in self.runs)
 
@@ -224,11 +251,61 @@ class WorkloadResult:
                 total[key] = total.get(key, 0) + run.count * value
         return total
 
+    @property
+    def hbm_bytes(self) -> int:
+        """Bytes read from and written to HBM over all entries and their counts."""
+        return self.traffic["hbm_read_bytes"] + self.traffic["hbm_write_bytes"]
+
     def to_json(self) -> dict[str, Any]:
         """Schema ``msdsim.workload/1``."""
         return {
             "schema": "msdsim.workload/1",
             "name": self.name,
+            "hw": self.runs[0].result.hardware.name,
+            "dataflow": self.dataflow,
             "runs": [run.result.to_json() | {"name": run.name, "count": run.count} for run in self.runs],
             "total": {"time_us": self.time_us, "cycles": self.cycles, "traffic": self.traffic},
         }
+
+    def plot(self) -> Figure:
+        """Time by kind of layer."""
+        from msdsim.report.plots import plot_workload
+
+        return plot_workload(self)
+
+    def _repr_html_(self) -> str:
+        from msdsim.report.notebook import workload_html
+
+        return workload_html(self)
+
+
+@dataclass(frozen=True)
+class WorkloadComparison:
+    """A workload with several dataflows side by side."""
+
+    runs: list[WorkloadResult]
+    skipped: list[Skipped]
+
+    @property
+    def winner(self) -> WorkloadResult | None:
+        """The fastest in total; the first of equals."""
+        return min(self.runs, key=lambda run: run.cycles, default=None)
+
+    def to_json(self) -> dict[str, Any]:
+        """Schema ``msdsim.compare/1`` whose runs are ``msdsim.workload/1``."""
+        found: dict[str, Any] = {"schema": "msdsim.compare/1", "runs": [run.to_json() for run in self.runs],
+                                 "skipped": [asdict(item) for item in self.skipped]}
+        if self.winner is not None:
+            found["winner"] = self.winner.dataflow
+        return found
+
+    def plot(self) -> Figure:
+        """Time by kind of layer and dataflow."""
+        from msdsim.report.plots import plot_workload_comparison
+
+        return plot_workload_comparison(self)
+
+    def _repr_html_(self) -> str:
+        from msdsim.report.notebook import workload_comparison_html
+
+        return workload_comparison_html(self)

@@ -1,0 +1,80 @@
+"""Pages that stand alone: tables, pictures and the JSON of a result in one HTML file, without anything to fetch."""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+from html import escape
+from typing import TYPE_CHECKING, Any
+
+from msdsim import __version__
+from msdsim.report.files import finite
+from msdsim.report.notebook import (
+    STYLE,
+    comparison_parts,
+    place,
+    run_parts,
+    title,
+    workload_comparison_parts,
+    workload_parts,
+)
+from msdsim.report.plots import save
+from msdsim.report.result import Comparison, Result, WorkloadComparison, WorkloadResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+_PAGE = """<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
+<title>{title}</title>{style}
+<style>body{{margin:2rem auto;max-width:62rem;padding:0 1rem;color:#222;background:#fff}}
+img{{max-width:100%;height:auto}}
+pre{{font-size:12px;overflow-x:auto;background:#f6f6f6;padding:1em}} summary{{cursor:pointer;margin:.8em 0}}
+section{{margin:0 0 2.2em}}</style></head>
+<body class="msdsim">
+{body}
+<details><summary>The same as JSON</summary><pre>{document}</pre></details>
+<p style="opacity:.6">msdsim {version}</p>
+</body></html>
+"""
+
+
+def run_page(run: Result) -> str:
+    """A page about one run."""
+    return _page(title(run), _section(run_parts(run), run.plot(), f"stalls and bandwidth of {run.dataflow}"), run.to_json())
+
+
+def comparison_page(found: Comparison) -> str:
+    """A page about dataflows side by side, and then each of them."""
+    body = _section(comparison_parts(found), found.plot() if found.runs else None, "time by dataflow")
+    for run in found.runs:
+        body += _section(run_parts(run), run.plot(), f"stalls and bandwidth of {run.dataflow}")
+    return _page(place(found.runs[0]) if found.runs else "nothing ran", body, found.to_json())
+
+
+def workload_page(found: WorkloadResult) -> str:
+    """A page about a workload."""
+    return _page(found.name, _section(workload_parts(found), found.plot(), "time by layer"), found.to_json())
+
+
+def workload_comparison_page(found: WorkloadComparison) -> str:
+    """A page about a workload with several dataflows."""
+    body = _section(workload_comparison_parts(found), found.plot() if found.runs else None, "time by layer and dataflow")
+    return _page(found.runs[0].name if found.runs else "nothing ran", body, found.to_json())
+
+
+def _section(parts: str, figure: Figure | None, alt: str) -> str:
+    picture = "" if figure is None else f'<p><img alt="{escape(alt)}" src="{_data_url(figure)}"></p>'
+    return f"<section>{parts}{picture}</section>"
+
+
+def _data_url(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    save(figure, buffer, "png")
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _page(heading: str, body: str, document: dict[str, Any]) -> str:
+    return _PAGE.format(title=escape(f"msdsim: {heading}"), style=STYLE, body=body, version=__version__,
+                        document=escape(json.dumps(finite(document), indent=2)))

@@ -1,0 +1,217 @@
+"""Pictures of results.  Figures are made without pyplot, so they need no display and leave no global state behind."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from msdsim.report.labels import (
+    LOOKS,
+    PIPE_ROLES,
+    Look,
+    ordered_pipes,
+    percent,
+    pipe_label,
+    problem_text,
+    resource_label,
+    us,
+)
+from msdsim.timeline.record import HBM_READ, HBM_WRITE, L2_READ, L2_WRITE
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from msdsim.report.result import Comparison, Result, WorkloadComparison, WorkloadResult
+
+_DPI = 150
+_MOST_POINTS = 100
+_GREY = "#444444"
+#: Colours of the series over time, and of dataflows.
+_SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#999999", "#7F5539")
+
+
+def save(figure: Figure, to: str | Path | IO[bytes], kind: str = "") -> None:
+    """Write a figure; ``kind`` (png, svg, pdf) follows from the name of a file.  The same figure gives the same bytes."""
+    kind = kind or Path(str(to)).suffix.lower().lstrip(".")
+    # A file that depends on the day it was made cannot be compared with the one before.
+    metadata: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
+    with matplotlib.rc_context({"svg.hashsalt": "msdsim"}):
+        figure.savefig(to, format=kind, dpi=_DPI, metadata=metadata)
+
+
+def plot_result(run: Result) -> Figure:
+    """Where each pipe's cycles went, and the bandwidth of HBM and L2 over time."""
+    pipes = ordered_pipes(run.stalls)
+    figure = Figure(figsize=(9, 4.4 + 0.3 * len(pipes)), layout="constrained")
+    bars, hbm, l2 = figure.subplots(3, 1, height_ratios=[0.3 * len(pipes) + 0.3, 1.5, 1.3])
+    figure.suptitle(f"{run.dataflow}, {problem_text(run.problem)} on {run.hardware.name}: {us(run.time_us)}, {_bound(run)}",
+                    fontsize=11)
+    _stall_bars(bars, run, pipes)
+    chip = run.hardware.chip
+    _bandwidth(hbm, run, "HBM", {"read": HBM_READ, "written": HBM_WRITE}, {"peak": chip.hbm.bandwidth_gbps})
+    _bandwidth(l2, run, "L2", {"read": L2_READ, "written": L2_WRITE},
+               {"read peak": chip.l2.read_gbps, "write peak": chip.l2.write_gbps})
+    l2.set_xlabel("time (us); bytes count when they are asked for, so a queue can exceed the peak for a moment", fontsize=9)
+    hbm.sharex(l2)
+    hbm.tick_params(labelbottom=False)
+    return figure
+
+
+def _bound(run: Result) -> str:
+    found = run.bottleneck
+    return f"{resource_label(found.name)} {percent(found.utilization)} busy"
+
+
+def _stall_bars(axes: Axes, run: Result, pipes: Sequence[str]) -> None:
+    names = [f"{pipe_label(kind)}  ({PIPE_ROLES.get(kind, '')})" for kind in pipes]
+    for row, kind in enumerate(pipes):
+        _stack(axes, row, run.stalls[kind], 100.0 / (run.stalls[kind]["instances"] * max(1, run.cycles)), 0.78)
+    axes.set_yticks(range(len(pipes)), names, fontsize=9)
+    axes.set_ylim(len(pipes) - 0.45, -0.55)
+    axes.set_xlim(0, 100)
+    axes.set_xlabel("share of the kernel's time (%)", fontsize=9)
+    _tidy(axes)
+    axes.legend(handles=_patches(run.stalls.values()), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=8, fontsize=8,
+                frameon=False, handlelength=1.0, columnspacing=1.2, handletextpad=0.5)
+
+
+def _stack(axes: Axes, at: float, row: Any, scale: float, height: float) -> float:
+    """One stacked bar; where it ends."""
+    left = 0.0
+    for look in LOOKS:
+        length = row[look.category] * scale
+        if length > 0:
+            axes.barh(at, length, left=left, height=height, color=look.colour, edgecolor="white", linewidth=0.4)
+            left += length
+    return left
+
+
+def _patches(stalls: Iterable[Mapping[str, int]]) -> list[Patch]:
+    """Legend entries of the categories that occur."""
+    rows = list(stalls)
+    shown: list[Look] = [look for look in LOOKS if any(row[look.category] for row in rows)]
+    return [Patch(facecolor=look.colour, label=look.category.replace("_", " ")) for look in shown]
+
+
+def _bandwidth(axes: Axes, run: Result, name: str, series: Mapping[str, int], peaks: Mapping[str, float]) -> None:
+    """GB/s over time of one memory, with its peaks; equal peaks are one line."""
+    edges, rates = bandwidth_steps(run)
+    for colour, (label, row) in zip(_SERIES, series.items(), strict=False):
+        if run.bandwidth.bytes[row].any():
+            axes.stairs(rates[row], edges, color=colour, fill=True, alpha=0.25)
+            axes.stairs(rates[row], edges, color=colour, linewidth=1.2, label=f"{name} {label}")
+    grouped: dict[float, list[str]] = {}
+    for label, peak in peaks.items():
+        grouped.setdefault(peak, []).append(label)
+    for style, (peak, labels) in zip(("--", ":"), grouped.items(), strict=False):
+        axes.axhline(peak, color=_GREY, linestyle=style, linewidth=1.0,
+                     label=f"{name} {labels[0] if len(labels) == 1 else 'peak'} {peak:,.0f} GB/s")
+    axes.set_xlim(0, run.time_us)
+    axes.set_ylim(bottom=0)
+    axes.yaxis.set_major_formatter("{x:,.0f}")
+    axes.set_ylabel(f"{name} (GB/s)", fontsize=9)
+    _tidy(axes)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=4, fontsize=8, frameon=False, handlelength=1.5,
+                columnspacing=1.2)
+
+
+def bandwidth_steps(run: Result) -> tuple[np.ndarray, np.ndarray]:
+    """Edges in microseconds, and GB/s between them per entry of TRAFFIC; at most a readable number of steps."""
+    found, clock = run.bandwidth, float(run.hardware.chip.clock_mhz)
+    used = max(1, -(-run.cycles // found.interval_cycles))
+    merge = max(1, -(-used // _MOST_POINTS))
+    steps = -(-used // merge)
+    padded = np.zeros((found.bytes.shape[0], steps * merge))
+    padded[:, : min(used, found.bytes.shape[1])] = found.bytes[:, :used]
+    cycles = np.minimum(np.arange(steps + 1) * merge * found.interval_cycles, max(1, run.cycles))
+    rates = padded.reshape(-1, steps, merge).sum(axis=2) / np.diff(cycles) * clock / 1000
+    return cycles / clock, rates
+
+
+def plot_comparison(found: Comparison) -> Figure:
+    """Time by dataflow, and what Cube, Vector and the busiest movers did in it."""
+    groups = [(run, _telling_pipes(run)) for run in found.runs]
+    rows = sum(len(pipes) for _, pipes in groups)
+    figure = Figure(figsize=(9, 1.5 + 0.3 * rows + 0.3 * len(groups)), layout="constrained")
+    axes = figure.subplots()
+    ticks: list[tuple[float, str]] = []
+    at, longest = 0.0, max((run.time_us for run in found.runs), default=1.0)
+    for run, pipes in groups:
+        middle = at + (len(pipes) - 1) / 2
+        for kind in pipes:
+            _stack(axes, at, run.stalls[kind], run.time_us / (run.stalls[kind]["instances"] * max(1, run.cycles)), 0.86)
+            ticks.append((at, pipe_label(kind)))
+            at += 1
+        axes.text(run.time_us + 0.01 * longest, middle, f"{us(run.time_us)}\n{_bound(run)}", va="center", fontsize=8.5)
+        axes.text(-0.11, middle, run.dataflow, va="center", ha="right", fontsize=10, fontweight="bold",
+                  transform=axes.get_yaxis_transform())
+        at += 0.7
+    axes.set_yticks([tick for tick, _ in ticks], [name for _, name in ticks], fontsize=8)
+    axes.set_ylim(at - 1.1, -0.6)
+    axes.set_xlim(0, longest * 1.22)
+    axes.set_xlabel("time (us); each bar is a kind of pipe, mean over its instances", fontsize=9)
+    _tidy(axes)
+    if found.runs:
+        axes.legend(handles=_patches(run.stalls[kind] for run, pipes in groups for kind in pipes), loc="lower center",
+                    bbox_to_anchor=(0.5, 1.0), ncols=8, fontsize=8, frameon=False, handlelength=1.0, columnspacing=1.2,
+                    handletextpad=0.5)
+        figure.suptitle(f"{problem_text(found.runs[0].problem)} on {found.runs[0].hardware.name}", fontsize=11)
+    return figure
+
+
+def _telling_pipes(run: Result) -> list[str]:
+    """Cube, Vector where it works, and the mover with most to do (slow memory included), in the order of the data's way."""
+    taken = {kind: (row["busy"] + row["head"] + row["wait_memory"]) / max(1, row["instances"])
+             for kind, row in run.stalls.items() if not kind.endswith(".s")}
+    movers = sorted((kind for kind in taken if kind not in ("aic.m", "aiv.v")), key=lambda kind: -taken[kind])
+    chosen = [kind for kind in ("aic.m", "aiv.v") if taken.get(kind)] + movers[:1]
+    return [kind for kind in ordered_pipes(run.stalls) if kind in chosen]
+
+
+def plot_workload(found: WorkloadResult) -> Figure:
+    """Time by kind of layer."""
+    return _layers([found], f"{found.name}, {found.dataflow} on {found.runs[0].result.hardware.name}: {us(found.time_us)}")
+
+
+def plot_workload_comparison(found: WorkloadComparison) -> Figure:
+    """Time by kind of layer and dataflow."""
+    title = f"{found.runs[0].name} on {found.runs[0].runs[0].result.hardware.name}" if found.runs else ""
+    return _layers(found.runs, title)
+
+
+def _layers(runs: Sequence[WorkloadResult], title: str) -> Figure:
+    names = [run.name for run in runs[0].runs] if runs else []
+    figure = Figure(figsize=(9, 1.6 + (0.22 * max(1, len(runs)) + 0.16) * len(names)), layout="constrained")
+    axes = figure.subplots()
+    height = 0.8 / max(1, len(runs))
+    longest = max((run.count * run.result.time_us for item in runs for run in item.runs), default=1.0)
+    for index, item in enumerate(runs):
+        spent = [run.count * run.result.time_us for run in item.runs]
+        at = [row - 0.4 + height * (index + 0.5) for row in range(len(names))]
+        axes.barh(at, spent, height=height * 0.92, color=_SERIES[index % len(_SERIES)],
+                  label=f"{item.dataflow}, {us(item.time_us)}")
+        for row, value in zip(at, spent, strict=True):
+            axes.text(value + 0.006 * longest, row, f"{value:,.0f}", va="center", fontsize=8)
+    axes.set_yticks(range(len(names)), names, fontsize=9)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xlim(0, longest * 1.1)
+    axes.set_xlabel("time over all layers of a kind (us)", fontsize=9)
+    _tidy(axes)
+    figure.suptitle(title, fontsize=11)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
+    if len(runs) > 1:
+        axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8, frameon=False, handlelength=1.0)
+    return figure
+
+
+def _tidy(axes: Axes) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.tick_params(labelsize=8.5)
+    axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)
+    axes.set_axisbelow(True)

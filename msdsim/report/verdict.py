@@ -1,0 +1,87 @@
+"""Which dataflow won, and the one sentence why: what the loser was bound by or waited for."""
+
+from __future__ import annotations
+
+from msdsim.report.labels import percent, resource_label
+from msdsim.report.result import Comparison, Result, WorkloadComparison
+from msdsim.report.waits import Wait, stall_share, waits
+
+#: A resource used at least this much is what binds a run; below it, the run waits in turns.
+BOUND = 0.6
+_CUBE = "aic.m"
+
+
+def verdict(comparison: Comparison) -> str:
+    """One sentence, or an empty text when nothing ran."""
+    winner = comparison.winner
+    if winner is None:
+        return ""
+    rivals = sorted((run for run in comparison.runs if run is not winner), key=lambda run: run.cycles)
+    if not rivals:
+        return f"{winner.dataflow} is the only dataflow that ran; it is bound by {binding(winner)}."
+    rival = rivals[0]
+    if rival.cycles == winner.cycles:
+        return f"{winner.dataflow} and {rival.dataflow} tie; {rival.dataflow} is bound by {binding(rival)}."
+    ratio = rival.cycles / winner.cycles
+    return f"{winner.dataflow} wins, {ratio:.2f}x as fast as {rival.dataflow}, which {why(winner, rival)}."
+
+
+def workload_verdict(found: WorkloadComparison) -> str:
+    """Like :func:`verdict` for the totals of a workload; the reason is that of the layer where most time is lost."""
+    winner = found.winner
+    rivals = sorted((run for run in found.runs if run is not winner), key=lambda run: run.cycles)
+    if winner is None or not rivals:
+        return ""
+    rival = rivals[0]
+    pairs = list(zip(winner.runs, rival.runs, strict=True))
+    ours, theirs = max(pairs, key=lambda pair: pair[1].count * (pair[1].result.cycles - pair[0].result.cycles))
+    return (f"{winner.dataflow} wins, {rival.cycles / winner.cycles:.2f}x as fast as {rival.dataflow} in total; most of the "
+            f"difference is in {theirs.name}, where {rival.dataflow} {why(ours.result, theirs.result)}.")
+
+
+def binding(run: Result) -> str:
+    """``Vector (83% busy)``: what a run is bound by and how much of its time that works."""
+    found = run.bottleneck
+    return f"{resource_label(found.name)} ({percent(found.utilization)} busy)"
+
+
+def why(winner: Result, rival: Result) -> str:
+    """What holds ``rival`` back, as a clause that follows its name."""
+    found = rival.bottleneck
+    if found.utilization < BOUND:
+        busiest = f"{resource_label(found.name)} works {percent(found.utilization)} of the time at most"
+        return f"keeps nothing busy ({busiest}){_cube_wait(rival)}"
+    text = f"is bound by {binding(rival)}"
+    if found.name == "hbm":
+        ratio = rival.hbm_bytes / max(1, winner.hbm_bytes)
+        return f"{text} and moves {ratio:.1f}x the bytes" if ratio >= 1.05 else text
+    return text if found.name == _CUBE else text + _cube_wait(rival)
+
+
+def _cube_wait(run: Result) -> str:
+    """``; its Cube waits 62% of the time, in the end for b1 from MTE2``; empty when the Cube hardly waits."""
+    row, chain = run.stalls.get(_CUBE), culprits(run)
+    share = stall_share(row, run.cycles) if row is not None else 0.0
+    if share < 0.05 or not chain:
+        return ""
+    return f"; its Cube waits {percent(share)} of the time, in the end for {chain[-1].text}"
+
+
+def culprits(run: Result, pipe: str = _CUBE) -> list[Wait]:
+    """The chain of longest waits from ``pipe`` back: what it waits for, what that pipe waits for, and so on.
+
+    The chain stops where a pipe works more than it waits, or waits for something that is no pipe of its core.
+    """
+    by_pipe = waits(run.record)
+    chain: list[Wait] = []
+    seen: set[str] = set()
+    while pipe and pipe not in seen and by_pipe.get(pipe):
+        longest = by_pipe[pipe][0]
+        row = run.stalls[pipe]
+        if chain and longest.share < row["busy"] / (row["instances"] * max(1, run.cycles)):
+            break
+        chain.append(longest)
+        seen.add(pipe)
+        pipe = longest.culprit
+    return chain
+
