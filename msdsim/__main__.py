@@ -1,0 +1,6 @@
+"""``python -m msdsim``."""
+
+from msdsim.cli import main
+
+if __name__ == "__main__":
+    main()

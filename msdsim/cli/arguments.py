@@ -1,0 +1,129 @@
+"""What users type, read into what the library takes; every mistake is an InputError that says what to write."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from msdsim.errors import ArrayError, InputError, TilingError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from msdsim.hardware import Hardware
+    from msdsim.ir.kernel import Kernel
+    from msdsim.problems import Problem, Workload
+
+_INTEGER = re.compile(r"[0-9]{1,18}")
+
+
+def read_hardware(hw: str, changes: Sequence[str]) -> Hardware:
+    """The chip of ``--hw`` with the changes of ``--set``."""
+    from msdsim.hardware import load_hw
+    from msdsim.hardware.load import override, parse_value
+
+    hardware = load_hw(hw)
+    if not changes:
+        return hardware
+    values: dict[str, object] = {}
+    for change in changes:
+        key, equals, value = (part.strip() for part in change.partition("="))
+        if not equals or not key or not value:
+            raise InputError(f"--set '{change}' is not KEY=VALUE; write for example --set hbm.bandwidth_gbps=3200")
+        if key in values:
+            raise InputError(f"--set gives '{key}' twice; remove one")
+        values[key] = parse_value(value)
+    return override(hardware, values)
+
+
+def read_problem(text: str) -> Problem | Workload | Kernel:
+    """The problem, workload or kernel of PROBLEM."""
+    from msdsim.problems import KernelFile, parse_problem
+
+    problem = parse_problem(text)
+    if isinstance(problem, KernelFile):
+        from msdsim.ir.parser import read_kernel
+
+        return read_kernel(problem.path)
+    return problem
+
+
+def read_single_problem(text: str, what: str) -> Problem:
+    """Like :func:`read_problem` where a workload makes no sense; ``what`` says who asks."""
+    from msdsim.ir.kernel import Kernel
+    from msdsim.problems import Workload
+
+    problem = read_problem(text)
+    if isinstance(problem, Kernel):
+        raise InputError(f"{what} takes a problem, and '{text}' is a kernel file; give sizes, such as gemm:m=16,k=4096,n=4096")
+    if isinstance(problem, Workload):
+        names = ", ".join(entry.name for entry in problem.entries[:4])
+        raise InputError(f"{what} takes one problem, and '{text}' is a workload ({names}, ...); give one of its problems, "
+                         f"such as {problem.entries[0].problem}")
+    return problem
+
+
+def read_tiling(text: str | None) -> dict[str, int] | None:
+    """``base_m=128,base_n=256`` as numbers; None for ``auto`` or nothing."""
+    if text is None or text.strip() == "auto":
+        return None
+    values: dict[str, int] = {}
+    for item in filter(None, (part.strip() for part in text.split(","))):
+        key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals or not key:
+            raise TilingError(f"tiling '{item}' is not KEY=VALUE; write for example --tiling base_m=128,base_n=256, or auto")
+        if not _INTEGER.fullmatch(value):
+            raise TilingError(f"tiling {key}={value!r} is not a whole number of at least 0")
+        if key in values:
+            raise TilingError(f"tiling gives '{key}' twice; remove one")
+        values[key] = int(value)
+    if not values:
+        raise TilingError("--tiling is empty; write KEY=VALUE,..., or auto")
+    return values
+
+
+def read_tilings(texts: Sequence[str], dataflows: Sequence[str]) -> dict[str, Mapping[str, int]]:
+    """Tilings by dataflow from ``DATAFLOW:KEY=VALUE,...``; without a name before it a tiling is for every dataflow."""
+    found: dict[str, Mapping[str, int]] = {}
+    for text in texts:
+        name, colon, values = text.partition(":")
+        if colon and name not in dataflows:
+            raise TilingError(f"--tiling '{text}' is for '{name}', which is not among the dataflows ({', '.join(dataflows)})")
+        tiling = read_tiling(values if colon else text)
+        for target in [name] if colon else dataflows:
+            if tiling is not None:
+                found[target] = {**found.get(target, {}), **tiling}
+    return found
+
+
+def read_dataflows(text: str) -> list[str] | str:
+    """``all``, or names separated by commas, each once."""
+    names = [name for name in (part.strip() for part in text.split(",")) if name]
+    if not names:
+        raise InputError("--dataflow is empty; give names separated by commas, or all")
+    return "all" if "all" in names else list(dict.fromkeys(names))
+
+
+def read_inputs(file: str | None) -> dict[str, np.ndarray] | None:
+    """Arrays of an npz file by name; None without a file."""
+    if file is None:
+        return None
+    import zipfile
+
+    import numpy as np
+
+    path = Path(file)
+    if not path.is_file():
+        raise ArrayError(f"inputs file '{file}' does not exist; give an .npz file as numpy.savez writes it")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ArrayError(f"inputs file '{file}' holds one array without a name; write it with numpy.savez(FILE, x=...)")
+        with loaded:
+            return {name: loaded[name] for name in loaded.files}
+    except (zipfile.BadZipFile, ValueError, EOFError, KeyError):
+        raise ArrayError(f"inputs file '{file}' is not an npz file of plain arrays; write it with numpy.savez") from None
+    except OSError as err:
+        raise ArrayError(f"inputs file '{file}' cannot be read: {err.strerror or err}") from None

@@ -1,0 +1,84 @@
+"""``msdsim compare``: dataflows side by side."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msdsim.cli.options import engine_options, hardware_options, numbers_options, options, report_options, trace_option
+
+if TYPE_CHECKING:
+    from msdsim.report.result import Comparison, WorkloadComparison
+
+
+@click.command("compare", short_help="Dataflows side by side, the winner and why.")
+@click.argument("problem")
+@options(
+    hardware_options,
+    click.option("--dataflow", "dataflows", metavar="NAME,...|all", default="all", show_default=True,
+                 help="Names separated by commas; the first is what the others are measured against."),
+    click.option("--tiling", "tilings", metavar="[DATAFLOW:]KEY=VALUE,...", multiple=True,
+                 help="A tiling for one dataflow, or for all; repeatable."),
+    engine_options, numbers_options, report_options, trace_option,
+)
+def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, tilings: tuple[str, ...], **given: Any) -> None:
+    """Simulate PROBLEM with several dataflows: time, stalls, traffic and accuracy side by side, the winner and why.
+
+    A dataflow that the problem or the chip rules out is listed with the reason.
+    """
+    from msdsim.api import compare, compare_workload, dataflows_for, require_check
+    from msdsim.cli.arguments import read_dataflows, read_hardware, read_problem, read_tilings
+    from msdsim.cli.outputs import Outputs
+    from msdsim.cli.simulation import refuse_for_workload, simulation_arguments, working
+    from msdsim.errors import InputError
+    from msdsim.ir.kernel import Kernel
+    from msdsim.problems import Workload
+
+    outputs = Outputs(given["json_to"], given["plot_to"], given["html_to"], given["outputs"], given["trace_to"], given["quiet"])
+    outputs.validate()
+    shape, hardware = read_problem(problem), read_hardware(hw, changes)
+    names = read_dataflows(dataflows)
+    arguments = simulation_arguments(given)
+    if isinstance(shape, Kernel):
+        raise InputError(f"'{problem}' is one kernel, and compare runs several dataflows; use run")
+    if isinstance(shape, Workload):
+        refuse_for_workload(shape, given)
+        kind = shape.entries[0].problem.kind
+    else:
+        kind = shape.kind
+        arguments["timeline"] = outputs.trace_to is not None
+    arguments["tilings"] = read_tilings(tilings, dataflows_for(kind) if names == "all" else list(names))
+    with working(f"simulating {problem}", outputs.quiet):
+        found: Comparison | WorkloadComparison
+        if isinstance(shape, Workload):
+            found = compare_workload(shape, hardware, names, **arguments)
+        else:
+            found = compare(shape, hardware, names, **arguments)
+    _report(found, outputs)
+    for result in _results(found):
+        require_check(result)
+
+
+def _results(found: Comparison | WorkloadComparison) -> list[Any]:
+    from msdsim.report.result import Comparison
+
+    if isinstance(found, Comparison):
+        return list(found.runs)
+    return [entry.result for run in found.runs for entry in run.runs]
+
+
+def _report(found: Comparison | WorkloadComparison, outputs: Any) -> None:
+    from msdsim.report import console, html
+    from msdsim.report.result import Comparison
+
+    if isinstance(found, Comparison):
+        outputs.print(lambda terminal: console.print_comparison(terminal, found))
+        outputs.write_html(lambda: html.comparison_page(found))
+        outputs.write_arrays({f"{run.dataflow}.{name}": array for run in found.runs for name, array in run.arrays.items()})
+        outputs.write_trace(found.to_perfetto)
+    else:
+        outputs.print(lambda terminal: console.print_workload_comparison(terminal, found))
+        outputs.write_html(lambda: html.workload_comparison_page(found))
+    outputs.write_json(found.to_json())
+    outputs.write_plot(found.plot)

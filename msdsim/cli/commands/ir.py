@@ -1,0 +1,42 @@
+"""``msdsim ir``: the kernel of a dataflow as text."""
+
+from __future__ import annotations
+
+import click
+
+from msdsim.cli.options import dataflow_options, hardware_options, options
+
+
+@click.command("ir", short_help="Print or verify the kernel of a dataflow.")
+@click.argument("problem")
+@options(
+    hardware_options,
+    dataflow_options,
+    click.option("--verify", "verify_only", is_flag=True, help="Verify the kernel and say so instead of printing it."),
+)
+def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, verify_only: bool) -> None:
+    """Print the kernel that a dataflow builds for PROBLEM on a chip, or the one in a .kir file; it passes the verifier."""
+    from msdsim.api import build_kernel, find_dataflow
+    from msdsim.cli.arguments import read_hardware, read_problem, read_single_problem, read_tiling
+    from msdsim.errors import InputError
+    from msdsim.ir.kernel import Kernel
+    from msdsim.ir.printer import print_kernel
+    from msdsim.ir.verify import verify
+
+    hardware = read_hardware(hw, changes)
+    if problem.strip().endswith(".kir"):
+        kernel = read_problem(problem)
+        assert isinstance(kernel, Kernel)
+        verify(kernel, hardware.chip)
+    else:
+        shape = read_single_problem(problem, "ir")
+        chosen = find_dataflow(shape, dataflow)
+        reason = chosen.refuses(shape, hardware.chip)
+        if reason is not None:
+            raise InputError(f"dataflow '{dataflow}' cannot run {shape} on '{hardware.name}': {reason}")
+        kernel, _ = build_kernel(chosen, shape, hardware, read_tiling(tiling))
+    text = print_kernel(kernel)
+    if verify_only:
+        click.echo(f"ok: kernel '{kernel.name}', {len(text.splitlines())} lines, passes the verifier for '{hardware.name}'")
+    else:
+        click.echo(text, nl=False)

@@ -1,0 +1,93 @@
+"""``msdsim run``: one simulation, or every layer of a workload."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from msdsim.cli.options import (
+    dataflow_options,
+    engine_options,
+    hardware_options,
+    numbers_options,
+    options,
+    report_options,
+    trace_option,
+)
+
+if TYPE_CHECKING:
+    from msdsim.cli.outputs import Outputs
+    from msdsim.hardware import Hardware
+    from msdsim.ir.kernel import Kernel
+    from msdsim.problems import Problem, Workload
+
+
+@click.command("run", short_help="One dataflow: time, what bounds it, what every pipe waits for.")
+@click.argument("problem")
+@options(
+    hardware_options,
+    dataflow_options,
+    engine_options, numbers_options, report_options, trace_option,
+)
+def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, **given: Any) -> None:
+    """Simulate PROBLEM with one dataflow: time, what bounds it, and what every pipe waits for.
+
+    With --check also execute the numbers and compare them bit for bit; a difference leaves with exit code 1.
+    """
+    from msdsim.cli.arguments import read_hardware, read_problem, read_tiling
+    from msdsim.cli.outputs import Outputs
+    from msdsim.cli.simulation import refuse_for_workload, simulation_arguments
+    from msdsim.problems import Workload
+
+    outputs = Outputs(given["json_to"], given["plot_to"], given["html_to"], given["outputs"], given["trace_to"], given["quiet"])
+    outputs.validate()
+    shape, hardware = read_problem(problem), read_hardware(hw, changes)
+    arguments = simulation_arguments(given) | {"tiling": read_tiling(tiling)}
+    if isinstance(shape, Workload):
+        refuse_for_workload(shape, given)
+        _run_workload(shape, hardware, dataflow, arguments, outputs)
+    else:
+        _run_problem(shape, hardware, dataflow, arguments, outputs)
+
+
+def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, arguments: dict[str, Any],
+                 outputs: Outputs) -> None:
+    from msdsim.api import require_check, simulate
+    from msdsim.cli.simulation import working
+
+    with working(f"simulating {dataflow}", outputs.quiet):
+        result = simulate(problem, hardware, dataflow, timeline=outputs.trace_to is not None, **arguments)
+    outputs.print(lambda console: _console().print_run(console, result))
+    outputs.write_json(result.to_json())
+    outputs.write_arrays(result.arrays)
+    outputs.write_plot(result.plot)
+    outputs.write_html(lambda: _html().run_page(result))
+    outputs.write_trace(result.to_perfetto)
+    require_check(result)
+
+
+def _run_workload(workload: Workload, hardware: Hardware, dataflow: str, arguments: dict[str, Any], outputs: Outputs) -> None:
+    from msdsim.api import require_check, simulate_workload
+    from msdsim.cli.simulation import working
+
+    with working(f"simulating {workload.name} with {dataflow}", outputs.quiet):
+        result = simulate_workload(workload, hardware, dataflow, **arguments)
+    outputs.print(lambda console: _console().print_workload(console, result))
+    outputs.write_json(result.to_json())
+    outputs.write_plot(result.plot)
+    outputs.write_html(lambda: _html().workload_page(result))
+    for run in result.runs:
+        require_check(run.result)
+
+
+def _console() -> Any:
+    from msdsim.report import console
+
+    return console
+
+
+def _html() -> Any:
+    from msdsim.report import html
+
+    return html

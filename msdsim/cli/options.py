@@ -1,0 +1,57 @@
+"""Options that several commands share, as decorators; what they mean is read in :mod:`msdsim.cli.arguments`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+hardware_options = (
+    click.option("--hw", metavar="NAME|PATH", default="ascend910b1", show_default=True,
+                 help="The chip: a name ('msdsim list hw') or a .toml file."),
+    click.option("--set", "changes", metavar="KEY=VALUE", multiple=True,
+                 help="Change one number of the chip by its dotted path, such as hbm.bandwidth_gbps=3200; repeatable."),
+)
+dataflow_options = (
+    click.option("--dataflow", metavar="NAME", default="bf16", show_default=True,
+                 help="How to run it ('msdsim list dataflows')."),
+    click.option("--tiling", metavar="KEY=VALUE,...", help="Tile sizes and ring depths; what is left out is chosen (auto)."),
+)
+engine_options = (
+    click.option("--engine", metavar="NAME", default=None, help="fast (the default) or reference."),
+    click.option("--memory", metavar="NAME", default="bandwidth", show_default=True, help="Fidelity of the memory system."),
+    click.option("--no-skip", is_flag=True, help="Simulate repeated iterations one by one; the result is the same."),
+)
+numbers_options = (
+    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of random inputs."),
+    click.option("--inputs", metavar="FILE.npz", help="Input arrays; what they lack is drawn from the seed."),
+    click.option("--outputs", metavar="FILE.npz", help="Write the outputs of the executed kernel (y as float32)."),
+    click.option("--keep", metavar="components", type=click.Choice(["components"]), multiple=True,
+                 help="With --outputs: also the components of the decomposition and their scales."),
+    click.option("--check", is_flag=True, help="Execute the numbers and compare them bit for bit with the reference."),
+)
+report_options = (
+    click.option("--json", "json_to", metavar="FILE|-",
+                 help="Write the result as JSON; - for standard output, then without tables."),
+    click.option("--plot", "plot_to", metavar="FILE.png",
+                 help="Write the stall bars and bandwidth as a picture (.png, .svg, .pdf)."),
+    click.option("--html", "html_to", metavar="FILE", help="Write a self-contained page with tables and plot."),
+    click.option("--quiet", is_flag=True, help="Print no tables."),
+)
+trace_option = click.option("--trace", "trace_to", metavar="FILE",
+                            help="Write every instruction as a trace for ui.perfetto.dev.")
+
+
+def options(*groups: Callable[[F], F] | tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
+    """Several options, or groups of them, as one decorator; help lists them in the order given."""
+    flat = [item for group in groups for item in (group if isinstance(group, tuple) else (group,))]
+
+    def decorate(function: F) -> F:
+        for option in reversed(flat):
+            function = option(function)
+        return function
+
+    return decorate

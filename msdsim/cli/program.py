@@ -1,0 +1,105 @@
+"""The program ``msdsim``: finds commands by name, and the one place where errors become messages and exit codes."""
+
+from __future__ import annotations
+
+import os
+import pkgutil
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+
+import click
+
+from msdsim import __version__
+from msdsim.errors import MsdsimError
+from msdsim.registry import unknown_name
+
+#: The order in which help lists commands; others follow by name.
+_ORDER = ("run", "compare", "explain", "sweep", "tune", "schedule", "ir", "claims", "validate", "import", "list")
+
+DONE, USER_ERROR, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
+
+
+def command_modules() -> dict[str, str]:
+    """Modules by command: every module of ``msdsim.cli.commands`` is one; an underscore keeps a name off Python's words."""
+    folder = str(Path(__file__).parent / "commands")
+    modules = {item.name.rstrip("_"): item.name for item in pkgutil.iter_modules([folder])}
+    known = [name for name in _ORDER if name in modules]
+    return {name: modules[name] for name in [*known, *sorted(set(modules) - set(known))]}
+
+
+class _Program(click.Group):
+    """A group that imports a command's module when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(command_modules())
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        modules = command_modules()
+        if cmd_name not in modules:
+            return None
+        command: click.Command = import_module(f"msdsim.cli.commands.{modules[cmd_name]}").command
+        return command
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        if args and not args[0].startswith("-") and args[0] not in command_modules():
+            raise unknown_name("command", args[0], list(command_modules()))
+        return super().resolve_command(ctx, args)
+
+
+@click.group(cls=_Program, invoke_without_command=True, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="msdsim", message="%(prog)s %(version)s")
+@click.pass_context
+def program(context: click.Context) -> None:
+    """How long a quantized matmul or attention takes on an NPU, what it waits for, and whether its numbers are right.
+
+    PROBLEM is an inline form (gemm:m=16,k=8192,n=12288), a workload's name or .toml file, or a kernel's .kir file.
+    Exit codes: 0 done, 1 a check failed, 2 the input is wrong, 3 the simulated kernel deadlocked.
+    """
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Entry point: run the command line and leave with its exit code."""
+    sys.exit(run_program(arguments))
+
+
+def run_program(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line; the exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    try:
+        code = program.main(args=arguments, prog_name="msdsim", standalone_mode=False)
+        sys.stdout.flush()
+        return code if isinstance(code, int) else DONE
+    except MsdsimError as err:
+        return _fail(str(err), err.exit_code)
+    except click.UsageError as err:
+        return _fail(_usage_text(err), USER_ERROR)
+    except click.ClickException as err:
+        return _fail(err.format_message(), USER_ERROR)
+    except (KeyboardInterrupt, click.Abort):
+        return _fail("interrupted", INTERRUPTED)
+    except BrokenPipeError:
+        # The reader has gone (a pager that was closed, head): nothing is left to say, and nothing to flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return BROKEN_PIPE
+    except MemoryError:
+        return _fail("this machine has not enough memory for the arrays of this problem; make it smaller", USER_ERROR)
+
+
+def _fail(message: str, code: int) -> int:
+    click.echo(f"error: {' '.join(message.split())}", err=True)
+    return code
+
+
+def _usage_text(err: click.UsageError) -> str:
+    """click's message as one line in this program's voice, with where to look."""
+    message = err.format_message().rstrip(".")
+    command = err.ctx.command_path if err.ctx is not None else "msdsim"
+    return f"{message[:1].lower()}{message[1:]} ('{command} --help' shows how it is used)"
