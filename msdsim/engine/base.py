@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
 
+from msdsim.errors import KernelError
 from msdsim.ir.program import Program
 from msdsim.registry import Registry
 from msdsim.timeline.record import RunRecord
@@ -46,3 +47,14 @@ def load_engine(name: str) -> Engine:
     """The engine called ``name``; UnknownNameError lists the known ones."""
     engine: Engine = import_module(ENGINES[name].module).create()
     return engine
+
+
+def check_signals(program: Program) -> None:
+    """A signal is raised, and waited for, on one pipe of a part: tokens have one order only then."""
+    for part in program.parts:
+        for number, signal in enumerate(program.kernel.signals):
+            for what, verb in (("signal", "raises"), ("wait", "waits for")):
+                pipes = sorted({i.pipe for i in part.instructions() if i.signal == (what, number)})
+                if len(pipes) > 1:
+                    raise KernelError(f"{part.name} {verb} signal '{signal.name}' on pipes {' and '.join(pipes)}; "
+                                      f"use one pipe, or one signal a pipe")

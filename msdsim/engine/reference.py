@@ -25,7 +25,7 @@ import numpy as np
 import simpy
 
 from msdsim.engine.accounting import charge, in_time_order, split
-from msdsim.engine.base import EngineOptions
+from msdsim.engine.base import EngineOptions, check_signals
 from msdsim.engine.memory import MemorySystem, pieces
 from msdsim.errors import Deadlock
 from msdsim.ir.expr import evaluate
@@ -68,6 +68,7 @@ class ReferenceEngine:
     """See the module's text."""
 
     def run(self, program: Program, options: EngineOptions) -> RunRecord:
+        check_signals(program)
         return _Machine(program, options).run()
 
 

@@ -65,7 +65,9 @@ def helper(function: Callable[..., Any]) -> Callable[..., Any]:
 def entry(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The entry point: compiled for one signature at once, or taken from :func:`cache_dir`."""
     import numba
-    from numba.core import config
+    from numba.core import config as numba_config
+
+    config: Any = numba_config
 
     def compile_entry(function: Callable[..., Any]) -> Callable[..., Any]:
         folder = cache_dir()

@@ -7,10 +7,10 @@ import sys
 import numpy as np
 
 from msdsim.engine.accounting import in_time_order
-from msdsim.engine.base import EngineOptions
+from msdsim.engine.base import EngineOptions, check_signals
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.compiled import is_cached
-from msdsim.engine.fast.tables import INTERVALS, Builder, Capacities, Machine, PartTable, check_signals, part_table
+from msdsim.engine.fast.tables import INTERVALS, Builder, Capacities, Machine, PartTable, part_table
 from msdsim.errors import Deadlock, InputError, KernelError
 from msdsim.ir.program import Program
 from msdsim.naming import PIPES
@@ -150,8 +150,8 @@ class _Run:
         kernel, chip = self.program.kernel, self.program.chip
         if status == at.TIME_LIMIT:
             limit = int(self.machine.C[at.K_TIME_LIMIT])
-            raise InputError(f"kernel '{kernel.name}' runs beyond cycle {limit}, the last to which the fast engine counts "
-                             f"the rates of chip '{chip.name}' exactly; give rates with fewer digits or use the engine 'reference'")
+            raise InputError(f"kernel '{kernel.name}' runs beyond cycle {limit}, the last to which the fast engine counts the "
+                             f"rates of chip '{chip.name}' exactly; give rates with fewer digits or use engine 'reference'")
         if status == at.OUTSIDE_GM:
             raise KernelError(f"instruction {int(self.machine.S[at.G_DETAIL])} of kernel '{kernel.name}' reaches outside of "
                               f"the kernel's tensors; keep its slice inside")

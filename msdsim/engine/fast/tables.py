@@ -168,17 +168,6 @@ class _Compiler:
         words[at.I_TRAFFIC] = self.tensors.index(timing.tensor) * len(TRAFFIC)
 
 
-def check_signals(program: Program) -> None:
-    """A signal is raised, and waited for, on one pipe of a part: tokens have one order only then."""
-    for part in program.parts:
-        for number, signal in enumerate(program.kernel.signals):
-            for what, verb in (("signal", "raises"), ("wait", "waits for")):
-                pipes = sorted({i.pipe for i in part.instructions() if i.signal == (what, number)})
-                if len(pipes) > 1:
-                    raise KernelError(f"{part.name} {verb} signal '{signal.name}' on pipes {' and '.join(pipes)}; "
-                                      f"use one pipe, or one signal a pipe")
-
-
 class _Words:
     """A growing array that says where things were put."""
 

@@ -1,0 +1,72 @@
+"""What "the engines agree" means: every field of the record and every row of the timeline."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import numpy as np
+
+from msdsim.engine import EngineOptions, load_engine
+from msdsim.errors import Deadlock
+from msdsim.ir.program import Program
+from msdsim.timeline.record import RunRecord
+
+#: Fields that say how a record was made and not what happened.
+_ABOUT = {"program", "engine", "skipped_iterations", "skip_reason", "notes"}
+
+
+@dataclass(frozen=True)
+class Refused:
+    """A run that ended in a deadlock, with the message."""
+
+    message: str
+
+
+def run(program: Program, engine: str, timeline: bool = True, skip: bool = True) -> RunRecord | Refused:
+    """The record of a run, or how it deadlocked."""
+    try:
+        return load_engine(engine).run(program, EngineOptions(record_timeline=timeline, skip=skip))
+    except Deadlock as err:
+        return Refused(str(err))
+
+
+def assert_equal(expected: object, found: object, where: str = "") -> None:
+    """Two values of a record are equal, whatever they are made of."""
+    if isinstance(expected, np.ndarray):
+        assert isinstance(found, np.ndarray), where
+        assert (expected.shape, expected.dtype) == (found.shape, found.dtype), where
+        if not np.array_equal(expected, found):
+            at = tuple(np.argwhere(expected != found)[0].tolist())
+            raise AssertionError(f"{where}{list(at)}: {expected[at]} in the reference, {found[at]} here")
+    elif isinstance(expected, dict):
+        assert isinstance(found, dict), where
+        assert list(expected) == list(found), where
+        for key in expected:
+            assert_equal(expected[key], found[key], f"{where}.{key}")
+    elif hasattr(expected, "__dataclass_fields__"):
+        assert type(expected) is type(found), where
+        for item in fields(expected):  # type: ignore[arg-type]
+            assert_equal(getattr(expected, item.name), getattr(found, item.name), f"{where}.{item.name}")
+    else:
+        assert expected == found, f"{where}: {expected} in the reference, {found} here"
+
+
+def assert_same(expected: RunRecord | Refused, found: RunRecord | Refused) -> None:
+    """The same cycles, totals, waits, traffic, bandwidth and timeline; or the same deadlock."""
+    if isinstance(expected, Refused) or isinstance(found, Refused):
+        assert expected == found
+        return
+    for item in fields(RunRecord):
+        if item.name not in _ABOUT:
+            assert_equal(getattr(expected, item.name), getattr(found, item.name), item.name)
+
+
+def assert_engines_agree(program: Program, timeline: bool = True) -> RunRecord | Refused:
+    """The reference engine and the fast engine, with and without skipping, say the same; returns what they say."""
+    expected = run(program, "reference", timeline)
+    assert_same(expected, run(program, "fast", timeline))
+    if timeline and not isinstance(expected, Refused):
+        without = run(program, "reference", timeline=False)
+        assert_same(without, run(program, "fast", timeline=False, skip=True))
+    return expected
+
