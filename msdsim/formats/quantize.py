@@ -90,13 +90,19 @@ def quantize_weight(w: np.ndarray, fmt: str, group: int | None = None, offset: b
     return QuantizedWeight(q, scale, shift, group)
 
 
+def _extremes(w: np.ndarray, starts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Largest and smallest weight of each group and column, [groups, n]."""
+    groups = np.split(w, starts[1:])
+    return np.stack([g.max(axis=0) for g in groups]), np.stack([g.min(axis=0) for g in groups])
+
+
 def _symmetric(w: np.ndarray, starts: np.ndarray, limit: float) -> np.ndarray:
-    high, low = np.maximum.reduceat(w, starts, axis=0), np.minimum.reduceat(w, starts, axis=0)
+    high, low = _extremes(w, starts)
     return _usable(np.maximum(np.abs(high), np.abs(low)) / np.float32(limit))
 
 
 def _asymmetric(w: np.ndarray, starts: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
-    high, low = np.maximum.reduceat(w, starts, axis=0), np.minimum.reduceat(w, starts, axis=0)
+    high, low = _extremes(w, starts)
     span = (high - low) / np.float32(2**bits - 1)
     # A constant column has no span: its value itself becomes the scale, so that q + offset = +-1.
     scale = _usable(np.where(span > 0, span, np.abs(high)))

@@ -19,6 +19,7 @@ from msdsim.formats.number import BF16, E8M0, FORMATS, FP4_E2M1
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.contract import Arrays, Seed
 from msdsim.numerics.problem_types import AttentionShape
+from msdsim.numerics.random import normal
 
 ATTENTION_ARRAYS = ("q", "k", "v", "k_scale", "v_scale")
 
@@ -30,16 +31,14 @@ def attention_operands(problem: AttentionShape, inputs: Mapping[str, np.ndarray]
     unknown = [name for name in given if name not in ATTENTION_ARRAYS]
     if unknown:
         raise ArrayError(f"unknown array '{unknown[0]}' in the inputs (known: {', '.join(ATTENTION_ARRAYS)})")
-    rng = np.random.default_rng(seed)
     q_shape = (problem.batch, problem.heads, problem.q, problem.head_dim)
     kv_shape = (problem.batch, problem.kv_heads, problem.kv, problem.head_dim)
-    drawn = {name: rng.standard_normal(shape, dtype=np.float32)
-             for name, shape in (("q", q_shape), ("k", kv_shape), ("v", kv_shape))}
-    q = given.get("q", drawn["q"])
+    q = given["q"] if "q" in given else normal(q_shape, seed, 0)
     require_shape(q, q_shape, "q")
     operands = {"q": _bf16(q, "q")}
-    for name in ("k", "v"):
-        array, scale = given.get(name, drawn[name]), given.get(f"{name}_scale")
+    for stream, name in enumerate(("k", "v"), 1):
+        array = given[name] if name in given else normal(kv_shape, seed, stream)
+        scale = given.get(f"{name}_scale")
         require_shape(array, kv_shape, name)
         if array.dtype.kind in "iu":
             values = _given_cache(array, scale, problem, cache, name)

@@ -19,6 +19,7 @@ from msdsim.formats.quantize import QuantizedWeight, group_count, quantize_weigh
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.contract import Seed
 from msdsim.numerics.problem_types import GemmShape
+from msdsim.numerics.random import normal
 
 GEMM_ARRAYS = ("x", "w", "q", "scale", "offset")
 
@@ -28,8 +29,8 @@ def gemm_operands(problem: GemmShape, inputs: Mapping[str, np.ndarray] | None, s
     """Operands of one GEMM with ``weights`` in bf16, int8, int4 or mxfp4.
 
     ``inputs`` as in the Arrays section of the interface: ``x``, and ``w`` or ``q`` with ``scale`` (and ``offset``).
-    What is missing is drawn from ``numpy.random.default_rng(seed)``: x normal, w normal / sqrt(k), the same for every
-    ``weights``.
+    What is missing is drawn from ``seed`` (:mod:`msdsim.numerics.random`): x normal, w normal / sqrt(k), the same for
+    every ``weights`` and whatever else is given.
     """
     if weights == "mxfp4" and (problem.group is not None or problem.offset):
         raise ProblemError("mxfp4 weights have blocks of 32 along k and no offset; leave out group= and offset=")
@@ -37,10 +38,9 @@ def gemm_operands(problem: GemmShape, inputs: Mapping[str, np.ndarray] | None, s
     unknown = [name for name in given if name not in GEMM_ARRAYS]
     if unknown:
         raise ArrayError(f"unknown array '{unknown[0]}' in the inputs (known: {', '.join(GEMM_ARRAYS)})")
-    rng = np.random.default_rng(seed)
-    x = given["x"] if "x" in given else rng.standard_normal((problem.m, problem.k), dtype=np.float32)
+    x = given["x"] if "x" in given else normal((problem.m, problem.k), seed, 0)
     operands = {"x": _activation(x, problem)}
-    weight = _given_weight(given, problem, weights) or _float_weight(given, problem, weights, rng)
+    weight = _given_weight(given, problem, weights) or _float_weight(given, problem, weights, seed)
     operands["w"] = np.ascontiguousarray(weight.q.T) if problem.trans_b else weight.q
     if weights != "bf16":
         operands["scale"] = weight.scale
@@ -67,14 +67,14 @@ def _require_numbers(array: np.ndarray, name: str) -> None:
 
 
 def _float_weight(given: Mapping[str, np.ndarray], problem: GemmShape, weights: str,
-                  rng: np.random.Generator) -> QuantizedWeight:
+                  seed: Seed) -> QuantizedWeight:
     shape = (problem.k, problem.n)
     if "w" in given:
         w = given["w"]
         require_shape(w, shape, "w")
         _require_numbers(w, "w")
     else:
-        w = rng.standard_normal(shape, dtype=np.float32)
+        w = normal(shape, seed, 1)
         w *= np.float32(problem.k**-0.5)
     require_finite(w, "w")
     if weights == "bf16":
