@@ -56,14 +56,14 @@ def accuracy_study(problem: Any, distributions: Iterable[str] | None = None,
                    inputs: Mapping[str, np.ndarray] | None = None, seed: int = 0,
                    methods: Iterable[tuple[str, tuple[int, ...]]] | None = None,
                    progress: Callable[[str], None] | None = None) -> list[AccuracyRow]:
-    """Every method that ``problem`` (gemm or attention) allows, on every distribution, or on ``inputs`` alone.
+    """Every method that ``problem`` (gemm, grouped_gemm or attention) allows, on every distribution, or on ``inputs`` alone.
 
     In a GEMM the distribution is that of x (w is normal); in attention it is that of q, k and v, where the outlier
     channels sit in k and v.  ``progress`` is called with a line before each measurement.
     """
     known = ATTENTION_METHODS if problem.kind == "attention" else GEMM_METHODS
-    grouped = problem.kind == "gemm" and (problem.group is not None or problem.offset)
-    chosen = [(m, p) for m, p in (known if methods is None else methods) if not (grouped and m in _MX_METHODS)]
+    no_mx = problem.kind != "attention" and (problem.group is not None or problem.offset)
+    chosen = [(m, p) for m, p in (known if methods is None else methods) if not (no_mx and m in _MX_METHODS)]
     names = {} if inputs is None else {"given arrays": dict(inputs)}
     if inputs is None:
         names = dict(_draw(problem, DISTRIBUTIONS if distributions is None else distributions, seed))
@@ -74,7 +74,7 @@ def accuracy_study(problem: Any, distributions: Iterable[str] | None = None,
         for name, arrays in names.items():
             # The weights of a GEMM are the same under every input: quantize them once.
             operands = {**weights, "x": round_to(arrays["x"], BF16)} if weights else contract.operands(problem, arrays, seed)
-            if problem.kind == "gemm" and inputs is None:
+            if problem.kind != "attention" and inputs is None:
                 weights = {key: array for key, array in operands.items() if key != "x"}
             for passes in all_passes or (None,):
                 if progress:
@@ -94,7 +94,8 @@ def _draw(problem: Any, distributions: Iterable[str], seed: int) -> Iterator[tup
             plain = DISTRIBUTIONS["normal"] if name == "outliers" else entry
             yield name, {"q": plain.draw(rng, q), "k": entry.draw(rng, kv), "v": entry.draw(rng, kv)}
         else:
-            yield name, {"x": entry.draw(rng, (problem.m, problem.k))}
+            groups = (problem.groups,) if problem.kind == "grouped_gemm" else ()
+            yield name, {"x": entry.draw(rng, (*groups, problem.m, problem.k))}
 
 
 def _measure(problem: Any, name: str, contract: Contract, passes: int | None,
@@ -102,8 +103,9 @@ def _measure(problem: Any, name: str, contract: Contract, passes: int | None,
     result, y64 = contract.reference(problem, operands), contract.exact(problem, operands)
     bits = None
     if "x" in operands:
-        x_hat = represented(operands["x"], contract.name, passes)
-        bits = None if x_hat is None else effective_bits(operands["x"], x_hat)
+        x = operands["x"].reshape(-1, problem.k)
+        x_hat = represented(x, contract.name, passes)
+        bits = None if x_hat is None else effective_bits(x, x_hat)
     ratio = bound_ratio(result["y"], y64, contract.bound(problem, operands, y64))
     return AccuracyRow(name, contract.name, passes, relative_l2(result["y32"], y64), relative_l2(result["y"], y64),
                        max_abs_error(result["y"], y64), ratio, bits)

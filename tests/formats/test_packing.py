@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from msdsim.errors import ArrayError
@@ -14,6 +14,7 @@ def test_low_nibble_first():
     np.testing.assert_array_equal(pack4(np.int8([[1, -1, 7]])), [[0xF1, 0x07]])
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(-8, 7), min_size=1, max_size=33))
 def test_int4_round_trip(values):
     array = np.int8(values)

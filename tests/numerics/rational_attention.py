@@ -6,7 +6,7 @@ from decimal import Context, Decimal
 from fractions import Fraction
 
 import numpy as np
-from rational_oracle import f32, fractions, half_away, lane_sum, mx_alpha_components, nearest, sum_in_k
+from rational_oracle import f32, fp32_components, fractions, lane_sum, mx_alpha_components, nearest, sum_in_k
 
 MINUS_INFINITY = None  # what a masked logit and the first running maximum are
 
@@ -16,19 +16,6 @@ def exp32(value: Fraction | None) -> Fraction:
         return Fraction(0)
     decimal = Decimal(value.numerator) / Decimal(value.denominator)  # a float32: exact in 60 digits or nearly so
     return f32(Fraction(decimal.exp(Context(prec=60))))
-
-
-def components32(row: list[Fraction], f: int, g: int, passes: int, maximum: Fraction | None = None):
-    """The decomposition with every operation rounded to fp32 (fp32 input, where quotients need not be exact)."""
-    m = max(abs(v) for v in row) if maximum is None else maximum
-    divisor = m or Fraction(1)
-    rest, result = [f32(v * f) for v in row], []
-    for i in range(passes):
-        rest = [f32(r * g) for r in rest] if i else rest
-        digits = [half_away(f32(r / divisor)) for r in rest]
-        rest = [f32(r - f32(a * divisor)) for r, a in zip(rest, digits, strict=True)]
-        result.append(digits)
-    return result, f32(m / f)
 
 
 def dot(a, b):
@@ -49,7 +36,7 @@ class Integer:
 
     def logits(self, q, k, k_scale, c, channel):
         row = [f32(v * s) for v, s in zip(q, k_scale, strict=True)] if channel else q
-        components, row_scale = components32(row, self.f, self.g, self.passes)
+        components, row_scale = fp32_components(row, self.f, self.g, self.passes)
         factor = f32(row_scale * c)
         logits = [f32(self.merged(components, column) * factor) for column in k]
         return logits if channel else [f32(t * s) for t, s in zip(logits, k_scale, strict=True)]
@@ -57,10 +44,10 @@ class Integer:
     def values(self, p, v, v_scale, channel):
         """PV of a tile; v is [tile][head_dim]."""
         if channel:
-            components, factor = components32(p, self.f, self.g, self.passes, Fraction(1))
+            components, factor = fp32_components(p, self.f, self.g, self.passes, maximum=Fraction(1))
         else:
             row = [f32(a * s) for a, s in zip(p, v_scale, strict=True)]
-            components, factor = components32(row, self.f, self.g, self.passes)
+            components, factor = fp32_components(row, self.f, self.g, self.passes)
         return [f32(self.merged(components, column) * factor) for column in zip(*v, strict=True)]
 
 

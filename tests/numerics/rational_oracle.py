@@ -122,8 +122,24 @@ def integer_components(row, f, g, passes):
     return result, f32(m / f)
 
 
-def integer_gemm(f, g, passes, nibbles=False):
-    weights = [Fraction(16), Fraction(1)] if nibbles else [nearest(Fraction(1, g**i), "fp32") for i in range(passes)]
+def fp32_components(row, f, g, passes, rounding=half_away, headroom=1.0, maximum=None):
+    """The decomposition with every operation rounded to fp32: what it is where an operation is not exact."""
+    f, g, headroom = (Fraction(float(np.float32(v))) for v in (f, g, headroom))
+    m = f32((max(abs(v) for v in row) if maximum is None else maximum) * headroom)
+    divisor = m or Fraction(1)
+    rest, result = [f32(v * f) for v in row], []
+    for i in range(passes):
+        rest = [f32(r * g) for r in rest] if i else rest
+        digits = [rounding(f32(r / divisor)) for r in rest]
+        rest = [f32(r - f32(a * divisor)) for r, a in zip(rest, digits, strict=True)]
+        result.append(digits)
+    return result, f32(m / f)
+
+
+def integer_gemm(f, g, passes, nibbles=False, components_of=integer_components):
+    """``components_of(row, f, g, passes)`` gives the components of a row and its scale."""
+    factors = [Fraction(1 / float(g) ** i) for i in range(passes)]
+    weights = [Fraction(16), Fraction(1)] if nibbles else [nearest(factor, "fp32") for factor in factors]
 
     def element(o, row, components, row_scale, n):
         q, acc, off = o.w[n], None, None
@@ -151,7 +167,7 @@ def integer_gemm(f, g, passes, nibbles=False):
     def gemm(problem, operands):
         o, result = Operands(problem, operands), []
         for row in o.x:
-            components, row_scale = integer_components(row, f, g, passes)
+            components, row_scale = components_of(row, f, g, passes)
             if nibbles:
                 components = [[v // 16 for v in components[0]], [v % 16 - 8 for v in components[0]]]
             result.append([element(o, row, components, row_scale, n) for n in range(o.n)])

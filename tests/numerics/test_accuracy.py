@@ -9,7 +9,7 @@ from msdsim.numerics.accuracy import ATTENTION_METHODS, GEMM_METHODS, accuracy_s
 from msdsim.numerics.claim_series import claim_series
 from msdsim.numerics.claims import ClaimProblems, ClaimRow, bits, claims, int8_claims, mxfp4_claims, worst_over_bound
 from msdsim.numerics.distributions import DISTRIBUTIONS
-from msdsim.problems.model import Attention, Gemm
+from msdsim.problems.model import Attention, Gemm, GroupedGemm
 
 
 def table(rows):
@@ -59,6 +59,12 @@ def test_study_on_given_arrays_and_grouped_weights():
         accuracy_study(Gemm(m=2, k=64, n=4), ["gauss"])
 
 
+def test_grouped_study():
+    rows = accuracy_study(GroupedGemm(groups=2, m=2, k=64, n=4), ["normal"], methods=[("msd-int8", (1, 2)), ("mxfp8", ())])
+    assert [(row.method, row.passes) for row in rows] == [("msd-int8", 1), ("msd-int8", 2), ("mxfp8", None)]
+    assert rows[1].effective_bits > rows[0].effective_bits + 7
+
+
 def test_attention_study():
     rows = accuracy_study(Attention(batch=1, heads=2, kv_heads=1, head_dim=32, q=1, kv=200), ["normal"])
     found = table(rows)
@@ -105,11 +111,14 @@ def test_claims_table():
 
 
 def test_timing_rows_take_the_place_of_missing_ones():
-    row = ClaimRow("P1", "dequant", "slower", "7x", "gemm", "reproduced")
+    row = ClaimRow("P1", "dequantization costs more cycles than the matmul", "slower", "7x", "gemm", "reproduced")
+    stall = ClaimRow("P5", "MSD avoids the Vector-Cube pipeline stall (share of the run)", "none", "0%", "gemm", "reproduced")
     small = ClaimProblems(Gemm(m=1, k=32, n=1), Attention(batch=1, heads=1, kv_heads=1, head_dim=8, q=1, kv=8))
-    rows = claims(small, {"P1": [row]})
-    assert row in rows
-    assert sum(r.claim == "P1" for r in rows) == 1
+    rows = claims(small, {"P1": [row], "P5": [stall]})
+    assert [r for r in rows if r.claim == "P1"] == [row]
+    first, second = (r for r in rows if r.claim == "P5")
+    assert first == stall
+    assert second.verdict == "not measured: needs simulated traffic of dequant and msd attention"
 
 
 def test_a_wrong_figure_turns_the_verdict(monkeypatch):

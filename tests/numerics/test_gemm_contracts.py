@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from rational_oracle import GEMM_ORACLES, fractions
+from rational_oracle import GEMM_ORACLES, fp32_components, fractions, integer_gemm
 
-from msdsim.errors import ArrayError, ProblemError, UnknownNameError
+from msdsim.errors import ArrayError, InputError, ProblemError, UnknownNameError
+from msdsim.formats.msd import MSD_SPECS
 from msdsim.formats.quantize import quantize_weight
 from msdsim.numerics.contracts import CONTRACTS, contract_for
 from msdsim.numerics.matmul import mmad_int as matmul_int
@@ -117,6 +118,30 @@ def test_more_passes_are_more_exact(gemm):
     one = CONTRACTS["msd-int8"].with_passes(1)
     assert compare_bits(one.reference(problem, one.operands(problem))["y"],
                         CONTRACTS["w8a8"].reference(problem, CONTRACTS["w8a8"].operands(problem))["y"], "y") is None
+
+
+VARIANTS = {"int8-vendor": ("msd-int8", (127.499, 254.998, 2), {}), "int4-vendor": ("msd-int4", (7.49, 14.98, 3), {}),
+            "int8-floor": ("msd-int8", (128, 128, 2), {"rounding": lambda v: int(v // 1), "headroom": 1.001})}
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_vendor_variants_equal_rational_arithmetic(gemm, name):
+    base, (f, g, passes), options = VARIANTS[name]
+    contract = CONTRACTS[base].with_spec(MSD_SPECS[name])
+    oracle = integer_gemm(f, g, passes, components_of=lambda row, f, g, n: fp32_components(row, f, g, n, **options))
+    for problem in (gemm(3, 70, 3), gemm(2, 70, 3, group=32, offset=True)):
+        operands = contract.operands(problem, None, 2)
+        y, y64 = contract.reference(problem, operands)["y"], contract.exact(problem, operands)
+        assert fractions(y) == oracle(problem, operands)
+        assert bound_ratio(y, y64, contract.bound(problem, operands, y64)) <= 1
+
+
+def test_decompositions_that_do_not_fit():
+    with pytest.raises(InputError, match="'msd-int8' cannot take the decomposition 'int4-vendor'; give one of int8 rows"):
+        CONTRACTS["msd-int8"].with_spec(MSD_SPECS["int4-vendor"])
+    for name in ("w8a8", "a8w4"):
+        with pytest.raises(InputError, match=f"'{name}' quantizes x once, so it takes no number of passes"):
+            CONTRACTS[name].with_passes(2)
 
 
 def test_one_group_of_k_is_per_channel_for_dequant(gemm):

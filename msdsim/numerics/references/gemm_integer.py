@@ -27,7 +27,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from msdsim.errors import ArrayError, ProblemError
+from msdsim.errors import ArrayError, InputError, ProblemError
 from msdsim.formats.checks import first_index
 from msdsim.formats.msd import MSD_INT4, MSD_INT8, MSD_NIBBLES, ROW_MAX_LIMIT, MsdSpec, decompose
 from msdsim.formats.number import BF16
@@ -54,8 +54,16 @@ class IntegerGemm(Contract):
     nibbles: bool = False
 
     def with_passes(self, passes: int) -> IntegerGemm:
-        """The same contract with another number of passes."""
+        """The same contract with another number of passes; w8a8 and a8w4 are one quantization, so they have none."""
+        if not self.name.startswith("msd-"):
+            raise InputError(f"'{self.name}' quantizes x once, so it takes no number of passes (got {passes})")
         return replace(self, spec=self.spec.with_passes(passes))
+
+    def with_spec(self, spec: MsdSpec) -> IntegerGemm:
+        """The same contract with another decomposition of the same format, the vendor's factors for instance."""
+        if self.nibbles or spec.scheme != "row" or spec.target != self.spec.target:
+            raise InputError(f"'{self.name}' cannot take the decomposition '{spec.name}'; give one of {self.spec.target} rows")
+        return replace(self, spec=spec)
 
     @property
     def component_format(self) -> str:
@@ -142,8 +150,9 @@ class IntegerGemm(Contract):
         row_max = x.max(axis=1, keepdims=True)
         f, passes = self.spec.first_factor, self.spec.passes
         # a8w4: |16 hi| + |lo| + 8 <= 144 in units of the row scale.
-        sigma = 144 / f if self.nibbles else sum(self.spec.pass_weights)
-        inexact = 0.0 if passes <= _EXACT_PASSES[self.spec.target] else 4 * passes * U32
+        sigma = 144 / f if self.nibbles else self.spec.headroom * sum(self.spec.pass_weights)
+        plain = self.spec.first_factor.is_integer() and self.spec.rounding != "floor"
+        inexact = 0.0 if plain and passes <= _EXACT_PASSES[self.spec.target] else 4 * passes * U32
         scales = [per_group(weight.scale, g).astype(np.float64) for g in range(len(groups))]
         scale_sum = np.sum(scales, axis=0)
         q_sum = sum(_abs_sum(weight.q[part]) * scale for part, scale in zip(groups, scales, strict=True))
