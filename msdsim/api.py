@@ -64,7 +64,7 @@ def simulate(
     result = Result(problem=shape.to_json(), hardware=hardware, dataflow=dataflow, engine=engine, memory=memory,
                     tiling=asdict(tiles), seed=seed, record=record, kernel=kernel, wall_s=wall)
     if check or keep or inputs is not None:
-        result = replace(result, **_execute(chosen, shape, kernel, inputs, seed, keep))
+        result = replace(result, **_execute(chosen, shape, kernel, tiles, inputs, seed, keep))
     return result
 
 
@@ -201,14 +201,14 @@ def _options(engine: str, memory: str, timeline: bool, skip: bool) -> EngineOpti
     return EngineOptions(record_timeline=timeline, memory=memory, skip=skip)
 
 
-def _execute(dataflow: Dataflow, problem: Any, kernel: Kernel, inputs: Mapping[str, np.ndarray] | None, seed: int,
-             keep: Sequence[str]) -> dict[str, Any]:
+def _execute(dataflow: Dataflow, problem: Any, kernel: Kernel, tiles: Any, inputs: Mapping[str, np.ndarray] | None,
+             seed: int, keep: Sequence[str]) -> dict[str, Any]:
     """Run the kernel's numbers, hold them against the reference, and measure the error against float64."""
     from msdsim.numerics.contracts import contract_for
     from msdsim.numerics.executor import execute
     from msdsim.numerics.metrics import bound_ratio, compare_bits, max_abs_error, relative_l2
 
-    contract = contract_for(dataflow.kind, dataflow.contract)
+    contract = contract_for(dataflow.kind, dataflow.contract).for_tiling(asdict(tiles))
     operands = contract.operands(problem, inputs, seed)
     outputs = execute(kernel, operands)
     expected = contract.reference(problem, operands)

@@ -32,6 +32,10 @@ class Contract(ABC):
         """The same contract with another number of passes; refused where nothing is decomposed."""
         raise InputError(f"'{self.name}' decomposes nothing, so it has no number of passes (got {passes})")
 
+    def for_tiling(self, tiling: Mapping[str, int]) -> Contract:
+        """The contract as a kernel with these tiling parameters keeps it: itself, where tiles change no bit."""
+        return self
+
     @abstractmethod
     def operands(self, problem: Any, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         """GM tensors by kernel tensor name, in storage dtypes, validated; what ``inputs`` lack is random."""

@@ -2,9 +2,13 @@
 
 Per head, with logits [rows, kv] (below) and tiles t of ``kv_tile`` columns; fp32, one rounding per operation:
 
-    m' = max(m, row max of the tile) ; alpha = exp(m - m') ; p = exp(logits - m')         (m starts at -inf)
+    m' = max(m, row max of the tile) ; alpha = exp(m - m') ; p = exp(logits - m')      (m starts at the lowest fp32)
     l = l * alpha + rowsum(p) (64 lanes) ; acc = acc * alpha + PV(p, tile)                (l and acc start at 0)
     y = bf16(acc / l), per-channel integer caches: y = bf16((acc / l) * v_scale[d])
+
+With S = kv_splits > 1, part s holds the tiles [s T / S], ..., [(s + 1) T / S] - 1 of T; each part starts anew, and
+
+    m = max m_s ; w_s = exp(m_s - m) ; l = l_0 w_0 + l_1 w_1 + ... ; acc likewise        (fp32, parts in ascending order)
 
 With c = fl32(1 / sqrt(head_dim)), exp correctly rounded, masked logits -inf, and n passes of the decomposition:
 
@@ -25,6 +29,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 
@@ -41,13 +46,40 @@ from msdsim.numerics.references.attention_products import FLOAT, INTEGER, MX, he
 from msdsim.numerics.references.reduce import row_sum
 
 KV_TILE = 512
+#: Where the running maximum starts.  It is finite so that a part of the columns in which a row sees nothing is worth 0.
+LOWEST = np.finfo(np.float32).min
 
 
-def online_softmax(logits: np.ndarray, tile: int, pv: Callable[[np.ndarray, slice], np.ndarray]) -> np.ndarray:
+@dataclass(frozen=True)
+class _State:
+    """The online softmax after some columns: running maximum and sum [rows, 1], accumulator [rows, head_dim]."""
+
+    top: np.ndarray
+    total: np.ndarray
+    acc: np.ndarray
+
+
+def online_softmax(logits: np.ndarray, tile: int, pv: Callable[[np.ndarray, slice], np.ndarray],
+                   splits: int = 1) -> np.ndarray:
     """acc / l in float32 [rows, head_dim] as the module says; ``pv(p, columns)`` multiplies a tile with V."""
     columns = [slice(start, start + tile) for start in range(0, logits.shape[1], tile)]
+    ends = [split * len(columns) // splits for split in range(splits + 1)]
+    states = [_columns_softmax(logits, columns[low:high], pv) for low, high in pairwise(ends) if high > low]
+    if len(states) == 1:
+        return states[0].acc / states[0].total
+    top = np.max([state.top for state in states], axis=0)
+    weights = [vector.exp(state.top - top) for state in states]
+    total, acc = states[0].total * weights[0], states[0].acc * weights[0]
+    for state, weight in zip(states[1:], weights[1:], strict=True):
+        total = total + state.total * weight
+        acc = acc + state.acc * weight
+    return acc / total
+
+
+def _columns_softmax(logits: np.ndarray, columns: list[slice], pv: Callable[[np.ndarray, slice], np.ndarray]) -> _State:
     tops = np.maximum.accumulate(np.stack([logits[:, c].max(axis=1) for c in columns]), axis=0)
-    before = np.full(logits.shape[0], -np.inf, np.float32)
+    tops = np.maximum(tops, LOWEST)
+    before = np.full(logits.shape[0], LOWEST, np.float32)
     total, acc = np.zeros((logits.shape[0], 1), np.float32), None
     for c, top in zip(columns, tops, strict=True):
         alpha = vector.exp(before - top)[:, None]
@@ -57,7 +89,7 @@ def online_softmax(logits: np.ndarray, tile: int, pv: Callable[[np.ndarray, slic
         acc = (np.zeros_like(product) if acc is None else acc) * alpha + product
         before = top
     assert acc is not None
-    return acc / total
+    return _State(before[:, None], total, acc)
 
 
 @dataclass(frozen=True)
@@ -67,6 +99,7 @@ class AttentionContract(Contract):
     cache: str = "bf16"
     spec: MsdSpec | None = None
     kv_tile: int = KV_TILE
+    kv_splits: int = 1
 
     def with_passes(self, passes: int) -> AttentionContract:
         """The same contract with another number of passes."""
@@ -78,6 +111,17 @@ class AttentionContract(Contract):
         if kv_tile < 1 or kv_tile % step:
             raise InputError(f"kv_tile={kv_tile} is not a multiple of {step}; give one of at least {step}")
         return replace(self, kv_tile=kv_tile)
+
+    def with_kv_splits(self, kv_splits: int) -> AttentionContract:
+        """The same contract with the KV length in parts that are merged at the end."""
+        if kv_splits < 1:
+            raise InputError(f"kv_splits={kv_splits} is below 1; give the number of parts of the KV length")
+        return replace(self, kv_splits=kv_splits)
+
+    def for_tiling(self, tiling: Mapping[str, int]) -> AttentionContract:
+        """The contract with the KV tile and the number of parts of a kernel."""
+        tiled = self.with_kv_tile(tiling["kv_tile"]) if "kv_tile" in tiling else self
+        return tiled.with_kv_splits(tiling["kv_splits"]) if "kv_splits" in tiling else tiled
 
     def operands(self, problem: AttentionShape, inputs: Mapping[str, np.ndarray] | None = None,
                  seed: Seed = 0) -> Arrays:
@@ -94,7 +138,7 @@ class AttentionContract(Contract):
                 logits = method.logits(head, self.spec, c, per_channel)
                 logits = np.where(head.visible, logits, np.float32(-np.inf))
                 values = method.values(head, self.spec, per_channel)
-                out = online_softmax(logits, self.kv_tile, values)
+                out = online_softmax(logits, self.kv_tile, values, self.kv_splits)
                 if method is INTEGER and per_channel:
                     out = out * head.v_scale
             y[head.batch, head.index] = out.reshape(y.shape[2:])
@@ -120,7 +164,7 @@ class AttentionContract(Contract):
         for head in heads_of(problem, operands):
             at = (head.batch, head.index)
             case = HeadBound(head.q, head.k, k[at], head.v, v[at], head.k_scale, head.v_scale, head.visible,
-                             problem.scales == "channel", self.cache, self.spec, self.kv_tile)
+                             problem.scales == "channel", self.cache, self.spec, self.kv_tile, self.kv_splits)
             result[at] = head_bound(case, grouped[at])
         return result.reshape(y64.shape)
 

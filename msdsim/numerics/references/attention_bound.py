@@ -3,7 +3,8 @@
 1. Logits: |s^ - s| <= E, from the representation of Q and K and the fp32 roundings of the product.
 2. Weights: an error E in the exponent, the rounding of logits - m (u times the range of the logits, at most 110: beyond
    that a weight vanishes), of exp, and of alpha and its product once per tile move every unnormalised weight by a
-   factor within 1 +- eps, 1 + eps = exp(E + 4 u range + (3 tiles + 6) u).  The sum l adds its own gamma.
+   factor within 1 +- eps, 1 + eps = exp(E + 4 u range + (3 tiles + 6) u); the merge of split columns rounds one more
+   difference of maxima, and one exp, one product and one sum per part.  The sum l adds its own gamma.
 3. Output: sum of weights |v| times what P and V lose relatively, plus what P loses absolutely (its pass bound), and the
    quotient: |y^ - y| <= (numerator error + |y| eps_l) / (1 - eps_l).
 """
@@ -38,12 +39,18 @@ class HeadBound:
     cache: str
     spec: MsdSpec | None
     kv_tile: int
+    kv_splits: int = 1
+
+    @property
+    def tiles(self) -> int:
+        """KV tiles, and twice the parts of a split KV length: a merge rounds at most as often as two more tiles."""
+        return -(-self.k.shape[0] // self.kv_tile) + (2 * self.kv_splits if self.kv_splits > 1 else 0)
 
 
 def head_bound(h: HeadBound, y64: np.ndarray) -> np.ndarray:
     """Bound of |y - y64| [rows, head_dim]."""
     kv, dim = h.v_values.shape
-    tiles = -(-kv // h.kv_tile)
+    tiles = h.tiles
     logits = h.q.astype(np.float64) @ h.k_values.T / np.sqrt(dim)
     logits = np.where(h.visible, logits, -np.inf)
     top = logits.max(axis=1, keepdims=True)
@@ -52,7 +59,7 @@ def head_bound(h: HeadBound, y64: np.ndarray) -> np.ndarray:
     p = p / total
     e = np.where(h.visible, logits_error(h), 0).max(axis=1, keepdims=True)
     span = np.minimum(top - np.min(np.where(h.visible, logits, np.inf), axis=1, keepdims=True) + 2 * e, _RANGE)
-    eps = np.expm1(e + 4 * U32 * span + (3 * tiles + 6) * U32)
+    eps = np.expm1(e + (4 if h.kv_splits == 1 else 5) * U32 * span + (3 * tiles + 6) * U32)
     eps_l = (1 + eps) * (1 + gamma(min(h.kv_tile, kv) // 64 + 7 + 2 * tiles)) - 1
     relative, absolute = output_error(h, p, total)
     kept = p @ np.abs(h.v_values)
@@ -88,7 +95,7 @@ def logits_error(h: HeadBound) -> np.ndarray:
 def output_error(h: HeadBound, p: np.ndarray, total: np.ndarray) -> tuple[float, np.ndarray]:
     """What P and V lose: relative to sum p |v|, and absolutely ([rows, head_dim]); ``p`` is normalised by ``total``."""
     kv = h.v_values.shape[0]
-    depth, tiles = min(h.kv_tile, kv), -(-kv // h.kv_tile)
+    depth, tiles = min(h.kv_tile, kv), h.tiles
     v = np.abs(h.v_values)
     if h.spec is None:
         relative = (1 + _cache_error(h)) * (1 + BF16.unit_roundoff) * (1 + gamma(depth + 3 * tiles)) - 1
