@@ -114,7 +114,9 @@ def find_dataflow(problem: Any, name: str) -> Dataflow:
     known = dataflows_for(problem.kind)
     if name not in known:
         raise unknown_name(f"{problem.kind} dataflow", name, known)
-    return DATAFLOWS[name if name in DATAFLOWS else f"{problem.kind}:{name}"]
+    # A name may stand for a dataflow of several kinds: that of a GEMM is the plain name, the others carry their kind.
+    qualified = f"{problem.kind}:{name}"
+    return DATAFLOWS[qualified if qualified in DATAFLOWS else name]
 
 
 def dataflows_for(kind: str) -> list[str]:
