@@ -22,11 +22,16 @@ _INTEGER = re.compile(r"[0-9]{1,18}")
 def read_hardware(hw: str, changes: Sequence[str]) -> Hardware:
     """The chip of ``--hw`` with the changes of ``--set``."""
     from msdsim.hardware import load_hw
-    from msdsim.hardware.load import override, parse_value
+    from msdsim.hardware.load import override
 
-    hardware = load_hw(hw)
-    if not changes:
-        return hardware
+    hardware, values = load_hw(hw), read_changes(changes)
+    return override(hardware, values) if values else hardware
+
+
+def read_changes(changes: Sequence[str]) -> dict[str, object]:
+    """Values by dotted path of all ``--set``."""
+    from msdsim.hardware.load import parse_value
+
     values: dict[str, object] = {}
     for change in changes:
         key, equals, value = (part.strip() for part in change.partition("="))
@@ -35,7 +40,7 @@ def read_hardware(hw: str, changes: Sequence[str]) -> Hardware:
         if key in values:
             raise InputError(f"--set gives '{key}' twice; remove one")
         values[key] = parse_value(value)
-    return override(hardware, values)
+    return values
 
 
 def read_problem(text: str) -> Problem | Workload | Kernel:

@@ -79,6 +79,9 @@ def run_program(arguments: Sequence[str] | None = None) -> int:
         return code if isinstance(code, int) else DONE
     except MsdsimError as err:
         return _fail(str(err), err.exit_code)
+    except click.exceptions.NoArgsIsHelpError as err:
+        click.echo(err.format_message())
+        return DONE
     except click.UsageError as err:
         return _fail(_usage_text(err), USER_ERROR)
     except click.ClickException as err:

@@ -59,9 +59,9 @@ def _on_chip(run: Result) -> str:
 def facts(run: Result, width: int) -> list[Text]:
     """The figures of a run, one per line."""
     chip = run.hardware.chip
-    launch = f"  (+ {us(chip.launch.head_us)} launch)" if chip.launch.head_us else ""
+    launch = f" (+ {us(chip.launch.head_us)} launch)" if chip.launch.head_us else ""
     rows: list[tuple[str, str, str]] = [
-        ("time", f"{us(run.time_us)}{launch}  {run.cycles:,} cycles at {chip.clock_mhz:,g} MHz", "bold"),
+        ("time", f"{us(run.time_us)}{launch}, {run.cycles:,} cycles at {chip.clock_mhz:,g} MHz", "bold"),
         ("bound by", bound_text(run), ""),
         ("HBM", f"{run.hbm_gbps:,.0f} GB/s, {percent(run.hbm_utilization)} of the peak {chip.hbm.bandwidth_gbps:,g} GB/s", ""),
         ("traffic", traffic_text(run.traffic), ""),
@@ -143,7 +143,7 @@ def bar(row: Mapping[str, int], cycles: int, width: int, plain: bool = False) ->
     total = row["instances"] * max(1, cycles)
     text = Text()
     for look, cells in zip(LOOKS, cell_counts([row[look.category] / total for look in LOOKS], width), strict=True):
-        text.append(_mark(look, plain) * cells, style=look.colour)
+        text.append(_mark(look, plain) * cells, style=look.style)
     return text
 
 
@@ -167,7 +167,7 @@ def legend(stalls: Mapping[str, Mapping[str, int]], plain: bool) -> Text:
         if is_wait and not waits_named:
             text.append("waits: ", "dim")
             waits_named = True
-        text.append(_mark(look, plain), style=look.colour)
+        text.append(_mark(look, plain), style=look.style)
         text.append(f" {look.category.removeprefix('wait_')}  ")
     text.rstrip()
     return text

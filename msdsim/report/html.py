@@ -19,7 +19,7 @@ from msdsim.report.notebook import (
     workload_comparison_parts,
     workload_parts,
 )
-from msdsim.report.plots import save
+from msdsim.report.plots import plot_bandwidth, save
 from msdsim.report.result import Comparison, Result, WorkloadComparison, WorkloadResult
 
 if TYPE_CHECKING:
@@ -42,14 +42,14 @@ section{{margin:0 0 2.2em}}</style></head>
 
 def run_page(run: Result) -> str:
     """A page about one run."""
-    return _page(title(run), _section(run_parts(run), run.plot(), f"stalls and bandwidth of {run.dataflow}"), run.to_json())
+    return _page(title(run), _section(run_parts(run), plot_bandwidth(run), f"bandwidth of {run.dataflow} over time"), run.to_json())
 
 
 def comparison_page(found: Comparison) -> str:
     """A page about dataflows side by side, and then each of them."""
     body = _section(comparison_parts(found), found.plot() if found.runs else None, "time by dataflow")
     for run in found.runs:
-        body += _section(run_parts(run), run.plot(), f"stalls and bandwidth of {run.dataflow}")
+        body += _section(run_parts(run), plot_bandwidth(run), f"bandwidth of {run.dataflow} over time")
     return _page(place(found.runs[0]) if found.runs else "nothing ran", body, found.to_json())
 
 

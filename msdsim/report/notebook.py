@@ -43,6 +43,7 @@ STYLE = """<style>
 .msdsim .r{text-align:right}
 .msdsim .w{font-weight:bold}
 .msdsim .wide{white-space:normal}
+.msdsim .bars{min-width:27rem}
 .msdsim .bar{display:flex;width:26rem;height:1em;border-radius:2px;overflow:hidden}
 .msdsim .key{display:inline-block;width:.8em;height:.8em;margin:0 .35em 0 .9em;border-radius:2px;vertical-align:-1px}
 .msdsim .bad{color:#D55E00;font-weight:bold}
@@ -113,7 +114,7 @@ def stall_bars(run: Result) -> str:
             for look in LOOKS if row[look.category]
         )
         rows.append(f'<tr><td><b>{pipe_label(kind)}</b> {escape(PIPE_ROLES.get(kind, ""))}</td>'
-                    f'<td><div class="bar">{pieces}</div></td><td class="r">{percent(row["busy"] / total)}</td>'
+                    f'<td class="bars"><div class="bar">{pieces}</div></td><td class="r">{percent(row["busy"] / total)}</td>'
                     f"<td>{escape(wait_text(longest[kind]).strip())}</td></tr>")
     keys = "".join(f'<span class="key" style="background:{look.colour}" title="{escape(look.meaning)}"></span>'
                    f"{look.category.replace('_', ' ')}" for look in LOOKS)

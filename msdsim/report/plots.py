@@ -53,6 +53,19 @@ def plot_result(run: Result) -> Figure:
     figure.suptitle(f"{run.dataflow}, {problem_text(run.problem)} on {run.hardware.name}: {us(run.time_us)}, {_bound(run)}",
                     fontsize=11)
     _stall_bars(bars, run, pipes)
+    _memories(hbm, l2, run)
+    return figure
+
+
+def plot_bandwidth(run: Result) -> Figure:
+    """The bandwidth of HBM and L2 over time alone."""
+    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    hbm, l2 = figure.subplots(2, 1)
+    _memories(hbm, l2, run)
+    return figure
+
+
+def _memories(hbm: Axes, l2: Axes, run: Result) -> None:
     chip = run.hardware.chip
     _bandwidth(hbm, run, "HBM", {"read": HBM_READ, "written": HBM_WRITE}, {"peak": chip.hbm.bandwidth_gbps})
     _bandwidth(l2, run, "L2", {"read": L2_READ, "written": L2_WRITE},
@@ -60,7 +73,6 @@ def plot_result(run: Result) -> Figure:
     l2.set_xlabel("time (us); bytes count when they are asked for, so a queue can exceed the peak for a moment", fontsize=9)
     hbm.sharex(l2)
     hbm.tick_params(labelbottom=False)
-    return figure
 
 
 def _bound(run: Result) -> str:

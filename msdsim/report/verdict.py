@@ -49,8 +49,8 @@ def why(winner: Result, rival: Result) -> str:
     """What holds ``rival`` back, as a clause that follows its name."""
     found = rival.bottleneck
     if found.utilization < BOUND:
-        busiest = f"{resource_label(found.name)} works {percent(found.utilization)} of the time at most"
-        return f"keeps nothing busy ({busiest}){_cube_wait(rival)}"
+        busiest = f"its busiest resource, {resource_label(found.name)}, works {percent(found.utilization)} of the time"
+        return f"mostly waits ({busiest}){_cube_wait(rival)}"
     text = f"is bound by {binding(rival)}"
     if found.name == "hbm":
         ratio = rival.hbm_bytes / max(1, winner.hbm_bytes)

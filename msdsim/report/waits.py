@@ -59,7 +59,7 @@ def waits(record: RunRecord) -> dict[str, list[Wait]]:
 def semaphore_text(semaphore: Semaphore) -> str:
     """``data a1 from MTE2``, ``buffer a1 held by MTE1``; between phases the buffer is no single one."""
     if semaphore.buffer == PHASE:
-        return f"last phase of {semaphore.source}"
+        return f"{semaphore.source}'s last phase"
     verb = "from" if semaphore.cause == "data" else "held by"
     return f"{semaphore.cause} {semaphore.buffer} {verb} {semaphore.source}"
 

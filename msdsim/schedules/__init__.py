@@ -1,0 +1,14 @@
+"""Golden schedules: what a kernel did on a chip, recorded, so that a later change of it does not pass unseen."""
+
+from msdsim.schedules.difference import Difference, differences
+from msdsim.schedules.schedule import Schedule, load_schedule, record_schedule, repeat_schedule, save_schedule
+
+__all__ = [
+    "Difference",
+    "Schedule",
+    "differences",
+    "load_schedule",
+    "record_schedule",
+    "repeat_schedule",
+    "save_schedule",
+]
