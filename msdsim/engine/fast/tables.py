@@ -59,7 +59,8 @@ class PartTable:
     #: Segments that the code names by number.
     segments: list[Segment] = field(default_factory=list)
     instrs: list[list[int]] = field(default_factory=list)
-    flags: list[int] = field(default_factory=list)
+    #: Rows and bytes of a row of each transfer, at most.
+    rectangles: list[tuple[int, int]] = field(default_factory=list)
 
 
 @dataclass
@@ -160,8 +161,10 @@ class _Compiler:
         words[at.I_LATENCY], words[at.I_INTERVAL] = cost.latency, cost.interval
         address = self.addresses[timing.tensor] + timing.offset
         words[at.I_V0] = self.registers.compile(address, scope, segments).number
-        words[at.I_V1] = self.registers.compile(timing.rows, scope, segments).number
-        words[at.I_V2] = self.registers.compile(timing.row_bytes, scope, segments).number
+        rows = self.registers.compile(timing.rows, scope, segments)
+        row_bytes = self.registers.compile(timing.row_bytes, scope, segments)
+        words[at.I_V1], words[at.I_V2] = rows.number, row_bytes.number
+        self.table.rectangles.append((max(0, rows.range.high), max(0, row_bytes.range.high)))
         words[at.I_SCALE], words[at.I_PER_BYTE] = cost.bytes_per_cycle.numerator, cost.bytes_per_cycle.denominator
         words[at.I_GRANULE], words[at.I_OUTSTANDING] = cost.granule_bytes, cost.outstanding_bytes
         words[at.I_STRIDE], words[at.I_WRITE] = timing.stride_bytes, int(timing.write)
@@ -283,8 +286,10 @@ class Builder:
         return limit
 
     def _most_lines(self) -> int:
-        """A bound on the lines that one piece touches."""
-        return 2 * self.chip.memory.chunk_bytes + 2
+        """A bound on the lines that one piece touches: whole lines of its bytes, and two ends of each row."""
+        chunk = self.chip.memory.chunk_bytes
+        return max((min(chunk, rows * row_bytes) // self.chip.l2.line_bytes + 2 * min(chunk, rows)
+                    for table in self.tables for rows, row_bytes in table.rectangles), default=0)
 
     def _signals(self) -> None:
         C, kernel = self.C.words, self.kernel
