@@ -35,11 +35,13 @@ from msdsim.formats.checks import first_index, require_finite, require_not_empty
 from msdsim.formats.mx import (
     MIN_SCALE_EXPONENT,
     SCALE_RULES,
+    block_count,
     block_max,
     ceil_log2,
     dequantize_mx,
     expand,
     exponent_to_code,
+    in_blocks,
     scale_exponent,
 )
 from msdsim.formats.number import FORMATS, FP4_E2M1, NumberFormat
@@ -240,20 +242,26 @@ def _refuse_row(x: np.ndarray, name: str) -> None:
 
 
 def _mx(x: np.ndarray, spec: MsdSpec, name: str) -> Decomposition:
-    rest = x.astype(np.float32)
-    require_finite(rest, name)
+    m, k = x.shape
     # The first scale leaves room below it for the scales of the later passes (three exponents each).
     lowest = MIN_SCALE_EXPONENT + 3 * (spec.passes - 1)
-    exponent = scale_exponent(block_max(rest), FP4_E2M1, spec.scale_rule, lowest)
-    components, scales = [], []
-    for i in range(spec.passes):
-        e = exponent - 3 * i
-        factor = expand(np.ldexp(np.float32(1), e), x.shape[1])
-        a = round_to(rest * expand(np.ldexp(np.float32(1), -e), x.shape[1]), FP4_E2M1, spec.rounding, saturate=True)
-        components.append(a)
-        scales.append(exponent_to_code(e))
-        rest = rest - decode(a) * factor
-    return Decomposition(spec, tuple(components), block_scales=tuple(scales))
+    components = tuple(np.empty((m, k), FP4_E2M1.dtype) for _ in range(spec.passes))
+    exponents = np.empty((m, block_count(k)), np.int32)
+    step = max(1, _ELEMENTS_AT_ONCE // k)
+    for rows in (slice(start, start + step) for start in range(0, m, step)):
+        rest = in_blocks(x[rows].astype(np.float32), axis=-1)
+        maxima = np.abs(rest).max(axis=2)
+        if not np.isfinite(maxima).all():
+            require_finite(x.astype(np.float32), name)
+        exponent = scale_exponent(maxima, FP4_E2M1, spec.scale_rule, lowest)
+        exponents[rows] = exponent
+        for i, component in enumerate(components):
+            e = exponent[:, :, None] - 3 * i
+            a = round_to(rest * np.ldexp(np.float32(1), -e), FP4_E2M1, spec.rounding, saturate=True)
+            component[rows] = a.reshape(len(a), -1)[:, :k]
+            rest = rest - decode(a) * np.ldexp(np.float32(1), e)
+    return Decomposition(spec, components, block_scales=tuple(exponent_to_code(exponents - 3 * i)
+                                                              for i in range(spec.passes)))
 
 
 def _nibbles(x: np.ndarray, spec: MsdSpec, name: str) -> Decomposition:

@@ -37,7 +37,7 @@ def ceil_log2(values: np.ndarray) -> np.ndarray:
     return exponent - (fraction == 0.5)
 
 
-def _in_blocks(x: np.ndarray, axis: int) -> np.ndarray:
+def in_blocks(x: np.ndarray, axis: int) -> np.ndarray:
     """``x`` in whole blocks, padded with zeros: [blocks, 32, n] for axis 0, [m, blocks, 32] for -1."""
     missing = -x.shape[axis] % MX_BLOCK
     if missing:
@@ -47,7 +47,7 @@ def _in_blocks(x: np.ndarray, axis: int) -> np.ndarray:
 
 def block_max(x: np.ndarray, axis: int = -1) -> np.ndarray:
     """max|x| of each block along ``axis`` (0 or -1): [m, k] -> [m, blocks] for -1, [k, n] -> [blocks, n] for 0."""
-    return np.abs(_in_blocks(x, axis)).max(axis=1 if axis == 0 else 2)
+    return np.abs(in_blocks(x, axis)).max(axis=1 if axis == 0 else 2)
 
 
 def scale_exponent(maxima: np.ndarray, fmt: NumberFormat = FP4_E2M1, rule: str = "alpha",
@@ -92,7 +92,7 @@ def quantize_mx(x: np.ndarray, fmt: NumberFormat = FP4_E2M1, rule: str = "ocp-fl
     """
     x = np.asarray(x).astype(np.float32, copy=False)
     require_finite(x, name)
-    blocks, within = _in_blocks(x, axis), 1 if axis == 0 else 2
+    blocks, within = in_blocks(x, axis), 1 if axis == 0 else 2
     elements = np.empty(blocks.shape, fmt.dtype)
     exponents = np.empty(np.delete(blocks.shape, within), np.int32)
     step = max(1, _ELEMENTS_AT_ONCE // blocks[0].size)

@@ -7,6 +7,7 @@ all three steps are exact for float32 and float64 input, so that the only roundi
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import numpy as np
@@ -99,10 +100,35 @@ def _refuse_nan(array: np.ndarray, fmt: NumberFormat) -> None:
 def _library_cast(array: np.ndarray, fmt: NumberFormat, saturate: bool) -> np.ndarray:
     if fmt.specials == "none":
         _refuse_nan(array, fmt)
+    if fmt.bits <= 8:
+        return _from_table(array, fmt, saturate)
     if saturate:
         array = np.clip(array, np.float32(-fmt.max_value), np.float32(fmt.max_value))
     with np.errstate(over="ignore", invalid="ignore"):
         return array.astype(fmt.dtype)
+
+
+@functools.cache
+def _codes_of_bf16(fmt: NumberFormat, saturate: bool) -> np.ndarray:
+    """Codes (uint8) of all 65536 bf16 patterns."""
+    values = (np.arange(1 << 16, dtype=np.uint32) << 16).view(np.float32)
+    if saturate:
+        values = np.clip(values, np.float32(-fmt.max_value), np.float32(fmt.max_value))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return values.astype(fmt.dtype).view(np.uint8)
+
+
+def _from_table(array: np.ndarray, fmt: NumberFormat, saturate: bool) -> np.ndarray:
+    """float32 to an 8-bit or smaller format by way of the upper 16 bits, several times faster than the library.
+
+    Ties of these formats have at most five significant bits, so none is a bf16 number whose last bit is set: setting that
+    bit wherever the lower 16 bits hold something (a sticky bit) keeps every value on its side of every tie.
+    """
+    bits = np.ascontiguousarray(array).view(np.uint32)
+    sticky = ((bits & np.uint32(0xFFFF)) != 0).view(np.uint8)
+    index = (bits >> np.uint32(16)).astype(np.uint16)
+    np.bitwise_or(index, sticky, out=index)
+    return _codes_of_bf16(fmt, saturate)[index].view(fmt.dtype).reshape(array.shape)
 
 
 def _quantum(wide: np.ndarray, fmt: NumberFormat) -> np.ndarray:

@@ -62,6 +62,23 @@ def test_a_million_random_float32_patterns(name, mode, gfloat_formats):
             assert same(round_to(values.astype(np.float64), name), values.astype(FORMATS[name].dtype))
 
 
+@pytest.mark.parametrize("saturate", [False, True])
+@pytest.mark.parametrize("name", SMALL)
+def test_small_formats_on_random_float32_patterns(name, saturate):
+    """The float32 path is a table over the upper 16 bits with a sticky bit; the library casts all 32."""
+    rng = np.random.default_rng(8)
+    bits = rng.integers(0, 2**32, 300_000, dtype=np.uint32)
+    near = (rng.standard_normal(300_000) * 2.0 ** rng.integers(-18, 17, 300_000)).astype(np.float32)
+    values = np.concatenate([bits.view(np.float32), near, near.astype(FORMATS["bf16"].dtype).astype(np.float32)])
+    values = values[~np.isnan(values)].reshape(-1, 1)
+    limit = np.float32(FORMATS[name].max_value)
+    with np.errstate(over="ignore", invalid="ignore"):
+        expected = (np.clip(values, -limit, limit) if saturate else values).astype(FORMATS[name].dtype)
+    np.testing.assert_array_equal(round_to(values, name, saturate=saturate).view(np.uint8), expected.view(np.uint8))
+    np.testing.assert_array_equal(round_to(values[::3, 0], name, saturate=saturate).view(np.uint8),
+                                  expected[::3, 0].view(np.uint8))
+
+
 @pytest.mark.parametrize("name", ["bf16", "fp8_e4m3fn", "fp16"])
 def test_float64_input_is_rounded_once(name):
     tie = 1 + FORMATS[name].unit_roundoff
