@@ -1,0 +1,38 @@
+"""``bf16`` attention: 16-bit KV cache; the baseline of the quantized caches."""
+
+from __future__ import annotations
+
+from msdsim.dataflows.attention.kernel import AttentionKernel
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, check, choose
+from msdsim.dataflows.attention.work import AttentionShape
+from msdsim.dataflows.base import DATAFLOWS, Dataflow
+from msdsim.dataflows.gemm import refuse_rate
+from msdsim.hardware.chip import Chip
+from msdsim.ir.kernel import Kernel
+from msdsim.ir.ops.vector import FOLD_LANES
+
+FORMATS = ("bf16", "bf16")
+
+
+def ub_bytes(share: int, vec_m: int, kv_tile: int, dim: int) -> int:
+    """UB of the pipeline: S (FP32) and P (BF16) twice, O (FP32) and y (BF16) twice, lanes and a scalar; and the state."""
+    tiles = vec_m * (2 * 4 * kv_tile + 2 * 2 * kv_tile + 2 * (4 + 4 + 2) * dim + 4 * FOLD_LANES + 32)
+    return tiles + share * (4 * dim + 4 * 12) + 512
+
+
+NEEDS = Needs("bf16", 1, ub_bytes, ("muls", "fold_max", "sub", "exp", "fold_add", "cast"))
+
+
+def auto(problem: AttentionShape, chip: Chip) -> AttentionTiling:
+    return choose(problem, chip, NEEDS)
+
+
+def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kernel:
+    check(problem, chip, tile, NEEDS)
+    return AttentionKernel(problem, chip, tile).kernel()
+
+
+DATAFLOWS.add("attention:bf16", Dataflow(
+    name="bf16", kind="attention", contract="bf16", description="BF16 KV cache, BF16 products",
+    tiling=AttentionTiling, refuses=lambda problem, chip: refuse_rate(chip, FORMATS), auto=auto, build=build,
+))

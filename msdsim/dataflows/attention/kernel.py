@@ -1,0 +1,404 @@
+"""The pipeline that every attention dataflow shares, as a kernel under construction.
+
+FlashAttention over KV tiles, Cube and Vector working on different steps at the same time::
+
+    before, per step:  S = Q K^T;  P, alpha, l = online softmax of S;  O = P V;  acc = acc * alpha + O
+    after, AIC:        for g in 0 .. n + preload:  S(g) = Q K^T -> ring ;         O(g - preload) = P V -> ring
+           AIV:        for g in 0 .. n + preload:  softmax of S(g) -> P(g) ring ; rescale with O(g - preload)
+
+S, P and O pass through rings of ``preload + 1`` slots.  Each ring needs only the signal that a slot is full: a slot comes up
+again ``preload + 1`` steps later, and before the AIC writes S(g) it has waited for P(g - preload - 1), which says that S
+of that step was read; before the AIV writes P(g) it has waited for O(g - preload - 1), which says that P was read; before
+the AIC writes O(g) it has waited for P(g), which the AIV made after it had read O(g - preload - 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol
+
+import numpy as np
+
+from msdsim.dataflows.attention.work import AttentionShape, Step, Work
+from msdsim.dataflows.gemm import ragged, ragged_of
+from msdsim.hardware.chip import Chip
+from msdsim.ir.builder import At, Handle, KernelBuilder, at
+from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
+from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir.ops.vector import FOLD_LANES
+from msdsim.units import ceil_div as ceil_int
+
+#: Where the running row maximum starts: below every logit, and finite, so that a difference is never NaN.
+LOWEST = float(np.finfo(np.float32).min)
+
+
+class Tiling(Protocol):
+    """Tile sizes and ring depths that the pipeline reads; see the dataclasses in ``tiling``."""
+
+    @property
+    def rows(self) -> int: ...
+    @property
+    def kv_tile(self) -> int: ...
+    @property
+    def kv_splits(self) -> int: ...
+    @property
+    def preload(self) -> int: ...
+    @property
+    def l1_kv(self) -> int: ...
+    @property
+    def qk_n(self) -> int: ...
+    @property
+    def qk_k(self) -> int: ...
+    @property
+    def pv_k(self) -> int: ...
+    @property
+    def vec_m(self) -> int: ...
+    @property
+    def l1_ring(self) -> int: ...
+    @property
+    def l0_ring(self) -> int: ...
+    @property
+    def s_ring(self) -> int: ...
+    @property
+    def o_ring(self) -> int: ...
+    @property
+    def ub_ring(self) -> int: ...
+
+
+class AttentionKernel:
+    """BF16 products; subclasses change what is loaded, how S becomes logits and P becomes the Cube's operand."""
+
+    name = "attention_bf16"
+    #: Format of Q, K, P and V on the Cube, of its accumulator, and components stacked along rows.
+    fmt, acc_fmt, passes = "bf16", "fp32", 1
+    #: Format of the KV cache in GM.
+    cache_fmt = "bf16"
+
+    def __init__(self, problem: AttentionShape, chip: Chip, tile: Tiling) -> None:
+        self.problem, self.tile = problem, tile
+        self.cores, self.aivs = chip.cores.aic, chip.cores.aiv_per_aic
+        self.work = Work(problem, self.cores, tile.rows, tile.kv_tile, tile.kv_splits)
+        self.dim = problem.head_dim
+        #: The factor of the logits, as the contract rounds it.
+        self.factor = float(np.float32(1 / np.sqrt(problem.head_dim)))
+        self.cube_rows = self.passes * self.work.base_rows
+        self.share = ceil_int(self.work.base_rows, self.aivs)
+        self.slots = tile.preload + 1
+        # Turns may be skipped by twos (a row tile that is its own mirror image), hence twice as many states.
+        self.states = self.slots * (2 if self.work.paired else 1)
+        self.kb = KernelBuilder(self.name, self.cores, self.aivs)
+
+    # The whole
+
+    def kernel(self) -> Kernel:
+        """Build it."""
+        kb, preload = self.kb, self.tile.preload
+        self.tensors()
+        steps = self.work.steps_of(kb.core)
+        with kb.part("aic"):
+            self.open_aic()
+            with kb.loop("g", 0, steps + preload) as g:
+                self.stage(g, steps, 0, self.multiply_qk)
+                self.stage(g, steps, preload, self.multiply_pv)
+        with kb.part("aiv"):
+            self.open_aiv()
+            self.vector_loop(steps)
+            if self.work.splits > 1:
+                self.merge_parts()
+        return kb.build()
+
+    def vector_loop(self, steps: Expr) -> None:
+        """The AIV's steps."""
+        preload = self.tile.preload
+        with self.kb.loop("g", 0, steps + preload) as g:
+            self.stage(g, steps, 0, self.softmax)
+            self.stage(g, steps, preload, self.rescale)
+
+    def stage(self, g: Expr, steps: Expr, behind: int, body: Callable[[Step], None]) -> None:
+        """Run ``body`` for step ``g - behind`` where there is such a step."""
+        number = maximum(0, g - behind) if behind else g
+        step = self.work.step(self.kb.core, number)
+        conditions = [g >= behind] if behind else []
+        if self.last_stage > behind:
+            conditions.append(g < steps + behind)
+        if step.live != Const(1):
+            conditions.append(step.live)
+        if not conditions:
+            body(step)
+            return
+        condition = conditions[0]
+        for other in conditions[1:]:
+            condition = minimum(condition, other)
+        with self.kb.when(condition):
+            body(step)
+
+    @property
+    def last_stage(self) -> int:
+        """Steps that the last stage of either part is behind the first."""
+        return self.tile.preload
+
+    # Tensors and signals
+
+    def tensors(self) -> None:
+        kb, work, dim = self.kb, self.work, self.dim
+        cache = (work.kv_head_count, work.kv, dim)
+        self.q = kb.tensor("q", "bf16", (work.kv_head_count, work.rows_per_head, dim), "in")
+        self.k, self.v = kb.tensor("k", self.cache_fmt, cache, "in"), kb.tensor("v", self.cache_fmt, cache, "in")
+        self.scale_tensors()
+        ring = (self.cores, self.slots, self.cube_rows)
+        self.logits = kb.tensor("s", self.acc_fmt, (*ring, work.kv_tile), "workspace")
+        self.weights = kb.tensor("p", self.fmt, (*ring, work.kv_tile), "workspace")
+        self.partial = kb.tensor("o", self.acc_fmt, (*ring, dim), "workspace")
+        if work.splits > 1:
+            # The splits of a row side by side: one transfer brings them all.
+            self.part_acc = kb.tensor("part_acc", "fp32", (work.total_rows, work.splits * dim), "workspace")
+            self.part_stats = kb.tensor("part_stats", "fp32", (work.total_rows, work.splits * 2), "workspace")
+            kb.signal("parts_done", "barrier")
+        self.y = kb.tensor("y", "bf16", (work.kv_head_count, work.rows_per_head, dim), "out")
+        kb.signal("logits", "aic_to_aiv")
+        kb.signal("weights", "aiv_to_aic")
+        kb.signal("partial", "aic_to_aiv")
+
+    def scale_tensors(self) -> None:
+        """Scales of the cache; none in bf16."""
+
+    # AIC
+
+    def open_aic(self) -> None:
+        self.q1 = self.kb.buffer("q1", "L1", self.fmt, (self.cube_rows, self.dim))
+
+    def load_q(self, step: Step) -> None:
+        """Q of the step's row tile to L1."""
+        self.kb.copy(self.q1[at(0, step.rows), :], self.q[step.head, at(step.row, step.rows), :])
+
+    def load_k(self, k1: Handle, step: Step, start: Expr, size: Expr) -> None:
+        self.kb.copy(k1[at(0, size), :], self.k[step.head, at(step.start + start, size), :])
+
+    def load_v(self, v1: Handle, step: Step, start: Expr, size: Expr) -> None:
+        self.kb.copy(v1[at(0, size), :], self.v[step.head, at(step.start + start, size), :])
+
+    def multiply_qk(self, step: Step) -> None:
+        """S = Q K^T: K in chunks through L1, columns of S in accumulators of ``qk_n``."""
+        kb, tile, dim = self.kb, self.tile, self.dim
+        rows = step.rows * self.passes
+        with kb.when(step.first):
+            self.load_q(step)
+        with kb.loop("c", 0, ceil_div(step.cols, tile.l1_kv)) as c:
+            size = ragged_of(step.cols, tile.l1_kv, c)
+            k1 = kb.buffer("k1", "L1", self.fmt, (tile.l1_kv, dim), tile.l1_ring)
+            self.load_k(k1, step, c * tile.l1_kv, size)
+            with kb.loop("b", 0, ceil_div(size, tile.qk_n)) as b:
+                cols = ragged_of(size, tile.qk_n, b)
+                acc = kb.buffer("s0", "L0C", self.acc_fmt, (self.cube_rows, tile.qk_n), tile.s_ring)[at(0, rows), at(0, cols)]
+                with kb.loop("d", 0, ceil_int(dim, tile.qk_k)) as d:
+                    depth = ragged(dim, tile.qk_k, d)
+                    a0 = kb.buffer("a0", "L0A", self.fmt, (self.cube_rows, tile.qk_k), tile.l0_ring)
+                    b0 = kb.buffer("b0", "L0B", self.fmt, (tile.qk_k, tile.qk_n), tile.l0_ring)
+                    here = at(d * tile.qk_k, depth)
+                    kb.copy(a0[at(0, rows), at(0, depth)], self.q1[at(0, rows), here])
+                    kb.copy(b0[at(0, depth), at(0, cols)], k1[at(b * tile.qk_n, cols), here], transpose=1)
+                    kb.op("mmad", acc, a0[at(0, rows), at(0, depth)], b0[at(0, depth), at(0, cols)], accumulate=d)
+                kb.op("fixpipe", self.slot(self.logits, step, at(0, rows), at(c * tile.l1_kv + b * tile.qk_n, cols)), acc)
+        kb.raise_signal("logits", "FIX")
+
+    def multiply_pv(self, step: Step) -> None:
+        """O = P V over the KV rows of the tile, V and P in chunks through L1; V is fetched before P is waited for."""
+        kb, tile, dim = self.kb, self.tile, self.dim
+        rows = step.rows * self.passes
+        acc = kb.buffer("o0", "L0C", self.acc_fmt, (self.cube_rows, dim), tile.o_ring)[at(0, rows), :]
+        with kb.loop("c", 0, ceil_div(step.cols, tile.l1_kv)) as c:
+            size = ragged_of(step.cols, tile.l1_kv, c)
+            v1 = kb.buffer("v1", "L1", self.fmt, (tile.l1_kv, dim), tile.l1_ring)
+            p1 = kb.buffer("p1", "L1", self.fmt, (self.cube_rows, tile.l1_kv), tile.l1_ring)
+            self.load_v(v1, step, c * tile.l1_kv, size)
+            with kb.when(c.equals(0)):
+                kb.wait_signal("weights", "MTE2")
+            kb.copy(p1[at(0, rows), at(0, size)], self.slot(self.weights, step, at(0, rows), at(c * tile.l1_kv, size)))
+            with kb.loop("e", 0, ceil_div(size, tile.pv_k)) as e:
+                depth = ragged_of(size, tile.pv_k, e)
+                c0 = kb.buffer("c0", "L0A", self.fmt, (self.cube_rows, tile.pv_k), tile.l0_ring)
+                d0 = kb.buffer("d0", "L0B", self.fmt, (tile.pv_k, dim), tile.l0_ring)
+                here = at(e * tile.pv_k, depth)
+                kb.copy(c0[at(0, rows), at(0, depth)], p1[at(0, rows), here])
+                kb.copy(d0[at(0, depth), :], v1[here, :])
+                kb.op("mmad", acc, c0[at(0, rows), at(0, depth)], d0[at(0, depth), :], accumulate=c + e)
+        kb.op("fixpipe", self.slot(self.partial, step, at(0, rows), at(0, dim)), acc)
+        kb.raise_signal("partial", "FIX")
+
+    def slot(self, ring: Handle, step: Step, rows: At, cols: At) -> Slice:
+        """Rows and columns of the step's slot of this core's ring."""
+        return ring[self.kb.core, step.number % self.slots, rows, cols]
+
+    # AIV
+
+    def open_aiv(self) -> None:
+        """State that outlives a step: row maxima and sums per row tile, alpha per step, the accumulator of O."""
+        kb = self.kb
+        self.top = kb.buffer("top", "UB", "fp32", (self.states * self.share, 1))
+        self.sum = kb.buffer("sum", "UB", "fp32", (self.states * self.share, 1))
+        self.alpha = kb.buffer("alpha", "UB", "fp32", (self.slots * self.share, 1))
+        self.acc = kb.buffer("acc", "UB", "fp32", (self.share, self.dim))
+
+    def mine(self, step: Step) -> Expr:
+        """Rows of the step's tile that this AIV has: an equal share, counted from ``sub * share``."""
+        if self.aivs == 1:
+            return step.rows
+        return minimum(self.share, maximum(0, step.rows - self.kb.sub * self.share))
+
+    def state(self, buffer: Handle, step: Step, local: Expr, size: Expr) -> Slice:
+        """Rows of a per-row-tile state."""
+        return buffer[at(step.turn % self.states * self.share + local, size), 0]
+
+    def alphas(self, step: Step, local: Expr, size: Expr) -> Slice:
+        return self.alpha[at(step.number % self.slots * self.share + local, size), 0]
+
+    def small(self, name: str, size: Expr, cols: int = 1) -> Slice:
+        """A few FP32 values per row of a UB tile."""
+        return self.kb.buffer(name, "UB", "fp32", (self.tile.vec_m, cols))[at(0, size), at(0, cols)]
+
+    def wide(self, name: str, fmt: str, size: Expr, cols: Expr, ring: int = 1) -> Slice:
+        """A UB tile of ``vec_m`` rows of S."""
+        return self.kb.buffer(name, "UB", fmt, (self.tile.vec_m, self.tile.kv_tile), ring)[at(0, size), at(0, cols)]
+
+    def softmax(self, step: Step) -> None:
+        """One step of the online softmax on this AIV's rows, ``vec_m`` at a time::
+
+            s = logits ; m' = max(m, rowmax s) ; alpha = exp(m - m') ; p = exp(s - m') ; l = l * alpha + rowsum p
+        """
+        kb, tile = self.kb, self.tile
+        mine = self.mine(step)
+        self.before_softmax(step)
+        kb.wait_signal("logits", "MTE2")
+        with kb.loop("r", 0, ceil_div(mine, tile.vec_m)) as r:
+            size, local = ragged_of(mine, tile.vec_m, r), r * tile.vec_m
+            start = kb.sub * self.share + local
+            s = self.load_logits(step, start, size)
+            if step.diagonal != Const(0):
+                with kb.when(step.diagonal):
+                    kb.op("mask_causal", s, s, row=step.row + start, column=step.start, period=self.work.q,
+                          offset=self.work.kv - self.work.q)
+            top, total = (self.state(buffer, step, local, size) for buffer in (self.top, self.sum))
+            alpha = self.alphas(step, local, size)
+            lanes, row = self.small("lanes", size, FOLD_LANES), self.small("row", size)
+            with kb.when(step.first):
+                kb.op("dup", top, scalar=LOWEST)
+                kb.op("dup", total, scalar=0.0)
+            kb.op("fold_max", lanes, s)
+            kb.op("reduce_max", row, lanes)
+            kb.op("max", row, row, top)
+            kb.op("sub", alpha, top, row)
+            kb.op("exp", alpha, alpha)
+            kb.op("max", top, row, top)
+            kb.op("sub", s, s, top)
+            kb.op("exp", s, s)
+            kb.op("fold_add", lanes, s)
+            kb.op("reduce_add", row, lanes)
+            kb.op("mul", total, total, alpha)
+            kb.op("add", total, total, row)
+            self.store_weights(step, s, start, local, size)
+        kb.raise_signal("weights", "MTE3")
+
+    def before_softmax(self, step: Step) -> None:
+        """Hook: loads that the whole step shares."""
+
+    def load_logits(self, step: Step, start: Expr, size: Expr) -> Slice:
+        """Logits [size, cols] in FP32."""
+        s = self.wide("st", "fp32", size, step.cols, self.tile.ub_ring)
+        self.kb.copy(s, self.slot(self.logits, step, at(start, size), at(0, step.cols)))
+        self.kb.op("muls", s, s, scalar=self.factor)
+        return s
+
+    def store_weights(self, step: Step, p: Slice, start: Expr, local: Expr, size: Expr) -> None:
+        """P as the Cube takes it, to the ring."""
+        pb = self.wide("pb", "bf16", size, step.cols, self.tile.ub_ring)
+        self.kb.op("cast", pb, p, round="rint")
+        self.kb.copy(self.slot(self.weights, step, at(start, size), at(0, step.cols)), pb)
+
+    def rescale(self, step: Step) -> None:
+        """``acc = acc * alpha + O``, and after the last tile ``y = acc / l``."""
+        kb, tile = self.kb, self.tile
+        mine = self.mine(step)
+        kb.wait_signal("partial", "MTE2")
+        with kb.loop("r", 0, ceil_div(mine, tile.vec_m)) as r:
+            size, local = ragged_of(mine, tile.vec_m, r), r * tile.vec_m
+            start = kb.sub * self.share + local
+            o = self.load_partial(step, start, local, size)
+            acc = self.acc[at(local, size), :]
+            with kb.when(step.first):
+                kb.op("dup", acc, scalar=0.0)
+            kb.op("mul", acc, acc, self.alphas(step, local, size))
+            kb.op("add", acc, acc, o)
+            with kb.when(step.last):
+                if self.work.splits == 1:
+                    self.finish(step, acc, start, local, size)
+                else:
+                    self.store_part(step, acc, start, local, size)
+
+    def load_partial(self, step: Step, start: Expr, local: Expr, size: Expr) -> Slice:
+        """O of the step in FP32 [size, head_dim]."""
+        o = self.kb.buffer("ot", "UB", "fp32", (self.tile.vec_m, self.dim), self.tile.ub_ring)[at(0, size), :]
+        self.kb.copy(o, self.slot(self.partial, step, at(start, size), at(0, self.dim)))
+        return o
+
+    def finish(self, step: Step, acc: Slice, start: Expr, local: Expr, size: Expr) -> None:
+        """``y = bf16(acc / l)``."""
+        kb = self.kb
+        kb.op("div", acc, acc, self.state(self.sum, step, local, size))
+        self.scale_output(acc, step.head)
+        yb = kb.buffer("yb", "UB", "bf16", (self.tile.vec_m, self.dim), self.tile.ub_ring)[at(0, size), :]
+        kb.op("cast", yb, acc, round="rint")
+        kb.copy(self.y[step.head, at(step.row + start, size), :], yb)
+
+    def scale_output(self, acc: Slice, head: Expr) -> None:
+        """Hook: scales of V that apply once, at the end."""
+
+    # Splits of the KV length
+
+    def store_part(self, step: Step, acc: Slice, start: Expr, local: Expr, size: Expr) -> None:
+        """The state of one split to GM: acc, m and l."""
+        kb = self.kb
+        row = at(step.head * self.work.rows_per_head + step.row + start, size)
+        out = kb.buffer("part_out", "UB", "fp32", (self.tile.vec_m, self.dim), self.tile.ub_ring)[at(0, size), :]
+        stats = kb.buffer("stats_out", "UB", "fp32", (self.tile.vec_m, 2), self.tile.ub_ring)
+        # A maximum with the lowest number is a move.
+        kb.op("maxs", stats[at(0, size), 0], self.state(self.top, step, local, size), scalar=LOWEST)
+        kb.op("maxs", stats[at(0, size), 1], self.state(self.sum, step, local, size), scalar=LOWEST)
+        kb.op("maxs", out, acc, scalar=LOWEST)
+        kb.copy(self.part_stats[row, at(step.split * 2, 2)], stats[at(0, size), :])
+        kb.copy(self.part_acc[row, at(step.split * self.dim, self.dim)], out)
+
+    def merge_parts(self) -> None:
+        """Splits in ascending order: ``m = max m_s ; w_s = exp(m_s - m) ; l = sum l_s w_s ; y = (sum acc_s w_s) / l``."""
+        kb, work, splits = self.kb, self.work, self.work.splits
+        kb.raise_signal("parts_done", "MTE3")
+        kb.wait_signal("parts_done", "MTE2")
+        self.open_merge()
+        unit, units = kb.core * self.aivs + kb.sub, self.cores * self.aivs
+        with kb.loop("row", unit, work.total_rows, units) as row:
+            # One buffer for both loads, so that one flag covers them.
+            loaded = kb.buffer("loaded", "UB", "fp32", (1, splits * (self.dim + 2)), self.tile.ub_ring)
+            kb.copy(loaded[0, at(0, splits * 2)], self.part_stats[row, :])
+            kb.copy(loaded[0, at(splits * 2, splits * self.dim)], self.part_acc[row, :])
+            tops, sums = ([loaded[0, 2 * split + i] for split in range(splits)] for i in range(2))
+            parts = [loaded[0, at(splits * 2 + split * self.dim, self.dim)] for split in range(splits)]
+            top, weight, total, one = (kb.buffer(name, "UB", "fp32", (1, 1))[0, 0] for name in ("mtop", "mw", "ml", "mone"))
+            acc, part = (kb.buffer(name, "UB", "fp32", (1, self.dim))[0, :] for name in ("macc", "mpart"))
+            kb.op("max", top, tops[0], tops[1])
+            for other in tops[2:]:
+                kb.op("max", top, top, other)
+            for split in range(splits):
+                kb.op("sub", weight, tops[split], top)
+                kb.op("exp", weight, weight)
+                kb.op("mul", one if split else total, sums[split], weight)
+                kb.op("mul", part if split else acc, parts[split], weight)
+                if split:
+                    kb.op("add", total, total, one)
+                    kb.op("add", acc, acc, part)
+            kb.op("div", acc, acc, total)
+            self.scale_output(acc, row // work.rows_per_head)
+            yb = kb.buffer("merged_y", "UB", "bf16", (1, self.dim), self.tile.ub_ring)[0, :]
+            kb.op("cast", yb, acc, round="rint")
+            kb.copy(self.y[row // work.rows_per_head, row % work.rows_per_head, :], yb)
+
+    def open_merge(self) -> None:
+        """Hook: what the merge keeps in UB."""

@@ -1,0 +1,226 @@
+"""Tilings of attention: the parameters, what they must satisfy, and an expert's first choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+from msdsim.dataflows.attention.work import AttentionShape, Work
+from msdsim.dataflows.base import require_fits, require_multiple, require_positive
+from msdsim.errors import TilingError
+from msdsim.formats.number import FORMATS
+from msdsim.hardware.chip import Chip
+from msdsim.units import bytes_per_tick, ceil_div, round_up
+
+#: Rows of stacked operands that one Cube tile takes: 128 is what the vendor's kernels use.
+CUBE_ROWS = 128
+#: KV tiles worth trying, the largest first: long tiles pay the fixed cost of a step less often.
+KV_TILES = (2048, 1024, 512, 256, 128, 64)
+#: Longest KV tile where the Cube tile is full: P and S of a longer one only fill the rings.
+FULL_KV_TILE = 512
+#: Bytes of a load that already runs at full bandwidth.
+LOAD_BYTES = 32768
+
+
+@dataclass(frozen=True)
+class AttentionTiling:
+    """``rows`` query rows and ``kv_tile`` KV columns of a step; ``kv_splits`` parts of the KV length; ``preload`` steps that
+    Q K^T runs ahead of P V; ``l1_kv`` KV rows of an L1 chunk; ``qk_n x qk_k`` and ``pv_k`` tiles in L0B; ``vec_m`` rows of a UB
+    tile; ring depths of L1, L0, the accumulators of S and O, and UB."""
+
+    rows: int
+    kv_tile: int
+    kv_splits: int
+    l1_kv: int
+    qk_n: int
+    qk_k: int
+    pv_k: int
+    vec_m: int
+    preload: int = 2
+    l1_ring: int = 2
+    l0_ring: int = 2
+    s_ring: int = 2
+    o_ring: int = 1
+    ub_ring: int = 2
+
+
+@dataclass(frozen=True)
+class Needs:
+    """What a dataflow keeps on chip: formats and passes of the Cube, and UB bytes of a tiling."""
+
+    fmt: str
+    passes: int
+    #: UB bytes for (AIV rows of a row tile, vec_m, kv_tile, head_dim).
+    ub_bytes: Callable[[int, int, int, int], int]
+    #: Vector instructions that go over all logits of a step.
+    vector_ops: tuple[str, ...]
+
+
+def choose(problem: AttentionShape, chip: Chip, needs: Needs) -> AttentionTiling:
+    """Rows: as many heads of the group, or positions, as a Cube tile takes.  KV tile: the longest for which Vector still has
+    its rows in UB.  Splits and KV tile together: the shortest estimated time."""
+    bits = FORMATS[needs.fmt].bits
+    found: list[tuple[float, AttentionTiling]] = []
+    for rows in _row_choices(problem, chip, needs):
+        for kv_tile in KV_TILES:
+            if kv_tile > max(64, round_up(problem.kv, 64)) or (kv_tile > FULL_KV_TILE and rows * needs.passes > CUBE_ROWS // 4):
+                continue
+            tile = _fit(problem, chip, needs, rows, kv_tile, bits, 2) or _fit(problem, chip, needs, rows, kv_tile, bits, 1)
+            if tile is None:
+                continue
+            for splits in _split_choices(problem, chip, tile):
+                candidate = AttentionTiling(**{**vars(tile), "kv_splits": splits})
+                found.append((_estimate(problem, chip, needs, candidate, bits), candidate))
+    if not found:
+        raise TilingError(f"chip '{chip.name}' has no room for attention with head_dim={problem.head_dim}; "
+                          f"enlarge L0, L1 or UB")
+    best = min(time for time, _ in found)
+    return next(tile for time, tile in found if time <= best * 1.01)
+
+
+def _row_choices(problem: AttentionShape, chip: Chip, needs: Needs) -> Iterator[int]:
+    most = CUBE_ROWS // needs.passes
+    group = problem.heads // problem.kv_heads
+    rows = min(most, group * problem.q)
+    while rows >= 1:
+        yield rows
+        if rows * needs.passes <= 16:
+            return
+        rows = ceil_div(rows, 2)
+
+
+def _fit(problem: AttentionShape, chip: Chip, needs: Needs, rows: int, kv_tile: int, bits: int,
+         l0_ring: int) -> AttentionTiling | None:
+    """The deepest L0 and L1 tiles and the tallest UB tile that fit, or None."""
+    work = Work(problem, chip.cores.aic, rows, kv_tile)
+    dim, rate = problem.head_dim, chip.cube.rate(needs.fmt, needs.fmt)
+    assert rate is not None
+    cube_rows = round_up(needs.passes * work.base_rows, chip.cube.fractal_m)
+    deep = rate.fractal_k
+    wide = round_up(dim, 16)
+    # L0A and L0B: half for either product.
+    def depth(space: int, across: int) -> int:
+        return space // (2 * l0_ring) * 8 // (across * bits) // deep * deep
+
+    most = depth(chip.buffers.l0a_bytes, cube_rows)
+    pv_k = min(most, max(deep, depth(chip.buffers.l0b_bytes, wide)), round_up(kv_tile, deep))
+    left = chip.buffers.l0b_bytes // l0_ring - pv_k * wide * bits // 8
+    qk_k = min(most, round_up(dim, deep))
+    if pv_k < deep or qk_k < deep or left <= 0:
+        return None
+    # L0C: O once, the rest for two tiles of S.
+    spare = chip.buffers.l0c_bytes - cube_rows * wide * 4
+    qk_n = min(spare // (8 * cube_rows), 256, kv_tile) // 16 * 16
+    while qk_n >= 16 and qk_k >= deep and left * 8 // (qk_k * bits) // 16 * 16 < qk_n:
+        if qk_n > 64 or qk_k == deep:
+            qk_n -= 16
+        else:
+            qk_k = max(deep, qk_k // 2 // deep * deep)
+    if qk_n < 16:
+        return None
+    l1_kv = _chunk(chip, cube_rows, kv_tile, dim, bits)
+    vec_m = _vec_rows(chip, needs, ceil_div(work.base_rows, chip.cores.aiv_per_aic), kv_tile, dim)
+    if not l1_kv or not vec_m:
+        return None
+    ring = 3 if _l1_bytes(cube_rows, l1_kv, dim, bits, 3) <= chip.buffers.l1_bytes else 2
+    o_ring = 2 if chip.buffers.l0c_bytes >= cube_rows * (2 * wide + 2 * qk_n) * 4 else 1
+    return AttentionTiling(rows, kv_tile, 1, l1_kv, qk_n, qk_k, pv_k, vec_m, l1_ring=ring, l0_ring=l0_ring, o_ring=o_ring)
+
+
+def _l1_bytes(cube_rows: int, l1_kv: int, dim: int, bits: int, ring: int) -> int:
+    return (cube_rows * dim + ring * (2 * l1_kv * dim + cube_rows * l1_kv)) * bits // 8 + 64
+
+
+def _chunk(chip: Chip, cube_rows: int, kv_tile: int, dim: int, bits: int) -> int:
+    """KV rows of an L1 chunk: a power-of-two part of the tile, no larger than a full-bandwidth load."""
+    def fits(chunk: int) -> bool:
+        return _l1_bytes(cube_rows, chunk, dim, bits, 2) <= chip.buffers.l1_bytes
+
+    chunk = kv_tile
+    while chunk > 16 and (chunk * dim * bits > 8 * LOAD_BYTES or not fits(chunk)):
+        chunk //= 2
+    return chunk if fits(chunk) else 0
+
+
+def _vec_rows(chip: Chip, needs: Needs, share: int, kv_tile: int, dim: int) -> int:
+    """Rows of a UB tile: all of an AIV's, or the most that fit, but not so few that short instructions dominate."""
+    for rows in range(min(share, 64), 0, -1):
+        if needs.ub_bytes(share, rows, kv_tile, dim) <= chip.buffers.ub_bytes:
+            return ceil_div(share, ceil_div(share, rows))
+    return 0
+
+
+def _split_choices(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Iterator[int]:
+    """1, and for one row tile per head whatever keeps more cores busy."""
+    yield 1
+    work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
+    if work.q_tiles > 1:
+        return
+    # More parts than fill the chip twice only add to the merge.
+    yield from range(2, min(work.tiles, ceil_div(2 * chip.cores.aic, work.items)) + 1)
+
+
+def _estimate(problem: AttentionShape, chip: Chip, needs: Needs, tile: AttentionTiling, bits: int) -> float:
+    """Cycles, roughly: HBM's time for the cache, or the busiest core's steps by their slowest unit; the fill; the merge."""
+    work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile, tile.kv_splits)
+    dim, kv = problem.head_dim, min(tile.kv_tile, problem.kv)
+    rate = chip.cube.rate(needs.fmt, needs.fmt)
+    path = next(p for p in chip.paths.values() if (p.source, p.destination) == ("GM", "L1"))
+    assert rate is not None
+    assert path.outstanding_bytes is not None
+    rows = needs.passes * work.base_rows
+    cores = min(chip.cores.aic, work.items)
+    cube = 2 * ceil_div(rows, 16) * ceil_div(kv, 16) * ceil_div(dim, rate.fractal_k) * rate.cycles_per_fractal
+    share = ceil_div(work.base_rows, chip.cores.aiv_per_aic)
+    ops = chip.vector.ops
+    per_logit = sum(ops[name].slope_cycles_per_repeat for name in needs.vector_ops) / 64
+    chain = sum(ops[name].latency_cycles for name in (*needs.vector_ops, *ROW_OPS))
+    vector = share * kv * per_logit + chain * ceil_div(share, tile.vec_m)
+    in_flight = path.outstanding_bytes / (path.latency_cycles + chip.hbm.extra_latency_cycles)
+    port = MISS_SHARE * min(path.bytes_per_cycle, in_flight)
+    cache = 2 * kv * dim * bits / 8
+    l2 = float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)) / cores
+    rings = (cache + rows * kv * (4 + bits / 8) + rows * dim * 4) / l2
+    step = max(cube, vector, rings, cache / port + STEP_CYCLES)
+    hbm = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz)) * chip.hbm.efficiency
+    memory = 2 * work.kv_head_count * problem.kv * dim * bits / 8 / hbm
+    merge = MERGE_CYCLES + chain * work.splits / 4 * ceil_div(work.total_rows, chip.aiv) if work.splits > 1 else 0
+    return max(ceil_div(work.items, chip.cores.aic) * work.steps * step, memory) + cube + vector + cache / port + merge
+
+
+#: Vector instructions of a step that work on a few numbers per row.
+ROW_OPS = ("reduce_max", "max", "sub", "exp", "max", "reduce_add", "mul", "add", "mul", "add")
+#: What one core reaches of the rate that its bytes in flight allow, when it reads from HBM and others do too.
+MISS_SHARE = 0.6
+#: Cycles that a step costs the loads besides its bytes: reading P, the heads of short transfers.
+STEP_CYCLES = 600
+#: Cycles of a barrier and of reading the parts back.
+MERGE_CYCLES = 2500
+
+
+def check(problem: AttentionShape, chip: Chip, tile: AttentionTiling, needs: Needs) -> None:
+    """TilingError for what cannot be built; capacities that are not named here the verifier checks."""
+    require_positive(tile)
+    rate = chip.cube.rate(needs.fmt, needs.fmt)
+    assert rate is not None
+    require_multiple(tile, "qk_n", chip.cube.fractal_n, "the Cube works in fractals of 16 columns")
+    require_multiple(tile, "qk_k", rate.fractal_k, f"a {needs.fmt} fractal is {rate.fractal_k} deep")
+    require_multiple(tile, "pv_k", rate.fractal_k, f"a {needs.fmt} fractal is {rate.fractal_k} deep")
+    if FORMATS[needs.fmt].bits < 8:
+        require_multiple(tile, "l1_kv", 2, "4-bit elements are packed by two")
+        require_multiple(tile, "kv_tile", 2, "4-bit elements are packed by two")
+    work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
+    if tile.kv_splits > work.tiles:
+        raise TilingError(f"tiling kv_splits={tile.kv_splits} is above the {work.tiles} KV tiles of {tile.kv_tile} columns; "
+                          f"give at most {work.tiles}")
+    if tile.kv_splits > 1 and work.q_tiles > 1:
+        raise TilingError(f"tiling kv_splits={tile.kv_splits} needs all q={problem.q} positions in one tile of "
+                          f"rows={tile.rows}; give kv_splits=1 or rows of at least {problem.q}")
+    if tile.preload > chip.cross_core.max_outstanding - 1:
+        raise TilingError(f"tiling preload={tile.preload} needs more than the {chip.cross_core.max_outstanding} outstanding "
+                          f"signals of '{chip.name}'; give at most {chip.cross_core.max_outstanding - 1}")
+    bits, rows = FORMATS[needs.fmt].bits, round_up(needs.passes * work.base_rows, chip.cube.fractal_m)
+    pair, dim = tile.l0_ring * bits, problem.head_dim
+    require_fits(chip, "L0A", {"a0": pair * rows * tile.qk_k // 8, "c0": pair * rows * tile.pv_k // 8})
+    require_fits(chip, "L0B", {"b0": pair * tile.qk_k * tile.qk_n // 8, "d0": pair * tile.pv_k * dim // 8})
+    require_fits(chip, "L0C", {"s0": tile.s_ring * rows * tile.qk_n * 4, "o0": tile.o_ring * rows * dim * 4})

@@ -1,0 +1,160 @@
+"""How attention is dealt to the core groups: row tiles, KV tiles, items, and the flat sequence of steps of a core.
+
+The query rows of one KV head (all query heads of its group, all positions) are cut into *row tiles* that lie contiguously
+in GM: several whole heads where they fit, so that K and V are read once for them, else a range of positions of one head.
+An *item* is a row tile with its KV tiles, or with one of ``splits`` parts of them.  With a causal mask row tile ``p`` and
+its mirror image together see equally many KV tiles whatever ``p``, so an item is such a pair.
+
+Items are dealt round robin and every item takes the same number of *steps*, one KV tile each.  A core's steps are numbered
+through from item to item::
+
+    before: for item: for tile: QK, softmax, PV, rescale
+    after:  for g in 0 .. steps + skew: QK(g), softmax(g); PV(g - skew), rescale(g - skew)
+
+so that the pipeline does not drain between items.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from msdsim.ir.expr import Const, Expr, ExprLike, ceil_div, lift, maximum, minimum
+from msdsim.units import ceil_div as ceil_int
+
+
+class AttentionShape(Protocol):
+    """The part of an attention problem that dataflows read."""
+
+    batch: int
+    heads: int
+    kv_heads: int
+    head_dim: int
+    q: int
+    kv: int
+    scales: str
+    causal: bool
+
+
+@dataclass(frozen=True)
+class Step:
+    """One KV tile of one row tile, as index expressions.
+
+    ``head`` counts the KV heads of all batches; ``row +: rows`` are the query rows among those of that head; ``start +:
+    cols`` the KV columns.  ``live`` is 0 for a step that pads an item.  ``turn`` counts the row tiles of the core.
+    """
+
+    number: Expr
+    live: Expr
+    turn: Expr
+    head: Expr
+    row: Expr
+    rows: Expr
+    start: Expr
+    cols: Expr
+    first: Expr
+    last: Expr
+    diagonal: Expr
+    split: Expr
+
+
+class Work:
+    """The division of one problem: see the module's text."""
+
+    def __init__(self, problem: AttentionShape, cores: int, most_rows: int, kv_tile: int, splits: int = 1) -> None:
+        self.cores, self.kv_tile, self.splits = cores, kv_tile, splits
+        self.q, self.kv, self.causal = problem.q, problem.kv, problem.causal
+        self.group = problem.heads // problem.kv_heads
+        self.kv_head_count = problem.batch * problem.kv_heads
+        self.heads_per_tile = max(1, min(self.group, most_rows // problem.q))
+        self.positions = min(problem.q, most_rows)
+        self.base_rows = self.heads_per_tile * self.positions
+        self.head_tiles = ceil_int(self.group, self.heads_per_tile)
+        self.q_tiles = ceil_int(problem.q, self.positions)
+        self.tiles = ceil_int(problem.kv, kv_tile)
+        self.paired = bool(problem.causal) and self.q_tiles > 1
+        self.q_items = ceil_int(self.q_tiles, 2) if self.paired else self.q_tiles
+        self.items = self.kv_head_count * self.head_tiles * self.q_items * splits
+        self.steps = self._steps()
+
+    @property
+    def rows_per_head(self) -> int:
+        """Query rows of one KV head."""
+        return self.group * self.q
+
+    @property
+    def total_rows(self) -> int:
+        return self.kv_head_count * self.rows_per_head
+
+    def _visible_tiles(self, q_tile: int) -> int:
+        if not self.causal:
+            return self.tiles
+        return ceil_int(self.kv - self.q + min((q_tile + 1) * self.positions, self.q), self.kv_tile)
+
+    def _steps(self) -> int:
+        if not self.paired:
+            return ceil_int(self.tiles, self.splits)
+        pairs = ((p, self.q_tiles - 1 - p) for p in range(self.q_items))
+        return max(sum(self._visible_tiles(tile) for tile in {a, b}) for a, b in pairs)
+
+    def steps_of(self, core: Expr) -> Expr:
+        """Number of steps of a core."""
+        return ceil_div(self.items - core, self.cores) * self.steps
+
+    @property
+    def most_steps(self) -> int:
+        return ceil_int(self.items, self.cores) * self.steps
+
+    def step(self, core: Expr, number: Expr) -> Step:
+        """Step ``number`` of a core; every index stays in range even where the number is beyond the core's steps."""
+        at, inside = number // self.steps, number % self.steps
+        item = minimum(core + at * self.cores, self.items - 1)
+        split, rest = item % self.splits, item // self.splits
+        q_item, rest = rest % self.q_items, rest // self.q_items
+        head_tile, head = rest % self.head_tiles, rest // self.head_tiles
+        if self.paired:
+            return self._pair(number, at, inside, head, head_tile, q_item)
+        if self.q_tiles > 1:
+            row, rows = head_tile * self.q + q_item * self.positions, _part(self.q, self.positions, q_item)
+        else:
+            row = head_tile * (self.heads_per_tile * self.q)
+            rows = _part(self.group, self.heads_per_tile, head_tile) * self.q
+        low, high = (split * self.tiles) // self.splits, ((split + 1) * self.tiles) // self.splits
+        tile = minimum(low + inside, self.tiles - 1)
+        # Without pairs every row tile has rows that see all columns.
+        live = Const(1) if self.tiles % self.splits == 0 else inside < high - low
+        diagonal = _reaches(self.kv - self.q, tile, self.kv_tile) if self.causal else Const(0)
+        return Step(number, live, at, head, row, rows, tile * self.kv_tile, _part(self.kv, self.kv_tile, tile),
+                    inside.equals(0), inside.equals(high - low - 1), diagonal, split)
+
+    def _pair(self, number: Expr, at: Expr, inside: Expr, head: Expr, head_tile: Expr, low: Expr) -> Step:
+        """Row tile ``low`` with its visible tiles, then row tile ``q_tiles - 1 - low`` with its own."""
+        before = self.kv - self.q
+        low_tiles = ceil_div(minimum((low + 1) * self.positions, self.q) + before, self.kv_tile)
+        second = inside >= low_tiles
+        q_tile = maximum(low, minimum(second * self.q_tiles, (self.q_tiles - 1) - low))
+        ahead = inside - minimum(second * self.tiles, low_tiles)
+        tile = maximum(0, minimum(ahead, self.tiles - 1))
+        position = q_tile * self.positions
+        visible = minimum(position + self.positions, self.q) + before
+        tiles = ceil_div(visible, self.kv_tile)
+        # The middle row tile of an odd number is its own mirror image: it is done once.
+        distinct = maximum(1 - second, low < (self.q_tiles - 1) - low) if self.q_tiles % 2 else Const(1)
+        live = minimum(distinct, ahead < tiles)
+        # The columns that no row of the tile sees are not computed: their weights are zero.
+        cols = maximum(0, minimum(self.kv_tile, visible - tile * self.kv_tile))
+        return Step(number, live, at * 2 + second, head, head_tile * self.q + position,
+                    _part(self.q, self.positions, q_tile), tile * self.kv_tile, cols, tile.equals(0), tile.equals(tiles - 1),
+                    tile * self.kv_tile + cols > position + before + 1, Const(0))
+
+
+def _part(total: int, size: int, index: ExprLike) -> Expr:
+    """Size of part ``index`` when ``total`` is cut into parts of ``size``."""
+    if total % size == 0:
+        return Const(size)
+    return Const(total) if total < size else minimum(size, total - lift(index) * size)
+
+
+def _reaches(before: int, tile: Expr, kv_tile: int) -> Expr:
+    """Whether a tile has columns that the first query position does not see."""
+    return (tile + 1) * kv_tile > before + 1

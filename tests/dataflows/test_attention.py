@@ -1,0 +1,110 @@
+"""Attention dataflows on every chip: bit-exact, accounted for to the cycle, free of races, not faster than physics."""
+
+from __future__ import annotations
+
+import pytest
+
+import msdsim
+from msdsim.analysis.hazards import HazardCheck
+from msdsim.api import find_dataflow
+from msdsim.dataflows import DATAFLOWS
+from msdsim.errors import InputError, TilingError
+from msdsim.hardware import load_hw
+from msdsim.numerics.contracts import contract_for
+from msdsim.numerics.executor import execute
+from msdsim.problems import parse_problem
+from msdsim.resources import shipped_names
+
+CHIPS = shipped_names("hwmodels")
+NAMES = [entry.name for entry in DATAFLOWS.values() if entry.kind == "attention"]
+SHAPES = [
+    "attention:batch=2,heads=4,kv_heads=2,head_dim=64,q=1,kv=777",
+    "attention:batch=1,heads=6,kv_heads=2,head_dim=80,q=7,kv=133,causal=1,scales=token",
+    "attention:batch=1,heads=2,kv_heads=1,head_dim=32,q=33,kv=70",
+]
+#: More of the same, for the exhaustive suite.
+MORE = [f"attention:batch={batch},heads={heads},kv_heads={kv_heads},head_dim={dim},q={q},kv={kv},scales={scales}{causal}"
+        for batch, heads, kv_heads in ((1, 1, 1), (2, 8, 2), (1, 3, 3)) for dim in (64, 96) for q, kv in
+        ((1, 1), (1, 1000), (7, 65), (33, 300), (200, 333)) for scales in ("channel", "token") for causal in ("", ",causal=1")]
+
+
+def legal(dataflow, shape, chip):
+    problem, hardware = parse_problem(shape), load_hw(chip)
+    reason = find_dataflow(problem, dataflow).refuses(problem, hardware.chip)
+    if reason is not None:
+        with pytest.raises(InputError, match="cannot run"):
+            msdsim.simulate(problem, hardware, dataflow)
+        pytest.skip(reason)
+    return problem, hardware
+
+
+def conforms(dataflow, shape, chip, tiling=None):
+    problem, hardware = legal(dataflow, shape, chip)
+    result = msdsim.simulate(problem, hardware, dataflow, check=True, tiling=tiling)
+    assert result.numerics.bit_exact, result.numerics.first_mismatch
+    assert result.numerics.bound_ratio <= 1
+    for pipe, row in result.stalls.items():
+        assert sum(value for name, value in row.items() if name != "instances") == row["instances"] * result.cycles, pipe
+    moved = result.traffic["hbm_read_bytes"] + result.traffic["hbm_write_bytes"]
+    assert result.time_us >= moved / (hardware.chip.hbm.bandwidth_gbps * 1000)
+    return result
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("dataflow", NAMES)
+def test_attention(dataflow, shape, chip):
+    conforms(dataflow, shape, chip)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", MORE)
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("dataflow", NAMES)
+def test_attention_exhaustively(dataflow, shape, chip):
+    conforms(dataflow, shape, chip)
+
+
+RACES = ["attention:batch=1,heads=4,kv_heads=2,head_dim=64,q=3,kv=300,causal=1",
+         "attention:batch=1,heads=3,kv_heads=1,head_dim=32,q=161,kv=161,causal=1,scales=token"]
+
+
+@pytest.mark.parametrize("shape", RACES)
+@pytest.mark.parametrize("chip", ["toy", "ascend910b1", "ascend950pr"])
+@pytest.mark.parametrize("dataflow", NAMES)
+def test_timelines_have_no_race(dataflow, chip, shape):
+    problem, hardware = legal(dataflow, shape, chip)
+    result = msdsim.simulate(problem, hardware, dataflow, timeline=True)
+    operands = contract_for("attention", dataflow).for_tiling(result.tiling).operands(problem, None, 0)
+    execute(result.kernel, operands, observer=HazardCheck(result.record).observe)
+
+
+@pytest.mark.parametrize("dataflow", NAMES)
+@pytest.mark.parametrize(("splits", "shape"), [
+    (5, "attention:batch=1,heads=2,kv_heads=1,head_dim=64,q=1,kv=600"),
+    (3, "attention:batch=1,heads=4,kv_heads=2,head_dim=32,q=9,kv=330,causal=1,scales=token"),
+])
+def test_kv_splits(dataflow, splits, shape):
+    """A split KV length is merged to the bits that the contract states, also where a part of it is masked for some rows."""
+    chip = "ascend950pr" if "mx" in dataflow else "ascend910b1"
+    result = conforms(dataflow, shape, chip, tiling={"kv_tile": 64, "l1_kv": 64, "kv_splits": splits})
+    assert result.tiling["kv_splits"] == splits
+
+
+@pytest.mark.parametrize("preload", [1, 3])
+@pytest.mark.parametrize("dataflow", NAMES)
+def test_preload(dataflow, preload):
+    chip = "ascend950pr" if "mx" in dataflow else "ascend910b1"
+    conforms(dataflow, "attention:batch=1,heads=2,kv_heads=1,head_dim=32,q=70,kv=300,causal=1", chip,
+             tiling={"preload": preload, "kv_tile": 64, "l1_kv": 32, "rows": 16})
+
+
+def test_tiling_errors_say_what_is_wrong():
+    shape = "attention:batch=1,heads=2,kv_heads=1,head_dim=64,q=200,kv=600"
+    for tiling, text in (({"kv_splits": 3, "kv_tile": 512}, "kv_splits=3 is above the 2 KV tiles of 512 columns"),
+                         ({"kv_splits": 2, "kv_tile": 256, "rows": 64}, "needs all q=200 positions in one tile of rows=64"),
+                         ({"preload": 15}, "preload=15 needs more than the 15 outstanding signals"),
+                         ({"qk_n": 24}, "qk_n=24 is not a multiple of 16"),
+                         ({"rows": 512}, "bytes of L0")):
+        with pytest.raises(TilingError, match=text):
+            msdsim.simulate(shape, "ascend910b1", "bf16", tiling=tiling)
