@@ -79,3 +79,18 @@ def entry(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
             config.CACHE_DIR = before
 
     return compile_entry
+
+
+def pointer_function() -> Callable[..., Any]:
+    """For compiled code: the address of an array's first element.  Helpers take pointers, since an array is seven arguments."""
+    from numba.core import types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def pointer(typing_context, array):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return context.make_array(signature.args[0])(context, builder, arguments[0]).data
+
+        return types.CPointer(array.dtype)(array), generate
+
+    return pointer

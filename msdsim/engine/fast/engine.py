@@ -73,6 +73,7 @@ class _Run:
             rows = np.zeros((0, len(TIMELINE_COLUMNS)), np.int64)
             if first_rows is not None:
                 rows = np.empty((first_rows[-1], len(TIMELINE_COLUMNS)), np.int64)
+                machine.S[at.G_RECORDING] = 1
                 for unit in range(self.units.count):
                     for pipe in range(MAX_PIPES):
                         machine.S[machine.pipe_bases[unit] + pipe * at.P_SIZE + at.P_ROW] = first_rows[unit * MAX_PIPES + pipe]

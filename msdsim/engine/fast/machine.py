@@ -12,9 +12,12 @@ advanced, the earliest request (tick, unit, pipe) comes before all that are stil
 from __future__ import annotations
 
 from msdsim.engine.fast import layout as at
-from msdsim.engine.fast.compiled import entry, helper
+from msdsim.engine.fast.compiled import entry, helper, pointer_function
 from msdsim.engine.fast.memory import access, ceil_div, count_bandwidth
 from msdsim.timeline import record
+
+_COLUMNS = len(record.TIMELINE_COLUMNS)
+pointer = pointer_function()
 
 # Which unit goes next
 
@@ -262,6 +265,23 @@ def _arrive(C, S, unit, signal, participants, time):
 
 
 @helper
+def _record(C, S, rows, unit, number, pipe, instr, end, work, moved, gap):
+    """Write a row of the timeline (TIMELINE_COLUMNS)."""
+    row = S[pipe + at.P_ROW] * _COLUMNS
+    S[pipe + at.P_ROW] += 1
+    rows[row] = S[unit + at.U_NUMBER]
+    rows[row + 1] = number
+    rows[row + 2] = C[instr + at.I_INDEX]
+    rows[row + 3] = S[pipe + at.X_DISPATCHED]
+    rows[row + 4] = S[pipe + at.X_START]
+    rows[row + 5] = end
+    rows[row + 6] = work
+    rows[row + 7] = moved
+    rows[row + 8] = S[pipe + at.X_CAUSE] if gap > 0 else -1
+    rows[row + 9] = S[pipe + at.X_CULPRIT] if gap > 0 else -1
+
+
+@helper
 def _finish(C, S, T, rows, unit, number, pipe, instr, end, work, excess, moved):
     """An instruction's end is known: keep the books, post its flags and signal; the pipes (as bits) that may go on."""
     start = S[pipe + at.X_START]
@@ -282,13 +302,8 @@ def _finish(C, S, T, rows, unit, number, pipe, instr, end, work, excess, moved):
         part = S[unit + at.U_PART]
         waits = C[part + at.PT_SIGNAL_WAITS] if cause == record.WAIT_SYNC else C[part + at.PT_SEMAPHORE_WAITS]
         T[waits + culprit] += gap
-    if rows.shape[0] > 0:
-        row = S[pipe + at.P_ROW]
-        S[pipe + at.P_ROW] = row + 1
-        rows[row, 0], rows[row, 1], rows[row, 2] = S[unit + at.U_NUMBER], number, C[instr + at.I_INDEX]
-        rows[row, 3], rows[row, 4], rows[row, 5] = S[pipe + at.X_DISPATCHED], start, end
-        rows[row, 6], rows[row, 7] = work, moved
-        rows[row, 8], rows[row, 9] = (cause, culprit) if gap > 0 else (-1, -1)
+    if S[at.G_RECORDING] != 0:
+        _record(C, S, rows, unit, number, pipe, instr, end, work, moved, gap)
     S[pipe + at.P_DONE] = end
     woken = 0
     for position in range(C[instr + at.I_POSTS], C[instr + at.I_POSTS_END], 2):
@@ -559,9 +574,8 @@ def _begin(C, S):
         _wake(C, S, unit, 1)
 
 
-@entry("void(int64[::1], int64[::1], int64[::1], int64[:,::1], int32[::1], int32[::1], int64[::1], int64[::1], uint8[::1])")
-def run(C, S, T, rows, SLOT, TAG, STAMP, READY, DIRTY):
-    """Run until nothing is left to do or can be done; ``S[G_STATUS]`` says how it ended (RUNNING: nothing went wrong)."""
+@helper
+def _run(C, S, T, rows, SLOT, TAG, STAMP, READY, DIRTY):
     _begin(C, S)
     _advance_all(C, S, T, rows)
     while S[at.G_STATUS] == at.RUNNING:
@@ -580,3 +594,10 @@ def run(C, S, T, rows, SLOT, TAG, STAMP, READY, DIRTY):
             _advance_all(C, S, T, rows)
         else:
             _next_piece(C, S, pipe, instr)
+
+
+@entry("void(int64[::1], int64[::1], int64[::1], int64[:,::1], int32[::1], int32[::1], int64[::1], int64[::1], uint8[::1])")
+def run(C, S, T, rows, SLOT, TAG, STAMP, READY, DIRTY):
+    """Run until nothing is left to do or can be done; ``S[G_STATUS]`` says how it ended (RUNNING: nothing went wrong)."""
+    _run(pointer(C), pointer(S), pointer(T), pointer(rows), pointer(SLOT), pointer(TAG), pointer(STAMP), pointer(READY),
+         pointer(DIRTY))
