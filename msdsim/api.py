@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -18,6 +18,7 @@ from msdsim.ir.kernel import Kernel
 from msdsim.ir.lower import lower
 from msdsim.ir.parser import read_kernel
 from msdsim.ir.verify import verify
+from msdsim.jobs import Progress, run_all
 from msdsim.problems import KernelFile, Problem, Workload, parse_problem
 from msdsim.registry import unknown_name
 from msdsim.report.result import (
@@ -144,20 +145,37 @@ def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow
     return Comparison(runs, skipped)
 
 
-def simulate_workload(workload: Workload, hw: str | Hardware, dataflow: str, **options: Any) -> WorkloadResult:
-    """Simulate every entry of a workload once and weigh it by its count; equal problems are simulated once."""
+def simulate_workload(workload: Workload, hw: str | Hardware, dataflow: str, *, jobs: int = 1,
+                      progress: Progress | None = None, **options: Any) -> WorkloadResult:
+    """Simulate every entry of a workload once and weigh it by its count; equal problems are simulated once.
+
+    ``jobs`` processes work at the same time (0: one for each core); ``progress`` is called with (finished, of how many)
+    distinct problems.  Options are those of :func:`simulate`.
+    """
     hardware = _hardware(hw)
-    done: dict[str, Result] = {}
-    runs = []
-    for entry in workload.entries:
-        key = str(entry.problem)
-        if key not in done:
-            try:
-                done[key] = simulate(entry.problem, hardware, dataflow, **options)
-            except MsdsimError as err:
-                raise type(err)(f"workload '{workload.name}', entry '{entry.name}': {err}") from None
-        runs.append(WorkloadRun(entry.name, entry.count, done[key]))
-    return WorkloadResult(workload.name, runs)
+    first = {str(entry.problem): entry for entry in reversed(workload.entries)}
+    tasks = [_Task(workload.name, entry.name, entry.problem, hardware, dataflow, options) for entry in first.values()]
+    done = dict(zip(first, run_all(_simulate_task, tasks, jobs, progress), strict=True))
+    return WorkloadResult(workload.name, [WorkloadRun(e.name, e.count, done[str(e.problem)]) for e in workload.entries])
+
+
+@dataclass(frozen=True)
+class _Task:
+    """One entry of a workload to simulate, in whatever process."""
+
+    workload: str
+    entry: str
+    problem: Any
+    hardware: Hardware
+    dataflow: str
+    options: Mapping[str, Any]
+
+
+def _simulate_task(task: _Task) -> Result:
+    try:
+        return simulate(task.problem, task.hardware, task.dataflow, **task.options)
+    except MsdsimError as err:
+        raise type(err)(f"workload '{task.workload}', entry '{task.entry}': {err}") from None
 
 
 def compare_workload(workload: Workload, hw: str | Hardware, dataflows: Sequence[str] | str = "all", *,
