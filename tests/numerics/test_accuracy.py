@@ -93,7 +93,8 @@ def test_bounds_are_reached():
 
 
 def test_claims_table():
-    rows = claims(ClaimProblems(Gemm(m=8, k=512, n=32), Attention(batch=1, heads=2, kv_heads=1, head_dim=32, q=1, kv=100)))
+    rows = claims(ClaimProblems([Gemm(m=8, k=k, n=32) for k in (256, 512)],
+                                [Attention(batch=1, heads=2, kv_heads=1, head_dim=32, q=1, kv=100)]))
     assert list(dict.fromkeys(row.claim for row in rows)) == ["P1", "P2", "P3", "P4", "P5", "P6"]
     verdict = {row.text: row.verdict for row in rows}
     assert verdict["two int8 passes: error at most M/64516, and reached"] == "reproduced"
@@ -113,7 +114,7 @@ def test_claims_table():
 def test_timing_rows_take_the_place_of_missing_ones():
     row = ClaimRow("P1", "dequantization costs more cycles than the matmul", "slower", "7x", "gemm", "reproduced")
     stall = ClaimRow("P5", "MSD avoids the Vector-Cube pipeline stall (share of the run)", "none", "0%", "gemm", "reproduced")
-    small = ClaimProblems(Gemm(m=1, k=32, n=1), Attention(batch=1, heads=1, kv_heads=1, head_dim=8, q=1, kv=8))
+    small = ClaimProblems([Gemm(m=1, k=32, n=1)], [Attention(batch=1, heads=1, kv_heads=1, head_dim=8, q=1, kv=8)])
     rows = claims(small, {"P1": [row], "P5": [stall]})
     assert [r for r in rows if r.claim == "P1"] == [row]
     first, second = (r for r in rows if r.claim == "P5")

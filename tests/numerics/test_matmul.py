@@ -1,8 +1,10 @@
 """Cube rules: tile kernel = whole-tensor reference = rational arithmetic, any tiling; the int32 limit."""
 
+import importlib
 from fractions import Fraction
 
 import ml_dtypes
+import numba
 import numpy as np
 import pytest
 from rational_oracle import f32, sum_in_k
@@ -10,6 +12,7 @@ from rational_oracle import f32, sum_in_k
 from msdsim.errors import ArrayError
 from msdsim.formats import FORMATS
 from msdsim.formats.mx import quantize_mx
+from msdsim.numerics import _kernels
 from msdsim.numerics.matmul import max_safe_k, mmad_float, mmad_int, mmad_mx
 from msdsim.numerics.references import matmul as reference
 
@@ -123,6 +126,23 @@ def test_exact_at_the_last_safe_k_and_wrong_above():
     assert mmad_int(a[:, :k], b[:k])[0, 0] == k * 2**14 <= 2**31 - 1
     assert reference.matmul_int(a, b)[0, 0] == 2**31  # what int32 cannot hold
     assert mmad_int(a, b)[0, 0] != 2**31
+
+
+def test_kernels_compile_where_no_cache_can_be_written(monkeypatch):
+    njit = numba.njit
+
+    def refusing(**options):
+        if options.get("cache"):
+            raise RuntimeError("cannot cache function: no locator available")
+        return njit(**options)
+
+    monkeypatch.setattr(numba, "njit", refusing)
+    kernels = importlib.reload(_kernels)
+    acc = np.zeros((1, 2), np.float32)
+    kernels.accumulate_float(np.ones((1, 3), np.float32), np.ones((3, 2), np.float32), acc)
+    monkeypatch.undo()
+    importlib.reload(_kernels)
+    np.testing.assert_array_equal(acc, [[3, 3]])
 
 
 def test_shapes_that_do_not_meet():
