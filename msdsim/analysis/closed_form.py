@@ -9,38 +9,76 @@ the largest of them.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units.vector import lanes
 from msdsim.units import bytes_per_tick, ceil_div
 
-#: Vector instructions per weight of a dequantization: instruction and bits of its widest operand.
+#: Vector instructions: name of the cost class and bits of the widest operand.
+_Ops = Sequence[tuple[str, int]]
+
+#: Statistics of a split, and the first product; then what each pass and each step between passes takes.
+_SPLIT = (("cast", 32), ("abs", 32), ("fold_max", 32), ("muls", 32))
+_PASS = (("div", 32), ("cast", 32), ("cast", 32), ("cast", 16))
+_RESIDUAL = (("mul", 32), ("sub", 32), ("muls", 32))
+#: The exact split of INT8 into nibbles, beside one quotient and its rounding.
+_NIBBLES = (("div", 32), ("cast", 32), ("muls", 32), ("cast", 32), ("muls", 32), ("sub", 32), ("adds", 32),
+            *2 * (("cast", 32), ("cast", 16)))
+_FURTHER = (("cast", 32), ("muls", 32), ("add", 32))
+
+
+@dataclass(frozen=True)
+class _Form:
+    """What a dataflow does: bits of its weights, formats of the Cube, passes, and whether it dequantizes or decomposes."""
+
+    weight_bits: float
+    cube: str
+    passes: int = 1
+    dequant: _Ops = ()
+    split: _Ops = ()
+    combine: _Ops = ()
+
+
+def _integer(weight_bits: int, cube: str, passes: int, nibbles: bool = False) -> _Form:
+    split = (*_SPLIT, *_NIBBLES) if nibbles else (*_SPLIT, *passes * _PASS, *(passes - 1) * _RESIDUAL)
+    return _Form(weight_bits, cube, passes, split=split, combine=(("cast", 32), *(passes - 1) * _FURTHER))
+
+
 _DEQUANT = (("cast", 16), ("cast", 32), ("mul", 32), ("cast", 32))
-#: ... per activation of a two-pass split: statistics, then divide, round, narrow twice, residual once.
-_SPLIT = (("cast", 32), ("abs", 32), ("fold_max", 32), ("muls", 32), ("div", 32), ("cast", 32), ("cast", 32), ("cast", 16),
-          ("mul", 32), ("sub", 32), ("muls", 32), ("div", 32), ("cast", 32), ("cast", 32), ("cast", 16))
-#: ... per result of a two-pass merge.
-_MERGE = (("cast", 32), ("cast", 32), ("muls", 32), ("add", 32), ("mul", 32), ("mul", 32), ("cast", 32))
+_FORMS = {
+    "bf16": _Form(16, "bf16"),
+    "dequant-int8": _Form(8, "bf16", dequant=_DEQUANT),
+    "dequant-int4": _Form(4, "bf16", dequant=_DEQUANT),
+    "msd-int8": _integer(8, "int8", 2),
+    "w8a8": _integer(8, "int8", 1),
+    "msd-int4": _integer(4, "int4", 3),
+    "a8w4": _integer(4, "int4", 2, nibbles=True),
+}
+#: Dataflows that have a closed form.
+CLOSED_FORMS = tuple(_FORMS)
 
 
 def gemm_terms(dataflow: str, problem: Any, chip: Chip) -> dict[str, float]:
-    """Microseconds of each term of ``bf16``, ``dequant-int8`` or ``msd-int8`` on a GEMM with sizes m, k, n.
+    """Microseconds of each term of a dataflow of :data:`CLOSED_FORMS` on a GEMM, plain or grouped.
 
-    ``memory`` is one read of the activations and the weights from HBM at its peak.
+    ``memory`` is one read of the activations and the weights from HBM at its peak.  KeyError for other dataflows.
     """
+    form = _FORMS[dataflow]
     m, k, n = problem.m, problem.k, problem.n
-    if dataflow == "bf16":
-        terms = {"cube": _cube(chip, "bf16", m, k, n), "memory": _memory(chip, 2 * m * k + 2 * k * n)}
-    elif dataflow == "dequant-int8":
-        terms = {"dequant": _vector(chip, _DEQUANT, k * n), "cube": _cube(chip, "bf16", m, k, n),
-                 "memory": _memory(chip, 2 * m * k + k * n)}
-    elif dataflow == "msd-int8":
-        terms = {"split": _vector(chip, _SPLIT, m * k), "cube": _cube(chip, "int8", 2 * m, k, n),
-                 "memory": _memory(chip, 2 * m * k + k * n), "merge": _vector(chip, _MERGE, m * n)}
-    else:
-        raise KeyError(dataflow)
-    return {name: cycles / float(chip.clock_mhz) for name, cycles in terms.items()}
+    experts = problem.groups if problem.kind == "grouped_gemm" else 1
+    groups = 1 if problem.group is None else ceil_div(k, problem.group)
+    terms = {"cube": _cube(chip, form.cube, form.passes * m, k, n),
+             "memory": _memory(chip, 2 * m * k + form.weight_bits * k * n / 8)}
+    if form.dequant:
+        terms["dequant"] = _vector(chip, form.dequant, k * n)
+    if form.split:
+        terms["split"] = _vector(chip, form.split, m * k)
+        # Every group's passes are put together, scaled and added up; then the row scale, and the rounding.
+        merge = (*groups * (*form.combine, ("mul", 32)), *(groups - 1) * (("add", 32),), ("mul", 32), ("cast", 32))
+        terms["merge"] = _vector(chip, merge, m * n)
+    return {name: experts * cycles / float(chip.clock_mhz) for name, cycles in terms.items()}
 
 
 def gemm_time_us(dataflow: str, problem: Any, chip: Chip) -> float:
@@ -62,10 +100,10 @@ def _cube(chip: Chip, fmt: str, rows: int, k: int, n: int) -> float:
     return fractals * rate.cycles_per_fractal / chip.cores.aic
 
 
-def _vector(chip: Chip, ops: Sequence[tuple[str, int]], elements: int) -> float:
+def _vector(chip: Chip, ops: _Ops, elements: int) -> float:
     per_element = sum(chip.vector.ops[op].slope_cycles_per_repeat / lanes(chip, bits) for op, bits in ops)
     return elements * per_element / chip.aiv
 
 
-def _memory(chip: Chip, count: int) -> float:
+def _memory(chip: Chip, count: float) -> float:
     return count / float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz))

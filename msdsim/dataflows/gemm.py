@@ -1,25 +1,25 @@
-"""What the GEMM dataflows share: the Cube's main loop through L1 and L0, ragged sizes, and the choice of tiles."""
+"""What the GEMM dataflows share: operands with an expert in front, the order of output tiles, and the Cube's main loop."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
-from msdsim.dataflows.base import require_fits, require_multiple
-from msdsim.errors import TilingError
+from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_fits, require_multiple
+from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr, ExprLike, ceil_div, lift, minimum
-from msdsim.ir.kernel import Slice
-from msdsim.units import bytes_per_tick, round_up
+from msdsim.ir.builder import At, Handle, KernelBuilder, at
+from msdsim.ir.expr import Const, Expr, ExprLike, ceil_div, lift, maximum, minimum
+from msdsim.ir.kernel import Kernel, Role, Slice
 from msdsim.units import ceil_div as ceil_int
 
 
 class GemmShape(Protocol):
-    """The part of a GEMM problem that dataflows read."""
+    """The part of a GEMM problem, plain or grouped, that dataflows read."""
 
+    kind: str
     m: int
     k: int
     n: int
@@ -47,6 +47,20 @@ class CubeTiling(Protocol):
     def l0c_ring(self) -> int: ...
 
 
+#: Formats of the elements of MX operands, whose names in the chip file stand for elements with their block scales.
+MX_ELEMENTS = {"mxfp4": "fp4_e2m1", "mxfp8": "fp8_e4m3fn"}
+
+
+def element_format(fmt: str) -> str:
+    """Format of the elements of a Cube operand: MX names stand for elements and scales."""
+    return MX_ELEMENTS.get(fmt, fmt)
+
+
+def element_bits(fmt: str) -> int:
+    """Bits of an element of a Cube operand."""
+    return FORMATS[element_format(fmt)].bits
+
+
 def ragged(total: int, tile: int, index: ExprLike) -> Expr:
     """Size of tile ``index`` when ``total`` is cut into tiles of ``tile``: the last may be smaller."""
     if total % tile == 0:
@@ -64,160 +78,225 @@ def ragged_of(total: ExprLike, tile: int, index: ExprLike) -> Expr:
     return minimum(tile, total - lift(index) * tile)
 
 
+def share_of(total: ExprLike, share: int, index: ExprLike) -> Expr:
+    """What unit ``index`` has of ``total`` when each takes ``share`` in turn: the last ones may have less, or nothing."""
+    return minimum(share, maximum(0, lift(total) - lift(index) * share))
+
+
+# Operands
+
+
+def experts_of(problem: Any) -> int:
+    """Independent matmuls of a problem: the groups of a grouped GEMM, one otherwise."""
+    return int(problem.groups) if problem.kind == "grouped_gemm" else 1
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor of a GEMM in GM; that of a grouped GEMM has the expert as its first dimension."""
+
+    handle: Handle
+    grouped: bool
+
+    def at(self, expert: Expr, *ranges: At | ExprLike) -> Slice:
+        """A rectangle of one expert's tensor."""
+        return self.handle[(expert, *ranges) if self.grouped else ranges]
+
+
+def operand(kb: KernelBuilder, problem: GemmShape, name: str, fmt: str, shape: tuple[int, ...], role: Role) -> Operand:
+    """Declare a tensor of every expert."""
+    grouped = problem.kind == "grouped_gemm"
+    full = (experts_of(problem), *shape) if grouped else shape
+    return Operand(kb.tensor(name, fmt, full, role), grouped)
+
+
+# The order of output tiles
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Output tiles, dealt to the cores round robin in an order that lets L2 serve neighbours.
+
+    Expert after expert; inside one, bands of ``band`` tiles of rows, and in a band column after column of tiles::
+
+        band 2:   0 2 4 6 ...      all rows in one band:   0 3 6 ...
+                  1 3 5 7 ...                              1 4 7 ...
+                  8 ...                                    2 5 8 ...
+
+    so that a band's rows of A stay in L2 while B passes by.  The last band may be lower.
+    """
+
+    experts: int
+    m_tiles: int
+    n_tiles: int
+    band: int
+
+    @property
+    def tiles(self) -> int:
+        return self.experts * self.m_tiles * self.n_tiles
+
+    def place(self, t: Expr) -> tuple[Expr, Expr, Expr]:
+        """Expert, tile of rows and tile of columns of output tile ``t``."""
+        each = self.m_tiles * self.n_tiles
+        expert: Expr = t // each if self.experts > 1 else Const(0)
+        inside = t % each if self.experts > 1 else t
+        if self.band >= self.m_tiles:
+            return expert, inside % self.m_tiles, inside // self.m_tiles
+        of_band = self.band * self.n_tiles
+        row, column = inside // of_band * self.band + inside % self.band, inside % of_band // self.band
+        full = self.m_tiles // self.band
+        rest = self.m_tiles - full * self.band
+        if rest:
+            # In the lower last band tiles count with its own height: choose by a condition that is 0 or 1.
+            beyond = inside - full * of_band
+            last = inside >= full * of_band
+            row = minimum(self.m_tiles - 1, row + last * (full * self.band + beyond % rest - row))
+            column = minimum(self.n_tiles - 1, column + last * (beyond // rest - column))
+        return expert, row, column
+
+
+# The main loop
+
 #: Fills an L1 tile for the K range ``start +: size``.
 Loader = Callable[[Handle, Expr, Expr], None]
 
 
+@dataclass(frozen=True)
+class Stream:
+    """An operand that passes through L1 tile by tile; MX operands bring the scales of their blocks (``start`` and ``size``
+    then count blocks of 32)."""
+
+    load: Loader
+    load_scales: Loader | None = None
+
+
+@dataclass(frozen=True)
+class Held:
+    """An operand that lies in L1 already: ``at`` gives the slice for a K range."""
+
+    at: Callable[[Expr, Expr], Slice]
+
+
+@dataclass(frozen=True)
+class CubeOperands:
+    """Formats of A and B as the chip file names them, and whether B lies in L1 as [columns, K]."""
+
+    a: str
+    b: str
+    transpose_b: bool = False
+
+    @property
+    def mx(self) -> bool:
+        return self.a in MX_ELEMENTS
+
+
 def accumulate(
-    kb: KernelBuilder, tile: CubeTiling, formats: tuple[str, str], acc: Slice, rows: Expr, cols: Expr, extent: ExprLike,
-    load_a: Loader, load_b: Loader, before: ExprLike = 0, transpose_b: bool = False,
+    kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, rows: Expr, cols: Expr, extent: ExprLike,
+    a: Stream | Held, b: Stream | Held, before: ExprLike = 0,
 ) -> None:
     """Emit ``acc += A B`` over ``extent`` elements of K.
 
     Before: one product of [rows, extent] and [extent, cols].  After::
 
         for k1 in 0 .. ceil(extent / l1_k)
-          a1, b1 <- GM (ring l1_ring)
+          a1, b1 <- GM (ring l1_ring), unless they are held in L1
           for k0 in 0 .. ceil(size of k1 / l0_k)
             a0 <- a1, b0 <- b1 (ring l0_ring)
             mmad acc <- a0, b0 {accumulate = before + k1 + k0}
 
-    ``before`` is zero where this is the first product of the sum.  With ``transpose_b`` B lies in L1 as [cols, K].
+    ``before`` is zero where this is the first product of the sum.
     """
-    fmt_a, fmt_b = formats
     with kb.loop("k1", 0, ceil_div(extent, tile.l1_k)) as k1:
-        size1 = ragged_of(extent, tile.l1_k, k1)
-        a1 = kb.buffer("a1", "L1", fmt_a, (tile.base_m, tile.l1_k), tile.l1_ring)
-        shape_b1 = (tile.base_n, tile.l1_k) if transpose_b else (tile.l1_k, tile.base_n)
-        b1 = kb.buffer("b1", "L1", fmt_b, shape_b1, tile.l1_ring)
-        load_b(b1, k1 * tile.l1_k, size1)
-        load_a(a1, k1 * tile.l1_k, size1)
-        with kb.loop("k0", 0, ceil_div(size1, tile.l0_k)) as k0:
-            size0 = ragged_of(size1, tile.l0_k, k0)
-            a0 = kb.buffer("a0", "L0A", fmt_a, (tile.base_m, tile.l0_k), tile.l0_ring)
-            b0 = kb.buffer("b0", "L0B", fmt_b, (tile.l0_k, tile.base_n), tile.l0_ring)
-            here = at(k0 * tile.l0_k, size0)
-            kb.copy(a0[at(0, rows), at(0, size0)], a1[at(0, rows), here])
-            if transpose_b:
-                kb.copy(b0[at(0, size0), at(0, cols)], b1[at(0, cols), here], transpose=1)
-            else:
-                kb.copy(b0[at(0, size0), at(0, cols)], b1[here, at(0, cols)])
-            kb.op("mmad", acc, a0[at(0, rows), at(0, size0)], b0[at(0, size0), at(0, cols)],
-                  accumulate=before + k1 + k0)
+        start, size = k1 * tile.l1_k, ragged_of(extent, tile.l1_k, k1)
+        # Weights first: they come from HBM and take longest.
+        b1, b1_scales = bring(kb, tile, kinds, "b", cols, b, start, size)
+        a1, a1_scales = bring(kb, tile, kinds, "a", rows, a, start, size)
+        with kb.loop("k0", 0, ceil_div(size, tile.l0_k)) as k0:
+            at_k, size0 = k0 * tile.l0_k, ragged_of(size, tile.l0_k, k0)
+            multiply(kb, tile, kinds, acc, rows, cols, at_k, size0, (a1, a1_scales), (b1, b1_scales), before + k1 + k0)
 
 
-def check_cube_tiling(chip: Chip, tile: CubeTiling, formats: tuple[str, str]) -> None:
-    """The tiling fits L0A, L0B, L0C and L1 and is made of whole fractals; TilingError says what does not."""
-    rate = chip.cube.rate(*formats)
+#: An operand in L1 and the scales of its blocks, if it has any.
+InL1 = tuple[Held, Held | None]
+
+
+def multiply(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, rows: Expr, cols: Expr, start: Expr,
+             size: Expr, a: InL1, b: InL1, accumulated: ExprLike) -> None:
+    """One step of K through L0: ``acc += A B`` over ``start +: size`` of operands in L1; ``accumulated`` zero starts anew."""
+    a0 = kb.buffer("a0", "L0A", element_format(kinds.a), (tile.base_m, tile.l0_k), tile.l0_ring)[at(0, rows), at(0, size)]
+    b0 = kb.buffer("b0", "L0B", element_format(kinds.b), (tile.l0_k, tile.base_n), tile.l0_ring)[at(0, size), at(0, cols)]
+    (a1, a1_scales), (b1, b1_scales) = a, b
+    kb.copy(a0, a1.at(start, size))
+    if kinds.transpose_b:
+        kb.copy(b0, b1.at(start, size), transpose=1)
+    else:
+        kb.copy(b0, b1.at(start, size))
+    if a1_scales is None or b1_scales is None:
+        kb.op("mmad", acc, a0, b0, accumulate=lift(accumulated))
+        return
+    blocks, first, count = tile.l0_k // MX_BLOCK, start // MX_BLOCK, ceil_div(size, MX_BLOCK)
+    sa0 = kb.buffer("sa0", "L0A_MX", "e8m0", (tile.base_m, blocks), tile.l0_ring)[at(0, rows), at(0, count)]
+    sb0 = kb.buffer("sb0", "L0B_MX", "e8m0", (blocks, tile.base_n), tile.l0_ring)[at(0, count), at(0, cols)]
+    kb.copy(sa0, a1_scales.at(first, count))
+    kb.copy(sb0, b1_scales.at(first, count))
+    kb.op("mmad_mx", acc, a0, sa0, b0, sb0, accumulate=lift(accumulated))
+
+
+def bring(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, name: str, along: Expr, source: Stream | Held,
+          start: Expr, size: Expr) -> InL1:
+    """The L1 tile of operand ``name`` (``along`` rows of A or columns of B) for a K range: loaded, unless it is held there."""
+    if isinstance(source, Held):
+        return Held(lambda at_k, count: source.at(start + at_k, count)), None
+    rows_first = name == "a" or kinds.transpose_b
+    extent, fmt = (tile.base_m, kinds.a) if name == "a" else (tile.base_n, kinds.b)
+    shape = (extent, tile.l1_k) if rows_first else (tile.l1_k, extent)
+    buffer = kb.buffer(f"{name}1", "L1", element_format(fmt), shape, tile.l1_ring)
+    source.load(buffer, start, size)
+
+    def data(at_k: Expr, count: Expr) -> Slice:
+        return buffer[at(0, along), at(at_k, count)] if rows_first else buffer[at(at_k, count), at(0, along)]
+
+    if source.load_scales is None:
+        return Held(data), None
+    blocks = tile.l1_k // MX_BLOCK
+    # Scales of A lie as [rows, blocks], those of B as [blocks, columns] whatever the layout of B.
+    scales = kb.buffer(f"s{name}1", "L1", "e8m0", (extent, blocks) if name == "a" else (blocks, extent), tile.l1_ring)
+    source.load_scales(scales, start // MX_BLOCK, ceil_div(size, MX_BLOCK))
+
+    def of_blocks(first: Expr, count: Expr) -> Slice:
+        return scales[at(0, along), at(first, count)] if name == "a" else scales[at(first, count), at(0, along)]
+
+    return Held(data), Held(of_blocks)
+
+
+# Limits
+
+
+def check_cube_tiling(chip: Chip, tile: CubeTiling, kinds: CubeOperands, held_a_bytes: int | None = None,
+                      held_b_bytes: int | None = None, group: int | None = None) -> None:
+    """The tiling fits L0A, L0B, L0C and L1 and is made of whole fractals; TilingError says what does not.
+
+    Where every ``group`` of K has a product of its own, an L1 tile holds whole groups of it, or part of one.
+    ``held_a_bytes`` and ``held_b_bytes`` are what an operand takes that is held in L1 rather than streamed through it.
+    """
+    rate = chip.cube.rate(kinds.a, kinds.b)
     assert rate is not None
-    bits_a, bits_b = (FORMATS[fmt].bits for fmt in formats)
+    bits_a, bits_b = element_bits(kinds.a), element_bits(kinds.b)
     require_multiple(tile, "base_m", chip.cube.fractal_m, "the Cube works in fractals of 16 rows")
     require_multiple(tile, "base_n", chip.cube.fractal_n, "the Cube works in fractals of 16 columns")
-    require_multiple(tile, "l0_k", rate.fractal_k, f"a {formats[0]} fractal is {rate.fractal_k} deep")
-    require_multiple(tile, "l1_k", tile.l0_k, "an L1 tile is cut into whole L0 tiles")
+    require_multiple(tile, "l0_k", rate.fractal_k, f"a {kinds.a} fractal is {rate.fractal_k} deep")
+    if group is not None and group <= tile.l1_k:
+        require_multiple(tile, "l1_k", group, f"an L1 tile holds whole groups of {group}, or part of one")
+    else:
+        require_multiple(tile, "l1_k", tile.l0_k, "an L1 tile is cut into whole L0 tiles")
     require_fits(chip, "L0A", {"a0": tile.l0_ring * tile.base_m * tile.l0_k * bits_a // 8})
     require_fits(chip, "L0B", {"b0": tile.l0_ring * tile.l0_k * tile.base_n * bits_b // 8})
     require_fits(chip, "L0C", {"acc": tile.l0c_ring * tile.base_m * tile.base_n * 4})
-    require_fits(chip, "L1", {"a1": tile.l1_ring * tile.base_m * tile.l1_k * bits_a // 8,
-                              "b1": tile.l1_ring * tile.l1_k * tile.base_n * bits_b // 8})
-
-
-@dataclass(frozen=True)
-class CubeChoice:
-    """Tile sizes that :func:`choose_cube_tiles` found."""
-
-    base_m: int
-    base_n: int
-    l1_k: int
-    l0_k: int
-    l0c_ring: int
-
-
-def choose_cube_tiles(chip: Chip, formats: tuple[str, str], rows: int, k: int, n: int, out_bytes: int,
-                      step_m: int = 16, max_base_m: int = 256, own_columns: bool = False) -> CubeChoice:
-    """Tiles that an expert would start from, by the slowest of Cube, L1->L0, GM->L1 and HBM over the waves of tiles.
-
-    ``rows`` are the rows the Cube sees (stacked components included) and ``step_m`` what base_m must be a multiple of;
-    ``out_bytes`` is the size of an output element; ``own_columns`` says that a core does all rows of its columns.  Among tiles within 3% of the best the largest, then the squarest wins: long rows and
-    few tiles suit the data movers and Vector.
-    """
-    found: list[tuple[float, CubeChoice]] = []
-    for base_m in _sizes(step_m, min(max_base_m, round_up(rows, step_m))):
-        for base_n in _sizes(chip.cube.fractal_n, min(512, round_up(n, chip.cube.fractal_n))):
-            choice = _deepest(chip, formats, base_m, base_n, k)
-            if choice is not None:
-                found.append((_estimate(chip, formats, choice, rows, k, n, out_bytes, own_columns), choice))
-    if not found:
-        raise TilingError(f"chip '{chip.name}' has no room for any {formats[0]} x {formats[1]} tile; enlarge L0 or L1")
-    good = min(time for time, _ in found) * 1.03
-    return max((choice for time, choice in found if time <= good), key=lambda c: (c.base_m * c.base_n, -(c.base_m + c.base_n)))
-
-
-def _sizes(step: int, most: int) -> Iterator[int]:
-    """Tile sizes worth trying: multiples of the fractal, coarser as they grow."""
-    size = step
-    while size <= most:
-        yield size
-        size += step if size < 16 * step else 4 * step
-    if most % step == 0 and most > step and (size - most) not in (step, 4 * step):
-        yield most
-
-
-def _deepest(chip: Chip, formats: tuple[str, str], base_m: int, base_n: int, k: int) -> CubeChoice | None:
-    """The deepest K tiles that fit double-buffered, and a double-buffered accumulator where there is room."""
-    rate = chip.cube.rate(*formats)
-    assert rate is not None
-    bits_a, bits_b = (FORMATS[fmt].bits for fmt in formats)
-    accumulators = chip.buffers.l0c_bytes // (base_m * base_n * 4)
-    l0_k = min(chip.buffers.l0a_bytes * 4 // (base_m * bits_a), chip.buffers.l0b_bytes * 4 // (base_n * bits_b), 1024)
-    l0_k = _floor_pow2(min(l0_k, round_up(k, rate.fractal_k)) // rate.fractal_k) * rate.fractal_k
-    if not accumulators or l0_k < rate.fractal_k:
-        return None
-    per_k = (base_m * bits_a + base_n * bits_b) / 8
-    depth = int(chip.buffers.l1_bytes / 2 / per_k) // l0_k
-    # Loads of 64 KiB and more already run at full bandwidth; deeper tiles would only delay the first product.
-    depth = min(depth, max(1, int(2**17 / per_k) // l0_k), ceil_int(k, l0_k))
-    return CubeChoice(base_m, base_n, depth * l0_k, l0_k, min(2, accumulators)) if depth else None
-
-
-def _floor_pow2(value: int) -> int:
-    return 1 << (value.bit_length() - 1) if value > 0 else 0
-
-
-def _estimate(chip: Chip, formats: tuple[str, str], tile: CubeChoice, rows: int, k: int, n: int, out_bytes: int,
-              own_columns: bool) -> float:
-    """Cycles of the busiest core, roughly: waves of tiles times the slowest pipe, and the chip's HBM floor."""
-    rate = chip.cube.rate(*formats)
-    loads = {(p.source, p.destination): p.bytes_per_cycle for p in chip.paths.values()}
-    granule = next(p.granule_bytes for p in chip.paths.values() if (p.source, p.destination) == ("GM", "L1"))
-    assert rate is not None
-    bytes_a, bytes_b = (FORMATS[fmt].bits / 8 for fmt in formats)
-    m_tiles, n_tiles = ceil_int(rows, tile.base_m), ceil_int(n, tile.base_n)
-    cores = chip.cores.aic
-    waves = m_tiles * ceil_int(n_tiles, cores) if own_columns else ceil_int(m_tiles * n_tiles, cores)
-    base_m, base_n = min(tile.base_m, round_up(rows, 16)), min(tile.base_n, round_up(n, 16))
-    fractals = base_m / 16 * (base_n / 16) * ceil_int(k, rate.fractal_k)
-    cube = fractals * rate.cycles_per_fractal + ceil_int(k, tile.l0_k) * chip.cube.head_back_to_back_cycles
-    mte1 = base_m * k * bytes_a / loads["L1", "L0A"] + base_n * k * bytes_b / loads["L1", "L0B"]
-    l2_share = float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)) / min(chip.cores.aic, m_tiles * n_tiles)
-    # A row of the weight tile costs the port at least a granule.
-    mte2 = (base_m * bytes_a + max(granule, base_n * bytes_b)) * k / min(loads["GM", "L1"], l2_share)
-    drain = base_m * base_n * out_bytes / loads["L0C", "GM"]
-    one = max(cube, mte1, mte2) + (drain if tile.l0c_ring == 1 else 0)
-    return max(waves * one, _hbm_cycles(chip, formats, tile, rows, k, n)) + drain
-
-
-def _hbm_cycles(chip: Chip, formats: tuple[str, str], tile: CubeChoice, rows: int, k: int, n: int) -> float:
-    """Cycles to read both operands once; in a last wave of few cores, what their ports can keep in flight limits them."""
-    path = next(p for p in chip.paths.values() if (p.source, p.destination) == ("GM", "L1"))
-    assert path.outstanding_bytes is not None
-    chip_rate = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz))
-    core_rate = min(path.bytes_per_cycle, path.outstanding_bytes / (path.latency_cycles + chip.hbm.extra_latency_cycles))
-    tiles = ceil_int(rows, tile.base_m) * ceil_int(n, tile.base_n)
-    last = tiles % chip.cores.aic
-    bytes_a, bytes_b = (FORMATS[fmt].bits / 8 for fmt in formats)
-    total = rows * k * bytes_a + k * n * bytes_b
-    return total * ((tiles - last) / chip_rate + last / min(chip_rate, max(1, last) * core_rate)) / tiles
+    scales = tile.l1_ring * tile.l1_k // MX_BLOCK if kinds.mx else 0
+    a1 = tile.l1_ring * tile.base_m * tile.l1_k * bits_a // 8 + scales * tile.base_m
+    b1 = tile.l1_ring * tile.l1_k * tile.base_n * bits_b // 8 + scales * tile.base_n
+    require_fits(chip, "L1", {"a1": a1 if held_a_bytes is None else held_a_bytes,
+                              "b1": b1 if held_b_bytes is None else held_b_bytes})
 
 
 def refuse_rate(chip: Chip, formats: tuple[str, str]) -> str | None:
@@ -228,8 +307,31 @@ def refuse_rate(chip: Chip, formats: tuple[str, str]) -> str | None:
     return None
 
 
-def refuse_group(problem: GemmShape, name: str) -> str | None:
-    """Why a per-channel dataflow cannot run a problem with weight groups, or None."""
-    if problem.group is not None:
-        return f"'{name}' has per-channel scales only so far; leave out group={problem.group}"
+def refuse_packed(problem: GemmShape, fmt: str) -> str | None:
+    """Why weights of a 4-bit format cannot be stored with these sizes, or None: two of them share a byte along a row."""
+    axis, size = ("k", problem.k) if problem.trans_b else ("n", problem.n)
+    if FORMATS[fmt].bits < 8 and size % 2:
+        return f"{fmt} weights lie two to a byte along {axis}, and {axis}={size} is odd; pad it to {size + 1}"
+    if FORMATS[fmt].bits < 8 and problem.trans_b and problem.group is not None and problem.group % 2:
+        return f"groups of {problem.group} start in the middle of a byte of packed {fmt}; use an even group"
     return None
+
+
+def refuse_scales(problem: GemmShape, name: str) -> str | None:
+    """Why a dataflow whose weights have blocks of 32 and no offset cannot run a problem with groups or offsets, or None."""
+    if problem.group is not None or problem.offset:
+        return f"'{name}' weights have MX blocks of 32 along k and no offset; leave out group and offset"
+    return None
+
+
+def k_groups(problem: GemmShape) -> int:
+    """Groups of scales along K: one per channel."""
+    return 1 if problem.group is None else ceil_int(problem.k, problem.group)
+
+
+def register_gemm(name: str, description: str, tiling: type, refuses: Callable[[Any, Chip], str | None],
+                  auto: Callable[[Any, Chip], Any], build: Callable[[Any, Chip, Any], Kernel]) -> None:
+    """Register a dataflow for plain and for grouped GEMMs; its number contract has its name."""
+    for kind in ("gemm", "grouped_gemm"):
+        DATAFLOWS.add(name if kind == "gemm" else f"{kind}:{name}",
+                      Dataflow(name, kind, name, description, tiling, refuses, auto, build))

@@ -11,10 +11,9 @@ import numpy as np
 import pytest
 
 import msdsim
-from msdsim.analysis.closed_form import floor_us
+from msdsim.analysis.closed_form import CLOSED_FORMS, floor_us
 from msdsim.analysis.hazards import HazardCheck
 from msdsim.dataflows import DATAFLOWS
-from msdsim.engine import ENGINES
 from msdsim.errors import InputError
 from msdsim.hardware import load_hw
 from msdsim.ir import print_kernel
@@ -25,15 +24,22 @@ from msdsim.resources import shipped_names
 
 CHIPS = shipped_names("hwmodels")
 GEMMS = [entry.name for entry in DATAFLOWS.values() if entry.kind == "gemm"]
-SHAPES = ["gemm:m=1,k=1,n=1", "gemm:m=7,k=333,n=517", "gemm:m=40,k=300,n=130,offset=1", "gemm:m=16,k=2048,n=96,trans_b=1"]
+SHAPES = ["gemm:m=1,k=1,n=2", "gemm:m=7,k=333,n=517", "gemm:m=40,k=300,n=130,offset=1", "gemm:m=16,k=2048,n=96,trans_b=1",
+          "gemm:m=7,k=333,n=518,group=32", "gemm:m=33,k=320,n=130,group=128,offset=1", "gemm:m=9,k=200,n=70,group=64,trans_b=1",
+          "grouped_gemm:groups=3,m=5,k=192,n=96", "grouped_gemm:groups=5,m=20,k=300,n=140,group=64,offset=1,trans_b=1"]
+#: Chips of every architecture, on which the fast subset runs all shapes; the others differ from them by numbers only.
+DISTINCT = ["toy", "ascend910b1", "ascend950pr"]
+FAST = [(chip, shape) for chip in DISTINCT for shape in SHAPES] + [(chip, SHAPES[2]) for chip in CHIPS if chip not in DISTINCT]
 #: More of the same, for the exhaustive suite.
-MORE = [f"gemm:m={m},k={k},n={n}{extra}" for m in (1, 7, 16, 33, 64, 128, 300) for k, n in ((65, 1000), (1024, 33))
-        for extra in ("", ",offset=1", ",trans_b=1")]
+MORE = SHAPES + [
+    f"gemm:m={m},k={k},n={n}{extra}" for m in (1, 7, 16, 33, 64, 128, 300) for k, n in ((65, 1000), (1024, 34))
+    for extra in ("", ",offset=1", ",trans_b=1", ",group=32", ",group=64,offset=1", ",group=128,offset=1", ",group=100,trans_b=1")
+]
 
 
 def legal(dataflow, shape, chip):
     problem, hardware = parse_problem(shape), load_hw(chip)
-    reason = DATAFLOWS[dataflow].refuses(problem, hardware.chip)
+    reason = msdsim.api.find_dataflow(problem, dataflow).refuses(problem, hardware.chip)
     if reason is not None:
         with pytest.raises(InputError, match="cannot run"):
             msdsim.simulate(problem, hardware, dataflow)
@@ -48,15 +54,14 @@ def conforms(dataflow, shape, chip, engine="fast"):
     assert result.numerics.bound_ratio <= 1
     for pipe, row in result.stalls.items():
         assert sum(value for name, value in row.items() if name != "instances") == row["instances"] * result.cycles, pipe
-    if dataflow in ("bf16", "dequant-int8", "msd-int8"):
+    if dataflow in CLOSED_FORMS:
         assert result.time_us >= floor_us(dataflow, problem, hardware.chip)
     moved = result.traffic["hbm_read_bytes"] + result.traffic["hbm_write_bytes"]
     assert result.time_us >= moved / (hardware.chip.hbm.bandwidth_gbps * 1000)
     return result
 
 
-@pytest.mark.parametrize("shape", SHAPES)
-@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize(("chip", "shape"), FAST)
 @pytest.mark.parametrize("dataflow", GEMMS)
 def test_gemm(dataflow, shape, chip):
     conforms(dataflow, shape, chip)
@@ -70,13 +75,19 @@ def test_gemm_exhaustively(dataflow, shape, chip):
     conforms(dataflow, shape, chip)
 
 
-@pytest.mark.parametrize("engine", list(ENGINES))
-@pytest.mark.parametrize("chip", ["toy", "ascend910b1"])
+RACES = [("toy", "gemm:m=40,k=700,n=130", "fast"), ("toy", "gemm:m=40,k=700,n=130", "reference"),
+         ("ascend910b1", "gemm:m=40,k=700,n=130", "fast"), ("ascend950pr", "gemm:m=40,k=700,n=130", "fast"),
+         ("toy", "gemm:m=20,k=320,n=70,group=64,offset=1,trans_b=1", "fast"),
+         ("ascend950pr", "gemm:m=3,k=320,n=70,group=64,offset=1", "fast"),
+         ("toy", "grouped_gemm:groups=3,m=20,k=200,n=70", "fast")]
+
+
+@pytest.mark.parametrize(("chip", "shape", "engine"), RACES)
 @pytest.mark.parametrize("dataflow", GEMMS)
-def test_timelines_have_no_race(dataflow, chip, engine):
-    problem, hardware = legal(dataflow, "gemm:m=40,k=700,n=130", chip)
+def test_timelines_have_no_race(dataflow, chip, shape, engine):
+    problem, hardware = legal(dataflow, shape, chip)
     result = msdsim.simulate(problem, hardware, dataflow, engine=engine, timeline=True)
-    operands = contract_for("gemm", dataflow).operands(problem, None, 0)
+    operands = contract_for(problem.kind, dataflow).operands(problem, None, 0)
     execute(result.kernel, operands, observer=HazardCheck(result.record).observe)
 
 

@@ -111,6 +111,11 @@ _CASTS = {
 }
 
 
+def vector_casts(chip: Chip) -> set[tuple[str, str]]:
+    """Conversions that the Vector of ``chip`` has."""
+    return _CASTS
+
+
 #: Conversions that numpy makes exactly, or with its one rounding half to even (int32 to fp32).
 _NUMPY_CASTS = {("int8", "fp16"), ("int4", "fp16"), ("fp16", "fp32"), ("bf16", "fp32"), ("int32", "fp32")}
 

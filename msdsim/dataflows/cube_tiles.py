@@ -1,0 +1,150 @@
+"""The choice of the Cube's tiles: what an expert would start from, by the slowest of Cube, L1->L0, GM->L1 and HBM."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from msdsim.dataflows.gemm import element_bits
+from msdsim.errors import TilingError
+from msdsim.hardware.chip import Chip
+from msdsim.units import bytes_per_tick, ceil_div, round_up
+
+
+@dataclass(frozen=True)
+class CubeChoice:
+    """Tile sizes that :func:`choose_cube_tiles` found."""
+
+    base_m: int
+    base_n: int
+    l1_k: int
+    l0_k: int
+    l0c_ring: int
+
+
+@dataclass(frozen=True)
+class CubeWork:
+    """What is to be multiplied: ``rows`` the Cube sees (stacked components included) by K by ``n``, for each of ``experts``.
+
+    ``step_m`` is what base_m must be a multiple of, ``out_bytes`` the size of an output element.  ``own_columns`` says that a
+    core does all rows of its columns, ``k_quantum`` that an L0 tile is at most that deep (the K group of scales),
+    ``max_tile`` that an output tile has at most so many elements.
+    """
+
+    rows: int
+    k: int
+    n: int
+    out_bytes: int
+    experts: int = 1
+    step_m: int = 16
+    max_base_m: int = 256
+    own_columns: bool = False
+    k_quantum: int | None = None
+    max_tile: int | None = None
+
+
+def choose_cube_tiles(chip: Chip, formats: tuple[str, str], work: CubeWork) -> CubeChoice:
+    """Tiles for ``work``.  Among tiles within 3% of the best the largest, then the squarest wins: long rows and few tiles suit
+    the data movers and Vector."""
+    found: list[tuple[float, CubeChoice]] = []
+    for base_m in _sizes(work.step_m, min(work.max_base_m, round_up(work.rows, work.step_m))):
+        for base_n in _sizes(chip.cube.fractal_n, min(512, round_up(work.n, chip.cube.fractal_n))):
+            if work.max_tile is not None and base_m * base_n > max(work.max_tile, 16 * work.step_m):
+                continue
+            choice = _deepest(chip, formats, base_m, base_n, work)
+            if choice is not None:
+                found.append((_estimate(chip, formats, choice, work), choice))
+    if not found:
+        raise TilingError(f"chip '{chip.name}' has no room for any {formats[0]} x {formats[1]} tile; enlarge L0 or L1")
+    good = min(time for time, _ in found) * 1.03
+    return max((choice for time, choice in found if time <= good), key=lambda c: (c.base_m * c.base_n, -(c.base_m + c.base_n)))
+
+
+def _sizes(step: int, most: int) -> Iterator[int]:
+    """Tile sizes worth trying: multiples of the fractal, coarser as they grow."""
+    size = step
+    while size <= most:
+        yield size
+        size += step if size < 16 * step else 4 * step
+    if most % step == 0 and most > step and (size - most) not in (step, 4 * step):
+        yield most
+
+
+def _deepest(chip: Chip, formats: tuple[str, str], base_m: int, base_n: int, work: CubeWork) -> CubeChoice | None:
+    """The deepest K tiles that fit double-buffered, and a double-buffered accumulator where there is room."""
+    rate = chip.cube.rate(*formats)
+    assert rate is not None
+    bits_a, bits_b = (element_bits(fmt) for fmt in formats)
+    accumulators = chip.buffers.l0c_bytes // (base_m * base_n * 4)
+    l0_k = min(chip.buffers.l0a_bytes * 4 // (base_m * bits_a), chip.buffers.l0b_bytes * 4 // (base_n * bits_b), 1024)
+    l0_k = min(l0_k, round_up(work.k, rate.fractal_k), round_up(work.k_quantum or l0_k, rate.fractal_k))
+    l0_k = _floor_pow2(l0_k // rate.fractal_k) * rate.fractal_k
+    if not accumulators or l0_k < rate.fractal_k:
+        return None
+    per_k = (base_m * bits_a + base_n * bits_b) / 8
+    depth = int(chip.buffers.l1_bytes / 2 / per_k) // l0_k
+    # Loads of 64 KiB and more already run at full bandwidth; deeper tiles would only delay the first product.
+    depth = min(depth, max(1, int(2**17 / per_k) // l0_k), ceil_div(work.k, l0_k))
+    return CubeChoice(base_m, base_n, depth * l0_k, l0_k, min(2, accumulators)) if depth else None
+
+
+def _floor_pow2(value: int) -> int:
+    return 1 << (value.bit_length() - 1) if value > 0 else 0
+
+
+def _estimate(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: CubeWork) -> float:
+    """Cycles of the busiest core, roughly: waves of tiles times the slowest pipe, and the chip's HBM floor."""
+    rate = chip.cube.rate(*formats)
+    loads = {(p.source, p.destination): p.bytes_per_cycle for p in chip.paths.values()}
+    granule = next(p.granule_bytes for p in chip.paths.values() if (p.source, p.destination) == ("GM", "L1"))
+    assert rate is not None
+    bytes_a, bytes_b = (element_bits(fmt) / 8 for fmt in formats)
+    m_tiles, n_tiles = ceil_div(work.rows, tile.base_m), work.experts * ceil_div(work.n, tile.base_n)
+    cores = chip.cores.aic
+    waves = m_tiles * ceil_div(n_tiles, cores) if work.own_columns else ceil_div(m_tiles * n_tiles, cores)
+    base_m, base_n = min(tile.base_m, round_up(work.rows, 16)), min(tile.base_n, round_up(work.n, 16))
+    fractals = base_m / 16 * (base_n / 16) * ceil_div(work.k, rate.fractal_k)
+    cube = fractals * rate.cycles_per_fractal + ceil_div(work.k, tile.l0_k) * chip.cube.head_back_to_back_cycles
+    mte1 = base_m * work.k * bytes_a / loads["L1", "L0A"] + base_n * work.k * bytes_b / loads["L1", "L0B"]
+    l2_share = float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)) / min(chip.cores.aic, m_tiles * n_tiles)
+    # A row of the weight tile costs the port at least a granule.
+    mte2 = (base_m * bytes_a + max(granule, base_n * bytes_b)) * work.k / min(loads["GM", "L1"], l2_share)
+    drain = base_m * base_n * work.out_bytes / loads["L0C", "GM"]
+    one = max(cube, mte1, mte2) + (drain if tile.l0c_ring == 1 else 0)
+    return max(waves * one, _hbm_cycles(chip, formats, tile, work)) + drain
+
+
+def _hbm_cycles(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: CubeWork) -> float:
+    """Cycles to read both operands once; in a last wave of few cores, what their ports can keep in flight limits them."""
+    path = next(p for p in chip.paths.values() if (p.source, p.destination) == ("GM", "L1"))
+    assert path.outstanding_bytes is not None
+    chip_rate = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz))
+    core_rate = min(path.bytes_per_cycle, path.outstanding_bytes / (path.latency_cycles + chip.hbm.extra_latency_cycles))
+    tiles = work.experts * ceil_div(work.rows, tile.base_m) * ceil_div(work.n, tile.base_n)
+    last = tiles % chip.cores.aic
+    bytes_a, bytes_b = (element_bits(fmt) / 8 for fmt in formats)
+    total = work.experts * (work.rows * work.k * bytes_a + work.k * work.n * bytes_b)
+    return total * ((tiles - last) / chip_rate + last / min(chip_rate, max(1, last) * core_rate)) / tiles
+
+
+def choose_band(m_tiles: int, n_tiles: int, cores: int, tile_bytes: tuple[float, float], l2_bytes: int) -> int:
+    """Height of the bands of output tiles (:class:`~msdsim.dataflows.gemm.Grid`) that makes HBM read least.
+
+    ``tile_bytes`` are the bytes of all K of a tile of rows of A and of a tile of columns of B.  A band of height h keeps its
+    rows of A in L2 while the columns of B pass by once, so that B is read once per band; a band that L2 cannot hold is read
+    anew for every wave of columns.
+    """
+    a, b = tile_bytes
+
+    def read(height: int) -> float:
+        width = ceil_div(cores, height)
+        bands = ceil_div(m_tiles, height)
+        everything = m_tiles * a + n_tiles * b
+        if everything <= 0.9 * l2_bytes:
+            return everything
+        # Two waves of B: the one in use and what L2 has not yet let go.
+        held = height * a + 2 * width * b <= 0.9 * l2_bytes
+        b_held = bands == 1 or n_tiles * b + height * a <= 0.9 * l2_bytes
+        return m_tiles * a * (1 if held else ceil_div(n_tiles, width)) + n_tiles * b * (1 if b_held else bands)
+
+    return min(range(1, m_tiles + 1), key=lambda height: (round(read(height)), -height))

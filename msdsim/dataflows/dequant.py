@@ -1,0 +1,438 @@
+"""The dequantizing dataflows: Vector turns quantized weights into BF16, Cube multiplies them; they meet in a ring of slots.
+
+A core group owns whole columns of output tiles, so that every weight is dequantized once on the chip.  A slot holds
+``slot_k`` of K by ``base_n`` columns; the two AIVs of the group fill it (each takes half of the rows of the stored weight
+matrix: of K, or of the columns where the weights are transposed), and the AIC multiplies it with every tile of rows before it
+hands it back.  On chips without a path from UB to L1 the ring lies in GM, that is in L2 as long as it fits there.
+
+Before: ``y = x W`` with W in BF16.  After, for the weights of a slot on an AIV::
+
+    wq <- GM; w16 <- cast wq; w32 <- cast w16; [w32 += offset]; w32 *= scale; wb <- cast w32; ring <- wb
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+from msdsim.dataflows.base import require_positive
+from msdsim.dataflows.cube_tiles import CubeWork, choose_cube_tiles
+from msdsim.dataflows.gemm import (
+    CubeOperands,
+    GemmShape,
+    Operand,
+    Stream,
+    accumulate,
+    check_cube_tiling,
+    experts_of,
+    operand,
+    ragged,
+    ragged_of,
+    refuse_packed,
+    refuse_rate,
+    refuse_scales,
+    register_gemm,
+    share_of,
+)
+from msdsim.errors import TilingError
+from msdsim.formats.mx import MX_BLOCK
+from msdsim.formats.number import FORMATS as NUMBER_FORMATS
+from msdsim.hardware.chip import Chip
+from msdsim.ir.builder import At, Handle, KernelBuilder, at
+from msdsim.ir.expr import Const, Expr
+from msdsim.ir.expr import ceil_div as ceil_expr
+from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir.ops.vector import vector_casts
+from msdsim.units import ceil_div, round_up
+
+FORMATS = ("bf16", "bf16")
+#: K of one ring slot when one tile of rows uses it: the vendor's kernels step K by 512.
+_SLOT_K = 512
+_SLOTS = 4
+
+
+@dataclass(frozen=True)
+class Weights:
+    """Weights of a dequantizing dataflow: ``int8`` and ``int4`` with FP32 scales per channel or group, ``fp4_e2m1`` with E8M0
+    scales of blocks of 32."""
+
+    fmt: str
+
+    @property
+    def mx(self) -> bool:
+        return self.fmt == "fp4_e2m1"
+
+    def group(self, problem: GemmShape) -> int | None:
+        """K per scale, None for one scale per channel."""
+        return MX_BLOCK if self.mx else problem.group
+
+
+@dataclass(frozen=True)
+class DequantTiling:
+    """Cube tiles as in ``bf16``; ``slot_k`` of K and ``slots`` of the ring; ``vector_k`` rows of the stored weights in a UB
+    tile."""
+
+    base_m: int
+    base_n: int
+    l1_k: int
+    l0_k: int
+    slot_k: int
+    slots: int
+    vector_k: int
+    l1_ring: int = 2
+    l0_ring: int = 2
+    l0c_ring: int = 2
+    ub_ring: int = 2
+
+
+def choose_tiling(problem: GemmShape, chip: Chip, weights: Weights) -> DequantTiling:
+    """Cube tiles of ``bf16`` for one group's columns; a ring of four slots, or of the whole K and two more slots where several
+    tiles of rows share the dequantized columns; the largest UB tiles that fit, all of about one size."""
+    work = CubeWork(problem.m, problem.k, problem.n, out_bytes=2, experts=experts_of(problem), own_columns=True)
+    c = choose_cube_tiles(chip, FORMATS, work)
+    aivs, group = chip.cores.aiv_per_aic, weights.group(problem)
+    m_tiles = ceil_div(problem.m, c.base_m)
+    target, slots = _SLOT_K, _SLOTS
+    if m_tiles > 1:
+        most = (chip.cross_core.max_outstanding - 2) // 2
+        target = max(_SLOT_K, ceil_div(problem.k, most))
+    # Where weights are transposed, an AIV takes columns and all K of a slot.
+    parts = 1 if problem.trans_b else aivs
+    slot_k = parts * _share(ceil_div(min(target, round_up(problem.k, 16)), parts), group, m_tiles > 1)
+    if m_tiles > 1:
+        slots = ceil_div(problem.k, slot_k) + 2
+    tile = DequantTiling(c.base_m, c.base_n, c.l1_k, c.l0_k, slot_k, slots, 1, l0c_ring=c.l0c_ring)
+    return replace(tile, vector_k=_Layout(problem, chip, tile, weights).largest_tile())
+
+
+def _share(target: int, group: int | None, at_least: bool) -> int:
+    """K of a slot that one AIV takes: about ``target``, such that groups of scales do not straddle it."""
+    if group is None:
+        return target
+    if group <= target:
+        return (ceil_div(target, group) if at_least else target // group) * group
+    if at_least:
+        return next(d for d in range(target, group + 1) if group % d == 0)
+    return next(d for d in range(target, 0, -1) if group % d == 0)
+
+
+class _Layout:
+    """How the weights of a slot lie in GM and how an AIV walks over them: ``lines`` rows of ``run`` consecutive weights.
+
+    Weights [k, n]: a line is one k, a run the columns of the tile.  Transposed weights [n, k]: a line is one column, a run
+    the K of the slot.
+    """
+
+    def __init__(self, problem: GemmShape, chip: Chip, tile: DequantTiling, weights: Weights) -> None:
+        self.problem, self.chip, self.tile, self.weights = problem, chip, tile, weights
+        self.transposed = problem.trans_b
+        self.group = weights.group(problem)
+        lines, self.run = (tile.base_n, tile.slot_k) if self.transposed else (tile.slot_k, tile.base_n)
+        #: Lines of a slot that one AIV takes.
+        self.share = ceil_div(lines, chip.cores.aiv_per_aic)
+
+    @property
+    def k_extent(self) -> int:
+        """K of what one AIV takes of a slot."""
+        return self.tile.slot_k if self.transposed else self.share
+
+    @property
+    def scale_groups(self) -> int:
+        """Rows of scales that one AIV needs for its part of a slot."""
+        return 1 if self.group is None else ceil_div(self.k_extent, self.group)
+
+    @property
+    def spans(self) -> int:
+        """Groups of scales inside one UB tile."""
+        if self.group is None:
+            return 1
+        return ceil_div(self.tile.slot_k if self.transposed else self.tile.vector_k, self.group)
+
+    def bytes_per_weight(self) -> float:
+        """UB bytes: the stored weight and the BF16 result in rings, FP16 and FP32 between them."""
+        stored = NUMBER_FORMATS[self.weights.fmt].bits / 8
+        return self.tile.ub_ring * (stored + 2) + 2 + 4
+
+    def scale_bytes(self, lines: int) -> int:
+        """UB bytes of the scales (FP32, offsets, and E8M0 before its conversion) beside a tile of ``lines``."""
+        rings = 1 if self.group is None else self.tile.ub_ring
+        each = 4 * (2 if self.problem.offset else 1) * rings + (rings + 4 if self.weights.mx else 0)
+        count = self.scale_groups * (self.share if self.transposed else self.run)
+        return each * count + 64
+
+    def largest_tile(self) -> int:
+        """Lines of the UB tile: the most that fit, evened out over the share, in or over whole groups."""
+        room = self.chip.buffers.ub_bytes - self.scale_bytes(0)
+        most = max(1, min(int(room / (self.bytes_per_weight() * self.run)), self.share))
+        even = ceil_div(self.share, ceil_div(self.share, most))
+        if self.group is None or self.transposed:
+            return even
+        if most >= self.group:
+            return min(round_up(even, self.group), most // self.group * self.group)
+        return next(d for d in range(most, 0, -1) if self.group % d == 0)
+
+    def check(self) -> None:
+        """TilingError where groups of scales would straddle a slot's share or a UB tile."""
+        if self.group is None:
+            return
+        parts = 1 if self.transposed else self.chip.cores.aiv_per_aic
+        self._check("slot_k", self.k_extent, parts, self.group)
+        if not self.transposed:
+            self._check("vector_k", self.tile.vector_k, 1, self.group)
+
+    def _check(self, name: str, size: int, parts: int, group: int) -> None:
+        if size % group and group % size:
+            below = next(d for d in range(min(size, group), 0, -1) if group % d == 0)
+            raise TilingError(f"tiling {name}={getattr(self.tile, name)} cuts groups of {group} along k unevenly; give a "
+                              f"multiple of {parts * group}, or {parts * below}")
+
+
+def build(problem: GemmShape, chip: Chip, tile: DequantTiling, weights: Weights) -> Kernel:
+    """See the module's text for the dataflow."""
+    require_positive(tile)
+    check_cube_tiling(chip, tile, CubeOperands(*FORMATS))
+    return _Dequant(problem, chip, tile, weights).kernel()
+
+
+class _Dequant:
+    """The kernel under construction: shapes and tensors that its two parts share."""
+
+    def __init__(self, problem: GemmShape, chip: Chip, tile: DequantTiling, weights: Weights) -> None:
+        self.problem, self.chip, self.tile, self.weights = problem, chip, tile, weights
+        self.layout = _Layout(problem, chip, tile, weights)
+        self.layout.check()
+        self.kinds = CubeOperands(*FORMATS, transpose_b=problem.trans_b)
+        self.cores = chip.cores.aic
+        m, k, n = problem.m, problem.k, problem.n
+        self.m_tiles, self.n_tiles = ceil_div(m, tile.base_m), ceil_div(n, tile.base_n)
+        self.columns, self.k_slots = experts_of(problem) * self.n_tiles, ceil_div(k, tile.slot_k)
+        self._check_ring()
+        self.kb = kb = KernelBuilder(f"dequant_{_short(weights)}", self.cores, chip.cores.aiv_per_aic)
+        self.x = operand(kb, problem, "x", "bf16", (m, k), "in")
+        self.w = operand(kb, problem, "w", weights.fmt, (n, k) if problem.trans_b else (k, n), "in")
+        self.scale = self._per_column("scale", "e8m0" if weights.mx else "fp32")
+        self.offset = self._per_column("offset", "fp32") if problem.offset else None
+        slot = (tile.base_n, tile.slot_k) if problem.trans_b else (tile.slot_k, tile.base_n)
+        self.ring = kb.tensor("ring", "bf16", (self.cores, tile.slots, *slot), "workspace")
+        self.y = operand(kb, problem, "y", "bf16", (m, n), "out")
+        kb.signal("full", "aiv_to_aic")
+        kb.signal("empty", "aic_to_aiv")
+
+    def _per_column(self, name: str, fmt: str) -> Operand:
+        """Scales or offsets: a row of columns per group; a column of them where the weights are transposed."""
+        group, n = self.layout.group, self.problem.n
+        groups = 1 if group is None else ceil_div(self.problem.k, group)
+        return operand(self.kb, self.problem, name, fmt, (groups, n, 1) if self.problem.trans_b else (groups, n), "in")
+
+    def _check_ring(self) -> None:
+        tile, most = self.tile, self.chip.cross_core.max_outstanding
+        if tile.slots > most:
+            raise TilingError(f"tiling slots={tile.slots} needs more than the {most} outstanding signals of "
+                              f"'{self.chip.name}'; give at most {most}")
+        if self.m_tiles > 1 and tile.slots < self.k_slots:
+            raise TilingError(
+                f"tiling slots={tile.slots} cannot hold the {self.k_slots} slots of K that {self.m_tiles} tiles of rows share; "
+                f"raise slots to {self.k_slots} or slot_k to at least {tile.slot_k * ceil_div(self.k_slots, tile.slots)}"
+            )
+
+    def kernel(self) -> Kernel:
+        with self.kb.part("aic"):
+            self.consume()
+        with self.kb.part("aiv"):
+            self.produce()
+        return self.kb.build()
+
+    def _place(self, column: Expr) -> tuple[Expr, Expr]:
+        """Expert and tile of columns of the ``column``-th tile of columns of the kernel."""
+        if self.columns == self.n_tiles:
+            return Const(0), column
+        return column // self.n_tiles, column % self.n_tiles
+
+    def _slot(self, column: Expr, c: Expr) -> Expr:
+        return (column // self.cores * self.k_slots + c) % self.tile.slots
+
+    # Cube
+
+    def consume(self) -> None:
+        """Multiply every tile of rows with the slots of a tile of columns."""
+        kb, tile, m, n, k = self.kb, self.tile, self.problem.m, self.problem.n, self.problem.k
+        with kb.loop("s", 0, tile.slots):
+            kb.raise_signal("empty", "MTE2")
+        with kb.loop("nt", kb.core, self.columns, self.cores) as column, kb.loop("mt", 0, self.m_tiles) as mt:
+            e, nt = self._place(column)
+            rows, cols = ragged(m, tile.base_m, mt), ragged(n, tile.base_n, nt)
+            acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)
+            whole = acc[at(0, rows), at(0, cols)]
+            with kb.loop("c", 0, self.k_slots) as c:
+                slot = self._slot(column, c)
+                self._when(mt.equals(0), lambda: kb.wait_signal("full", "MTE2"))
+
+                def load_a(a1: Handle, start: Expr, size: Expr) -> None:
+                    kb.copy(a1[at(0, rows), at(0, size)],
+                            self.x.at(e, at(mt * tile.base_m, rows), at(c * tile.slot_k + start, size)))
+
+                def load_b(b1: Handle, start: Expr, size: Expr) -> None:
+                    if self.problem.trans_b:
+                        kb.copy(b1[at(0, cols), at(0, size)], self.ring[kb.core, slot, at(0, cols), at(start, size)])
+                    else:
+                        kb.copy(b1[at(0, size), at(0, cols)], self.ring[kb.core, slot, at(start, size), at(0, cols)])
+
+                accumulate(kb, tile, self.kinds, whole, rows, cols, ragged(k, tile.slot_k, c), Stream(load_a), Stream(load_b),
+                           before=c)
+                self._when(mt.equals(self.m_tiles - 1), lambda: kb.raise_signal("empty", "MTE2"))
+            kb.op("fixpipe", self.y.at(e, at(mt * tile.base_m, rows), at(nt * tile.base_n, cols)), whole)
+
+    def _when(self, condition: Expr, emit: Callable[[], None]) -> None:
+        """Emit under a condition on the tile of rows, which always holds if there is but one."""
+        if self.m_tiles == 1:
+            emit()
+        else:
+            with self.kb.when(condition):
+                emit()
+
+    # Vector
+
+    def produce(self) -> None:
+        """Fill the slots of the group's tiles of columns."""
+        kb, tile, lay = self.kb, self.tile, self.layout
+        with kb.loop("nt", kb.core, self.columns, self.cores) as column:
+            e, nt = self._place(column)
+            cols = ragged(self.problem.n, tile.base_n, nt)
+            scales = _Scales(self, e, nt, cols)
+            if lay.group is None:
+                scales.load(Const(0))
+            with kb.loop("c", 0, self.k_slots) as c:
+                depth = ragged(self.problem.k, tile.slot_k, c)
+                if lay.group is not None:
+                    scales.load(c)
+                mine = share_of(cols if self.problem.trans_b else depth, lay.share, kb.sub)
+                kb.wait_signal("empty", "MTE3")
+                with kb.loop("v", 0, ceil_expr(mine, tile.vector_k)) as v:
+                    line, size = v * tile.vector_k, ragged_of(mine, tile.vector_k, v)
+                    self._tile(e, nt, column, c, scales, line, size, depth if self.problem.trans_b else cols)
+                kb.raise_signal("full", "MTE3")
+        # The last slots come back unused.
+        with kb.loop("s", 0, tile.slots):
+            kb.wait_signal("empty", "MTE3")
+
+    def _tile(self, e: Expr, nt: Expr, column: Expr, c: Expr, scales: _Scales, line: Expr, size: Expr, run: Expr) -> None:
+        """Dequantize ``size`` lines from ``line`` of this AIV's share."""
+        kb, tile, lay = self.kb, self.tile, self.layout
+        shape, here = (tile.vector_k, lay.run), (at(0, size), at(0, run))
+        first = kb.sub * lay.share + line
+        wq = kb.buffer("wq", "UB", self.weights.fmt, shape, tile.ub_ring)[here]
+        w32 = kb.buffer("w32", "UB", "fp32", shape)
+        if self.problem.trans_b:
+            kb.copy(wq, self.w.at(e, at(nt * tile.base_n + first, size), at(c * tile.slot_k, run)))
+        else:
+            kb.copy(wq, self.w.at(e, at(c * tile.slot_k + first, size), at(nt * tile.base_n, run)))
+        self._widen(wq, shape, here, w32[here])
+        if lay.spans == 1:
+            scales.apply(w32[here], line, size, run, scales.group_of(line))
+        else:
+            lines = run if self.problem.trans_b else size
+            with kb.loop("j", 0, ceil_expr(lines, lay.group or 1)) as j:
+                part = at(j * (lay.group or 1), ragged_of(lines, lay.group or 1, j))
+                piece = w32[at(0, size), part] if self.problem.trans_b else w32[part, at(0, run)]
+                scales.apply(piece, line, size, run, scales.group_of(line) + j)
+        wb = kb.buffer("wb", "UB", "bf16", shape, tile.ub_ring)[here]
+        kb.op("cast", wb, w32[here], round="rint")
+        kb.copy(self.ring[kb.core, self._slot(column, c), at(first, size), at(0, run)], wb)
+
+    def _widen(self, wq: Slice, shape: tuple[int, int], here: tuple[At, At], w32: Slice) -> None:
+        """The stored weights as FP32."""
+        kb = self.kb
+        if self.weights.mx and ("fp4_e2m1", "bf16") in vector_casts(self.chip):
+            wide = kb.buffer("w16", "UB", "bf16", shape)[here]
+            kb.op("cast", wide, wq)
+        else:
+            wide = kb.buffer("w16", "UB", "fp16", shape)[here]
+            kb.op("decode_fp4" if self.weights.mx else "cast", wide, wq)
+        kb.op("cast", w32, wide)
+
+
+class _Scales:
+    """Scales and offsets in UB: those of a tile of columns, or of an AIV's part of a slot where they come in groups.
+
+    Weights [k, n]: row g has those of group g for every column.  Transposed: column g has those of this AIV's columns.
+    """
+
+    def __init__(self, kernel: _Dequant, e: Expr, nt: Expr, cols: Expr) -> None:
+        self.kernel, self.e, self.nt, self.cols = kernel, e, nt, cols
+
+    def load(self, c: Expr) -> None:
+        """Bring the scales of slot ``c``; with one scale per channel they serve all slots."""
+        kernel, kb, lay = self.kernel, self.kernel.kb, self.kernel.layout
+        ring = 1 if lay.group is None else kernel.tile.ub_ring
+        shape = (lay.share, lay.scale_groups) if lay.transposed else (lay.scale_groups, lay.run)
+        first, count = self._groups(c)
+        if kernel.weights.mx:
+            codes = kb.buffer("codes", "UB", "e8m0", shape, ring)
+            self._copy(codes, kernel.scale, first, count)
+            self.scales = kb.buffer("scales", "UB", "fp32", shape)
+            here = (at(0, self._mine()), at(0, count)) if lay.transposed else (at(0, count), at(0, self.cols))
+            kb.op("decode_e8m0", self.scales[here], codes[here])
+        else:
+            self.scales = kb.buffer("scales", "UB", "fp32", shape, ring)
+            self._copy(self.scales, kernel.scale, first, count)
+        self.offsets = None
+        if kernel.offset is not None:
+            self.offsets = kb.buffer("offsets", "UB", "fp32", shape, ring)
+            self._copy(self.offsets, kernel.offset, first, count)
+
+    def _groups(self, c: Expr) -> tuple[Expr, Expr]:
+        """First group of this AIV's part of slot ``c`` and how many there are (the last slot may have fewer)."""
+        kernel, lay = self.kernel, self.kernel.layout
+        if lay.group is None:
+            return Const(0), Const(1)
+        start = c * kernel.tile.slot_k
+        depth = ragged(kernel.problem.k, kernel.tile.slot_k, c)
+        if not lay.transposed:
+            start = start + kernel.kb.sub * lay.share
+            depth = share_of(depth, lay.share, kernel.kb.sub)
+        return start // lay.group, ceil_expr(depth, lay.group)
+
+    def _mine(self) -> Expr:
+        return share_of(self.cols, self.kernel.layout.share, self.kernel.kb.sub)
+
+    def _copy(self, buffer: Handle, source: Operand, first: Expr, count: Expr) -> None:
+        kernel, kb, lay = self.kernel, self.kernel.kb, self.kernel.layout
+        start = self.nt * kernel.tile.base_n
+        if not lay.transposed:
+            kb.copy(buffer[at(0, count), at(0, self.cols)], source.at(self.e, at(first, count), at(start, self.cols)))
+            return
+        mine, start = self._mine(), start + kb.sub * lay.share
+        with kb.loop(f"i_{buffer.of.name}", 0, count) as i:
+            kb.copy(buffer[at(0, mine), i], source.at(self.e, first + i, at(start, mine), at(0, 1)))
+
+    def group_of(self, line: Expr) -> Expr:
+        """Group, counted inside this AIV's part of the slot, of a UB tile that starts at ``line``."""
+        lay = self.kernel.layout
+        return Const(0) if lay.group is None or lay.transposed else line // lay.group
+
+    def apply(self, weights: Slice, line: Expr, size: Expr, run: Expr, group: Expr) -> None:
+        """``weights = (weights + offset) * scale`` for weights of one group."""
+        kb, lay = self.kernel.kb, self.kernel.layout
+        here = (at(line, size), group) if lay.transposed else (group, at(0, run))
+        if self.offsets is not None:
+            kb.op("add", weights, weights, self.offsets[here])
+        kb.op("mul", weights, weights, self.scales[here])
+
+
+def _short(weights: Weights) -> str:
+    return "mxfp4" if weights.mx else weights.fmt
+
+
+def _refuse(problem: GemmShape, chip: Chip, weights: Weights) -> str | None:
+    name = f"dequant-{_short(weights)}"
+    return refuse_rate(chip, FORMATS) or refuse_packed(problem, weights.fmt) or (
+        refuse_scales(problem, name) if weights.mx else None)
+
+
+def register_dequant(fmt: str, description: str) -> None:
+    """Register the dequantizing dataflow of weights in ``fmt``."""
+    weights = Weights(fmt)
+    register_gemm(f"dequant-{_short(weights)}", description, DequantTiling,
+                  refuses=lambda problem, chip: _refuse(problem, chip, weights),
+                  auto=lambda problem, chip: choose_tiling(problem, chip, weights),
+                  build=lambda problem, chip, tile: build(problem, chip, tile, weights))

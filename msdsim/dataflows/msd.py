@@ -1,0 +1,138 @@
+"""Multi-Scale Dequant on integers: Vector splits the BF16 activations into integer components, Cube multiplies them with the
+weights as they are.
+
+Three phases on a core group.  *Split*: every AIV takes rows of x, finds the row maximum and writes the components and the row
+scale; then all cores meet at a barrier, behind which the first weight tiles have already been fetched.  *Multiply*: AICs
+stack the components of a tile of rows on top of each other, so that weights are read once for all passes; INT32 results
+go to a small ring in GM.  *Merge*: the AIVs of the group combine the components, scale and round.  With scales per group of K
+every group gives a result of its own, and the merge adds them up.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from math import lcm
+
+from msdsim.dataflows import msd_merge, msd_split
+from msdsim.dataflows.base import require_positive
+from msdsim.dataflows.cube_tiles import CubeWork, choose_band, choose_cube_tiles
+from msdsim.dataflows.gemm import (
+    CubeOperands,
+    GemmShape,
+    check_cube_tiling,
+    experts_of,
+    k_groups,
+    refuse_packed,
+    refuse_rate,
+    register_gemm,
+)
+from msdsim.dataflows.msd_context import MsdContext, MsdKind, MsdTiling
+from msdsim.dataflows.msd_multiply import Multiply
+from msdsim.errors import TilingError
+from msdsim.formats.number import FORMATS
+from msdsim.hardware.chip import Chip
+from msdsim.ir.kernel import Kernel
+from msdsim.ir.ops.vector import FOLD_LANES
+from msdsim.units import ceil_div, round_up
+
+
+def choose_tiling(problem: GemmShape, chip: Chip, kind: MsdKind) -> MsdTiling:
+    """Cube tiles over the stacked rows, UB tiles as large as fit."""
+    passes = kind.passes
+    step = lcm(chip.cube.fractal_m, passes)
+    work = CubeWork(passes * problem.m, problem.k, problem.n, out_bytes=4, experts=experts_of(problem), step_m=step,
+                    k_quantum=problem.group,
+                    max_tile=chip.buffers.ub_bytes // 8 * passes if problem.group is not None else None)
+    c = choose_cube_tiles(chip, kind.formats, work)
+    bits_a, bits_b = (FORMATS[fmt].bits for fmt in kind.formats)
+    band = choose_band(ceil_div(problem.m, c.base_m // passes), ceil_div(problem.n, c.base_n), chip.cores.aic,
+                       (c.base_m * problem.k * bits_a / 8, c.base_n * problem.k * bits_b / 8), chip.l2.capacity_bytes)
+    l1_k = c.l1_k
+    if problem.group is not None and problem.group <= l1_k:
+        l1_k = l1_k // problem.group * problem.group
+    tile = MsdTiling(c.base_m, c.base_n, l1_k, c.l0_k, 1, FOLD_LANES, 1, passes=passes, l0c_ring=c.l0c_ring, band=band)
+    tile = _split_tile(problem, chip, kind, tile)
+    return replace(tile, merge_m=_merge_rows(problem, chip, kind, tile))
+
+
+def _split_tile(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling) -> MsdTiling:
+    """Few rows, so that all AIVs have some, and as much of K as fits: whole groups of it where offsets need their sums."""
+    most = max(1, min(ceil_div(problem.m, chip.aiv), 8, tile.base_m // tile.passes))
+    found = [(split_m, _split_depth(problem, chip, kind, tile, split_m)) for split_m in range(most, 0, -1)]
+    group = problem.group
+    if group is None or not problem.offset:
+        return replace(tile, split_m=most, split_k=found[0][1])
+    for split_m, split_k in found:
+        if split_k >= problem.k:
+            return replace(tile, split_m=split_m, split_k=split_k)
+        if split_k >= group:
+            return replace(tile, split_m=split_m, split_k=split_k // group * group)
+    whole = [d for d in range(FOLD_LANES, found[0][1] + 1, FOLD_LANES) if group % d == 0]
+    if not whole:
+        raise TilingError(f"UB of '{chip.name}' has no room for a group of {group}, whose sums the offsets need; use a multiple "
+                          f"of {FOLD_LANES}")
+    return replace(tile, split_m=most, split_k=whole[-1])
+
+
+def _split_depth(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling, split_m: int) -> int:
+    """K of the deepest split tile of ``split_m`` rows that fits, in whole repeats."""
+    groups = k_groups(problem) if problem.offset else 1
+    room = chip.buffers.ub_bytes / split_m - msd_split.bytes_per_row(groups) - 64
+    each = msd_split.bytes_per_element(tile.passes, FORMATS[kind.component].bits, tile.ub_ring, kind.nibbles)
+    return min(round_up(problem.k, FOLD_LANES), max(1, int(room / each) // FOLD_LANES) * FOLD_LANES)
+
+
+def _merge_rows(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling) -> int:
+    """Rows of a merge tile: as many as fit beside the sums over groups, at most an AIV's share."""
+    ctx = MsdContext(problem, chip, tile, kind)
+    columns = (1 + int(problem.offset) + int(kind.nibbles)) * ctx.pack * 4 * tile.ub_ring * ctx.share_cols
+    kept = (1 + int(problem.offset)) * 4 * ctx.share_rows * ctx.share_cols if problem.group is not None else 0
+    row = (msd_merge.bytes_per_element(tile.passes, tile.ub_ring) * ctx.share_cols
+           + msd_merge.bytes_per_row(tile.ub_ring, ctx.pack))
+    return max(1, min((chip.buffers.ub_bytes - columns - kept - 1024) // row, ctx.share_rows))
+
+
+def build(problem: GemmShape, chip: Chip, tile: MsdTiling, kind: MsdKind) -> Kernel:
+    """See the module's text for the dataflow."""
+    require_positive(tile, "prefetch")
+    check_cube_tiling(chip, tile, CubeOperands(*kind.formats), group=problem.group)
+    if not kind.free_passes and tile.passes != kind.passes:
+        raise TilingError(f"tiling passes={tile.passes}: '{kind.name}' has {kind.passes}; leave it out")
+    if tile.base_m % tile.passes:
+        raise TilingError(f"tiling base_m={tile.base_m} does not hold {tile.passes} stacked components; "
+                          f"give a multiple of {tile.passes}")
+    if tile.slots > chip.cross_core.max_outstanding:
+        raise TilingError(f"tiling slots={tile.slots} needs more than the {chip.cross_core.max_outstanding} outstanding "
+                          f"signals of '{chip.name}'; give at most {chip.cross_core.max_outstanding}")
+    ctx = MsdContext(problem, chip, tile, kind)
+    kb = ctx.kb
+    with kb.part("aic"):
+        Multiply(ctx).emit()
+    with kb.part("aiv"):
+        msd_split.Split(ctx).emit()
+        msd_merge.Merge(ctx).emit()
+    return kb.build()
+
+
+def _max_k(kind: MsdKind) -> int:
+    """Longest sum of products that INT32 holds whatever the operands are."""
+    bits_a, bits_b = (FORMATS[fmt].bits for fmt in kind.formats)
+    return (2**31 - 1) // 2 ** (bits_a + bits_b - 2)
+
+
+def _refuse(problem: GemmShape, chip: Chip, kind: MsdKind) -> str | None:
+    depth = min(problem.k, problem.group or problem.k)
+    if depth > _max_k(kind):
+        what = f"k={problem.k}" if problem.group is None else f"group={problem.group}"
+        return f"{what} can overflow the INT32 accumulator (at most {_max_k(kind)}); use smaller groups or 'bf16'"
+    if FORMATS[kind.component].bits < 8 and problem.group is not None and problem.group % 2:
+        return f"groups of {problem.group} start in the middle of a byte of packed {kind.component}; use an even group"
+    return refuse_rate(chip, kind.formats) or refuse_packed(problem, kind.weights)
+
+
+def register_msd(kind: MsdKind, description: str) -> None:
+    """Register a dataflow of this family."""
+    register_gemm(kind.name, description, MsdTiling,
+                  refuses=lambda problem, chip: _refuse(problem, chip, kind),
+                  auto=lambda problem, chip: choose_tiling(problem, chip, kind),
+                  build=lambda problem, chip, tile: build(problem, chip, tile, kind))

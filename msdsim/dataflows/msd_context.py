@@ -1,0 +1,149 @@
+"""What the phases of an MSD kernel share: the decomposition, the tiling, shapes, tensors and signals."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msdsim.dataflows.gemm import CubeOperands, GemmShape, Grid, experts_of, k_groups, operand, ragged, share_of
+from msdsim.formats.msd import MSD_NIBBLES, MsdSpec
+from msdsim.hardware.chip import Chip
+from msdsim.ir.builder import KernelBuilder
+from msdsim.ir.expr import Const, Expr
+from msdsim.units import ceil_div, round_up
+
+
+@dataclass(frozen=True)
+class MsdKind:
+    """A dataflow that multiplies integer components of x: its decomposition, the format of the weights, and whether the one
+    INT8 component of ``spec`` is split further into two exact INT4 nibbles."""
+
+    name: str
+    spec: MsdSpec
+    weights: str
+    nibbles: bool = False
+
+    @property
+    def component(self) -> str:
+        """Format of what the Cube multiplies with the weights."""
+        return "int4" if self.nibbles else self.spec.target
+
+    @property
+    def formats(self) -> tuple[str, str]:
+        return self.component, self.weights
+
+    @property
+    def passes(self) -> int:
+        """Components that the Cube sees, unless the tiling says otherwise."""
+        return MSD_NIBBLES.passes if self.nibbles else self.spec.passes
+
+    @property
+    def free_passes(self) -> bool:
+        """Whether another number of passes still is this dataflow."""
+        return not self.nibbles and self.spec.passes > 1
+
+    def pass_weights(self, passes: int) -> tuple[float, ...]:
+        """Weight of each component in the sum, in units of the row scale."""
+        return MSD_NIBBLES.pass_weights if self.nibbles else self.spec.with_passes(passes).pass_weights
+
+
+@dataclass(frozen=True)
+class MsdTiling:
+    """Cube tiles over stacked rows; ``passes`` components; ``split_m x split_k`` tile of the split, ``merge_m`` rows of the
+    merge, ``slots`` of the INT32 ring, ``prefetch`` weight tiles fetched into L2 before the barrier; output tiles are taken in
+    bands of ``band`` tiles of rows.  With groups of scales a ring slot holds the groups of one L1 tile."""
+
+    base_m: int
+    base_n: int
+    l1_k: int
+    l0_k: int
+    split_m: int
+    split_k: int
+    merge_m: int
+    passes: int = 2
+    slots: int = 2
+    prefetch: int = 3
+    l1_ring: int = 2
+    l0_ring: int = 2
+    l0c_ring: int = 2
+    ub_ring: int = 2
+    band: int = 1
+
+
+class MsdContext:
+    """The kernel under construction."""
+
+    def __init__(self, problem: GemmShape, chip: Chip, tile: MsdTiling, kind: MsdKind) -> None:
+        self.problem, self.chip, self.tile, self.kind = problem, chip, tile, kind
+        self.cores, self.aivs, self.passes = chip.cores.aic, chip.cores.aiv_per_aic, tile.passes
+        self.kinds = CubeOperands(*kind.formats, transpose_b=problem.trans_b)
+        self.group, self.groups = problem.group, k_groups(problem)
+        m, k, n = problem.m, problem.k, problem.n
+        self.experts = experts_of(problem)
+        self.tile_rows = tile.base_m // tile.passes
+        self.m_tiles = ceil_div(m, self.tile_rows)
+        self.grid = Grid(self.experts, self.m_tiles, ceil_div(n, tile.base_n), tile.band)
+        self._divide_merge()
+        self.kb = kb = KernelBuilder(kind.name.replace("-", "_"), self.cores, self.aivs)
+        self.x = operand(kb, problem, "x", "bf16", (m, k), "in")
+        self.w = operand(kb, problem, "w", kind.weights, (n, k) if problem.trans_b else (k, n), "in")
+        self.scale = operand(kb, problem, "scale", "fp32", (self.groups, n), "in")
+        self.offset = operand(kb, problem, "offset", "fp32", (self.groups, n), "in") if problem.offset else None
+        self.bias8 = operand(kb, problem, "bias8", "fp32", (self.groups, n), "in") if kind.nibbles else None
+        # Rows of packed components end on a byte.
+        stacked = (self.experts * self.m_tiles, tile.passes, self.tile_rows, round_up(k, 2))
+        self.components = kb.tensor("a", kind.component, stacked, "workspace")
+        self.row_scale = operand(kb, problem, "row_scale", "fp32", (m, 1), "workspace")
+        self.row_sum = operand(kb, problem, "row_sum", "fp32", (m, self.groups), "workspace") if problem.offset else None
+        self.ring = kb.tensor("c", "int32", (self.cores, tile.slots, self.pack, tile.base_m, tile.base_n), "workspace")
+        self.y = operand(kb, problem, "y", "bf16", (m, n), "out")
+        kb.signal("split_done", "barrier")
+        kb.signal("product", "aic_to_aiv")
+        kb.signal("merged", "aiv_to_aic")
+
+    # Groups of scales
+
+    @property
+    def pack(self) -> int:
+        """Groups of K whose products one ring slot holds: those of an L1 tile, one where a group is longer than that."""
+        return 1 if self.group is None else max(1, self.tile.l1_k // self.group)
+
+    @property
+    def pack_k(self) -> int:
+        """K of one ring slot."""
+        return self.problem.k if self.group is None else self.pack * self.group
+
+    @property
+    def packs(self) -> int:
+        """Ring slots that the products of one output tile fill."""
+        return ceil_div(self.problem.k, self.pack_k)
+
+    # Tiles
+
+    def place(self, t: Expr) -> tuple[Expr, Expr, Expr, Expr, Expr]:
+        """Expert, row tile, column tile, rows and columns of output tile ``t``."""
+        e, mt, nt = self.grid.place(t)
+        return e, mt, nt, ragged(self.problem.m, self.tile_rows, mt), ragged(self.problem.n, self.tile.base_n, nt)
+
+    def row_tile(self, e: Expr, mt: Expr) -> Expr:
+        """Index of a row tile among those of all experts."""
+        return mt if self.experts == 1 else e * self.m_tiles + mt
+
+    def slot(self, t: Expr, p: Expr) -> Expr:
+        """Ring slot of pack ``p`` of output tile ``t``: a core deals with every ``cores``-th tile."""
+        return (t // self.cores * self.packs + p) % self.tile.slots
+
+    # What an AIV merges of a tile
+
+    def _divide_merge(self) -> None:
+        """The AIVs of a group each take some of the rows of a tile, or of its columns where there are few rows."""
+        rows = min(self.tile_rows, self.problem.m)
+        self.by_rows = rows >= 4 * self.aivs or self.tile.base_n < 16 * self.aivs
+        self.share_rows = ceil_div(rows, self.aivs) if self.by_rows else rows
+        self.share_cols = self.tile.base_n if self.by_rows else round_up(ceil_div(self.tile.base_n, self.aivs), 16)
+
+    def merge_share(self, rows: Expr, cols: Expr) -> tuple[Expr, Expr, Expr, Expr]:
+        """First row, rows, first column and columns that this AIV merges of a tile."""
+        sub = self.kb.sub
+        if self.by_rows:
+            return sub * self.share_rows, share_of(rows, self.share_rows, sub), Const(0), cols
+        return Const(0), rows, sub * self.share_cols, share_of(cols, self.share_cols, sub)

@@ -1,0 +1,109 @@
+"""The multiplication of an MSD kernel: Cube multiplies stacked components with the weights as they are."""
+
+from __future__ import annotations
+
+from msdsim.dataflows.gemm import Stream, accumulate, bring, multiply, ragged, ragged_of
+from msdsim.dataflows.msd_context import MsdContext
+from msdsim.ir.builder import Handle, at
+from msdsim.ir.expr import Const, Expr, minimum
+from msdsim.ir.expr import ceil_div as ceil_expr
+from msdsim.ir.kernel import Slice
+from msdsim.units import ceil_div
+
+
+class Multiply:
+    """Emits the AIC part."""
+
+    def __init__(self, ctx: MsdContext) -> None:
+        self.ctx, self.kb, self.tile = ctx, ctx.kb, ctx.tile
+
+    def emit(self) -> None:
+        """Stacked components times weights, a tile at a time; results to the ring."""
+        ctx, kb, tile = self.ctx, self.kb, self.tile
+        self._prefetch()
+        kb.wait_signal("split_done", "MTE2")
+        with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t:
+            if ctx.group is None:
+                acc = self._accumulator(t)
+                a, b = self._operands(t, Const(0))
+                accumulate(kb, tile, ctx.kinds, acc, acc.sizes[0], acc.sizes[1], ctx.problem.k, a, b)
+                kb.wait_signal("merged", "FIX")
+                self._drain(t, Const(0), Const(0), acc)
+                kb.raise_signal("product", "FIX")
+            else:
+                with kb.loop("p", 0, ctx.packs) as p:
+                    kb.wait_signal("merged", "FIX")
+                    self._pack(t, p)
+                    kb.raise_signal("product", "FIX")
+        # The last slots come back unused.
+        with kb.loop("s", 0, tile.slots):
+            kb.wait_signal("merged", "FIX")
+
+    def _accumulator(self, t: Expr) -> Slice:
+        _, _, _, rows, cols = self.ctx.place(t)
+        tile = self.tile
+        acc = self.kb.buffer("acc", "L0C", "int32", (tile.base_m, tile.base_n), tile.l0c_ring)
+        return acc[at(0, rows * tile.passes), at(0, cols)]
+
+    def _operands(self, t: Expr, first: Expr) -> tuple[Stream, Stream]:
+        """Loaders of both operands of tile ``t`` for K ranges counted from ``first``."""
+        ctx, kb = self.ctx, self.kb
+        e, mt, nt, rows, cols = ctx.place(t)
+        em = ctx.row_tile(e, mt)
+
+        def load_a(a1: Handle, start: Expr, size: Expr) -> None:
+            for number in range(ctx.passes):
+                kb.copy(a1[at(rows * number, rows), at(0, size)],
+                        ctx.components[em, number, at(0, rows), at(first + start, size)])
+
+        def load_b(b1: Handle, start: Expr, size: Expr) -> None:
+            kb.copy(*self._weights(b1, e, nt, cols, first + start, size))
+
+        return Stream(load_a), Stream(load_b)
+
+    def _weights(self, b1: Handle, e: Expr, nt: Expr, cols: Expr, start: Expr, size: Expr) -> tuple[Slice, Slice]:
+        columns = at(nt * self.tile.base_n, cols)
+        if self.ctx.problem.trans_b:
+            return b1[at(0, cols), at(0, size)], self.ctx.w.at(e, columns, at(start, size))
+        return b1[at(0, size), at(0, cols)], self.ctx.w.at(e, at(start, size), columns)
+
+    def _pack(self, t: Expr, p: Expr) -> None:
+        """The products of the groups of one ring slot, each a sum of its own::
+
+            group fits an L1 tile:  a1, b1 <- pack of groups;  for j: acc <- group j through L0; ring[j] <- acc
+            longer group:           acc <- group through L1 and L0; ring <- acc
+        """
+        ctx, kb, tile, k = self.ctx, self.kb, self.tile, self.ctx.problem.k
+        assert ctx.group is not None
+        a, b = self._operands(t, p * ctx.pack_k)
+        if ctx.group > tile.l1_k:
+            acc = self._accumulator(t)
+            accumulate(kb, tile, ctx.kinds, acc, acc.sizes[0], acc.sizes[1], ragged(k, ctx.group, p), a, b)
+            self._drain(t, p, Const(0), acc)
+            return
+        _, _, _, rows, cols = ctx.place(t)
+        size = ragged(k, ctx.pack_k, p)
+        b1 = bring(kb, tile, ctx.kinds, "b", cols, b, Const(0), size)
+        a1 = bring(kb, tile, ctx.kinds, "a", rows * ctx.passes, a, Const(0), size)
+        with kb.loop("j", 0, ceil_expr(size, ctx.group)) as j:
+            acc = self._accumulator(t)
+            depth = ragged_of(size, ctx.group, j)
+            with kb.loop("k0", 0, ceil_expr(depth, tile.l0_k)) as k0:
+                start, step = j * ctx.group + k0 * tile.l0_k, ragged_of(depth, tile.l0_k, k0)
+                multiply(kb, tile, ctx.kinds, acc, rows * ctx.passes, cols, start, step, a1, b1, k0)
+            self._drain(t, p, j, acc)
+
+    def _drain(self, t: Expr, p: Expr, j: Expr, acc: Slice) -> None:
+        ctx = self.ctx
+        stacked, cols = acc.sizes
+        self.kb.op("fixpipe", ctx.ring[self.kb.core, ctx.slot(t, p), j, at(0, stacked), at(0, cols)], acc)
+
+    def _prefetch(self) -> None:
+        """Fetch the first weight tiles while Vector splits: what is in L2 afterwards is not waited for again."""
+        ctx, kb, tile, k = self.ctx, self.kb, self.tile, self.ctx.problem.k
+        tiles = min(tile.prefetch, ceil_div(k, tile.l1_k))
+        with kb.when(kb.core < ctx.grid.tiles), kb.loop("f", 0, tiles) as f:
+            e, _, nt, _, cols = ctx.place(minimum(kb.core, ctx.grid.tiles - 1))
+            shape = (tile.base_n, tile.l1_k) if ctx.problem.trans_b else (tile.l1_k, tile.base_n)
+            warm = kb.buffer("warm", "L1", ctx.kind.weights, shape)
+            kb.copy(*self._weights(warm, e, nt, cols, f * tile.l1_k, ragged(k, tile.l1_k, f)))

@@ -1,0 +1,186 @@
+"""The split of an MSD kernel: Vector turns rows of x into components and their row scale."""
+
+from __future__ import annotations
+
+from msdsim.dataflows.gemm import ragged, ragged_of
+from msdsim.dataflows.msd_context import MsdContext
+from msdsim.errors import TilingError
+from msdsim.ir.builder import At, at
+from msdsim.ir.expr import Const, Expr, minimum
+from msdsim.ir.expr import ceil_div as ceil_expr
+from msdsim.ir.kernel import Slice
+from msdsim.ir.ops.vector import FOLD_LANES
+from msdsim.units import ceil_div
+
+#: Smallest positive FP32 number: rows of zeros are divided by it instead of by zero.
+SMALLEST = 2.0**-149
+
+
+def bytes_per_element(passes: int, component_bits: int, ub_ring: int, nibbles: bool) -> float:
+    """UB bytes per element of a split tile: xb (BF16), xf, q, t (FP32), q16 (FP16), components; hi of a nibble split."""
+    return 2 * ub_ring + 3 * 4 + 2 + passes * component_bits / 8 + (4 if nibbles else 0)
+
+
+def bytes_per_row(groups: int) -> int:
+    """UB bytes per row besides its elements: two rows of lanes, the scalars, the row scale and the sums."""
+    return 2 * 4 * FOLD_LANES + 4 * 4 + 4 * groups
+
+
+class Split:
+    """Emits the split into the AIV part."""
+
+    def __init__(self, ctx: MsdContext) -> None:
+        self.ctx, self.kb, self.tile = ctx, ctx.kb, ctx.tile
+        self.k_tiles = ceil_div(ctx.problem.k, ctx.tile.split_k)
+        group, split_k = ctx.group, ctx.tile.split_k
+        if ctx.row_sum is not None and group is not None and self.k_tiles > 1 and split_k % group and group % split_k:
+            raise TilingError(f"tiling split_k={split_k} cuts groups of {group} unevenly, whose sums the offsets need; give a "
+                              f"multiple or a divisor of {group}")
+
+    def emit(self) -> None:
+        """Rows of x to components: ``r = x * f; a1 = round(r / M); r -= a1 * M; r *= g; a2 = round(r / M) ...``"""
+        ctx, kb, tile, m = self.ctx, self.kb, self.tile, self.ctx.problem.m
+        # A split tile never crosses a tile of rows, so that its components are one rectangle of the stacked layout.
+        per_tile = ceil_div(min(ctx.tile_rows, m), tile.split_m)
+        blocks = ctx.experts * ctx.m_tiles * per_tile
+        with kb.loop("b", kb.core * ctx.aivs + kb.sub, blocks, ctx.cores * ctx.aivs) as b:
+            em, inside = b // per_tile, b % per_tile * tile.split_m
+            e, mt = (Const(0), em) if ctx.experts == 1 else (em // ctx.m_tiles, em % ctx.m_tiles)
+            rows = minimum(tile.split_m, ragged(m, ctx.tile_rows, mt) - inside)
+            row = mt * ctx.tile_rows + inside
+            if m % ctx.tile_rows:
+                # The last tile of rows may have fewer blocks than the others.
+                with kb.when(rows > 0):
+                    self._rows(e, em, inside, row, rows)
+            else:
+                self._rows(e, em, inside, row, rows)
+        kb.raise_signal("split_done", "MTE3")
+
+    def _rows(self, e: Expr, em: Expr, inside: Expr, row: Expr, rows: Expr) -> None:
+        """Two sweeps over the row block's K, row statistics first; one load serves both when K is a single tile."""
+        kb, k, k_tiles = self.kb, self.ctx.problem.k, self.k_tiles
+        stats = _RowStatistics(self.ctx, e, row, rows)
+        if k_tiles == 1:
+            here = (at(0, rows), at(0, k))
+            xf, q = self._load_x(e, row, rows, Const(0), here)
+            stats.fold(xf, q, Const(0), Const(k))
+            stats.reduce()
+            self._decompose(em, inside, rows, Const(0), here, xf, q, stats.top)
+            return
+        with kb.loop("sweep", 0, 2 * k_tiles) as sweep:
+            at_k = sweep % k_tiles
+            size = ragged(k, self.tile.split_k, at_k)
+            here = (at(0, rows), at(0, size))
+            xf, q = self._load_x(e, row, rows, at_k, here)
+            with kb.when(sweep < k_tiles):
+                stats.fold(xf, q, sweep, size)
+            with kb.when(sweep.equals(k_tiles - 1)):
+                stats.reduce()
+            with kb.when(sweep >= k_tiles):
+                self._decompose(em, inside, rows, at_k, here, xf, q, stats.top)
+
+    def _load_x(self, e: Expr, row: Expr, rows: Expr, index: Expr, here: tuple[At, At]) -> tuple[Slice, Slice]:
+        """x as FP32 in UB, and a scratch tile of the same shape."""
+        kb, tile, k = self.kb, self.tile, self.ctx.problem.k
+        shape = (tile.split_m, tile.split_k)
+        xb = kb.buffer("xb", "UB", "bf16", shape, tile.ub_ring)[here]
+        xf = kb.buffer("xf", "UB", "fp32", shape)
+        q = kb.buffer("q", "UB", "fp32", shape)[here]
+        kb.copy(xb, self.ctx.x.at(e, at(row, rows), at(index * tile.split_k, ragged(k, tile.split_k, index))))
+        kb.op("cast", xf[here], xb)
+        return xf[here], q
+
+    def _decompose(self, em: Expr, inside: Expr, rows: Expr, index: Expr, here: tuple[At, At], xf: Slice, q: Slice,
+                   top: Slice) -> None:
+        ctx, kb, tile, spec = self.ctx, self.kb, self.tile, self.ctx.kind.spec
+        shape = (tile.split_m, tile.split_k)
+        t = kb.buffer("t", "UB", "fp32", shape)[here]
+        q16 = kb.buffer("q16", "UB", "fp16", shape)[here]
+        target = at(inside, rows), at(index * tile.split_k, ragged(ctx.problem.k, tile.split_k, index))
+
+        def store(number: int, value: Slice) -> None:
+            narrow = kb.buffer(f"a{number}", "UB", ctx.kind.component, shape)[here]
+            kb.op("cast", q16, value, round="rint")
+            kb.op("cast", narrow, q16, round="rint")
+            kb.copy(ctx.components[(em, number, *target)], narrow)
+
+        kb.op("muls", xf, xf, scalar=spec.first_factor)
+        if ctx.kind.nibbles:
+            hi = kb.buffer("hi", "UB", "fp32", shape)[here]
+            kb.op("div", q, xf, top)
+            kb.op("cast", q, q, round=spec.rounding)
+            # q = 16 hi + lo + 8 with hi = floor(q / 16): powers of two and small integers, all exact.
+            kb.op("muls", hi, q, scalar=1 / 16)
+            kb.op("cast", hi, hi, round="floor")
+            store(0, hi)
+            kb.op("muls", t, hi, scalar=16.0)
+            kb.op("sub", q, q, t)
+            kb.op("adds", q, q, scalar=-8.0)
+            store(1, q)
+            return
+        for number in range(tile.passes):
+            kb.op("div", q, xf, top)
+            kb.op("cast", q, q, round=spec.rounding)
+            store(number, q)
+            if number + 1 < tile.passes:
+                kb.op("mul", t, q, top)
+                kb.op("sub", xf, xf, t)
+                kb.op("muls", xf, xf, scalar=spec.next_factor)
+
+
+class _RowStatistics:
+    """Row maximum, and row sums where offsets need them, of a block of rows, folded tile by tile of K."""
+
+    def __init__(self, ctx: MsdContext, e: Expr, row: Expr, rows: Expr) -> None:
+        self.ctx, self.kb, self.e, self.row, self.rows = ctx, ctx.kb, e, row, rows
+        self.lanes, self.top = self._vector("lanes", FOLD_LANES), self._vector("top")
+        self.factor = self._vector("factor")
+        # What is stored lies side by side, so that one flag covers all of it.
+        groups = ctx.groups if ctx.row_sum is not None else 0
+        self.stored = ctx.kb.buffer("stored", "UB", "fp32", (ctx.tile.split_m, 1 + groups))
+        if ctx.row_sum is not None:
+            self.sum_lanes = self._vector("sum_lanes", FOLD_LANES)
+
+    def _vector(self, name: str, cols: int = 1) -> Slice:
+        buffer = self.kb.buffer(name, "UB", "fp32", (self.ctx.tile.split_m, cols))
+        return buffer[at(0, self.rows), at(0, cols)]
+
+    def _sum(self, group: Expr) -> Slice:
+        return self.stored[at(0, self.rows), at(1 + group, 1)]
+
+    def fold(self, xf: Slice, scratch: Slice, index: Expr, size: Expr) -> None:
+        """Take in tile ``index`` of the rows, ``size`` of K."""
+        kb, ctx = self.kb, self.ctx
+        kb.op("abs", scratch, xf)
+        kb.op("fold_max", self.lanes, scratch, accumulate=index)
+        if ctx.row_sum is None:
+            return
+        split_k, k = ctx.tile.split_k, ctx.problem.k
+        if ctx.group is None:
+            kb.op("fold_add", self.sum_lanes, xf, accumulate=index)
+        elif ctx.group <= split_k or split_k >= k:
+            # Whole groups inside the tile.
+            each = min(ctx.group, k)
+            with kb.loop("g", 0, ceil_expr(size, each)) as g:
+                kb.op("fold_add", self.sum_lanes, Slice(xf.of, (Const(0), g * each), (self.rows, ragged_of(size, each, g))))
+                kb.op("reduce_add", self._sum(index * (split_k // each) + g), self.sum_lanes)
+        else:
+            tiles = ctx.group // split_k
+            kb.op("fold_add", self.sum_lanes, xf, accumulate=index % tiles)
+            last = (index % tiles).equals(tiles - 1) + index.equals(ceil_div(k, split_k) - 1)
+            with kb.when(last > 0):
+                kb.op("reduce_add", self._sum(index // tiles), self.sum_lanes)
+
+    def reduce(self) -> None:
+        """Finish and store; ``top`` is then what the rows are divided by."""
+        kb, ctx, rows = self.kb, self.ctx, at(self.row, self.rows)
+        scale = self.stored[at(0, self.rows), 0]
+        kb.op("reduce_max", self.top, self.lanes)
+        kb.op("dup", self.factor, scalar=ctx.kind.spec.first_factor)
+        kb.op("div", scale, self.top, self.factor)
+        kb.copy(ctx.row_scale.at(self.e, rows, 0), scale)
+        kb.op("maxs", self.top, self.top, scalar=SMALLEST)
+        if ctx.row_sum is not None:
+            if ctx.group is None:
+                kb.op("reduce_add", self._sum(Const(0)), self.sum_lanes)
+            kb.copy(ctx.row_sum.at(self.e, rows, at(0, ctx.groups)), self.stored[at(0, self.rows), at(1, ctx.groups)])
