@@ -69,17 +69,15 @@ class MemorySystem:
         self.hbm = Server(bytes_per_tick(chip.hbm.bandwidth_gbps, clock) * exact(chip.hbm.efficiency))
         self.miss_latency = chip.hbm.extra_latency_cycles
 
-    def access(self, now: int, segments: list[tuple[int, int]], write: bool) -> tuple[int, int, int]:
-        """Serve the row segments (address, bytes) of one piece asked for at ``now``.
+    def access(self, now: int, segments: list[tuple[int, int]], write: bool, l2_bytes: int) -> tuple[int, int, int]:
+        """Serve the row segments (address, bytes) of one piece asked for at ``now``, which takes ``l2_bytes`` of L2's time.
 
         Returns the cycle its data has passed L2 (and HBM where it had to), and the HBM bytes read and written for it.
         """
         missed: list[list[int]] = []
         written_back = 0
         ready = 0
-        total = 0
         for address, count in segments:
-            total += count
             for line in range(address // self.l2.line, (address + count - 1) // self.l2.line + 1):
                 entry, miss, eviction = self.l2.touch(line, write)
                 written_back += eviction
@@ -87,7 +85,7 @@ class MemorySystem:
                     missed.append(entry)
                 elif not miss and not write:
                     ready = max(ready, entry[2])
-        done = max(ready, (self.l2_write if write else self.l2_read).serve(now, total))
+        done = max(ready, (self.l2_write if write else self.l2_read).serve(now, l2_bytes))
         hbm_read, hbm_write = len(missed) * self.l2.line, written_back * self.l2.line
         if hbm_read or hbm_write:
             served = self.hbm.serve(now, hbm_read + hbm_write)
@@ -99,11 +97,15 @@ class MemorySystem:
         return done, hbm_read, hbm_write
 
 
-def pieces(address: int, rows: int, row_bytes: int, stride: int, chunk: int) -> Iterator[list[tuple[int, int]]]:
-    """Cut a rectangle of bytes into pieces: parts of a long row, or several short rows together."""
+def pieces(address: int, rows: int, row_bytes: int, stride: int, chunk: int,
+           merge: bool = True) -> Iterator[list[tuple[int, int]]]:
+    """Cut a rectangle of bytes into pieces: parts of a long row, or several short rows together.
+
+    With ``merge``, rows that lie one behind the other are one long row.
+    """
     if rows <= 0 or row_bytes <= 0:
         return
-    if stride == row_bytes:
+    if merge and stride == row_bytes:
         rows, row_bytes = 1, rows * row_bytes
     if row_bytes >= chunk:
         for row in range(rows):

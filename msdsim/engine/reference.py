@@ -109,13 +109,13 @@ class _Arbiter:
 
     def __init__(self, env: simpy.Environment, memory: MemorySystem) -> None:
         self.env, self.memory = env, memory
-        self.pending: list[tuple[int, int, list[tuple[int, int]], bool, simpy.Event]] = []
+        self.pending: list[tuple[int, int, list[tuple[int, int]], bool, int, simpy.Event]] = []
         self.scheduled = False
 
-    def request(self, unit: int, pipe: int, segments: list[tuple[int, int]], write: bool) -> simpy.Event:
+    def request(self, unit: int, pipe: int, segments: list[tuple[int, int]], write: bool, l2_bytes: int) -> simpy.Event:
         """Ask for a piece now; the event's value is what :meth:`MemorySystem.access` returns."""
         answer = self.env.event()
-        heapq.heappush(self.pending, (unit, pipe, segments, write, answer))
+        heapq.heappush(self.pending, (unit, pipe, segments, write, l2_bytes, answer))
         self._schedule()
         return answer
 
@@ -129,8 +129,8 @@ class _Arbiter:
 
     def _serve(self, _: simpy.Event) -> None:
         self.scheduled = False
-        segments, write, answer = heapq.heappop(self.pending)[2:]
-        answer.succeed(self.memory.access(int(self.env.now), segments, write))
+        segments, write, l2_bytes, answer = heapq.heappop(self.pending)[2:]
+        answer.succeed(self.memory.access(int(self.env.now), segments, write, l2_bytes))
         self._schedule()
 
 
@@ -271,8 +271,9 @@ class _Unit:
         pipe.port_free += cost.interval * scale
         traffic = machine.tensor_traffic[machine.tensors[timing.tensor]]
         end, port_bytes, moved = start, 0, 0
-        for segments in pieces(machine.addresses[timing.tensor] + offset, rows, row_bytes, timing.stride_bytes, chunk):
-            on_port = sum(max(count, cost.granule_bytes) for _, count in segments)
+        address = machine.addresses[timing.tensor] + offset
+        for segments in pieces(address, rows, row_bytes, timing.stride_bytes, chunk, merge=not cost.largest_request):
+            on_port = sum(cost.port_bytes(count) for _, count in segments)
             while pipe.in_flight and pipe.in_flight_bytes + on_port > cost.outstanding_bytes:
                 landed, count = pipe.in_flight.popleft()
                 pipe.in_flight_bytes -= count
@@ -280,7 +281,8 @@ class _Unit:
             at = ceil_div(pipe.port_free, scale)
             if at > self.env.now:
                 yield self.env.timeout(at - self.env.now)
-            done, hbm_read, hbm_write = yield machine.arbiter.request(self.number, pipe.index, segments, timing.write)
+            done, hbm_read, hbm_write = yield machine.arbiter.request(self.number, pipe.index, segments, timing.write,
+                                                                      cost.l2_bytes(on_port))
             pipe.port_free += on_port * rate.denominator
             done = max(done, ceil_div(pipe.port_free, scale)) + cost.latency
             pipe.in_flight.append((done, on_port))
@@ -294,6 +296,8 @@ class _Unit:
             machine.bandwidth(at, L2_WRITE if timing.write else L2_READ, count)
             machine.bandwidth(at, HBM_READ, hbm_read)
             machine.bandwidth(at, HBM_WRITE, hbm_write)
+        if moved:
+            pipe.port_free = max(pipe.port_free, (start + cost.minimum) * scale)
         pipe.free = ceil_div(pipe.port_free, scale)
         work = ceil_div(port_bytes * rate.denominator, scale)
         return end, work, moved

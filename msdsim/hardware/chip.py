@@ -141,10 +141,28 @@ class Vector(_Table):
     ops: dict[str, VectorOp]
 
 
+class Nd2nz(_Table):
+    """A copy into L1 that re-orders rows of a matrix into fractals (ND to NZ) on its way.
+
+    Each row is cut into requests of a power of two of bytes, between the smallest and the largest; a request holds the port for
+    at least ``request_cycles`` and a whole row for at least ``row_cycles``.  ``l2_share`` is the share of the L2 read bandwidth
+    that such requests of all cores together reach.
+    """
+
+    bytes_per_cycle: Positive
+    row_cycles: Positive
+    request_cycles: Positive
+    smallest_request_bytes: PositiveInt
+    largest_request_bytes: PositiveInt
+    l2_share: Annotated[Positive, Field(le=1)]
+
+
 class Path(_Table):
     """A legal data path.  An isolated transfer takes ``interval + bytes / bytes_per_cycle + latency`` cycles; the next
     transfer on the pipe may start after ``interval + bytes / bytes_per_cycle``.  ``outstanding_bytes`` bounds what a
-    path to or from GM keeps in flight; local paths have none."""
+    path to or from GM keeps in flight; local paths have none.  ``minimum_cycles`` is the least time for which a transfer to
+    or from GM holds its pipe.  ``nd2nz``, for GM -> L1 only, is what a copy of several rows costs (without it, what any copy
+    costs)."""
 
     source: Literal["GM", "L1", "L0C", "UB"]
     destination: Literal["GM", "L1", "L0A", "L0B", "UB", "BT"]
@@ -154,6 +172,8 @@ class Path(_Table):
     bytes_per_cycle: Positive
     granule_bytes: PositiveInt
     outstanding_bytes: PositiveInt | None = None
+    minimum_cycles: Cycles | None = None
+    nd2nz: Nd2nz | None = None
 
 
 class L2(_Table):

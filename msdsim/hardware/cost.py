@@ -41,7 +41,9 @@ class UnitCost:
 class PortCost:
     """Cost of a transfer to or from GM as seen from the core's port (the memory system adds the rest).
 
-    A row segment of ``b`` bytes occupies the port for ``max(b, granule_bytes) / bytes_per_cycle`` cycles.
+    A row segment of ``b`` bytes occupies the port for ``port_bytes(b) / bytes_per_cycle`` cycles, and L2 for as long as
+    ``l2_bytes(port_bytes(b))`` take it; a transfer holds its pipe for at least ``minimum`` cycles.  With ``largest_request`` a
+    segment is cut into requests of powers of two of bytes.
     """
 
     latency: int
@@ -49,3 +51,28 @@ class PortCost:
     bytes_per_cycle: Fraction
     granule_bytes: int
     outstanding_bytes: int
+    minimum: int = 0
+    smallest_request: int = 0
+    largest_request: int = 0
+    request_bytes: int = 0
+    l2_share: Fraction = Fraction(1)
+
+    def port_bytes(self, row_bytes: int) -> int:
+        """Bytes of port time of one row segment."""
+        return max(self.granule_bytes, self._requests(row_bytes) if self.largest_request else row_bytes)
+
+    def l2_bytes(self, port_bytes: int) -> int:
+        """Bytes of the L2's read bandwidth that a piece takes."""
+        return ceil_div(port_bytes * self.l2_share.denominator, self.l2_share.numerator)
+
+    def _requests(self, row_bytes: int) -> int:
+        """The largest requests first, then one for each smaller power of two, the last padded to the smallest."""
+        size = self.largest_request
+        total = row_bytes // size * max(size, self.request_bytes)
+        rest = row_bytes % size
+        while size > self.smallest_request:
+            size //= 2
+            if rest >= size:
+                total += max(size, self.request_bytes)
+                rest -= size
+        return total + (max(size, self.request_bytes) if rest else 0)

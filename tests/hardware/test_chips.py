@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import tomllib
+from dataclasses import replace
 
 import pytest
 
@@ -12,6 +13,7 @@ from msdsim.hardware import load_hw
 from msdsim.hardware.chip import Path
 from msdsim.hardware.describe import rows, unit_of
 from msdsim.hardware.sanity import CUBE_FORMATS, rates
+from msdsim.hardware.units.mte import port_cost
 from msdsim.resources import data_dir, shipped_names
 
 CHIPS = shipped_names("hwmodels")
@@ -112,7 +114,6 @@ def test_910c_die_is_within_a_core_of_the_published_376_tflops():
         ("gm_l0a", {1: 216, 4: 226, 64: 615}, 0.10),
         ("gm_l0b", {1: 199, 4: 219, 32: 458, 64: 714}, 0.06),
         ("ub_gm", {1: 151, 4: 181, 16: 316}, 0.08),
-        ("l0c_gm", {4: 80, 32: 273, 64: 559, 128: 1116}, 0.13),
     ],
 )
 def test_isolated_transfers_of_the_910b1_take_what_was_measured(path, points, tolerance):
@@ -122,12 +123,27 @@ def test_isolated_transfers_of_the_910b1_take_what_was_measured(path, points, to
 
 
 @pytest.mark.parametrize(
-    ("path", "points"), [("l1_l0a", {4: 18, 16: 64, 64: 251}), ("l1_l0b", {4: 33, 16: 127, 64: 500})]
+    ("path", "points"), [("l1_l0a", {4: 18, 16: 64, 64: 251}), ("l1_l0b", {4: 33, 16: 127, 64: 500}),
+                         ("l0c_gm", {1: 83, 4: 80, 16: 135, 32: 273, 64: 559, 128: 1116})]
 )
-def test_back_to_back_local_transfers_of_the_910b1_take_what_was_measured(path, points):
+def test_back_to_back_transfers_of_the_910b1_take_what_was_measured(path, points):
     found = load_hw("ascend910b1").chip.paths[path]
     for kib, cycles in points.items():
-        assert found.interval_cycles + kib * KIB / found.bytes_per_cycle == pytest.approx(cycles, rel=0.05)
+        at_rate = found.interval_cycles + kib * KIB / found.bytes_per_cycle
+        assert max(found.minimum_cycles or 0, at_rate) == pytest.approx(cycles, rel=0.05)
+
+
+@pytest.mark.parametrize(("kib", "cycles"), {4: 781, 16: 794, 32: 784, 64: 824, 128: 1149, 192: 1612}.items())
+def test_rows_that_become_fractals_take_what_was_measured(kib, cycles):
+    """msKPP's ND2NZ copies into L1, 256 rows each."""
+    cost = port_cost(load_hw("ascend910b1").chip.paths["gm_l1"], several_rows=True)
+    on_port = 256 * cost.port_bytes(kib * KIB // 256)
+    assert cost.interval + cost.latency + on_port / cost.bytes_per_cycle == pytest.approx(cycles, rel=0.06)
+
+
+def test_a_row_is_cut_into_requests_of_powers_of_two():
+    cost = replace(port_cost(load_hw("ascend910b1").chip.paths["gm_l1"], several_rows=True), granule_bytes=1, request_bytes=1)
+    assert [cost.port_bytes(size) for size in (1, 64, 65, 512, 513, 480, 1000)] == [64, 64, 128, 512, 576, 512, 1024]
 
 
 def test_streaming_302_mb_on_the_910b1_takes_what_was_measured():
@@ -150,7 +166,9 @@ def test_one_core_reaches_its_port_on_hits_and_a_part_of_it_on_misses(name):
     for key, path in chip.paths.items():
         if path.outstanding_bytes is None:
             continue
-        assert path.outstanding_bytes >= path.bytes_per_cycle * path.latency_cycles, key
+        # Long transfers UB->GM are slower than their start (msKPP): their window is measured to be narrower.
+        share = 0.9 if key == "ub_gm" else 1
+        assert path.outstanding_bytes >= share * path.bytes_per_cycle * path.latency_cycles, key
         assert path.outstanding_bytes % chip.memory.chunk_bytes == 0, key
         if path.source == "GM" and name != "toy":
             miss = path.outstanding_bytes / (path.latency_cycles + chip.hbm.extra_latency_cycles)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.compiled import entry, helper, pointer_function
-from msdsim.engine.fast.memory import access, ceil_div, count_bandwidth
+from msdsim.engine.fast.memory import access, ceil_div, count_bandwidth, port_bytes
 from msdsim.timeline import record
 
 _COLUMNS = len(record.TIMELINE_COLUMNS)
@@ -339,7 +339,7 @@ def _begin_transfer(C, S, pipe, instr, start, address, rows, row_bytes):
         S[at.G_STATUS] = at.OUTSIDE_GM
         S[at.G_DETAIL] = C[instr + at.I_INDEX]
         return False
-    if stride == row_bytes:
+    if stride == row_bytes and C[instr + at.I_LARGEST] == 0:
         row_bytes *= rows
         rows = 1
     S[pipe + at.X_ADDRESS] = address
@@ -352,7 +352,7 @@ def _begin_transfer(C, S, pipe, instr, start, address, rows, row_bytes):
 @helper
 def _next_piece(C, S, pipe, instr):
     """Cut the transfer's next piece and ask for it, as soon as the port and its window allow."""
-    chunk, granule = C[at.K_CHUNK], C[instr + at.I_GRANULE]
+    chunk = C[at.K_CHUNK]
     row_bytes = S[pipe + at.X_ROW_BYTES]
     if row_bytes >= chunk:
         rows = 1
@@ -360,7 +360,7 @@ def _next_piece(C, S, pipe, instr):
     else:
         rows = min(S[pipe + at.X_ROWS], chunk // row_bytes)
         piece_bytes = row_bytes
-    on_port = rows * max(piece_bytes, granule)
+    on_port = rows * port_bytes(C, instr, piece_bytes)
     scale = C[instr + at.I_SCALE]
     port = S[pipe + at.P_PORT]
     window, mask, head = S[pipe + at.P_WINDOW], C[at.K_WINDOW_MASK], S[pipe + at.P_WINDOW_HEAD]
@@ -375,6 +375,7 @@ def _next_piece(C, S, pipe, instr):
     S[pipe + at.P_PORT] = port
     S[pipe + at.X_PIECE_ROWS] = rows
     S[pipe + at.X_PIECE_BYTES] = piece_bytes
+    S[pipe + at.X_ON_PORT] = on_port
     now = ceil_div(port, scale)
     S[pipe + at.X_AT] = now
     if now > C[at.K_TIME_LIMIT]:
@@ -388,10 +389,12 @@ def _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, DIRTY, pipe, instr):
     """The memory system serves a port's request; True if it was the last piece of its transfer."""
     now, rows, piece_bytes = S[pipe + at.X_AT], S[pipe + at.X_PIECE_ROWS], S[pipe + at.X_PIECE_BYTES]
     stride, write = C[instr + at.I_STRIDE], C[instr + at.I_WRITE]
-    done, hbm_read, hbm_write = access(C, S, SLOT, TAG, STAMP, READY, DIRTY, now,
-                                       S[pipe + at.X_ADDRESS] + S[pipe + at.X_IN_ROW], rows, piece_bytes, stride, write)
+    on_port, count = S[pipe + at.X_ON_PORT], rows * piece_bytes
+    l2_bytes = ceil_div(on_port * C[instr + at.I_L2_DENOMINATOR], C[instr + at.I_L2_NUMERATOR])
+    address = S[pipe + at.X_ADDRESS] + S[pipe + at.X_IN_ROW]
+    done, hbm_read, hbm_write = access(C, S, SLOT, TAG, STAMP, READY, DIRTY, now, address, rows, piece_bytes, stride, write,
+                                       l2_bytes)
     scale = C[instr + at.I_SCALE]
-    on_port, count = rows * max(piece_bytes, C[instr + at.I_GRANULE]), rows * piece_bytes
     port = S[pipe + at.P_PORT] + on_port * C[instr + at.I_PER_BYTE]
     S[pipe + at.P_PORT] = port
     done = max(done, ceil_div(port, scale)) + C[instr + at.I_LATENCY]
@@ -433,6 +436,8 @@ def _move_on(C, S, pipe, rows, piece_bytes, stride):
 def _end_transfer(C, S, T, rows, unit, number, pipe, instr):
     """A transfer's last piece has been served."""
     scale = C[instr + at.I_SCALE]
+    if S[pipe + at.X_MOVED] > 0:
+        S[pipe + at.P_PORT] = max(S[pipe + at.P_PORT], (S[pipe + at.X_START] + C[instr + at.I_MINIMUM]) * scale)
     S[pipe + at.P_FREE] = ceil_div(S[pipe + at.P_PORT], scale) + C[instr + at.I_FLAGS]
     work = ceil_div(S[pipe + at.X_PORT_BYTES] * C[instr + at.I_PER_BYTE], scale)
     end = S[pipe + at.X_END]

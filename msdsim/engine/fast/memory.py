@@ -25,6 +25,25 @@ def ceil_div(a, b):
 
 
 @helper
+def port_bytes(C, instr, row_bytes):
+    """Bytes of port time of one row segment (PortCost.port_bytes)."""
+    size = C[instr + at.I_LARGEST]
+    if size == 0:
+        return max(row_bytes, C[instr + at.I_GRANULE])
+    least, smallest = C[instr + at.I_REQUEST], C[instr + at.I_SMALLEST]
+    total = row_bytes // size * max(size, least)
+    rest = row_bytes % size
+    while size > smallest:
+        size //= 2
+        if rest >= size:
+            total += max(size, least)
+            rest -= size
+    if rest > 0:
+        total += max(size, least)
+    return max(C[instr + at.I_GRANULE], total)
+
+
+@helper
 def _serve(S, free, now, count, scale, per_byte):
     """A server that is free at ``S[free] / scale`` serves ``count`` bytes asked for at ``now``; the cycle they have passed."""
     busy = max(S[free], now * scale) + count * per_byte
@@ -122,15 +141,15 @@ def _write(C, S, SLOT, TAG, STAMP, READY, DIRTY, address, rows, row_bytes, strid
 
 
 @helper
-def access(C, S, SLOT, TAG, STAMP, READY, DIRTY, now, address, rows, row_bytes, stride, write):
+def access(C, S, SLOT, TAG, STAMP, READY, DIRTY, now, address, rows, row_bytes, stride, write, l2_bytes):
     """Serve a piece asked for at ``now``: when its data has passed L2 and HBM, and the HBM bytes read and written for it."""
     missed, ready = 0, 0
     if write:
         written_back = _write(C, S, SLOT, TAG, STAMP, READY, DIRTY, address, rows, row_bytes, stride)
-        done = _serve(S, at.G_WRITE_FREE, now, rows * row_bytes, C[at.K_WRITE_SCALE], C[at.K_WRITE_PER_BYTE])
+        done = _serve(S, at.G_WRITE_FREE, now, l2_bytes, C[at.K_WRITE_SCALE], C[at.K_WRITE_PER_BYTE])
     else:
         missed, written_back, ready = _read(C, S, SLOT, TAG, STAMP, READY, DIRTY, address, rows, row_bytes, stride)
-        done = max(ready, _serve(S, at.G_READ_FREE, now, rows * row_bytes, C[at.K_READ_SCALE], C[at.K_READ_PER_BYTE]))
+        done = max(ready, _serve(S, at.G_READ_FREE, now, l2_bytes, C[at.K_READ_SCALE], C[at.K_READ_PER_BYTE]))
     hbm_read, hbm_write = missed * C[at.K_LINE], written_back * C[at.K_LINE]
     if hbm_read + hbm_write > 0:
         served = _serve(S, at.G_HBM_FREE, now, hbm_read + hbm_write, C[at.K_HBM_SCALE], C[at.K_HBM_PER_BYTE])

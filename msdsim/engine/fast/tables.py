@@ -167,6 +167,9 @@ class _Compiler:
         self.table.rectangles.append((max(0, rows.range.high), max(0, row_bytes.range.high)))
         words[at.I_SCALE], words[at.I_PER_BYTE] = cost.bytes_per_cycle.numerator, cost.bytes_per_cycle.denominator
         words[at.I_GRANULE], words[at.I_OUTSTANDING] = cost.granule_bytes, cost.outstanding_bytes
+        words[at.I_MINIMUM], words[at.I_REQUEST] = cost.minimum, cost.request_bytes
+        words[at.I_SMALLEST], words[at.I_LARGEST] = cost.smallest_request, cost.largest_request
+        words[at.I_L2_NUMERATOR], words[at.I_L2_DENOMINATOR] = cost.l2_share.numerator, cost.l2_share.denominator
         words[at.I_STRIDE], words[at.I_WRITE] = timing.stride_bytes, int(timing.write)
         words[at.I_TRAFFIC] = self.tensors.index(timing.tensor) * len(TRAFFIC)
 
@@ -278,7 +281,8 @@ class Builder:
         rates = [transfer.cost.bytes_per_cycle for transfer in self._transfers()]
         limit = min(_MOST_TICKS, LARGEST // max(scales + [rate.numerator for rate in rates]))
         chunk = self.chip.memory.chunk_bytes
-        at_once = chunk * max([1] + [transfer.cost.granule_bytes for transfer in self._transfers()])
+        costs = [transfer.cost for transfer in self._transfers()]
+        at_once = chunk * max([1] + [max(c.granule_bytes, 8 * c.request_bytes) * c.l2_share.denominator for c in costs])
         per_byte = [self.C.words[column] for column in (at.K_READ_PER_BYTE, at.K_WRITE_PER_BYTE, at.K_HBM_PER_BYTE)]
         if 2 * at_once * max(per_byte + [rate.denominator for rate in rates]) >= LARGEST:
             raise InputError(f"memory.chunk_bytes {chunk} is more than the fast engine can count with the rates of chip "

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from fractions import Fraction
+from math import ceil
 
-from msdsim.hardware.chip import Path
+from msdsim.hardware.chip import Nd2nz, Path
 from msdsim.hardware.cost import PortCost, UnitCost
 from msdsim.units import exact
 
@@ -27,13 +28,33 @@ def local_copy_cost(path: Path, bits: int) -> UnitCost:
     )
 
 
-def port_cost(path: Path) -> PortCost:
-    """Cost of a transfer on a path that ends or begins in GM."""
+def port_cost(path: Path, several_rows: bool) -> PortCost:
+    """Cost of a transfer on a path that ends or begins in GM; one of several rows into L1 re-orders them into fractals."""
     assert path.outstanding_bytes is not None
+    if several_rows and path.nd2nz is not None:
+        return _nd2nz_cost(path, path.nd2nz)
     return PortCost(
         latency=path.latency_cycles,
         interval=path.interval_cycles,
         bytes_per_cycle=exact(path.bytes_per_cycle),
         granule_bytes=path.granule_bytes,
         outstanding_bytes=path.outstanding_bytes,
+        minimum=path.minimum_cycles or 0,
+    )
+
+
+def _nd2nz_cost(path: Path, nd2nz: Nd2nz) -> PortCost:
+    assert path.outstanding_bytes is not None
+    rate = exact(nd2nz.bytes_per_cycle)
+    return PortCost(
+        latency=path.latency_cycles,
+        interval=path.interval_cycles,
+        bytes_per_cycle=rate,
+        granule_bytes=ceil(exact(nd2nz.row_cycles) * rate),
+        outstanding_bytes=path.outstanding_bytes,
+        minimum=path.minimum_cycles or 0,
+        smallest_request=nd2nz.smallest_request_bytes,
+        largest_request=nd2nz.largest_request_bytes,
+        request_bytes=ceil(exact(nd2nz.request_cycles) * rate),
+        l2_share=exact(nd2nz.l2_share),
     )

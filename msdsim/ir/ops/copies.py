@@ -55,8 +55,9 @@ def transfer(op: Op, chip: Chip, gm: Slice, write: bool) -> Transfer:
     """The transfer of a GM slice over the path that ``op`` uses."""
     assert isinstance(gm.of, Tensor)
     return Transfer(
-        cost=port_cost(_path(op, chip)), path=_path_name(op, chip), write=write, tensor=gm.of.name, offset=_gm_offset(gm),
-        rows=gm.rows, row_bytes=ceil_div(gm.cols * gm.bits, 8), stride_bytes=gm.of.strides_bytes[-1],
+        cost=port_cost(_path(op, chip), several_rows=gm.rows != Const(1)), path=_path_name(op, chip), write=write,
+        tensor=gm.of.name, offset=_gm_offset(gm), rows=gm.rows, row_bytes=ceil_div(gm.cols * gm.bits, 8),
+        stride_bytes=gm.of.strides_bytes[-1],
     )
 
 
