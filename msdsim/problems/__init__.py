@@ -3,7 +3,7 @@
 ``parse_problem`` reads whatever a user may type in the place of a problem.
 """
 
-from msdsim.problems.model import KINDS, Attention, Gemm, GroupedGemm, Problem, problem_from_json
+from msdsim.problems.model import KINDS, Attention, Gemm, GroupedGemm, Micro, Problem, problem_from_json
 from msdsim.problems.parse import KernelFile, parse_inline, parse_problem
 from msdsim.problems.workload import Entry, Workload
 
@@ -14,6 +14,7 @@ __all__ = [
     "Gemm",
     "GroupedGemm",
     "KernelFile",
+    "Micro",
     "Problem",
     "Workload",
     "parse_inline",

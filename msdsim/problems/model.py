@@ -133,10 +133,59 @@ class Attention(Shape):
         return self
 
 
-Problem = Gemm | GroupedGemm | Attention
+MicroOp = Literal[
+    "copy_gm_ub", "copy_ub_gm", "copy_gm_l1", "copy_l1_gm", "copy_gm_l0a", "copy_gm_l0b", "copy_l0c_gm", "copy_l0c_l1",
+    "copy_l1_l0a", "copy_l1_l0b", "copy_l1_bt", "mmad", "vector", "read_matrix", "matmul",
+]
+
+
+class Micro(Shape):
+    """A microbenchmark: ``op`` done ``count`` times, one after the other or, with ``isolated``, each alone.
+
+    Copies move ``bytes`` as ``rows`` equal rows (of a matrix twice as wide, where there are several); GM is ``warm`` (in
+    L2) or not. ``mmad`` multiplies [m, k] by [k, n]; ``vector`` runs instruction ``instr`` on ``repeats`` repeats.
+    ``read_matrix`` reads an [m, n] matrix on all AIVs (``into`` = ub) or AICs (``into`` = l1) in tiles of [base_m,
+    base_n], ``rounds`` times in each of ``slices`` column slices. ``matmul`` is a GEMM whose cores own fixed blocks of
+    [single_m, single_n]: L0 tiles [base_m, base_k] and [base_k, base_n], L1 tiles ``step_ka`` and ``step_kb`` of them
+    deep, M in ``passes`` parts.
+    """
+
+    kind: Literal["micro"] = "micro"
+    op: MicroOp
+    fmt: Literal["fp16", "bf16", "int8", "int4", "fp8_e4m3fn", "fp4_e2m1", "fp32"] = "fp16"
+    count: Size = 16
+    isolated: Flag = False
+    warm: Flag = True
+    bytes: Size = 4096
+    rows: Size = 1
+    m: Size = 16
+    k: Size = 16
+    n: Size = 16
+    instr: str = "add"
+    repeats: Size = 64
+    into: Literal["ub", "l1"] = "ub"
+    rounds: Size = 1
+    slices: Size = 1
+    base_m: Size = 128
+    base_n: Size = 256
+    base_k: Size = 64
+    single_m: Size | None = None
+    single_n: Size | None = None
+    step_ka: Size = 1
+    step_kb: Size = 1
+    passes: Size = 1
+    l1_ring: Size = 2
+    l0_ring: Size = 2
+    trans_b: Flag = False
+
+    def __str__(self) -> str:
+        return super().__str__().replace("op=", "", 1)
+
+
+Problem = Gemm | GroupedGemm | Attention | Micro
 
 #: Problem classes by the name in front of the inline form.
-KINDS: dict[str, type[Shape]] = {cls.kind_name(): cls for cls in (Gemm, GroupedGemm, Attention)}
+KINDS: dict[str, type[Shape]] = {cls.kind_name(): cls for cls in (Gemm, GroupedGemm, Attention, Micro)}
 
 _ADAPTER: TypeAdapter[Problem] = TypeAdapter(Annotated[Problem, Field(discriminator="kind")])
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from msdsim.errors import ProblemError, UnknownNameError
-from msdsim.problems.model import KINDS, Problem, closest, keys_text
+from msdsim.problems.model import KINDS, Micro, Problem, closest, keys_text
 from msdsim.problems.workload import Workload, load_workload
 from msdsim.resources import shipped_names
 
@@ -50,6 +50,8 @@ def parse_inline(text: str) -> Problem:
     values: dict[str, Any] = {}
     for item in filter(None, (part.strip() for part in body.split(","))):
         key, equals, value = (part.strip() for part in item.partition("="))
+        if not equals and kind == Micro.kind_name() and not values:
+            key, equals, value = "op", "=", key
         if not equals:
             raise ProblemError(f"{kind}: {item!r} has no value; write KEY=VALUE ({keys_text(cls)})")
         if key in values:

@@ -28,6 +28,9 @@ SHAPES = {
     "attention": ("attention:batch=1,heads=4,kv_heads=2,head_dim=64,q=3,kv=150",
                   "attention:batch=2,heads=2,kv_heads=2,head_dim=32,q=70,kv=70,causal=1",
                   "attention:batch=1,heads=2,kv_heads=1,head_dim=32,q=1,kv=300,scales=token"),
+    "micro": ("micro:matmul,m=300,k=700,n=260,base_m=64,base_n=64,single_m=150,single_n=260,step_ka=4,step_kb=2,trans_b=1",
+              "micro:copy_gm_l1,bytes=8192,rows=16,warm=0", "micro:copy_l0c_gm,bytes=2048",
+              "micro:read_matrix,m=200,n=300,base_m=16,base_n=64,slices=2,rounds=2", "micro:vector,instr=exp,isolated=1"),
 }
 #: Chips at the edges: one number or a few, far from where they were.
 DEPTHS = {f"dispatch.queue_depth.{pipe}": 1 for pipe in ("MTE1", "MTE2", "MTE3", "M", "V", "FIX")}

@@ -105,8 +105,8 @@ def test_what_is_not_set_is_left_out():
          f"attention: kv = 0 is below 1; give a whole number of at least 1 {ATTENTION_KEYS}"),
         ("attention:batch=1,heads=8,kv_heads=8,head_dim=128,q=1,kv=1,scales=row",
          f"attention: scales = 'row' must be 'channel' or 'token' {ATTENTION_KEYS}"),
-        ("gem:m=1,k=1,n=1", "unknown problem kind 'gem'; did you mean 'gemm'? (kinds: gemm, grouped_gemm, attention)"),
-        (":", "unknown problem kind '' (kinds: gemm, grouped_gemm, attention)"),
+        ("gem:m=1,k=1,n=1", "unknown problem kind 'gem'; did you mean 'gemm'? (kinds: gemm, grouped_gemm, attention, micro)"),
+        (":", "unknown problem kind '' (kinds: gemm, grouped_gemm, attention, micro)"),
     ],
 )
 def test_a_mistake_is_one_line(text, message):
@@ -133,7 +133,7 @@ def test_in_python_the_same_errors():
         Gemm(m=True, k=1, n=1)
     with pytest.raises(ProblemError, match="gemm: m = None is not a whole number"):
         Gemm(m=None, k=1, n=1)
-    with pytest.raises(ProblemError, match=r"^a problem needs a 'kind' \(gemm, grouped_gemm, attention\)$"):
+    with pytest.raises(ProblemError, match=r"^a problem needs a 'kind' \(gemm, grouped_gemm, attention, micro\)$"):
         problem_from_json({"m": 1})
     with pytest.raises(ProblemError, match="gemm: unknown key 'x'"):
         problem_from_json({"kind": "gemm", "m": 1, "k": 1, "n": 1, "x": 1})

@@ -92,7 +92,7 @@ def test_a_small_file(tmp_path):
          f"{FILE}, operator 2 'b': gemm: k = 0 is below 1; give a whole number of at least 1 "
          "(keys: m, k, n; optional: group, offset, trans_b)"),
         (HEAD + OP.replace("gemm:m=1,k=2,n=3", "llama3-8b-decode"),
-         f"{FILE}, operator 1 'a': unknown problem kind 'llama3-8b-decode' (kinds: gemm, grouped_gemm, attention)"),
+         f"{FILE}, operator 1 'a': unknown problem kind 'llama3-8b-decode' (kinds: gemm, grouped_gemm, attention, micro)"),
     ],
 )
 def test_a_mistake_names_file_and_operator(tmp_path, text, message):
