@@ -9,6 +9,16 @@ import click
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+
+class Seed(click.IntRange):
+    """A whole number of at least 0."""
+
+    name = "whole number"
+
+    def __init__(self) -> None:
+        super().__init__(min=0)
+
+
 hardware_options = (
     click.option("--hw", metavar="NAME|PATH", default="ascend910b1", show_default=True,
                  help="The chip: a name ('msdsim list hw') or a .toml file."),
@@ -26,7 +36,7 @@ engine_options = (
     click.option("--no-skip", is_flag=True, help="Simulate repeated iterations one by one; the result is the same."),
 )
 numbers_options = (
-    click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of random inputs."),
+    click.option("--seed", type=Seed(), metavar="N", default=0, show_default=True, help="Seed of random inputs."),
     click.option("--inputs", metavar="FILE.npz", help="Input arrays; what they lack is drawn from the seed."),
     click.option("--outputs", metavar="FILE.npz", help="Write the outputs of the executed kernel (y as float32)."),
     click.option("--keep", metavar="components", type=click.Choice(["components"]), multiple=True,

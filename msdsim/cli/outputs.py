@@ -102,5 +102,10 @@ def console() -> Console:
     """The terminal or pipe that tables go to."""
     from rich.console import Console
 
-    return Console(file=sys.stdout, highlight=False, markup=False, emoji=False)
+    class Terminal(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave it to the program, which knows the exit code."""
+            raise BrokenPipeError
+
+    return Terminal(file=sys.stdout, highlight=False, markup=False, emoji=False)
 

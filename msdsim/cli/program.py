@@ -83,7 +83,7 @@ def run_program(arguments: Sequence[str] | None = None) -> int:
         click.echo(err.format_message())
         return DONE
     except click.UsageError as err:
-        return _fail(_usage_text(err), USER_ERROR)
+        return _fail(_usage_text(err, sys.argv[1:] if arguments is None else arguments), USER_ERROR)
     except click.ClickException as err:
         return _fail(err.format_message(), USER_ERROR)
     except (KeyboardInterrupt, click.Abort):
@@ -101,8 +101,9 @@ def _fail(message: str, code: int) -> int:
     return code
 
 
-def _usage_text(err: click.UsageError) -> str:
+def _usage_text(err: click.UsageError, arguments: Sequence[str]) -> str:
     """click's message as one line in this program's voice, with where to look."""
     message = err.format_message().rstrip(".")
-    command = err.ctx.command_path if err.ctx is not None else "msdsim"
+    named = [name for name in arguments[:1] if name in command_modules()]
+    command = err.ctx.command_path if err.ctx is not None else " ".join(["msdsim", *named])
     return f"{message[:1].lower()}{message[1:]} ('{command} --help' shows how it is used)"

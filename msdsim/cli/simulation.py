@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 def simulation_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     """Keyword arguments of :func:`msdsim.simulate` from the parsed options."""
+    if given["keep"] and given["outputs"] is None:
+        raise InputError("--keep needs a file to write to; add --outputs FILE.npz")
     arguments: dict[str, Any] = {
         "memory": given["memory"],
         "skip": not given["no_skip"],

@@ -196,7 +196,7 @@ def print_comparison(console: Console, found: Comparison) -> None:
     if found.runs:
         first = found.runs[0]
         lines += [Text.assemble((problem_text(first.problem), "bold"), _on_chip(first)), Text()]
-        lines += [*comparison_table(found).lines(), Text(), *sentence(verdict(found), console)]
+        lines += [*comparison_table(found).lines(indent=0), Text(), *sentence(verdict(found), console)]
     emit(console, [*lines, *skipped_lines(found.skipped, console)])
 
 
@@ -227,8 +227,10 @@ def number_cells(numbers: Numerics | None) -> list[Cell]:
 
 
 def sentence(text: str, console: Console) -> list[Text]:
-    """A sentence wrapped at the width of the console."""
-    return [Text(part) for part in wrap(text, console.width)] if text else []
+    """A sentence, wrapped at the width of a terminal; in a pipe it stays one line."""
+    if not text:
+        return []
+    return [Text(part) for part in (wrap(text, console.width) if console.is_terminal else [text])]
 
 
 def skipped_lines(skipped: Sequence[Skipped], console: Console) -> list[Text]:

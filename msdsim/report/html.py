@@ -8,7 +8,6 @@ import json
 from html import escape
 from typing import TYPE_CHECKING, Any
 
-from msdsim import __version__
 from msdsim.report.files import finite
 from msdsim.report.notebook import (
     STYLE,
@@ -35,21 +34,20 @@ section{{margin:0 0 2.2em}}</style></head>
 <body class="msdsim">
 {body}
 <details><summary>The same as JSON</summary><pre>{document}</pre></details>
-<p style="opacity:.6">msdsim {version}</p>
 </body></html>
 """
 
 
 def run_page(run: Result) -> str:
     """A page about one run."""
-    return _page(title(run), _section(run_parts(run), plot_bandwidth(run), f"bandwidth of {run.dataflow} over time"), run.to_json())
+    return _page(title(run), _run_section(run), run.to_json())
 
 
 def comparison_page(found: Comparison) -> str:
     """A page about dataflows side by side, and then each of them."""
     body = _section(comparison_parts(found), found.plot() if found.runs else None, "time by dataflow")
     for run in found.runs:
-        body += _section(run_parts(run), plot_bandwidth(run), f"bandwidth of {run.dataflow} over time")
+        body += _run_section(run)
     return _page(place(found.runs[0]) if found.runs else "nothing ran", body, found.to_json())
 
 
@@ -64,6 +62,10 @@ def workload_comparison_page(found: WorkloadComparison) -> str:
     return _page(found.runs[0].name if found.runs else "nothing ran", body, found.to_json())
 
 
+def _run_section(run: Result) -> str:
+    return _section(run_parts(run), plot_bandwidth(run), f"bandwidth of {run.dataflow} over time")
+
+
 def _section(parts: str, figure: Figure | None, alt: str) -> str:
     picture = "" if figure is None else f'<p><img alt="{escape(alt)}" src="{_data_url(figure)}"></p>'
     return f"<section>{parts}{picture}</section>"
@@ -76,5 +78,5 @@ def _data_url(figure: Figure) -> str:
 
 
 def _page(heading: str, body: str, document: dict[str, Any]) -> str:
-    return _PAGE.format(title=escape(f"msdsim: {heading}"), style=STYLE, body=body, version=__version__,
+    return _PAGE.format(title=escape(f"msdsim: {heading}"), style=STYLE, body=body,
                         document=escape(json.dumps(finite(document), indent=2)))

@@ -32,7 +32,7 @@ LOOKS = (
     Look("wait_data", "░", "d", "#E69F00", "another pipe has not produced the data yet"),
     Look("wait_buffer", "▚", "b", "#F0E442", "another pipe still uses the buffer slot"),
     Look("wait_sync", "\u2571", "s", "#CC79A7", "a signal of another core has not come yet"),
-    Look("wait_issue", "┊", "i", "#999999", "the scalar unit has not dispatched yet (on S: a queue is full)", "bright_black"),
+    Look("wait_issue", "┊", "i", "#666666", "the scalar unit has not dispatched yet (on S: a queue is full)", "bright_black"),
     Look("drained", "·", ".", "#E5E5E5", "no more work", "bright_black"),
 )
 STALLS = ("wait_memory", "wait_data", "wait_buffer", "wait_sync", "wait_issue")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -36,6 +37,15 @@ _GREY = "#444444"
 _SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#999999", "#7F5539")
 
 
+class Picture(Figure):
+    """A figure that a notebook shows, whether or not pyplot has been imported."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        save(self, buffer, "png")
+        return buffer.getvalue()
+
+
 def save(figure: Figure, to: str | Path | IO[bytes], kind: str = "") -> None:
     """Write a figure; ``kind`` (png, svg, pdf) follows from the name of a file.  The same figure gives the same bytes."""
     kind = kind or Path(str(to)).suffix.lower().lstrip(".")
@@ -48,7 +58,7 @@ def save(figure: Figure, to: str | Path | IO[bytes], kind: str = "") -> None:
 def plot_result(run: Result) -> Figure:
     """Where each pipe's cycles went, and the bandwidth of HBM and L2 over time."""
     pipes = ordered_pipes(run.stalls)
-    figure = Figure(figsize=(9, 4.4 + 0.3 * len(pipes)), layout="constrained")
+    figure = Picture(figsize=(9, 4.4 + 0.3 * len(pipes)), layout="constrained")
     bars, hbm, l2 = figure.subplots(3, 1, height_ratios=[0.3 * len(pipes) + 0.3, 1.5, 1.3])
     figure.suptitle(f"{run.dataflow}, {problem_text(run.problem)} on {run.hardware.name}: {us(run.time_us)}, {_bound(run)}",
                     fontsize=11)
@@ -59,7 +69,7 @@ def plot_result(run: Result) -> Figure:
 
 def plot_bandwidth(run: Result) -> Figure:
     """The bandwidth of HBM and L2 over time alone."""
-    figure = Figure(figsize=(9, 3.6), layout="constrained")
+    figure = Picture(figsize=(9, 3.6), layout="constrained")
     hbm, l2 = figure.subplots(2, 1)
     _memories(hbm, l2, run)
     return figure
@@ -150,7 +160,7 @@ def plot_comparison(found: Comparison) -> Figure:
     """Time by dataflow, and what Cube, Vector and the busiest movers did in it."""
     groups = [(run, _telling_pipes(run)) for run in found.runs]
     rows = sum(len(pipes) for _, pipes in groups)
-    figure = Figure(figsize=(9, 1.5 + 0.3 * rows + 0.3 * len(groups)), layout="constrained")
+    figure = Picture(figsize=(9, 1.5 + 0.3 * rows + 0.3 * len(groups)), layout="constrained")
     axes = figure.subplots()
     ticks: list[tuple[float, str]] = []
     at, longest = 0.0, max((run.time_us for run in found.runs), default=1.0)
@@ -199,7 +209,7 @@ def plot_workload_comparison(found: WorkloadComparison) -> Figure:
 
 def _layers(runs: Sequence[WorkloadResult], title: str) -> Figure:
     names = [run.name for run in runs[0].runs] if runs else []
-    figure = Figure(figsize=(9, 1.6 + (0.22 * max(1, len(runs)) + 0.16) * len(names)), layout="constrained")
+    figure = Picture(figsize=(9, 1.6 + (0.22 * max(1, len(runs)) + 0.16) * len(names)), layout="constrained")
     axes = figure.subplots()
     height = 0.8 / max(1, len(runs))
     longest = max((run.count * run.result.time_us for item in runs for run in item.runs), default=1.0)

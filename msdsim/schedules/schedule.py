@@ -105,7 +105,7 @@ def load_schedule(file: str | Path) -> Schedule:
     except ValueError as err:
         raise InputError(f"schedule file '{file}' is not JSON: {err}") from None
     if not isinstance(document, dict) or document.get("schema") != "msdsim.schedule/1":
-        raise InputError(f"schedule file '{file}' is not of schema 'msdsim.schedule/1'; record it with 'msdsim schedule record'")
+        raise InputError(f"schedule file '{file}' is not of schema 'msdsim.schedule/1'; 'msdsim schedule record' writes it")
     try:
         return Schedule.model_validate(document)
     except ValidationError as err:

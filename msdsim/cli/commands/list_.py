@@ -8,12 +8,13 @@ import click
 
 
 @click.command("list", short_help="Chips, workloads, dataflows and formats there are.")
-@click.argument("what", type=click.Choice(["hw", "workloads", "dataflows", "formats"]))
-@click.argument("names", nargs=-1)
+@click.argument("what", type=click.Choice(["hw", "workloads", "dataflows", "formats"]),
+                metavar="hw|workloads|dataflows|formats")
+@click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--verbose", is_flag=True, help="A chip's numbers with their sources, a workload's problems, tiling keys.")
 @click.option("--json", "json_to", metavar="FILE|-", help="Write the list as JSON; - for standard output, then without tables.")
 def command(what: str, names: tuple[str, ...], verbose: bool, json_to: str | None) -> None:
-    """List what there is; with NAMES only these."""
+    """List what there is; with names only these."""
     from msdsim.cli import catalogue
     from msdsim.cli.outputs import Outputs
 
