@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import ceil
 
 from msdsim.dataflows.gemm import element_bits
 from msdsim.errors import TilingError
 from msdsim.hardware.chip import Chip
+from msdsim.hardware.units.mte import port_cost
 from msdsim.units import bytes_per_tick, ceil_div, round_up
 
 
@@ -83,8 +85,10 @@ def _deepest(chip: Chip, formats: tuple[str, str], base_m: int, base_n: int, wor
         return None
     per_k = (base_m * bits_a + base_n * bits_b) / 8
     depth = int(chip.buffers.l1_bytes / 2 / per_k) // l0_k
-    # Loads of 64 KiB and more already run at full bandwidth; deeper tiles would only delay the first product.
-    depth = min(depth, max(1, int(2**17 / per_k) // l0_k), ceil_div(work.k, l0_k))
+    # Loads of 64 KiB and more already run at full bandwidth, and so do rows of 512 B where the activations are a good part of
+    # them; deeper tiles would only delay the first product.
+    whole_rows = ceil_div(512, max(1, l0_k * bits_a // 8)) if 4 * base_m * bits_a >= base_n * bits_b else 1
+    depth = min(depth, max(1, int(2**17 / per_k) // l0_k, whole_rows), ceil_div(work.k, l0_k))
     return CubeChoice(base_m, base_n, depth * l0_k, l0_k, min(2, accumulators)) if depth else None
 
 
@@ -96,8 +100,10 @@ def _estimate(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: Cube
     """Cycles of the busiest core, roughly: waves of tiles times the slowest pipe, and the chip's HBM floor."""
     rate = chip.cube.rate(*formats)
     loads = {(p.source, p.destination): p.bytes_per_cycle for p in chip.paths.values()}
-    granule = next(p.granule_bytes for p in chip.paths.values() if (p.source, p.destination) == ("GM", "L1"))
+    path = chip.path("GM", "L1")
     assert rate is not None
+    assert path is not None
+    port = port_cost(path, several_rows=True)
     bytes_a, bytes_b = (element_bits(fmt) / 8 for fmt in formats)
     m_tiles, n_tiles = ceil_div(work.rows, tile.base_m), work.experts * ceil_div(work.n, tile.base_n)
     cores = chip.cores.aic
@@ -107,8 +113,9 @@ def _estimate(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: Cube
     cube = fractals * rate.cycles_per_fractal + ceil_div(work.k, tile.l0_k) * chip.cube.head_back_to_back_cycles
     mte1 = base_m * work.k * bytes_a / loads["L1", "L0A"] + base_n * work.k * bytes_b / loads["L1", "L0B"]
     l2_share = float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)) / min(chip.cores.aic, m_tiles * n_tiles)
-    # A row of the weight tile costs the port at least a granule.
-    mte2 = (base_m * bytes_a + max(granule, base_n * bytes_b)) * work.k / min(loads["GM", "L1"], l2_share)
+    # Rows are cut into requests: short and odd ones cost the port, and L2, more than their bytes.
+    row_a, row_b = port.port_bytes(int(tile.l1_k * bytes_a)), port.port_bytes(ceil(base_n * bytes_b))
+    mte2 = (base_m * row_a / tile.l1_k + row_b) * work.k / min(float(port.bytes_per_cycle), l2_share * float(port.l2_share))
     drain = base_m * base_n * work.out_bytes / loads["L0C", "GM"]
     one = max(cube, mte1, mte2) + (drain if tile.l0c_ring == 1 else 0)
     return max(waves * one, _hbm_cycles(chip, formats, tile, work)) + drain
