@@ -1,0 +1,202 @@
+"""The critical path of a run: the chain of instructions, waits and signals that its last cycle hangs on.
+
+Walked backwards over the timeline.  Every instruction started when the last thing it waited for happened: the end of a
+producer, a released slot, a signal, its dispatch, or its own pipe becoming free.  The segments found tile the run from
+cycle 0 to its end, so their shares add up to one.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left, bisect_right
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from msdsim.ir.program import Instr
+from msdsim.naming import PIPES
+from msdsim.timeline.record import WAIT_BUFFER, WAIT_DATA, WAIT_ISSUE, WAIT_SYNC, RunRecord
+
+
+@dataclass(frozen=True)
+class Segment:
+    """Cycles ``begin`` to ``end`` of the path, spent in an instruction (``instr`` of ``part``) or, with ``instr`` -1, in
+    dispatch (``pipe`` S) or on the way of a signal (``pipe`` empty)."""
+
+    unit: int
+    part: str
+    pipe: str
+    instr: int
+    begin: int
+    end: int
+
+    @property
+    def cycles(self) -> int:
+        return self.end - self.begin
+
+    @property
+    def place(self) -> tuple[str, str, int]:
+        """What stays the same from one iteration or core to the next."""
+        return self.part, self.pipe, self.instr
+
+
+def critical_path(record: RunRecord) -> list[Segment]:
+    """Segments in order of time; the run must have kept its timeline (ValueError otherwise)."""
+    if record.timeline is None:
+        raise ValueError("the critical path needs a run that kept its timeline")
+    return _Walk(record).run()
+
+
+@dataclass(frozen=True)
+class Step:
+    """A place on the critical path, with all its visits together."""
+
+    part: str
+    pipe: str
+    instr: int
+    visits: int
+    cycles: int
+
+
+def by_place(path: Sequence[Segment]) -> list[Step]:
+    """The path's cycles by static instruction (dispatch and signals each as one place), longest first."""
+    cycles: dict[tuple[str, str, int], int] = defaultdict(int)
+    visits: dict[tuple[str, str, int], int] = defaultdict(int)
+    for segment in path:
+        cycles[segment.place] += segment.cycles
+        visits[segment.place] += 1
+    return [Step(*place, visits[place], total) for place, total in sorted(cycles.items(), key=lambda item: (-item[1], item[0]))]
+
+
+def circuit(path: Sequence[Segment], agreement: float = 0.9) -> list[Step]:
+    """The loop that the path runs in its steady state: places of one period with their mean cycles, in order.
+
+    Looked for in the middle half of the path: the shortest period under which at least ``agreement`` of the places repeat.
+    Empty where there is none.
+    """
+    middle = [s for s in path[len(path) // 4 : len(path) * 3 // 4] if s.cycles]
+    places = [segment.place for segment in middle]
+    for period in range(1, len(places) // 3 + 1):
+        same = sum(a == b for a, b in zip(places, places[period:], strict=False))
+        if same >= agreement * (len(places) - period):
+            break
+    else:
+        return []
+    turns = len(places) // period
+    spent = [sum(middle[turn * period + at].cycles for turn in range(turns)) / turns for at in range(period)]
+    return [Step(*places[at], 1, round(spent[at])) for at in range(period)]
+
+
+class _Walk:
+    def __init__(self, record: RunRecord) -> None:
+        self.record = record
+        assert record.timeline is not None
+        self.line = {name: column.tolist() for name, column in record.timeline.items()}
+        self.instrs: dict[str, list[Instr]] = {part.name: part.instructions() for part in record.program.parts}
+        self.rows: dict[tuple[int, int], list[int]] = defaultdict(list)
+        order = np.lexsort((record.timeline["dispatched"], record.timeline["start"]))
+        for row in order.tolist():
+            self.rows[self.line["unit"][row], self.line["pipe"][row]].append(row)
+        self.ends = {key: [self.line["end"][row] for row in rows] for key, rows in self.rows.items()}
+        self.starts = {key: [self.line["start"][row] for row in rows] for key, rows in self.rows.items()}
+        self.position = {row: (key, index) for key, rows in self.rows.items() for index, row in enumerate(rows)}
+        self.segments: list[Segment] = []
+
+    def run(self) -> list[Segment]:
+        ends = self.line["end"]
+        if not ends:
+            return []
+        row = max(range(len(ends)), key=lambda r: (ends[r], self.line["start"][r], -self.line["unit"][r]))
+        now = self.record.cycles
+        while now > 0:
+            start = self.line["start"][row]
+            self._add(row, min(start, now), now)
+            now = min(start, now)
+            if now == 0:
+                break
+            before = self._before(row, now)
+            if before is None:
+                self._charge(self.line["unit"][row], "S", 0, now)
+                break
+            row, now = before
+        return self.segments[::-1]
+
+    # Segments
+
+    def _add(self, row: int, begin: int, end: int) -> None:
+        unit = self.line["unit"][row]
+        part = self.record.units.part(unit)
+        if end > begin:
+            self.segments.append(Segment(unit, part.lower(), PIPES[part][self.line["pipe"][row]], self.line["instr"][row],
+                                         begin, end))
+
+    def _charge(self, unit: int, pipe: str, begin: int, end: int) -> None:
+        if end > begin:
+            self.segments.append(Segment(unit, self.record.units.part(unit).lower(), pipe, -1, begin, end))
+
+    # What a start hung on
+
+    def _before(self, row: int, now: int) -> tuple[int, int] | None:
+        """The row whose end or start explains the start of ``row`` at ``now``, and the cycle to go on from."""
+        cause, culprit = self.line["cause"][row], self.line["culprit"][row]
+        found = None
+        if cause in (WAIT_DATA, WAIT_BUFFER) and culprit >= 0:
+            found = self._poster(row, culprit, now)
+        elif cause == WAIT_SYNC and culprit >= 0:
+            found = self._raiser(row, culprit, now)
+        elif cause == WAIT_ISSUE:
+            found = self._dispatcher(row, now)
+        return found or self._same_pipe(row, now)
+
+    def _same_pipe(self, row: int, now: int) -> tuple[int, int] | None:
+        key, index = self.position[row]
+        return (self.rows[key][index - 1], now) if index else None
+
+    def _ending(self, key: tuple[int, int], at: int) -> list[int]:
+        """Rows of a pipe that end exactly at a cycle, last first."""
+        ends = self.ends.get(key, [])
+        return self.rows[key][bisect_left(ends, at) : bisect_right(ends, at)][::-1] if ends else []
+
+    def _poster(self, row: int, semaphore: int, now: int) -> tuple[int, int] | None:
+        unit = self.line["unit"][row]
+        part = self.record.units.part(unit)
+        source = self._part(unit).semaphores[semaphore].source
+        for candidate in self._ending((unit, PIPES[part].index(source)), now):
+            if semaphore in self._instr(candidate).posts:
+                return candidate, now
+        return None
+
+    def _raiser(self, row: int, signal: int, now: int) -> tuple[int, int] | None:
+        kind = self.record.program.kernel.signals[signal].kind
+        cross = self.record.program.chip.cross_core
+        latency = cross.barrier_latency_cycles if kind == "barrier" else cross.signal_latency_cycles
+        for key in sorted(self.rows):
+            for candidate in self._ending(key, now - latency):
+                if self._instr(candidate).signal == ("signal", signal) and self._reaches(candidate, row, kind):
+                    self._charge(self.line["unit"][row], "", now - latency, now)
+                    return candidate, now - latency
+        return None
+
+    def _reaches(self, sender: int, receiver: int, kind: str) -> bool:
+        units = self.record.units
+        return kind == "barrier" or units.core(self.line["unit"][sender]) == units.core(self.line["unit"][receiver])
+
+    def _dispatcher(self, row: int, now: int) -> tuple[int, int] | None:
+        """The scalar unit was late: it had itself been held up by the last instruction to leave a queue."""
+        unit, best = self.line["unit"][row], None
+        for pipe in range(1, len(PIPES[self.record.units.part(unit)])):
+            starts = self.starts.get((unit, pipe), [])
+            index = bisect_left(starts, now) - 1
+            if index >= 0 and self.rows[unit, pipe][index] != row and (best is None or starts[index] > best[1]):
+                best = self.rows[unit, pipe][index], starts[index]
+        if best is None or best[1] >= now:
+            return None
+        self._charge(unit, "S", best[1], now)
+        return best
+
+    def _part(self, unit: int):  # type: ignore[no-untyped-def]
+        return self.record.program.aic if self.record.units.part(unit) == "AIC" else self.record.program.aiv
+
+    def _instr(self, row: int) -> Instr:
+        return self.instrs[self.record.units.part(self.line["unit"][row]).lower()][self.line["instr"][row]]
