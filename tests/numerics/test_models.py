@@ -71,3 +71,19 @@ def test_methods_in_their_order(encoder):
         assert row.cosine_min <= row.cosine_mean <= 1
         # unit vectors: |y - x|^2 = 2 - 2 cos
         assert row.relative_l2_max**2 == pytest.approx(2 - 2 * row.cosine_min, rel=1e-6)
+
+
+@pytest.mark.slow
+def test_the_whole_study(encoder):
+    """All methods on all sentences: what the documentation's table says."""
+    rows = {(r.method, r.passes): r for r in models.model_study(encoder=encoder)}
+    assert len(rows) == len(models.METHODS)
+    # Two int8 passes add no more than the bf16 roundings of every method; one pass and MXFP4 activations add more.
+    assert rows["msd-int8", 2].added_l2_mean < rows["dequant-int8", None].added_l2_mean < 0.01
+    assert rows["msd-int8", 1].added_l2_mean > 10 * rows["msd-int8", 2].added_l2_mean
+    assert rows["mxfp8", None].added_l2_mean > 10 * rows["dequant-mxfp4", None].added_l2_mean
+    # The weight format costs more than the method: int8 a few percent, four bits ten times that.
+    assert rows["msd-int8", 2].relative_l2_mean < 0.04
+    assert min(rows["msd-int4", 3].relative_l2_mean, rows["msd-mxfp4", 2].relative_l2_mean) > 0.2
+    assert rows["bf16", None].cosine_min > 0.9999
+    assert rows["msd-int8", 2].cosine_min > 0.99
