@@ -121,15 +121,18 @@ def find_dataflow(problem: Any, name: str) -> Dataflow:
 
 
 def dataflows_for(kind: str) -> list[str]:
-    """Names of the dataflows that run a kind of problem."""
-    return [entry.name for entry in DATAFLOWS.values() if entry.kind == kind]
+    """Names of the dataflows that run a kind of problem, the 16-bit baseline first."""
+    names = [entry.name for entry in DATAFLOWS.values() if entry.kind == kind]
+    return sorted(names, key=lambda name: name != "bf16")
 
 
 def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflows: Sequence[str] | str = "all", *,
-            tilings: Mapping[str, Mapping[str, int]] | None = None, **options: Any) -> Comparison:
+            tilings: Mapping[str, Mapping[str, int]] | None = None, progress: Progress | None = None,
+            **options: Any) -> Comparison:
     """Simulate several dataflows side by side; those that the problem or the chip rules out are listed with the reason.
 
-    A dataflow named explicitly must exist; ``tilings`` are by dataflow, options are those of :func:`simulate`.
+    A dataflow named explicitly must exist; ``tilings`` are by dataflow, ``progress`` is called with (finished, of how many),
+    options are those of :func:`simulate`.
     """
     shape, hardware = _problem(problem), _hardware(hw)
     if isinstance(shape, Kernel):
@@ -142,6 +145,8 @@ def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow
             skipped.append(Skipped(name, reason))
         else:
             runs.append(simulate(shape, hardware, name, tiling=(tilings or {}).get(name), **options))
+        if progress is not None:
+            progress(len(runs) + len(skipped), len(names))
     return Comparison(runs, skipped)
 
 
@@ -179,7 +184,8 @@ def _simulate_task(task: _Task) -> Result:
 
 
 def compare_workload(workload: Workload, hw: str | Hardware, dataflows: Sequence[str] | str = "all", *,
-                     tilings: Mapping[str, Mapping[str, int]] | None = None, **options: Any) -> WorkloadComparison:
+                     tilings: Mapping[str, Mapping[str, int]] | None = None, progress: Progress | None = None,
+                     **options: Any) -> WorkloadComparison:
     """Simulate a workload with several dataflows; one that cannot run an entry is listed with the reason."""
     hardware = _hardware(hw)
     kinds = list(dict.fromkeys(entry.problem.kind for entry in workload.entries))
@@ -195,6 +201,8 @@ def compare_workload(workload: Workload, hw: str | Hardware, dataflows: Sequence
             skipped.append(Skipped(name, reason))
         else:
             runs.append(simulate_workload(workload, hardware, name, tiling=(tilings or {}).get(name), **options))
+        if progress is not None:
+            progress(len(runs) + len(skipped), len(names))
     return WorkloadComparison(runs, skipped)
 
 
