@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -43,12 +43,38 @@ def refuse_for_workload(workload: Workload, given: Mapping[str, Any]) -> None:
 
 
 @contextmanager
-def working(text: str, quiet: bool) -> Iterator[None]:
-    """Show on a terminal that work is going on; nothing in a pipe."""
+def working(text: str, quiet: bool, engine: str | None = None) -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal that work is going on, nothing in a pipe; yields what to call with (finished, of how many).
+
+    An engine that must be compiled first says so.
+    """
     if quiet or not sys.stderr.isatty():
-        yield
+        _prepare(engine)
+        yield lambda finished, total: None
         return
     from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    with Console(stderr=True).status(text, spinner="line"):
-        yield
+    columns = (SpinnerColumn("line"), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task(text, total=None)
+        _prepare(engine, lambda: bar.update(task, description="compiling the engine; this happens once"))
+        bar.update(task, description=text)
+        yield lambda finished, total: bar.update(task, completed=finished, total=total)
+
+
+def _prepare(engine: str | None, tell: Callable[[], None] = lambda: None) -> None:
+    """Have an engine's code ready, so that the time of a run is the time of the run."""
+    from importlib import import_module
+
+    from msdsim.api import DEFAULT_ENGINE
+    from msdsim.engine import ENGINES
+
+    name = engine or DEFAULT_ENGINE
+    if name not in ENGINES:
+        return
+    module = import_module(ENGINES[name].module)
+    if hasattr(module, "warm_up"):
+        if not module.is_compiled():
+            tell()
+        module.warm_up()

@@ -33,7 +33,7 @@ class Numerics:
     first_mismatch: str = ""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Result:
     """One simulated kernel."""
 
@@ -166,6 +166,9 @@ class Result:
     def __str__(self) -> str:
         return f"{self.dataflow} on {self.hardware.name}: {self.time_us:.1f} us, bound by {self.bottleneck.name}"
 
+    def __repr__(self) -> str:
+        return f"<Result {self}>"
+
 
 @dataclass(frozen=True)
 class Skipped:
@@ -175,12 +178,15 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Dataflows side by side."""
 
     runs: list[Result]
     skipped: list[Skipped]
+
+    def __repr__(self) -> str:
+        return f"<Comparison {'; '.join(map(str, self.runs))}>"
 
     @property
     def winner(self) -> Result | None:
@@ -222,12 +228,18 @@ class WorkloadRun:
     result: Result
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WorkloadResult:
     """A workload's entries and their weighted total."""
 
     name: str
     runs: list[WorkloadRun]
+
+    def __str__(self) -> str:
+        return f"{self.name} with {self.dataflow}: {self.time_us:.1f} us"
+
+    def __repr__(self) -> str:
+        return f"<WorkloadResult {self}>"
 
     @property
     def dataflow(self) -> str:
@@ -279,12 +291,15 @@ class WorkloadResult:
         return workload_html(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class WorkloadComparison:
     """A workload with several dataflows side by side."""
 
     runs: list[WorkloadResult]
     skipped: list[Skipped]
+
+    def __repr__(self) -> str:
+        return f"<WorkloadComparison {'; '.join(map(str, self.runs))}>"
 
     @property
     def winner(self) -> WorkloadResult | None:

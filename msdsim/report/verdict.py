@@ -23,7 +23,16 @@ def verdict(comparison: Comparison) -> str:
     if rival.cycles == winner.cycles:
         return f"{winner.dataflow} and {rival.dataflow} tie; {rival.dataflow} is bound by {binding(rival)}."
     ratio = rival.cycles / winner.cycles
-    return f"{winner.dataflow} wins, {ratio:.2f}x as fast as {rival.dataflow}, which {why(winner, rival)}."
+    reason = why(winner, rival) + _price(winner, rival)
+    return f"{winner.dataflow} wins, {ratio:.2f}x as fast as {rival.dataflow}, which {reason}."
+
+
+def _price(winner: Result, rival: Result) -> str:
+    """What the speed costs, where numbers were executed and the winner's are clearly less accurate."""
+    if winner.numerics is None or rival.numerics is None or winner.numerics.relative_l2 < 1.5 * rival.numerics.relative_l2:
+        return ""
+    ratio = winner.numerics.relative_l2 / max(rival.numerics.relative_l2, 1e-300)
+    return f"; but {winner.dataflow}'s error is {ratio:.1f}x as large"
 
 
 def workload_verdict(found: WorkloadComparison) -> str:

@@ -50,7 +50,7 @@ class Schedule(BaseModel):
 
 def chip_hash(hardware: Hardware) -> str:
     """SHA-256 of every number of a chip; its name and description do not count."""
-    values = hardware.chip.model_dump(mode="json", exclude={"name", "description"})
+    values = hardware.chip.model_dump(mode="json", exclude={"name", "description"}, exclude_none=True)
     return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
 
 

@@ -49,7 +49,8 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
         kind = shape.kind
         arguments["timeline"] = outputs.trace_to is not None
     arguments["tilings"] = read_tilings(tilings, dataflows_for(kind) if names == "all" else list(names))
-    with working(f"simulating {problem}", outputs.quiet):
+    with working(problem, outputs.quiet, arguments.get("engine")) as progress:
+        arguments["progress"] = progress
         found: Comparison | WorkloadComparison
         if isinstance(shape, Workload):
             found = compare_workload(shape, hardware, names, **arguments)

@@ -56,7 +56,7 @@ def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, a
     from msdsim.api import require_check, simulate
     from msdsim.cli.simulation import working
 
-    with working(f"simulating {dataflow}", outputs.quiet):
+    with working(dataflow, outputs.quiet, arguments.get("engine")):
         result = simulate(problem, hardware, dataflow, timeline=outputs.trace_to is not None, **arguments)
     outputs.print(lambda console: _console().print_run(console, result))
     outputs.write_json(result.to_json())
@@ -71,8 +71,8 @@ def _run_workload(workload: Workload, hardware: Hardware, dataflow: str, argumen
     from msdsim.api import require_check, simulate_workload
     from msdsim.cli.simulation import working
 
-    with working(f"simulating {workload.name} with {dataflow}", outputs.quiet):
-        result = simulate_workload(workload, hardware, dataflow, **arguments)
+    with working(f"{workload.name} with {dataflow}", outputs.quiet, arguments.get("engine")) as progress:
+        result = simulate_workload(workload, hardware, dataflow, progress=progress, **arguments)
     outputs.print(lambda console: _console().print_workload(console, result))
     outputs.write_json(result.to_json())
     outputs.write_plot(result.plot)
