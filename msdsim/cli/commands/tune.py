@@ -1,0 +1,35 @@
+"""``msdsim tune``: search tilings and pipeline variants."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from msdsim.cli.options import engine_options, hardware_options, options, report_options
+
+
+@click.command("tune", short_help="Search tilings and pipeline variants of one dataflow.")
+@click.argument("problem")
+@options(hardware_options,
+         click.option("--dataflow", metavar="NAME", default="bf16", show_default=True, help="The dataflow to tune."),
+         click.option("--budget", type=click.IntRange(min=1), default=200, show_default=True, help="Most simulations."),
+         engine_options, report_options[0], report_options[3])
+def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, budget: int, **given: Any) -> None:
+    """Climb from the automatic tiling of a dataflow on PROBLEM to a faster one, simulating every candidate."""
+    from msdsim.cli.arguments import read_hardware, read_single_problem
+    from msdsim.cli.outputs import Outputs
+    from msdsim.cli.simulation import working
+    from msdsim.explore.tune import tune
+    from msdsim.report.tune import print_tuning
+
+    outputs = Outputs(json_to=given["json_to"], quiet=given["quiet"])
+    outputs.validate()
+    shape, hardware = read_single_problem(problem, "tune"), read_hardware(hw, changes)
+    arguments: dict[str, Any] = {"memory": given["memory"], "skip": not given["no_skip"]}
+    if given["engine"] is not None:
+        arguments["engine"] = given["engine"]
+    with working(f"tuning {dataflow}", outputs.quiet):
+        found = tune(shape, hardware, dataflow, budget, **arguments)
+    outputs.print(lambda console: print_tuning(console, found))
+    outputs.write_json(found.to_json())

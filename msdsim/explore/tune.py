@@ -1,0 +1,109 @@
+"""The tuner: a deterministic hill climb over a dataflow's tiling, every candidate simulated.
+
+From the automatic tiling it tries, key by key, the neighbours that a person would try (half, double, the next smaller and
+larger step) and moves to the best; it ends when no neighbour is faster or the budget is spent.  Tilings that do not fit the
+chip cost nothing but the attempt to build them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from msdsim.api import simulate
+from msdsim.errors import InputError
+from msdsim.hardware import Hardware
+from msdsim.report.result import Result
+
+#: Sizes move in steps of a fractal, small counts (ring depths, slots, passes) in steps of one.
+_STEP = 16
+_SMALL = 16
+#: Changing these changes the numbers, not only the schedule.
+FIXED = frozenset(("passes",))
+
+
+@dataclass(frozen=True)
+class Trial:
+    """One simulated tiling; ``change`` says what it changed of the best before it."""
+
+    change: str
+    tiling: Mapping[str, int]
+    cycles: int
+
+
+@dataclass(frozen=True)
+class Tuning:
+    """What the search found: ``start`` is the automatic tiling's run, ``best`` the fastest, ``trials`` all in order."""
+
+    start: Result
+    best: Result
+    trials: list[Trial]
+    refused: int
+
+    @property
+    def speedup(self) -> float:
+        return self.start.cycles / self.best.cycles
+
+    def to_json(self) -> dict[str, Any]:
+        """Schema ``msdsim.tune/1``."""
+        return {"schema": "msdsim.tune/1", "start": self.start.to_json(), "best": self.best.to_json(), "speedup": self.speedup,
+                "refused": self.refused,
+                "trials": [{"change": t.change, "tiling": dict(t.tiling), "cycles": t.cycles} for t in self.trials]}
+
+
+def tune(problem: Any, hw: str | Hardware, dataflow: str, budget: int = 200,
+         progress: Callable[[int, int], None] | None = None, **options: Any) -> Tuning:
+    """Search tilings of ``dataflow`` with at most ``budget`` simulations; options are those of :func:`simulate`."""
+    if budget < 1:
+        raise InputError(f"a budget of {budget} simulations is below 1; give at least 1")
+    start = best = simulate(problem, hw, dataflow, **options)
+    trials = [Trial("automatic", start.tiling, start.cycles)]
+    seen = {_key(start.tiling)}
+    refused = 0
+    improved = True
+    while improved and len(trials) < budget:
+        improved = False
+        around = best
+        for change, tiling in neighbours(around.tiling):
+            if len(trials) >= budget:
+                break
+            if _key(tiling) in seen:
+                continue
+            seen.add(_key(tiling))
+            try:
+                run = simulate(problem, hw, dataflow, tiling=tiling, **options)
+            except InputError:
+                # Too large for a buffer, not a multiple, too many flags: not a candidate.
+                refused += 1
+                continue
+            trials.append(Trial(change, tiling, run.cycles))
+            if progress is not None:
+                progress(len(trials), budget)
+            if run.cycles < best.cycles:
+                best, improved = run, True
+    return Tuning(start, best, trials, refused)
+
+
+def _key(tiling: Mapping[str, int]) -> tuple[tuple[str, int], ...]:
+    return tuple(sorted(tiling.items()))
+
+
+def neighbours(tiling: Mapping[str, int]) -> Iterator[tuple[str, dict[str, int]]]:
+    """Tilings one change away, in a fixed order."""
+    for key, value in tiling.items():
+        if key in FIXED:
+            continue
+        steps = [value - 1, value + 1, value * 2] if value < _SMALL else \
+            [value // 2 // _STEP * _STEP, value - _STEP, value + _STEP, value * 2]
+        for other in dict.fromkeys(steps):
+            if other != value and other >= 0:
+                yield f"{key} {value} -> {other}", {**tiling, key: other}
+    # Depth of the reduction in L1 follows its depth in L0 and can only change with it.
+    if {"l0_k", "l1_k"} <= set(tiling):
+        for factor in (2, 4):
+            if tiling["l0_k"] % factor == 0:
+                yield (f"l0_k {tiling['l0_k']} -> {tiling['l0_k'] // factor}",
+                       {**tiling, "l0_k": tiling["l0_k"] // factor})
+        for depth in (1, 2, 4, 8):
+            yield f"l1_k {tiling['l1_k']} -> {tiling['l0_k'] * depth}", {**tiling, "l1_k": tiling["l0_k"] * depth}

@@ -1,0 +1,36 @@
+"""Table of a search over tilings."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from msdsim.report.table import TextTable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def print_tuning(console: Console, tuning: Any, most: int = 10) -> None:
+    """The way to the best tiling, and how to use it."""
+    start, best = tuning.start, tuning.best
+    console.print(Text(f"{best.dataflow} on {best.hardware.name}: {start.time_us:,.2f} us -> {best.time_us:,.2f} us "
+                       f"({tuning.speedup:.2f}x) after {len(tuning.trials)} simulations, {tuning.refused} tilings refused",
+                       style="bold"), soft_wrap=True)
+    table = TextTable(["step", "time us"], frozenset((1,)))
+    fastest = None
+    steps = []
+    for trial in tuning.trials:
+        if fastest is None or trial.cycles < fastest:
+            fastest = trial.cycles
+            steps.append(trial)
+    for trial in steps[:1] + steps[1:][-most:]:
+        table.add(trial.change, f"{trial.cycles / float(best.hardware.chip.clock_mhz):,.2f}")
+    for line in table.lines():
+        console.print(line, soft_wrap=True)
+    changed = {key: value for key, value in best.tiling.items() if value != start.tiling[key]}
+    if changed:
+        console.print(Text("use it with --tiling " + ",".join(f"{key}={value}" for key, value in changed.items())), soft_wrap=True)
+    else:
+        console.print(Text("the automatic tiling is the best of its neighbourhood"))
