@@ -34,7 +34,7 @@ class Trial:
 
 @dataclass(frozen=True)
 class Tuning:
-    """What the search found: ``start`` is the automatic tiling's run, ``best`` the fastest, ``trials`` all in order."""
+    """What the search found: ``start`` is the run it started from, ``best`` the fastest, ``trials`` all in order."""
 
     start: Result
     best: Result
@@ -52,32 +52,33 @@ class Tuning:
                 "trials": [{"change": t.change, "tiling": dict(t.tiling), "cycles": t.cycles} for t in self.trials]}
 
 
-def tune(problem: Any, hw: str | Hardware, dataflow: str, budget: int = 200,
+def tune(problem: Any, hw: str | Hardware, dataflow: str, budget: int = 200, *, tiling: Mapping[str, int] | None = None,
          progress: Callable[[int, int], None] | None = None, **options: Any) -> Tuning:
-    """Search tilings of ``dataflow`` with at most ``budget`` simulations; options are those of :func:`simulate`."""
+    """Search tilings of ``dataflow`` with at most ``budget`` simulations, starting from the automatic one with the values
+    of ``tiling`` in place; other options are those of :func:`simulate`."""
     if budget < 1:
         raise InputError(f"a budget of {budget} simulations is below 1; give at least 1")
-    start = best = simulate(problem, hw, dataflow, **options)
-    trials = [Trial("automatic", start.tiling, start.cycles)]
+    start = best = simulate(problem, hw, dataflow, tiling=tiling, **options)
+    trials = [Trial("start", start.tiling, start.cycles)]
     seen = {_key(start.tiling)}
     refused = 0
     improved = True
     while improved and len(trials) < budget:
         improved = False
         around = best
-        for change, tiling in neighbours(around.tiling):
+        for change, candidate in neighbours(around.tiling):
             if len(trials) >= budget:
                 break
-            if _key(tiling) in seen:
+            if _key(candidate) in seen:
                 continue
-            seen.add(_key(tiling))
+            seen.add(_key(candidate))
             try:
-                run = simulate(problem, hw, dataflow, tiling=tiling, **options)
+                run = simulate(problem, hw, dataflow, tiling=candidate, **options)
             except InputError:
                 # Too large for a buffer, not a multiple, too many flags: not a candidate.
                 refused += 1
                 continue
-            trials.append(Trial(change, tiling, run.cycles))
+            trials.append(Trial(change, candidate, run.cycles))
             if progress is not None:
                 progress(len(trials), budget)
             if run.cycles < best.cycles:

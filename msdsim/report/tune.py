@@ -31,6 +31,7 @@ def print_tuning(console: Console, tuning: Any, most: int = 10) -> None:
         console.print(line, soft_wrap=True)
     changed = {key: value for key, value in best.tiling.items() if value != start.tiling[key]}
     if changed:
-        console.print(Text("use it with --tiling " + ",".join(f"{key}={value}" for key, value in changed.items())), soft_wrap=True)
+        keys = ",".join(f"{key}={value}" for key, value in changed.items())
+        console.print(Text(f"use it with --tiling {keys}"), soft_wrap=True)
     else:
-        console.print(Text("the automatic tiling is the best of its neighbourhood"))
+        console.print(Text("the tiling it started from is the best of its neighbourhood"))

@@ -6,18 +6,18 @@ from typing import Any
 
 import click
 
-from msdsim.cli.options import engine_options, hardware_options, options, report_options
+from msdsim.cli.options import dataflow_options, engine_options, hardware_options, options, report_options
 
 
 @click.command("tune", short_help="Search tilings and pipeline variants of one dataflow.")
 @click.argument("problem")
-@options(hardware_options,
-         click.option("--dataflow", metavar="NAME", default="bf16", show_default=True, help="The dataflow to tune."),
+@options(hardware_options, dataflow_options,
          click.option("--budget", type=click.IntRange(min=1), default=200, show_default=True, help="Most simulations."),
          engine_options, report_options[0], report_options[3])
-def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, budget: int, **given: Any) -> None:
-    """Climb from the automatic tiling of a dataflow on PROBLEM to a faster one, simulating every candidate."""
-    from msdsim.cli.arguments import read_hardware, read_single_problem
+def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, budget: int,
+            **given: Any) -> None:
+    """Climb from the automatic tiling of a dataflow on PROBLEM, or the one given, to a faster one, simulating every candidate."""
+    from msdsim.cli.arguments import read_hardware, read_single_problem, read_tiling
     from msdsim.cli.outputs import Outputs
     from msdsim.cli.simulation import working
     from msdsim.explore.tune import tune
@@ -30,6 +30,6 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, budg
     if given["engine"] is not None:
         arguments["engine"] = given["engine"]
     with working(f"tuning {dataflow}", outputs.quiet):
-        found = tune(shape, hardware, dataflow, budget, **arguments)
+        found = tune(shape, hardware, dataflow, budget, tiling=read_tiling(tiling), **arguments)
     outputs.print(lambda console: print_tuning(console, found))
     outputs.write_json(found.to_json())
