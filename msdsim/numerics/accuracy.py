@@ -69,7 +69,7 @@ def accuracy_study(problem: Any, distributions: Iterable[str] | None = None,
         names = dict(_draw(problem, DISTRIBUTIONS if distributions is None else distributions, seed))
     rows: dict[str, list[AccuracyRow]] = {name: [] for name in names}
     for method, all_passes in chosen:
-        contract = contract_for(problem.kind, method)
+        contract = contract_for(problem.kind, method).compiled()
         weights: dict[str, np.ndarray] = {}
         for name, arrays in names.items():
             # The weights of a GEMM are the same under every input: quantize them once.

@@ -36,6 +36,10 @@ class Contract(ABC):
         """The contract as a kernel with these tiling parameters keeps it: itself, where tiles change no bit."""
         return self
 
+    def compiled(self) -> Contract:
+        """The same contract computed faster where there is a compiled method with the same bits."""
+        return self
+
     @abstractmethod
     def operands(self, problem: Any, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         """GM tensors by kernel tensor name, in storage dtypes, validated; what ``inputs`` lack is random."""

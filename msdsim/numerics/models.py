@@ -137,7 +137,7 @@ class _Quantized:
     """Linear layers under one contract; weights are quantized once per layer."""
 
     def __init__(self, encoder: Encoder, method: str, passes: int | None, group: int | None) -> None:
-        contract = contract_for("gemm", method)
+        contract = contract_for("gemm", method).compiled()
         self.contract = contract if passes is None else contract.with_passes(passes)
         self.encoder, self.group = encoder, group
 

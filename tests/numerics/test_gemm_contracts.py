@@ -106,6 +106,15 @@ def test_bounds_are_not_idle(gemm, name, share):
     assert bound_ratio(y, y64, bound) > share
 
 
+@pytest.mark.parametrize("name", GEMM_NAMES)
+def test_the_compiled_method_gives_the_same_bits(gemm, name):
+    problem, contract = gemm(20, 100, 30), CONTRACTS[name]
+    operands = contract.operands(problem, None, 9)
+    fast = contract.compiled()
+    assert (fast.name, fast.kind) == (name, "gemm")
+    assert compare_bits(contract.reference(problem, operands)["y"], fast.reference(problem, operands)["y"], "y") is None
+
+
 def test_more_passes_are_more_exact(gemm):
     problem, errors = gemm(8, 512, 16), []
     for passes in (1, 2, 3):

@@ -8,8 +8,8 @@ dequant-*  f = fp32(q); with an offset f = f + offset; f = f * scale; wb = bf16(
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
@@ -19,6 +19,7 @@ from msdsim.formats.quantize import QuantizedWeight, rows
 from msdsim.formats.rounding import decode, round_to
 from msdsim.numerics.bounds import ETA16, ETA32, SECOND_ORDER, U32, float64_slack, gamma, with_output
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
+from msdsim.numerics.matmul import mmad_float
 from msdsim.numerics.operands import gemm_operands, logical_weight, weight_values
 from msdsim.numerics.problem_types import GemmShape
 from msdsim.numerics.references.matmul import column_slices, matmul_float
@@ -67,16 +68,24 @@ def magnitude_gemm(x: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
 
 @dataclass(frozen=True)
 class FloatGemm(Contract):
-    """bf16 x bf16 in fp32, ascending k; ``weights`` is the format in which the weights are stored."""
+    """bf16 x bf16 in fp32, ascending k; ``weights`` is the format in which the weights are stored.
+
+    ``matmul`` is the method of the product; every one gives the same bits.
+    """
 
     weights: str = "bf16"
+    matmul: Callable[..., np.ndarray] = field(default=matmul_float, repr=False)
+
+    def compiled(self) -> FloatGemm:
+        """The same contract by the compiled tile kernel, for long studies."""
+        return replace(self, matmul=mmad_float)
 
     def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         return gemm_operands(problem, inputs, seed, self.weights)
 
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
         wb = dequantize_bf16(logical_weight(problem, operands))
-        y32 = matmul_float(operands["x"], wb)
+        y32 = self.matmul(operands["x"], wb)
         return {"y": round_to(y32, BF16), "y32": y32}
 
     def exact(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:

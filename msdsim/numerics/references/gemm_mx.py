@@ -8,8 +8,9 @@ mxfp8      x in E4M3 with block scales by ``rceil`` (no saturation); y = bf16(C)
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Self
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from msdsim.formats.number import BF16, FP8_E4M3FN
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.bounds import ETA32, SECOND_ORDER, float64_slack, gamma, with_output
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
+from msdsim.numerics.matmul import mmad_mx
 from msdsim.numerics.operands import gemm_operands, logical_weight
 from msdsim.numerics.problem_types import GemmShape
 from msdsim.numerics.references.gemm_float import exact_gemm, magnitude_gemm
@@ -28,7 +30,13 @@ from msdsim.numerics.references.matmul import matmul_mx
 
 @dataclass(frozen=True)
 class _MxGemm(Contract):
-    """MXFP4 weights; the subclasses say what x becomes."""
+    """MXFP4 weights; the subclasses say what x becomes.  ``matmul`` is the method of the product: all give the same bits."""
+
+    matmul: Callable[..., np.ndarray] = field(default=matmul_mx, repr=False)
+
+    def compiled(self) -> Self:
+        """The same contract by the compiled tile kernel, for long studies."""
+        return replace(self, matmul=mmad_mx)
 
     def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         return gemm_operands(problem, inputs, seed, "mxfp4")
@@ -64,7 +72,7 @@ class MsdMxGemm(_MxGemm):
         result: Arrays = {}
         total = None
         for i, (a, scale) in enumerate(zip(parts.components, parts.block_scales, strict=True)):
-            c = matmul_mx(a, scale, weight.q, weight.scale)
+            c = self.matmul(a, scale, weight.q, weight.scale)
             total = c if total is None else total + c
             result[f"a{i + 1}"], result[f"a{i + 1}_scale"] = a, scale
         assert total is not None
@@ -88,7 +96,7 @@ class Mxfp8Gemm(_MxGemm):
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
         weight = logical_weight(problem, operands)
         a, scale = quantize_mx(operands["x"], FP8_E4M3FN, self.scale_rule)
-        y32 = matmul_mx(a, scale, weight.q, weight.scale)
+        y32 = self.matmul(a, scale, weight.q, weight.scale)
         return {"y": round_to(y32, BF16), "y32": y32, "a1": a, "a1_scale": scale}
 
     def bound(self, problem: GemmShape, operands: Mapping[str, np.ndarray], y64: np.ndarray) -> np.ndarray:

@@ -42,6 +42,10 @@ class GroupedGemm(Contract):
         """The same contract with another number of passes."""
         return GroupedGemm.of(self.inner.with_passes(passes))
 
+    def compiled(self) -> GroupedGemm:
+        """The same contract by the compiled tile kernel."""
+        return GroupedGemm.of(self.inner.compiled())
+
     def operands(self, problem: Any, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         for name, array in (inputs or {}).items():
             if np.ndim(array) == 0 or len(array) != problem.groups:
