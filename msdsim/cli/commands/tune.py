@@ -16,7 +16,7 @@ from msdsim.cli.options import dataflow_options, engine_options, hardware_option
          engine_options, report_options[0], report_options[3])
 def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, budget: int,
             **given: Any) -> None:
-    """Climb from the automatic tiling of a dataflow on PROBLEM, or the one given, to a faster one, simulating every candidate."""
+    """Climb from the automatic tiling of a dataflow on PROBLEM, or the one given; every candidate is simulated."""
     from msdsim.cli.arguments import read_hardware, read_single_problem, read_tiling
     from msdsim.cli.outputs import Outputs
     from msdsim.cli.simulation import working
