@@ -29,5 +29,6 @@ def command(hw: str, seed: int, json_to: str | None, plot_to: str | None, quiet:
     with working("checking the claims", quiet):
         rows = claims(timing=timing_claims(hardware), seed=seed)
     outputs.print(lambda console: print_claims(console, rows))
-    outputs.write_json({"schema": "msdsim.claims/1", "hw": hardware.name, "seed": seed, "claims": [asdict(row) for row in rows]})
+    outputs.write_json({"schema": "msdsim.claims/1", "hw": hardware.name, "seed": seed,
+                        "claims": [asdict(row) for row in rows]})
     outputs.write_plot(lambda: plot_claims(claim_series(seed)))
