@@ -14,13 +14,20 @@ if TYPE_CHECKING:
     from msdsim.api import compare as compare
     from msdsim.api import simulate as simulate
     from msdsim.api import simulate_workload as simulate_workload
+    from msdsim.explore.sweep import sweep as sweep
     from msdsim.hardware import load_hw as load_hw
 
 __version__ = "0.1.0"
 
 #: Public names and the modules they live in; loaded when first used, so that ``import msdsim`` stays fast.
-_PUBLIC = {"simulate": "msdsim.api", "compare": "msdsim.api", "simulate_workload": "msdsim.api", "load_hw": "msdsim.hardware"}
-__all__ = ["__version__", "compare", "load_hw", "simulate", "simulate_workload"]
+_PUBLIC = {
+    "compare": "msdsim.api",
+    "load_hw": "msdsim.hardware",
+    "simulate": "msdsim.api",
+    "simulate_workload": "msdsim.api",
+    "sweep": "msdsim.explore.sweep",
+}
+__all__ = ["__version__", "compare", "load_hw", "simulate", "simulate_workload", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

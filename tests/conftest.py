@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import os
 
+# Before numpy is imported: on a busy machine several BLAS threads slow small matrices down many times over.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 from hypothesis import HealthCheck, settings
 
 # Deterministic examples everywhere: a failure seen once is seen again.

@@ -1,0 +1,34 @@
+"""``msdsim sweep``: many simulations over problem, chip, dataflow and tiling parameters."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.command("sweep", short_help="Grid or random sweep over problem and chip parameters, parallel and resumable.")
+@click.argument("spec")
+@click.option("--out", metavar="DIR", required=True,
+              help="Folder of the results; a sweep that stopped goes on from what is there.")
+@click.option("--jobs", type=click.IntRange(min=0), default=0, show_default=True, help="Processes; 0 for one a core.")
+@click.option("--scheduler", metavar="ADDR", default=None, help="Work on the Dask cluster at this address instead.")
+@click.option("--json", "json_to", metavar="FILE|-", help="Write all rows as JSON; - for standard output, then without tables.")
+@click.option("--quiet", is_flag=True, help="Print no tables.")
+def command(spec: str, out: str, jobs: int, scheduler: str | None, json_to: str | None, quiet: bool) -> None:
+    """Run every point of SPEC, a TOML file with the problem, chips, dataflows and parameters to vary.
+
+    Rows go to DIR/results.jsonl one by one, and to DIR/results.parquet at the end where pandas is installed.
+    """
+    from pathlib import Path
+
+    from msdsim.cli.outputs import Outputs
+    from msdsim.cli.simulation import working
+    from msdsim.explore.sweep import read_spec, run_sweep
+    from msdsim.report.sweep import print_sweep, write_parquet
+
+    outputs = Outputs(json_to=json_to, quiet=quiet)
+    outputs.validate()
+    with working(f"sweeping {spec}", quiet) as progress:
+        rows = run_sweep(read_spec(spec), out, jobs=jobs, scheduler=scheduler, progress=progress)
+    stored = write_parquet(rows, Path(out))
+    outputs.print(lambda console: print_sweep(console, rows, stored))
+    outputs.write_json({"schema": "msdsim.sweep/1", "rows": rows})

@@ -1,0 +1,51 @@
+"""Tables and files of a sweep."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from msdsim.report.table import TextTable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+_FIXED = ("key", "problem", "hw", "dataflow")
+_RESULTS = ("time_us", "bottleneck", "hbm_gbps")
+
+
+def write_parquet(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
+    """``results.parquet`` where pandas and pyarrow are installed, else the JSON lines that are there already."""
+    try:
+        import pandas as pd
+        import pyarrow  # noqa: F401
+    except ImportError:
+        return folder / "results.jsonl"
+    path = folder / "results.parquet"
+    pd.DataFrame(rows).to_parquet(path)
+    return path
+
+
+def print_sweep(console: Console, rows: Sequence[Mapping[str, Any]], stored: Path, most: int = 40) -> None:
+    """Parameters and times of the first rows, how many were refused, and where all of it is."""
+    varied = [name for name in rows[0] if name not in _FIXED and name not in _RESULTS and name != "error"
+              and not name.startswith("busy.") and not name.endswith("_bytes") and name != "cycles"]
+    several_hw = len({row["hw"] for row in rows}) > 1
+    titles = [*(["hw"] if several_hw else []), "dataflow", *varied, "time us", "bound by", "HBM GB/s"]
+    table = TextTable(titles, frozenset(range(len(titles))) - {titles.index("dataflow"), len(titles) - 2})
+    for row in rows[:most]:
+        cells = [*([row["hw"]] if several_hw else []), row["dataflow"], *(str(row.get(name, "")) for name in varied)]
+        if row.get("error"):
+            table.add(*cells, "-", "refused", "-")
+        else:
+            table.add(*cells, f"{row['time_us']:,.2f}", row["bottleneck"], f"{row['hbm_gbps']:,.0f}")
+    for line in table.lines():
+        console.print(line, soft_wrap=True)
+    refused = [row for row in rows if row.get("error")]
+    more = f", {len(rows) - most} more than shown" if len(rows) > most else ""
+    console.print(Text(f"{len(rows)} runs{more}, {len(refused)} refused; all of them in {stored}"), soft_wrap=True)
+    if refused:
+        console.print(Text(f"first refusal: {refused[0]['error']}"), soft_wrap=True)
