@@ -255,9 +255,15 @@ def _execute(dataflow: Dataflow, problem: Any, kernel: Kernel, tiles: Any, input
     )
     arrays = {"y": y.astype(np.float32)}
     if "components" in keep:
-        arrays |= {name: value.astype(np.int8 if value.dtype.itemsize == 1 else np.float32)
-                   for name, value in expected.items() if name != "y"}
+        arrays |= {name: _plain(value) for name, value in expected.items() if name not in ("y", "y32")}
     return {"numerics": numerics, "arrays": arrays}
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """A component or scale in a plain numpy type: integers as int8, codes of one-byte formats as uint8, the rest float32."""
+    if array.dtype.itemsize > 1:
+        return array.astype(np.float32)
+    return array.astype(np.int8) if array.dtype.kind == "i" or array.dtype.name == "int4" else array.view(np.uint8)
 
 
 def require_check(result: Result) -> None:
