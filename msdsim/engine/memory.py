@@ -1,7 +1,7 @@
 """The memory system of the reference engine, ``bandwidth`` fidelity: ports, L2 and HBM as servers with exact rates.
 
 A transfer is cut into pieces of at most ``chunk_bytes``.  A core's port requests one piece after the other at its own rate
-and keeps at most ``outstanding_bytes`` (granules included) in flight.  L2 (read and write side) and HBM serve requests in
+and keeps at most ``outstanding_bytes`` of data in flight.  L2 (read and write side) and HBM serve requests in
 the order of (cycle, unit, pipe); each server's next free time is kept as a numerator over its rate, so that no rounding
 accumulates.
 """

@@ -274,9 +274,10 @@ class _Unit:
         address = machine.addresses[timing.tensor] + offset
         for segments in pieces(address, rows, row_bytes, timing.stride_bytes, chunk, merge=not cost.largest_request):
             on_port = sum(cost.port_bytes(count) for _, count in segments)
-            while pipe.in_flight and pipe.in_flight_bytes + on_port > cost.outstanding_bytes:
-                landed, count = pipe.in_flight.popleft()
-                pipe.in_flight_bytes -= count
+            count = sum(count for _, count in segments)
+            while pipe.in_flight and pipe.in_flight_bytes + count > cost.outstanding_bytes:
+                landed, arrived = pipe.in_flight.popleft()
+                pipe.in_flight_bytes -= arrived
                 pipe.port_free = max(pipe.port_free, landed * scale)
             at = ceil_div(pipe.port_free, scale)
             if at > self.env.now:
@@ -285,10 +286,9 @@ class _Unit:
                                                                       cost.l2_bytes(on_port))
             pipe.port_free += on_port * rate.denominator
             done = max(done, ceil_div(pipe.port_free, scale)) + cost.latency
-            pipe.in_flight.append((done, on_port))
-            pipe.in_flight_bytes += on_port
+            pipe.in_flight.append((done, count))
+            pipe.in_flight_bytes += count
             end = max(end, done)
-            count = sum(count for _, count in segments)
             port_bytes, moved = port_bytes + on_port, moved + count
             traffic[L2_WRITE if timing.write else L2_READ] += count
             traffic[HBM_READ] += hbm_read

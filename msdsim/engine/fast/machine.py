@@ -365,7 +365,7 @@ def _next_piece(C, S, pipe, instr):
     port = S[pipe + at.P_PORT]
     window, mask, head = S[pipe + at.P_WINDOW], C[at.K_WINDOW_MASK], S[pipe + at.P_WINDOW_HEAD]
     in_flight = S[pipe + at.P_WINDOW_BYTES]
-    while head < S[pipe + at.P_WINDOW_TAIL] and in_flight + on_port > C[instr + at.I_OUTSTANDING]:
+    while head < S[pipe + at.P_WINDOW_TAIL] and in_flight + rows * piece_bytes > C[instr + at.I_OUTSTANDING]:
         slot = window + (head & mask) * at.WINDOW_SIZE
         in_flight -= S[slot + at.WINDOW_BYTES]
         port = max(port, S[slot + at.WINDOW_DONE] * scale)
@@ -404,9 +404,9 @@ def _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, DIRTY, pipe, instr):
         return False
     slot = S[pipe + at.P_WINDOW] + (tail & C[at.K_WINDOW_MASK]) * at.WINDOW_SIZE
     S[slot + at.WINDOW_DONE] = done
-    S[slot + at.WINDOW_BYTES] = on_port
+    S[slot + at.WINDOW_BYTES] = count
     S[pipe + at.P_WINDOW_TAIL] = tail + 1
-    S[pipe + at.P_WINDOW_BYTES] += on_port
+    S[pipe + at.P_WINDOW_BYTES] += count
     S[pipe + at.X_END] = max(S[pipe + at.X_END], done)
     S[pipe + at.X_PORT_BYTES] += on_port
     S[pipe + at.X_MOVED] += count
