@@ -9,7 +9,7 @@ from msdsim.registry import unknown_name
 
 
 def data_dir(kind: str) -> Path:
-    """Folder of shipped data files; ``kind`` is ``hwmodels`` or ``workloads``."""
+    """Folder of shipped data files; ``kind`` is ``hwmodels``, ``workloads`` or ``validation``."""
     package = Path(__file__).resolve().parent
     for folder in (package / "data" / kind, package.parent / kind):
         if folder.is_dir():

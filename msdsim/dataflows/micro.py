@@ -38,6 +38,8 @@ def build(problem: Micro, chip: Chip, _: MicroTiling) -> Kernel:
         return _read_matrix(problem, chip)
     if problem.op == "matmul":
         return _matmul(problem, chip)
+    if problem.op == "msd_groups":
+        return _msd_groups(problem, chip)
     kb = KernelBuilder(f"micro_{problem.op}", 1, chip.cores.aiv_per_aic)
     if problem.op == "vector":
         _vector(kb, problem)
@@ -94,16 +96,34 @@ def _copy_ub_gm(kb: KernelBuilder, problem: Micro, chip: Chip) -> None:
                 kb.op("dup", tile[0, at(0, BLOCK)], scalar=0.0)
 
 
-def _from_gm(space: str) -> Callable[[KernelBuilder, Micro, Chip], None]:
+def _copy_gm_l1(kb: KernelBuilder, problem: Micro, chip: Chip) -> None:
+    shape = _shape(problem)
+    place = _gm(kb, problem, "x", FMT, shape)
+    with kb.part("aic"), kb.loop("i", 0, problem.count) as i:
+        tile = kb.buffer("tile", "L1", FMT, shape)
+        kb.copy(tile[:, :], place(i))
+        if problem.isolated:
+            probe = kb.buffer("probe", "L0A", FMT, (1, BLOCK))
+            kb.copy(probe[:, :], tile[0, at(0, BLOCK)])
+
+
+def _to_l0(space: str) -> Callable[[KernelBuilder, Micro, Chip], None]:
     def copy(kb: KernelBuilder, problem: Micro, chip: Chip) -> None:
-        shape = _shape(problem)
-        place = _gm(kb, problem, "x", FMT, shape)
-        with kb.part("aic"), kb.loop("i", 0, problem.count) as i:
-            tile = kb.buffer("tile", space, FMT, shape)
-            kb.copy(tile[:, :], place(i))
-            if problem.isolated and space == "L1":
-                probe = kb.buffer("probe", "L0A", FMT, (1, BLOCK))
-                kb.copy(probe[:, :], tile[0, at(0, BLOCK)])
+        """Straight into L0; alone means that a product reads each tile before the next one comes."""
+        columns = problem.bytes // FMT_BYTES // 16
+        blocks = 1 if problem.warm else problem.count
+        x, one = kb.tensor("x", FMT, (16 * blocks, columns), "in"), kb.tensor("one", FMT, (16, 16), "in")
+        with kb.part("aic"):
+            other = kb.buffer("other", "L0B" if space == "L0A" else "L0A", FMT, (16, 16))
+            acc = kb.buffer("acc", "L0C", "fp32", (16, 16))
+            kb.copy(other[:, :], one[:, :])
+            with kb.loop("i", 0, problem.count) as i:
+                tile = kb.buffer("tile", space, FMT, (16, columns))
+                kb.copy(tile[:, :], x[at((Const(0) if problem.warm else i) * 16, 16), :])
+                if problem.isolated:
+                    corner = tile[:, at(0, 16)]
+                    pair = (corner, other[:, :]) if space == "L0A" else (other[:, :], corner)
+                    kb.op("mmad", acc[:, :], *pair)
     return copy
 
 
@@ -167,8 +187,8 @@ def _drain(destination: str) -> Callable[[KernelBuilder, Micro, Chip], None]:
 
 
 _COPIES: dict[str, Callable[[KernelBuilder, Micro, Chip], None]] = {
-    "copy_gm_ub": _copy_gm_ub, "copy_ub_gm": _copy_ub_gm, "copy_gm_l1": _from_gm("L1"), "copy_gm_l0a": _from_gm("L0A"),
-    "copy_gm_l0b": _from_gm("L0B"), "copy_l1_gm": _copy_l1_gm, "copy_l1_l0a": _from_l1("L0A"), "copy_l1_l0b": _from_l1("L0B"),
+    "copy_gm_ub": _copy_gm_ub, "copy_ub_gm": _copy_ub_gm, "copy_gm_l1": _copy_gm_l1, "copy_gm_l0a": _to_l0("L0A"),
+    "copy_gm_l0b": _to_l0("L0B"), "copy_l1_gm": _copy_l1_gm, "copy_l1_l0a": _from_l1("L0A"), "copy_l1_l0b": _from_l1("L0B"),
     "copy_l1_bt": _from_l1("BT"), "copy_l0c_gm": _drain("GM"), "copy_l0c_l1": _drain("L1"),
 }
 
@@ -187,10 +207,12 @@ def _mmad(kb: KernelBuilder, problem: Micro) -> None:
 def _vector(kb: KernelBuilder, problem: Micro) -> None:
     """An instruction on fp32 operands that were filled before; alone, a single one."""
     name, shape = problem.instr, (problem.repeats, LANES)
+    x = kb.tensor("x", "fp32", shape, "in")
     with kb.part("aiv"), kb.when((kb.core + kb.sub).equals(0)):
         a, b = kb.buffer("a", "UB", "fp32", shape), kb.buffer("b", "UB", "fp32", shape)
-        kb.op("dup", a[:, :], scalar=1.0)
-        kb.op("dup", b[:, :], scalar=1.0)
+        # Filled by MTE2: what Vector itself wrote it would wait for each time.
+        kb.copy(a[:, :], x[:, :])
+        kb.copy(b[:, :], x[:, :])
         out = kb.buffer("out", "UB", "bf16" if name == "cast" else "fp32", (problem.repeats, 1) if "reduce" in name else shape)
         with kb.loop("i", 0, 1 if problem.isolated else problem.count):
             inputs = {"dup": ()}.get(name, (a[:, :], b[:, :]) if name in _BINARY else (a[:, :],))
@@ -296,6 +318,101 @@ def _matmul(problem: Micro, chip: Chip) -> Kernel:
                         kb.op("mmad", acc[at(0, rows), at(0, cols)], a0[at(0, rows), at(0, size0)],
                               b0[at(0, size0), at(0, cols)], accumulate=ko + ki + k0)
             kb.op("fixpipe", y[at(top, rows), at(left, cols)], acc[at(0, rows), at(0, cols)])
+    return kb.build()
+
+
+def _msd_groups(problem: Micro, chip: Chip) -> Kernel:
+    """One row times INT4 weights with scales for each K group, all cores in step: split on one AIV, products on every
+    AIC, merge on every AIV, one after the other; with ``preload`` side by side, the split one group ahead, the merge one
+    behind."""
+    p, cores, aivs = problem, chip.cores.aic, chip.cores.aiv_per_aic
+    groups, cols, share = p.k // p.group, ceil_int(p.n, cores), ceil_int(p.n, cores * aivs)
+    kb = KernelBuilder("micro_msd_groups", cores, aivs)
+    x, w = kb.tensor("x", "bf16", (1, p.k), "in"), kb.tensor("w", "int4", (p.k, p.n), "in")
+    scale = kb.tensor("scale", "fp32", (groups, p.n), "in")
+    parts = kb.tensor("parts", "int4", (3, p.passes, p.group), "workspace")
+    sums = kb.tensor("sums", "int32", (2, p.passes, p.n), "workspace")
+    y = kb.tensor("y", "bf16", (1, p.n), "out")
+    kb.signal("step", "barrier")
+
+    def product(g: Expr) -> None:
+        a1, b1 = kb.buffer("a1", "L1", "int4", (16, p.group), 2), kb.buffer("b1", "L1", "int4", (p.group, cols), 2)
+        a0, b0 = kb.buffer("a0", "L0A", "int4", (16, p.group), 2), kb.buffer("b0", "L0B", "int4", (p.group, cols), 2)
+        acc = kb.buffer("acc", "L0C", "int32", (16, cols), 2)
+        rows = at(0, p.passes)
+        kb.copy(b1[:, :], w[at(g * p.group, p.group), at(kb.core * cols, cols)])
+        kb.copy(a1[rows, :], parts[g % 3, :, :])
+        kb.copy(a0[rows, :], a1[rows, :])
+        kb.copy(b0[:, :], b1[:, :])
+        kb.op("mmad", acc[rows, :], a0[rows, :], b0[:, :])
+        kb.op("fixpipe", sums[g % 2, :, at(kb.core * cols, cols)], acc[rows, :])
+
+    def split(g: Expr) -> None:
+        with kb.when((kb.core + kb.sub).equals(0)):
+            raw, t = kb.buffer("raw", "UB", "bf16", (1, p.group)), kb.buffer("t", "UB", "fp32", (1, p.group))
+            u, lanes = kb.buffer("u", "UB", "fp32", (1, p.group)), kb.buffer("lanes", "UB", "fp32", (1, LANES))
+            top, half = kb.buffer("top", "UB", "fp32", (1, 1)), kb.buffer("half", "UB", "fp16", (1, p.group))
+            digit = kb.buffer("digit", "UB", "int4", (1, p.group))
+            kb.copy(raw[:, :], x[:, at(g * p.group, p.group)])
+            kb.op("cast", t[:, :], raw[:, :])
+            kb.op("abs", u[:, :], t[:, :])
+            kb.op("fold_max", lanes[:, :], u[:, :])
+            kb.op("reduce_max", top[:, :], lanes[:, :])
+            kb.op("div", t[:, :], t[:, :], top[:, :])
+            for number in range(p.passes):
+                kb.op("muls", t[:, :], t[:, :], scalar=7.49 if number == 0 else 14.98)
+                kb.op("cast", u[:, :], t[:, :], round="round")
+                kb.op("cast", half[:, :], u[:, :])
+                kb.op("cast", digit[:, :], half[:, :])
+                kb.copy(parts[g % 3, number, :], digit[0, :])
+                kb.op("sub", t[:, :], t[:, :], u[:, :])
+
+    def merge(g: Expr) -> None:
+        mine = at((kb.core * aivs + kb.sub) * share, share)
+        c, f = kb.buffer("c", "UB", "int32", (p.passes, share)), kb.buffer("f", "UB", "fp32", (p.passes, share))
+        s = kb.buffer("s", "UB", "fp32", (1, share))
+        kb.copy(c[:, :], sums[g % 2, :, mine])
+        kb.copy(s[:, :], scale[g, mine])
+        kb.op("cast", f[:, :], c[:, :])
+        for number in range(p.passes):
+            kb.op("muls", f[number, :], f[number, :], scalar=1.0 / 7.49 / 14.98**number)
+        for number in range(1, p.passes):
+            kb.op("add", f[0, :], f[0, :], f[number, :])
+        kb.op("mul", f[0, :], f[0, :], s[:, :])
+        kb.op("add", total[:, :], total[:, :], f[0, :])
+
+    def in_step(body: Callable[[Expr], None], stage: int, i: Expr) -> None:
+        """Work of a stage on the group it has reached at step ``i``, if there is one."""
+        with kb.when((i >= stage) * (i < groups + stage)):
+            body(i - stage)
+
+    # Every core waits for all others at the end of a step, or, without preload, of each of its three stages.
+    stages = 3
+    steps = groups + stages - 1 if p.preload else stages * groups
+    with kb.part("aic"), kb.loop("i", 0, steps) as i:
+        if p.preload:
+            in_step(product, 1, i)
+        else:
+            with kb.when((i % stages).equals(1)):
+                product(i // stages)
+        kb.raise_signal("step", "FIX")
+        kb.wait_signal("step", "MTE2")
+    with kb.part("aiv"):
+        total, out = kb.buffer("total", "UB", "fp32", (1, share)), kb.buffer("out", "UB", "bf16", (1, share))
+        kb.op("dup", total[:, :], scalar=0.0)
+        with kb.loop("i", 0, steps) as i:
+            if p.preload:
+                in_step(split, 0, i)
+                in_step(merge, 2, i)
+            else:
+                with kb.when((i % stages).equals(0)):
+                    split(i // stages)
+                with kb.when((i % stages).equals(2)):
+                    merge(i // stages)
+            kb.raise_signal("step", "MTE3")
+            kb.wait_signal("step", "MTE2")
+        kb.op("cast", out[:, :], total[:, :])
+        kb.copy(y[0, at((kb.core * aivs + kb.sub) * share, share)], out[0, :])
     return kb.build()
 
 

@@ -135,19 +135,21 @@ class Attention(Shape):
 
 MicroOp = Literal[
     "copy_gm_ub", "copy_ub_gm", "copy_gm_l1", "copy_l1_gm", "copy_gm_l0a", "copy_gm_l0b", "copy_l0c_gm", "copy_l0c_l1",
-    "copy_l1_l0a", "copy_l1_l0b", "copy_l1_bt", "mmad", "vector", "read_matrix", "matmul",
+    "copy_l1_l0a", "copy_l1_l0b", "copy_l1_bt", "mmad", "vector", "read_matrix", "matmul", "msd_groups",
 ]
 
 
 class Micro(Shape):
     """A microbenchmark: ``op`` done ``count`` times, one after the other or, with ``isolated``, each alone.
 
-    Copies move ``bytes`` as ``rows`` equal rows (of a matrix twice as wide, where there are several); GM is ``warm`` (in
-    L2) or not. ``mmad`` multiplies [m, k] by [k, n]; ``vector`` runs instruction ``instr`` on ``repeats`` repeats.
-    ``read_matrix`` reads an [m, n] matrix on all AIVs (``into`` = ub) or AICs (``into`` = l1) in tiles of [base_m,
-    base_n], ``rounds`` times in each of ``slices`` column slices. ``matmul`` is a GEMM whose cores own fixed blocks of
-    [single_m, single_n]: L0 tiles [base_m, base_k] and [base_k, base_n], L1 tiles ``step_ka`` and ``step_kb`` of them
-    deep, M in ``passes`` parts.
+    Copies move ``bytes`` as ``rows`` equal rows (of a matrix twice as wide, where there are several); GM is ``warm``
+    (in L2) or not. ``mmad`` multiplies [m, k] by [k, n]; ``vector`` runs instruction ``instr`` on ``repeats``
+    repeats. ``read_matrix`` reads an [m, n] matrix on all AIVs (``into`` = ub) or AICs (``into`` = l1) in tiles of
+    [base_m, base_n], ``rounds`` times in each of ``slices`` column slices. ``matmul`` is a GEMM whose cores own fixed
+    blocks of [single_m, single_n]: L0 tiles [base_m, base_k] and [base_k, base_n], L1 tiles ``step_ka`` and
+    ``step_kb`` of them deep, M in ``passes`` parts. ``msd_groups`` is the sample kernel of the decomposition that
+    synchronises all cores for every K group: INT4 components of one row, ``passes`` of them; ``preload`` splits the
+    next group while the Cube is busy.
     """
 
     kind: Literal["micro"] = "micro"
@@ -174,6 +176,8 @@ class Micro(Shape):
     step_ka: Size = 1
     step_kb: Size = 1
     passes: Size = 1
+    group: Size = 128
+    preload: Flag = False
     l1_ring: Size = 2
     l0_ring: Size = 2
     trans_b: Flag = False

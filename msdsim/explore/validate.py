@@ -1,0 +1,353 @@
+"""Predictions against published measurements of whole kernels on real chips.
+
+A validation file holds rows: a chip, a problem, how it was run and what was measured.  All rows of all files are
+predicted with the chip files as they are; nothing can be set for a single row but how its kernel cuts its work, where
+the source says it.  Rows that the simulator cannot express are listed with the reason.
+
+What the source timed is handled once, by ``scope``: a ``task`` is the kernel's time plus the launch head of the chip
+file, a ``kernel`` is the kernel's time alone, and so is ``unknown``, since a benchmark that runs an operator over and
+over hides its launch.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from msdsim.api import simulate
+from msdsim.errors import InputError, MsdsimError
+from msdsim.hardware import Hardware, load_hw
+from msdsim.problems import Gemm, GroupedGemm, Micro, parse_inline
+from msdsim.report.result import Result
+from msdsim.resources import find_file, shipped_names
+from msdsim.timeline.record import BUSY, DRAINED, HEAD, WAIT_MEMORY
+from msdsim.units import ticks_to_us
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+#: The shipped file of published kernels.
+PUBLISHED = "published"
+_COPY = re.compile(r"copy (\d+)x(\d+) fp16 GM->(UB|L1), \d+ AI[CV], tile \[(\d+),\s*(\d+)\]")
+_BASE = re.compile(r"base (\d+)x(\d+)x(\d+)")
+
+
+class Measurement(BaseModel):
+    """One row of a validation file, as it is written there."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    chip: str
+    problem: str
+    dataflow: str = ""
+    run_as: str = ""
+    tiling: str | dict[str, int] = field(default_factory=dict)
+    time_us: float | None = None
+    tflops: float | None = None
+    scope: Literal["task", "kernel", "unknown"] = "unknown"
+    components_us: dict[str, float] = field(default_factory=dict)
+    source: str
+    note: str = ""
+    ratio_to: str = ""
+    ratio_only: float | None = None
+    time_us_without_reuse: float | None = None
+    time_us_preload: float | None = None
+
+
+@dataclass(frozen=True)
+class Component:
+    """Time of one pipe, averaged over the cores, as published and as predicted."""
+
+    name: str
+    measured_us: float
+    predicted_us: float
+
+    @property
+    def error(self) -> float:
+        return self.predicted_us / self.measured_us - 1
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """One measurement and what the simulator says; ``reason`` tells why it says nothing."""
+
+    id: str
+    chip: str
+    problem: str
+    dataflow: str
+    run_as: str
+    scope: str
+    source: str
+    note: str
+    measured_us: float | None
+    predicted_us: float | None = None
+    kernel_us: float | None = None
+    components: tuple[Component, ...] = ()
+    reason: str = ""
+
+    @property
+    def error(self) -> float | None:
+        """Relative error of the prediction, where there are both numbers."""
+        if self.measured_us is None or self.predicted_us is None:
+            return None
+        return self.predicted_us / self.measured_us - 1
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """What one row gains over another, as published and as predicted."""
+
+    id: str
+    of: str
+    to: str
+    measured: float
+    predicted: float
+
+    @property
+    def error(self) -> float:
+        return self.predicted / self.measured - 1
+
+
+@dataclass(frozen=True)
+class ValidationReport:
+    """All rows of a validation file."""
+
+    file: str
+    engine: str
+    memory: str
+    rows: tuple[Prediction, ...]
+    ratios: tuple[Ratio, ...]
+
+    @property
+    def errors(self) -> np.ndarray:
+        """|error| of every row that has one."""
+        return np.array([abs(row.error) for row in self.rows if row.error is not None])
+
+    @property
+    def median_error(self) -> float:
+        return float(np.median(self.errors)) if self.errors.size else 0.0
+
+    @property
+    def p90_error(self) -> float:
+        """The 90th percentile of |error|."""
+        return float(np.percentile(self.errors, 90)) if self.errors.size else 0.0
+
+    @property
+    def worst_error(self) -> float:
+        return float(self.errors.max()) if self.errors.size else 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, ``schema: "msdsim.validate/1"``."""
+        rows = []
+        for row in self.rows:
+            parts = [asdict(item) | {"error": item.error} for item in row.components]
+            rows.append(asdict(row) | {"error": row.error, "components": parts})
+        return {
+            "schema": "msdsim.validate/1", "file": self.file, "engine": self.engine, "memory": self.memory, "rows": rows,
+            "ratios": [asdict(item) | {"error": item.error} for item in self.ratios],
+            "overall": {"rows": len(self.rows), "predicted": int(self.errors.size), "median_error": self.median_error,
+                        "p90_error": self.p90_error, "worst_error": self.worst_error},
+        }
+
+
+def load_measurements(file: str | Path = PUBLISHED) -> list[Measurement]:
+    """The rows of a validation file, its sources put in.
+
+    A row that has the id of a shipped row and does not say how the published kernel cuts its work takes it from there, and
+    whether only its ratio to another row means anything.
+    """
+    path = find_file("validation", "validation", str(file))
+    where = f"validation file '{path.name}'"
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        raise InputError(f"{where} cannot be read: {err}") from None
+    if not isinstance(raw.get("row"), list):
+        raise InputError(f"{where} has no rows; add a [[row]] with id, chip, problem, dataflow, time_us, scope and source")
+    shipped = {} if Path(path).stem == PUBLISHED and str(file) in shipped_names("validation") else {
+        row.id: row for row in load_measurements()}
+    sources = raw.get("sources", {})
+    found = []
+    for index, item in enumerate(raw["row"], start=1):
+        values = {"run_as" if key == "as" else key: value for key, value in item.items()}
+        values["source"] = sources.get(values.get("source"), values.get("source", ""))
+        try:
+            row = Measurement(**values)
+        except ValidationError as err:
+            first = err.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]).replace("run_as", "as")
+            raise InputError(f"{where}, row {index} '{item.get('id', '')}': key '{key}': {first['msg'].lower()}") from None
+        same = shipped.get(row.id)
+        found.append(row if same is None or row.run_as else _spelled_out(row, same))
+    return found
+
+
+def _spelled_out(row: Measurement, same: Measurement) -> Measurement:
+    """``row`` with what the shipped row of the same id says about how it was run."""
+    known = same.model_dump(include={"problem", "dataflow", "run_as", "tiling", "ratio_to", "ratio_only"})
+    if same.time_us is None and same.tflops is None:
+        known |= {"time_us": None, "tflops": None}
+    return row.model_copy(update=known)
+
+
+def validate(file: str | Path = PUBLISHED, *, engine: str = "fast", memory: str = "bandwidth",
+             changes: Mapping[str, object] | None = None) -> ValidationReport:
+    """Predict every row of a validation file, a shipped one by name or a user's own by path.
+
+    ``changes`` are chip parameters by dotted path, set on every chip that has them: what a sensitivity study turns.
+    """
+    measurements = load_measurements(file)
+    rows = [_predict(row, engine, memory, changes or {}) for row in measurements]
+    return ValidationReport(str(file), engine, memory, tuple(rows), tuple(_ratios(measurements, rows)))
+
+
+def _predict(row: Measurement, engine: str, memory: str, changes: Mapping[str, object]) -> Prediction:
+    measured = row.time_us if row.time_us is not None else _time_of(row)
+    about = Prediction(row.id, row.chip, row.problem, row.dataflow, row.run_as, row.scope, row.source, row.note, measured)
+    try:
+        hardware = load_hw(row.chip)
+        hardware = hardware.replace(**changes) if changes else hardware
+        result = _run(row, hardware, engine, memory)
+    except MsdsimError as err:
+        return _with(about, reason=str(err))
+    launch = hardware.chip.launch.head_us if row.scope == "task" else 0.0
+    return _with(about, kernel_us=result.time_us, predicted_us=result.time_us + launch,
+                 components=tuple(_components(row, result)))
+
+
+def _with(prediction: Prediction, **values: Any) -> Prediction:
+    return Prediction(**{key: getattr(prediction, key) for key in Prediction.__dataclass_fields__} | values)
+
+
+def _run(row: Measurement, hardware: Hardware, engine: str, memory: str) -> Result:
+    text = row.run_as or _spelled(row.problem)
+    if text.startswith("micro:"):
+        return simulate(text, hardware, "micro", engine=engine, memory=memory)
+    if ":" not in text:
+        raise InputError(f"'{row.problem}' is no problem the simulator knows; spell it as a problem in 'as'")
+    return simulate(text, hardware, row.dataflow, tiling=_tiling(row), engine=engine, memory=memory)
+
+
+def _spelled(problem: str) -> str:
+    """A copy of a matrix described in words, as the microbenchmark it is."""
+    found = _COPY.match(problem)
+    if found is None:
+        return problem
+    m, n, into, base_m, base_n = found.groups()
+    return f"micro:read_matrix,m={m},n={n},into={into.lower()},base_m={base_m},base_n={base_n}"
+
+
+def _tiling(row: Measurement) -> dict[str, int]:
+    """The tiling a row asks for: keys and values, or the words "base MxNxK" and "no double buffering"."""
+    if not isinstance(row.tiling, str):
+        return dict(row.tiling)
+    if row.dataflow != "bf16":
+        return {}
+    found = _BASE.search(row.tiling)
+    tiling = dict(zip(("base_m", "base_n", "l0_k"), map(int, found.groups()), strict=True)) if found else {}
+    if "no double buffering" in row.tiling:
+        tiling |= {"l1_ring": 1, "l0_ring": 1, "l0c_ring": 1}
+    elif found:
+        # What is left of L0C decides whether accumulators alternate.
+        tiling |= {"l0c_ring": 1}
+    return tiling
+
+
+def _time_of(row: Measurement) -> float | None:
+    """Time that a rate in TFLOPS stands for; a multiply and an add are two operations."""
+    try:
+        problem = parse_inline(row.problem)
+    except MsdsimError:
+        return None
+    if row.tflops is None or not isinstance(problem, Gemm | GroupedGemm | Micro):
+        return None
+    return 2 * problem.m * problem.k * problem.n * getattr(problem, "groups", 1) / row.tflops / 1e6
+
+
+# Components
+
+
+def _components(row: Measurement, result: Result) -> list[Component]:
+    """Predicted times of the pipes that the source gives: work, heads and waits for memory, averaged over the cores
+    that work."""
+    return [Component(name, value, found) for name, value in row.components_us.items()
+            if (found := _component(name, result)) is not None]
+
+
+def _component(name: str, result: Result) -> float | None:
+    units, totals = result.record.units, result.record.totals
+    on_aic = bool(result.kernel.aic)
+    mine = units.of_part("AIC" if on_aic else "AIV")
+    pipes = result.record.program.parts[0 if on_aic else 1].pipes
+    clock = result.hardware.chip.clock_mhz
+    if name == "aicore":
+        # A core is done when its last pipe is.
+        return ticks_to_us(int(np.mean([result.cycles - totals[u, : len(pipes), DRAINED].min() for u in mine])), clock)
+    pipe = {"mac": "M", "mte1": "MTE1", "mte2": "MTE2", "mte3": "MTE3", "fix_min": "FIX", "vec": "V"}.get(name)
+    if pipe is None or pipe not in pipes:
+        return None
+    spent = totals[mine, pipes.index(pipe)][:, [BUSY, HEAD, WAIT_MEMORY]].sum(axis=1)
+    return ticks_to_us(int(spent.mean()), clock)
+
+
+# Ratios
+
+
+def _ratios(measurements: Sequence[Measurement], rows: Sequence[Prediction]) -> list[Ratio]:
+    by_id = {row.id: row for row in rows}
+    found = []
+    for row in measurements:
+        here, other = by_id[row.id], by_id.get(row.ratio_to)
+        if other is None or here.predicted_us is None or other.predicted_us is None:
+            continue
+        if row.ratio_only is not None:
+            found.append(Ratio(row.id, row.id, other.id, row.ratio_only, here.predicted_us / other.predicted_us))
+        elif here.measured_us and other.measured_us:
+            found.append(Ratio(row.id, other.id, row.id, other.measured_us / here.measured_us,
+                               other.predicted_us / here.predicted_us))
+    return found
+
+
+def parity_plot(report: ValidationReport) -> Figure:
+    """Predicted against measured time of every row, both axes logarithmic, with the band of 30% around equality."""
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import FuncFormatter
+
+    known = [row for row in report.rows if row.error is not None]
+    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    axes = figure.add_subplot()
+    if not known:
+        axes.text(0.5, 0.5, "no row with both a measurement and a prediction", ha="center", transform=axes.transAxes)
+        return figure
+    measured = np.array([row.measured_us for row in known], float)
+    predicted = np.array([row.predicted_us for row in known], float)
+    low, high = min(measured.min(), predicted.min()) / 1.6, max(measured.max(), predicted.max()) * 1.6
+    line = np.array([low, high])
+    axes.fill_between(line, line * 0.7, line * 1.3, color="0.93", label="within 30%")
+    axes.fill_between(line, line * 0.9, line * 1.1, color="0.84", label="within 10%")
+    axes.plot(line, line, color="0.4", linewidth=1)
+    chips = list(dict.fromkeys(row.chip for row in known))
+    for number, chip in enumerate(chips):
+        mask = np.array([row.chip == chip for row in known])
+        axes.scatter(measured[mask], predicted[mask], s=42, marker="os^Dv<>P"[number % 8], label=chip, zorder=3)
+    for number, row in enumerate(known, start=1):
+        axes.annotate(str(number), (row.measured_us or 0, row.predicted_us or 0), fontsize=7, textcoords="offset points",
+                      xytext=(5, -8))
+    names = [f"{number:2}  {row.id}  {row.error:+.0%}" for number, row in enumerate(known, start=1)]
+    axes.text(1.03, 1, "\n".join(names), transform=axes.transAxes, va="top", fontsize=7.5, linespacing=1.5)
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), xlabel="measured (µs)", ylabel="predicted (µs)",
+             title=f"{len(known)} published kernels: median error {report.median_error:.1%}, "
+                   f"90th percentile {report.p90_error:.1%}")
+    for axis in (axes.xaxis, axes.yaxis):
+        axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.set_aspect("equal")
+    axes.legend(loc="upper left", fontsize=8, frameon=False)
+    return figure
