@@ -39,6 +39,7 @@ class _Form:
     dequant: _Ops = ()
     split: _Ops = ()
     combine: _Ops = ()
+    scaled: bool = True
 
 
 def _integer(weight_bits: int, cube: str, passes: int, nibbles: bool = False) -> _Form:
@@ -55,6 +56,12 @@ _FORMS = {
     "w8a8": _integer(8, "int8", 1),
     "msd-int4": _integer(4, "int4", 3),
     "a8w4": _integer(4, "int4", 2, nibbles=True),
+    "dequant-mxfp4": _Form(4.25, "bf16", dequant=_DEQUANT),
+    # What Vector does at least: the conversions of weights or activations and, per element, the product with a block's scale.
+    "mxfp8": _Form(4.25, "mxfp8", dequant=(("cast", 16), ("cast", 32), ("cast", 32)),
+                   split=(("cast", 32), ("mul", 32), ("cast", 32))),
+    "msd-mxfp4": _Form(4.25, "mxfp4", 2, split=(("cast", 32), *2 * (("mul", 32), ("cast", 32), ("cast", 16)), ("sub", 32)),
+                       combine=(("add", 32),), scaled=False),
 }
 #: Dataflows that have a closed form.
 CLOSED_FORMS = tuple(_FORMS)
@@ -76,8 +83,9 @@ def gemm_terms(dataflow: str, problem: Any, chip: Chip) -> dict[str, float]:
     if form.split:
         terms["split"] = _vector(chip, form.split, m * k)
         # Every group's passes are put together, scaled and added up; then the row scale, and the rounding.
-        merge = (*groups * (*form.combine, ("mul", 32)), *(groups - 1) * (("add", 32),), ("mul", 32), ("cast", 32))
-        terms["merge"] = _vector(chip, merge, m * n)
+        scale = (("mul", 32),) if form.scaled else ()
+        merge = (*groups * (*form.combine, *scale), *(groups - 1) * (("add", 32),), *scale, ("cast", 32))
+        terms["merge"] = _vector(chip, merge, m * n) if form.combine else 0.0
     return {name: experts * cycles / float(chip.clock_mhz) for name, cycles in terms.items()}
 
 

@@ -126,7 +126,7 @@ def _hbm_cycles(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: Cu
     path = next(p for p in chip.paths.values() if (p.source, p.destination) == ("GM", "L1"))
     assert path.outstanding_bytes is not None
     chip_rate = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz))
-    core_rate = min(path.bytes_per_cycle, path.outstanding_bytes / (path.latency_cycles + chip.hbm.extra_latency_cycles))
+    core_rate = min(path.bytes_per_cycle, path.outstanding_bytes / max(1, path.latency_cycles + chip.hbm.extra_latency_cycles))
     tiles = work.experts * ceil_div(work.rows, tile.base_m) * ceil_div(work.n, tile.base_n)
     last = tiles % chip.cores.aic
     bytes_a, bytes_b = (element_bits(fmt) / 8 for fmt in formats)

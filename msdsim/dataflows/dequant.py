@@ -1,9 +1,11 @@
 """The dequantizing dataflows: Vector turns quantized weights into BF16, Cube multiplies them; they meet in a ring of slots.
 
-A core group owns whole columns of output tiles, so that every weight is dequantized once on the chip.  A slot holds
-``slot_k`` of K by ``base_n`` columns; the two AIVs of the group fill it (each takes half of the rows of the stored weight
-matrix: of K, or of the columns where the weights are transposed), and the AIC multiplies it with every tile of rows before it
-hands it back.  On chips without a path from UB to L1 the ring lies in GM, that is in L2 as long as it fits there.
+A slot holds ``slot_k`` of K by ``base_n`` columns; the two AIVs of the group fill it (each takes half of the rows of the stored
+weight matrix: of K, or of the columns where the weights are transposed), the AIC multiplies it and hands it back.
+
+On chips without a path from UB to L1 the ring lies in GM, that is in L2 as long as it fits there.  A core group then owns whole
+columns of output tiles and keeps a slot until every tile of rows has used it, so that every weight is dequantized once on the
+chip.  Where AIVs can write to L1 the ring lies there, and every output tile dequantizes its own weights.
 
 Before: ``y = x W`` with W in BF16.  After, for the weights of a slot on an AIV::
 
@@ -12,18 +14,24 @@ Before: ``y = x W`` with W in BF16.  After, for the weights of a slot on an AIV:
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from msdsim.dataflows.base import require_positive
-from msdsim.dataflows.cube_tiles import CubeWork, choose_cube_tiles
+from msdsim.dataflows.cube_tiles import CubeWork, choose_band, choose_cube_tiles
 from msdsim.dataflows.gemm import (
     CubeOperands,
     GemmShape,
+    Grid,
+    Held,
+    Loader,
     Operand,
     Stream,
     accumulate,
     check_cube_tiling,
+    element_bits,
+    element_format,
     experts_of,
     operand,
     ragged,
@@ -46,8 +54,10 @@ from msdsim.ir.ops.vector import vector_casts
 from msdsim.units import ceil_div, round_up
 
 FORMATS = ("bf16", "bf16")
-#: K of one ring slot when one tile of rows uses it: the vendor's kernels step K by 512.
+#: K of one ring slot in GM when one tile of rows uses it: the vendor's kernels step K by 512.
 _SLOT_K = 512
+#: Bytes of a ring slot in L1: the vendor's kernels have slots of 12 to 16 KiB for each AIV, of a smaller tile.
+_SLOT_BYTES = 65536
 _SLOTS = 4
 
 
@@ -70,7 +80,11 @@ class Weights:
 @dataclass(frozen=True)
 class DequantTiling:
     """Cube tiles as in ``bf16``; ``slot_k`` of K and ``slots`` of the ring; ``vector_k`` rows of the stored weights in a UB
-    tile."""
+    tile.
+
+    ``direct`` 1 puts the ring into L1: AIVs write there straight from UB, every tile of rows dequantizes its weights anew, and
+    output tiles are taken in bands of ``band`` tiles of rows.  0 puts it into GM, where tiles of rows share the weights.
+    """
 
     base_m: int
     base_n: int
@@ -83,26 +97,74 @@ class DequantTiling:
     l0_ring: int = 2
     l0c_ring: int = 2
     ub_ring: int = 2
+    direct: int = 0
+    band: int = 1
 
 
-def choose_tiling(problem: GemmShape, chip: Chip, weights: Weights) -> DequantTiling:
-    """Cube tiles of ``bf16`` for one group's columns; a ring of four slots, or of the whole K and two more slots where several
-    tiles of rows share the dequantized columns; the largest UB tiles that fit, all of about one size."""
+def choose_tiling(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str, str] = FORMATS) -> DequantTiling:
+    """Cube tiles of ``bf16``.
+
+    Through GM: a ring of four slots, or of the whole K and two more slots where several tiles of rows share the dequantized
+    columns.  Through L1: a ring of 64 KiB slots, and every tile of rows dequantizes anew, where the chip has the path and
+    Vector then still is no slower than the Cube.  UB tiles are the largest that fit, all of about one size.
+    """
+    tile = _direct(problem, chip, weights, formats) or _through_gm(problem, chip, weights, formats)
+    return replace(tile, vector_k=Layout(problem, chip, tile, weights, element_bits(formats[1])).largest_tile())
+
+
+def _direct(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str, str]) -> DequantTiling | None:
+    """Tiles for a ring in L1; None where the chip has no path or Vector would become the slowest unit by it."""
+    if chip.path("UB", "L1") is None:
+        return None
+    wide = element_bits(formats[1]) // 8
+    work = CubeWork(problem.m, problem.k, problem.n, out_bytes=2, experts=experts_of(problem))
+    c = choose_cube_tiles(chip, formats, work)
+    m_tiles, n_tiles = ceil_div(problem.m, c.base_m), ceil_div(problem.n, c.base_n)
+    # Vector work of a tile is about four FP32 instructions for every weight of it, whatever the rows.
+    vector = c.base_n / chip.cores.aiv_per_aic * 4 / 64
+    rate = chip.cube.rate(*formats)
+    assert rate is not None
+    cube = ceil_div(c.base_m, 16) * ceil_div(c.base_n, 16) / rate.fractal_k
+    if m_tiles > 1 and vector > cube:
+        return None
+    target = max(16, _SLOT_BYTES // (c.base_n * wide) // 16 * 16)
+    slot_k = _slot_k(problem, chip, weights, min(target, round_up(problem.k, 16)), at_least=False)
+    # An L1 tile of A is as deep as a slot, in whole L0 tiles.
+    l0_k = min(c.l0_k, 1 << (slot_k.bit_length() - 1))
+    l0_k = max(rate.fractal_k, l0_k)
+    l1_k = round_up(slot_k, l0_k)
+    # Beside the ring, two tiles of A and, for MX, of the scales of both.
+    room = chip.buffers.l1_bytes - 2 * l1_k * (c.base_m * wide + (c.base_m + c.base_n) // MX_BLOCK)
+    slots = min(_SLOTS, room // (slot_k * c.base_n * wide))
+    if slots < 2:
+        return None
+    stored = NUMBER_FORMATS[weights.fmt].bits / 8
+    band = choose_band(m_tiles, n_tiles, chip.cores.aic, (wide * c.base_m * problem.k, stored * c.base_n * problem.k),
+                       chip.l2.capacity_bytes)
+    return DequantTiling(c.base_m, c.base_n, l1_k, l0_k, slot_k, slots, 1, l0c_ring=c.l0c_ring, direct=1, band=band)
+
+
+def _through_gm(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str, str]) -> DequantTiling:
+    """Tiles for a ring in GM."""
     work = CubeWork(problem.m, problem.k, problem.n, out_bytes=2, experts=experts_of(problem), own_columns=True)
-    c = choose_cube_tiles(chip, FORMATS, work)
-    aivs, group = chip.cores.aiv_per_aic, weights.group(problem)
-    m_tiles = ceil_div(problem.m, c.base_m)
+    c = choose_cube_tiles(chip, formats, work)
     target, slots = _SLOT_K, _SLOTS
-    if m_tiles > 1:
+    several = problem.m > c.base_m
+    if several:
         most = (chip.cross_core.max_outstanding - 2) // 2
         target = max(_SLOT_K, ceil_div(problem.k, most))
-    # Where weights are transposed, an AIV takes columns and all K of a slot.
-    parts = 1 if problem.trans_b else aivs
-    slot_k = parts * _share(ceil_div(min(target, round_up(problem.k, 16)), parts), group, m_tiles > 1)
-    if m_tiles > 1:
+    slot_k = _slot_k(problem, chip, weights, min(target, round_up(problem.k, 16)), at_least=several)
+    if several:
         slots = ceil_div(problem.k, slot_k) + 2
-    tile = DequantTiling(c.base_m, c.base_n, c.l1_k, c.l0_k, slot_k, slots, 1, l0c_ring=c.l0c_ring)
-    return replace(tile, vector_k=_Layout(problem, chip, tile, weights).largest_tile())
+    return DequantTiling(c.base_m, c.base_n, c.l1_k, c.l0_k, slot_k, slots, 1, l0c_ring=c.l0c_ring)
+
+
+def _slot_k(problem: GemmShape, chip: Chip, weights: Weights, target: int, at_least: bool) -> int:
+    """K of a slot, about ``target``.  Where weights are transposed, an AIV takes columns and all K of a slot."""
+    parts = 1 if problem.trans_b else chip.cores.aiv_per_aic
+    if weights.mx:
+        target = round_up(target, parts * MX_BLOCK)
+    return parts * _share(ceil_div(target, parts), weights.group(problem), at_least)
 
 
 def _share(target: int, group: int | None, at_least: bool) -> int:
@@ -116,15 +178,15 @@ def _share(target: int, group: int | None, at_least: bool) -> int:
     return next(d for d in range(target, 0, -1) if group % d == 0)
 
 
-class _Layout:
+class Layout:
     """How the weights of a slot lie in GM and how an AIV walks over them: ``lines`` rows of ``run`` consecutive weights.
 
     Weights [k, n]: a line is one k, a run the columns of the tile.  Transposed weights [n, k]: a line is one column, a run
     the K of the slot.
     """
 
-    def __init__(self, problem: GemmShape, chip: Chip, tile: DequantTiling, weights: Weights) -> None:
-        self.problem, self.chip, self.tile, self.weights = problem, chip, tile, weights
+    def __init__(self, problem: GemmShape, chip: Chip, tile: DequantTiling, weights: Weights, wide_bits: int = 16) -> None:
+        self.problem, self.chip, self.tile, self.weights, self.wide_bits = problem, chip, tile, weights, wide_bits
         self.transposed = problem.trans_b
         self.group = weights.group(problem)
         lines, self.run = (tile.base_n, tile.slot_k) if self.transposed else (tile.slot_k, tile.base_n)
@@ -149,9 +211,9 @@ class _Layout:
         return ceil_div(self.tile.slot_k if self.transposed else self.tile.vector_k, self.group)
 
     def bytes_per_weight(self) -> float:
-        """UB bytes: the stored weight and the BF16 result in rings, FP16 and FP32 between them."""
-        stored = NUMBER_FORMATS[self.weights.fmt].bits / 8
-        return self.tile.ub_ring * (stored + 2) + 2 + 4
+        """UB bytes: the stored weight and the result in rings, FP16 and FP32 between them."""
+        stored = NUMBER_FORMATS[self.weights.fmt].bits
+        return self.tile.ub_ring * (stored + self.wide_bits) / 8 + 2 + 4
 
     def scale_bytes(self, lines: int) -> int:
         """UB bytes of the scales (FP32, offsets, and E8M0 before its conversion) beside a tile of ``lines``."""
@@ -189,67 +251,96 @@ class _Layout:
 
 def build(problem: GemmShape, chip: Chip, tile: DequantTiling, weights: Weights) -> Kernel:
     """See the module's text for the dataflow."""
-    require_positive(tile)
-    check_cube_tiling(chip, tile, CubeOperands(*FORMATS))
-    return _Dequant(problem, chip, tile, weights).kernel()
+    return DequantKernel(problem, chip, tile, weights, FORMATS, f"dequant_{_short(weights)}").kernel()
 
 
-class _Dequant:
-    """The kernel under construction: shapes and tensors that its two parts share."""
+class DequantKernel:
+    """The kernel under construction.  Its subclasses change what Vector makes of a weight and what A is."""
 
-    def __init__(self, problem: GemmShape, chip: Chip, tile: DequantTiling, weights: Weights) -> None:
+    def __init__(self, problem: GemmShape, chip: Chip, tile: DequantTiling, weights: Weights, formats: tuple[str, str],
+                 name: str) -> None:
+        require_positive(tile, "direct")
         self.problem, self.chip, self.tile, self.weights = problem, chip, tile, weights
-        self.layout = _Layout(problem, chip, tile, weights)
+        self.kinds = CubeOperands(*formats, transpose_b=problem.trans_b)
+        self.layout = Layout(problem, chip, tile, weights, element_bits(formats[1]))
         self.layout.check()
-        self.kinds = CubeOperands(*FORMATS, transpose_b=problem.trans_b)
         self.cores = chip.cores.aic
         m, k, n = problem.m, problem.k, problem.n
-        self.m_tiles, self.n_tiles = ceil_div(m, tile.base_m), ceil_div(n, tile.base_n)
-        self.columns, self.k_slots = experts_of(problem) * self.n_tiles, ceil_div(k, tile.slot_k)
-        self._check_ring()
-        self.kb = kb = KernelBuilder(f"dequant_{_short(weights)}", self.cores, chip.cores.aiv_per_aic)
+        self.grid = Grid(experts_of(problem), ceil_div(m, tile.base_m), ceil_div(n, tile.base_n), tile.band)
+        self.m_tiles, self.n_tiles = self.grid.m_tiles, self.grid.n_tiles
+        self.columns, self.k_slots = self.grid.experts * self.n_tiles, ceil_div(k, tile.slot_k)
+        self._check_tiling()
+        self.kb = kb = KernelBuilder(name, self.cores, chip.cores.aiv_per_aic)
         self.x = operand(kb, problem, "x", "bf16", (m, k), "in")
         self.w = operand(kb, problem, "w", weights.fmt, (n, k) if problem.trans_b else (k, n), "in")
-        self.scale = self._per_column("scale", "e8m0" if weights.mx else "fp32")
-        self.offset = self._per_column("offset", "fp32") if problem.offset else None
+        self.scale = self.scale_tensor("scale", "e8m0" if weights.mx else "fp32")
+        self.offset = self.scale_tensor("offset", "fp32") if problem.offset else None
         slot = (tile.base_n, tile.slot_k) if problem.trans_b else (tile.slot_k, tile.base_n)
-        self.ring = kb.tensor("ring", "bf16", (self.cores, tile.slots, *slot), "workspace")
+        self.ring = kb.tensor("ring", element_format(formats[1]), (self.cores, tile.slots, *slot), "workspace",
+                              "L1" if tile.direct else "GM")
         self.y = operand(kb, problem, "y", "bf16", (m, n), "out")
         kb.signal("full", "aiv_to_aic")
         kb.signal("empty", "aic_to_aiv")
+        #: The pipe of the AIC that reads the ring.
+        self.reader = "MTE1" if tile.direct else "MTE2"
 
-    def _per_column(self, name: str, fmt: str) -> Operand:
-        """Scales or offsets: a row of columns per group; a column of them where the weights are transposed."""
+    def scale_tensor(self, name: str, fmt: str) -> Operand:
+        """Scales or offsets of every expert."""
+        return operand(self.kb, self.problem, name, fmt, self.scale_shape(), "in")
+
+    def scale_shape(self) -> tuple[int, ...]:
+        """A row of columns per group; a column of them where the weights are transposed, as Vector wants it."""
         group, n = self.layout.group, self.problem.n
         groups = 1 if group is None else ceil_div(self.problem.k, group)
-        return operand(self.kb, self.problem, name, fmt, (groups, n, 1) if self.problem.trans_b else (groups, n), "in")
+        return (groups, n, 1) if self.problem.trans_b else (groups, n)
 
-    def _check_ring(self) -> None:
+    def _check_tiling(self) -> None:
         tile, most = self.tile, self.chip.cross_core.max_outstanding
+        slot_bytes = tile.slot_k * tile.base_n * element_bits(self.kinds.b) // 8
+        if tile.direct and self.chip.path("UB", "L1") is None:
+            raise TilingError(f"tiling direct={tile.direct}: chip '{self.chip.name}' has no path UB->L1; give direct=0")
+        check_cube_tiling(self.chip, tile, self.kinds, held_b_bytes=tile.slots * slot_bytes if tile.direct else None)
         if tile.slots > most:
             raise TilingError(f"tiling slots={tile.slots} needs more than the {most} outstanding signals of "
                               f"'{self.chip.name}'; give at most {most}")
-        if self.m_tiles > 1 and tile.slots < self.k_slots:
+        if self.m_tiles > 1 and tile.slots < self.k_slots and not tile.direct:
             raise TilingError(
                 f"tiling slots={tile.slots} cannot hold the {self.k_slots} slots of K that {self.m_tiles} tiles of rows share; "
                 f"raise slots to {self.k_slots} or slot_k to at least {tile.slot_k * ceil_div(self.k_slots, tile.slots)}"
             )
 
     def kernel(self) -> Kernel:
+        """The finished kernel."""
         with self.kb.part("aic"):
             self.consume()
         with self.kb.part("aiv"):
             self.produce()
         return self.kb.build()
 
-    def _place(self, column: Expr) -> tuple[Expr, Expr]:
-        """Expert and tile of columns of the ``column``-th tile of columns of the kernel."""
-        if self.columns == self.n_tiles:
-            return Const(0), column
-        return column // self.n_tiles, column % self.n_tiles
+    @contextmanager
+    def _tiles(self, shared: bool) -> Iterator[tuple[Expr, Expr, Expr, Expr]]:
+        """Loop over this core's output tiles: expert, tile of rows, tile of columns, and their turn on the core.
 
-    def _slot(self, column: Expr, c: Expr) -> Expr:
-        return (column // self.cores * self.k_slots + c) % self.tile.slots
+        A ring in GM is filled once for all rows of a tile of columns, so that its producer (``shared``) has no loop over rows.
+        """
+        kb = self.kb
+        if self.tile.direct:
+            with kb.loop("t", kb.core, self.grid.tiles, self.cores) as t:
+                yield (*self.grid.place(t), t // self.cores)
+            return
+        with kb.loop("nt", kb.core, self.columns, self.cores) as column:
+            e: Expr = Const(0)
+            nt: Expr = column
+            if self.columns != self.n_tiles:
+                e, nt = column // self.n_tiles, column % self.n_tiles
+            if shared:
+                yield e, Const(0), nt, column // self.cores
+                return
+            with kb.loop("mt", 0, self.m_tiles) as mt:
+                yield e, mt, nt, column // self.cores
+
+    def _slot(self, turn: Expr, c: Expr) -> Expr:
+        return (turn * self.k_slots + c) % self.tile.slots
 
     # Cube
 
@@ -257,107 +348,148 @@ class _Dequant:
         """Multiply every tile of rows with the slots of a tile of columns."""
         kb, tile, m, n, k = self.kb, self.tile, self.problem.m, self.problem.n, self.problem.k
         with kb.loop("s", 0, tile.slots):
-            kb.raise_signal("empty", "MTE2")
-        with kb.loop("nt", kb.core, self.columns, self.cores) as column, kb.loop("mt", 0, self.m_tiles) as mt:
-            e, nt = self._place(column)
+            kb.raise_signal("empty", self.reader)
+        self.before_multiply()
+        with self._tiles(shared=False) as (e, mt, nt, turn):
             rows, cols = ragged(m, tile.base_m, mt), ragged(n, tile.base_n, nt)
             acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)
             whole = acc[at(0, rows), at(0, cols)]
             with kb.loop("c", 0, self.k_slots) as c:
-                slot = self._slot(column, c)
-                self._when(mt.equals(0), lambda: kb.wait_signal("full", "MTE2"))
-
-                def load_a(a1: Handle, start: Expr, size: Expr) -> None:
-                    kb.copy(a1[at(0, rows), at(0, size)],
-                            self.x.at(e, at(mt * tile.base_m, rows), at(c * tile.slot_k + start, size)))
-
-                def load_b(b1: Handle, start: Expr, size: Expr) -> None:
-                    if self.problem.trans_b:
-                        kb.copy(b1[at(0, cols), at(0, size)], self.ring[kb.core, slot, at(0, cols), at(start, size)])
-                    else:
-                        kb.copy(b1[at(0, size), at(0, cols)], self.ring[kb.core, slot, at(start, size), at(0, cols)])
-
-                accumulate(kb, tile, self.kinds, whole, rows, cols, ragged(k, tile.slot_k, c), Stream(load_a), Stream(load_b),
-                           before=c)
-                self._when(mt.equals(self.m_tiles - 1), lambda: kb.raise_signal("empty", "MTE2"))
+                self._once(mt.equals(0), lambda: kb.wait_signal("full", self.reader))
+                a = self.activations(e, mt, rows, c * tile.slot_k)
+                b = self._slot_operand(self._slot(turn, c), cols, self.weight_scales(e, nt, cols, c * tile.slot_k))
+                accumulate(kb, tile, self.kinds, whole, rows, cols, ragged(k, tile.slot_k, c), a, b, before=c)
+                self._once(mt.equals(self.m_tiles - 1), lambda: kb.raise_signal("empty", self.reader))
             kb.op("fixpipe", self.y.at(e, at(mt * tile.base_m, rows), at(nt * tile.base_n, cols)), whole)
 
-    def _when(self, condition: Expr, emit: Callable[[], None]) -> None:
-        """Emit under a condition on the tile of rows, which always holds if there is but one."""
-        if self.m_tiles == 1:
+    def _once(self, condition: Expr, emit: Callable[[], None]) -> None:
+        """Emit for the tile of rows that ``condition`` names, and for every one where each has a slot of its own."""
+        if self.m_tiles == 1 or self.tile.direct:
             emit()
         else:
             with self.kb.when(condition):
                 emit()
+
+    def _slot_operand(self, slot: Expr, cols: Expr, scales: Loader | None) -> Stream | Held:
+        """B: a slot of the ring, read where it lies if that is L1."""
+        kb, ring, transposed = self.kb, self.ring, self.problem.trans_b
+
+        def of_ring(start: Expr, size: Expr) -> Slice:
+            depth, columns = at(start, size), at(0, cols)
+            return ring[(kb.core, slot, columns, depth) if transposed else (kb.core, slot, depth, columns)]
+
+        def load(b1: Handle, start: Expr, size: Expr) -> None:
+            kb.copy(b1[at(0, cols), at(0, size)] if transposed else b1[at(0, size), at(0, cols)], of_ring(start, size))
+
+        return Held(of_ring, scales) if self.tile.direct else Stream(load, scales)
+
+    # What subclasses change
+
+    def before_multiply(self) -> None:
+        """What the AIC waits for before its first tile."""
+
+    def activations(self, e: Expr, mt: Expr, rows: Expr, first: Expr) -> Stream:
+        """A: rows of x, for K ranges counted from ``first``."""
+        kb, tile = self.kb, self.tile
+
+        def load(a1: Handle, start: Expr, size: Expr) -> None:
+            kb.copy(a1[at(0, rows), at(0, size)], self.x.at(e, at(mt * tile.base_m, rows), at(first + start, size)))
+
+        return Stream(load)
+
+    def weight_scales(self, e: Expr, nt: Expr, cols: Expr, first: Expr) -> Loader | None:
+        """Loader of the scales that the Cube applies to the weights itself, if it does."""
+        return None
+
+    def before_produce(self) -> None:
+        """What the AIVs do before the first weights."""
 
     # Vector
 
     def produce(self) -> None:
         """Fill the slots of the group's tiles of columns."""
         kb, tile, lay = self.kb, self.tile, self.layout
-        with kb.loop("nt", kb.core, self.columns, self.cores) as column:
-            e, nt = self._place(column)
+        self.before_produce()
+        with self._tiles(shared=True) as (e, _, nt, turn):
             cols = ragged(self.problem.n, tile.base_n, nt)
-            scales = _Scales(self, e, nt, cols)
-            if lay.group is None:
+            scales = self.scales(e, nt, cols)
+            if scales is not None and lay.group is None:
                 scales.load(Const(0))
             with kb.loop("c", 0, self.k_slots) as c:
                 depth = ragged(self.problem.k, tile.slot_k, c)
-                if lay.group is not None:
+                if scales is not None and lay.group is not None:
                     scales.load(c)
                 mine = share_of(cols if self.problem.trans_b else depth, lay.share, kb.sub)
                 kb.wait_signal("empty", "MTE3")
                 with kb.loop("v", 0, ceil_expr(mine, tile.vector_k)) as v:
                     line, size = v * tile.vector_k, ragged_of(mine, tile.vector_k, v)
-                    self._tile(e, nt, column, c, scales, line, size, depth if self.problem.trans_b else cols)
+                    run = depth if self.problem.trans_b else cols
+                    here = (at(0, size), at(0, run))
+                    wq = self._load(e, nt, c, line, here)
+                    wide = self.convert(wq, here, scales, line, size, run)
+                    kb.copy(self.ring[kb.core, self._slot(turn, c), at(kb.sub * lay.share + line, size), at(0, run)], wide)
                 kb.raise_signal("full", "MTE3")
         # The last slots come back unused.
         with kb.loop("s", 0, tile.slots):
             kb.wait_signal("empty", "MTE3")
 
-    def _tile(self, e: Expr, nt: Expr, column: Expr, c: Expr, scales: _Scales, line: Expr, size: Expr, run: Expr) -> None:
-        """Dequantize ``size`` lines from ``line`` of this AIV's share."""
-        kb, tile, lay = self.kb, self.tile, self.layout
-        shape, here = (tile.vector_k, lay.run), (at(0, size), at(0, run))
-        first = kb.sub * lay.share + line
-        wq = kb.buffer("wq", "UB", self.weights.fmt, shape, tile.ub_ring)[here]
-        w32 = kb.buffer("w32", "UB", "fp32", shape)
+    def scales(self, e: Expr, nt: Expr, cols: Expr) -> Scales | None:
+        """Scales that Vector applies."""
+        return Scales(self, e, nt, cols)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Lines and weights of a UB tile."""
+        return self.tile.vector_k, self.layout.run
+
+    def _load(self, e: Expr, nt: Expr, c: Expr, line: Expr, here: tuple[At, At]) -> Slice:
+        """Stored weights of slot ``c`` from ``line`` of this AIV's share."""
+        kb, tile = self.kb, self.tile
+        wq = kb.buffer("wq", "UB", self.weights.fmt, self.shape, tile.ub_ring)[here]
+        (size, run), first = (item.size for item in here), kb.sub * self.layout.share + line
         if self.problem.trans_b:
             kb.copy(wq, self.w.at(e, at(nt * tile.base_n + first, size), at(c * tile.slot_k, run)))
         else:
             kb.copy(wq, self.w.at(e, at(c * tile.slot_k + first, size), at(nt * tile.base_n, run)))
-        self._widen(wq, shape, here, w32[here])
-        if lay.spans == 1:
-            scales.apply(w32[here], line, size, run, scales.group_of(line))
-        else:
-            lines = run if self.problem.trans_b else size
-            with kb.loop("j", 0, ceil_expr(lines, lay.group or 1)) as j:
-                part = at(j * (lay.group or 1), ragged_of(lines, lay.group or 1, j))
-                piece = w32[at(0, size), part] if self.problem.trans_b else w32[part, at(0, run)]
-                scales.apply(piece, line, size, run, scales.group_of(line) + j)
-        wb = kb.buffer("wb", "UB", "bf16", shape, tile.ub_ring)[here]
-        kb.op("cast", wb, w32[here], round="rint")
-        kb.copy(self.ring[kb.core, self._slot(column, c), at(first, size), at(0, run)], wb)
+        return wq
 
-    def _widen(self, wq: Slice, shape: tuple[int, int], here: tuple[At, At], w32: Slice) -> None:
-        """The stored weights as FP32."""
+    def convert(self, wq: Slice, here: tuple[At, At], scales: Scales | None, line: Expr, size: Expr, run: Expr) -> Slice:
+        """Stored weights as the Cube takes them: ``bf16((q + offset) * scale)``."""
+        kb, lay = self.kb, self.layout
+        w32 = kb.buffer("w32", "UB", "fp32", self.shape)
+        self.widen(wq, here, w32[here])
+        assert scales is not None
+        if lay.spans == 1:
+            scales.apply(w32[here], line, run, scales.group_of(line))
+        else:
+            each, lines = lay.group or 1, run if self.problem.trans_b else size
+            with kb.loop("j", 0, ceil_expr(lines, each)) as j:
+                part = at(j * each, ragged_of(lines, each, j))
+                piece = w32[at(0, size), part] if self.problem.trans_b else w32[part, at(0, run)]
+                scales.apply(piece, line, run, scales.group_of(line) + j)
+        wb = kb.buffer("wb", "UB", "bf16", self.shape, self.tile.ub_ring)[here]
+        kb.op("cast", wb, w32[here], round="rint")
+        return wb
+
+    def widen(self, wq: Slice, here: tuple[At, At], w32: Slice) -> None:
+        """Stored weights as FP32."""
         kb = self.kb
         if self.weights.mx and ("fp4_e2m1", "bf16") in vector_casts(self.chip):
-            wide = kb.buffer("w16", "UB", "bf16", shape)[here]
+            wide = kb.buffer("w16", "UB", "bf16", self.shape)[here]
             kb.op("cast", wide, wq)
         else:
-            wide = kb.buffer("w16", "UB", "fp16", shape)[here]
+            wide = kb.buffer("w16", "UB", "fp16", self.shape)[here]
             kb.op("decode_fp4" if self.weights.mx else "cast", wide, wq)
         kb.op("cast", w32, wide)
 
 
-class _Scales:
+class Scales:
     """Scales and offsets in UB: those of a tile of columns, or of an AIV's part of a slot where they come in groups.
 
     Weights [k, n]: row g has those of group g for every column.  Transposed: column g has those of this AIV's columns.
     """
 
-    def __init__(self, kernel: _Dequant, e: Expr, nt: Expr, cols: Expr) -> None:
+    def __init__(self, kernel: DequantKernel, e: Expr, nt: Expr, cols: Expr) -> None:
         self.kernel, self.e, self.nt, self.cols = kernel, e, nt, cols
 
     def load(self, c: Expr) -> None:
@@ -410,10 +542,10 @@ class _Scales:
         lay = self.kernel.layout
         return Const(0) if lay.group is None or lay.transposed else line // lay.group
 
-    def apply(self, weights: Slice, line: Expr, size: Expr, run: Expr, group: Expr) -> None:
+    def apply(self, weights: Slice, line: Expr, run: Expr, group: Expr) -> None:
         """``weights = (weights + offset) * scale`` for weights of one group."""
         kb, lay = self.kernel.kb, self.kernel.layout
-        here = (at(line, size), group) if lay.transposed else (group, at(0, run))
+        here = (at(line, weights.sizes[0]), group) if lay.transposed else (group, at(0, run))
         if self.offsets is not None:
             kb.op("add", weights, weights, self.offsets[here])
         kb.op("mul", weights, weights, self.scales[here])

@@ -172,9 +172,10 @@ class Stream:
 
 @dataclass(frozen=True)
 class Held:
-    """An operand that lies in L1 already: ``at`` gives the slice for a K range."""
+    """An operand that lies in L1 already: ``at`` gives the slice for a K range.  Scales of its blocks may still stream."""
 
     at: Callable[[Expr, Expr], Slice]
+    load_scales: Loader | None = None
 
 
 @dataclass(frozen=True)
@@ -245,16 +246,20 @@ def multiply(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slic
 def bring(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, name: str, along: Expr, source: Stream | Held,
           start: Expr, size: Expr) -> InL1:
     """The L1 tile of operand ``name`` (``along`` rows of A or columns of B) for a K range: loaded, unless it is held there."""
-    if isinstance(source, Held):
-        return Held(lambda at_k, count: source.at(start + at_k, count)), None
-    rows_first = name == "a" or kinds.transpose_b
     extent, fmt = (tile.base_m, kinds.a) if name == "a" else (tile.base_n, kinds.b)
-    shape = (extent, tile.l1_k) if rows_first else (tile.l1_k, extent)
-    buffer = kb.buffer(f"{name}1", "L1", element_format(fmt), shape, tile.l1_ring)
-    source.load(buffer, start, size)
+    if isinstance(source, Held):
+        held = source
 
-    def data(at_k: Expr, count: Expr) -> Slice:
-        return buffer[at(0, along), at(at_k, count)] if rows_first else buffer[at(at_k, count), at(0, along)]
+        def data(at_k: Expr, count: Expr) -> Slice:
+            return held.at(start + at_k, count)
+    else:
+        rows_first = name == "a" or kinds.transpose_b
+        shape = (extent, tile.l1_k) if rows_first else (tile.l1_k, extent)
+        buffer = kb.buffer(f"{name}1", "L1", element_format(fmt), shape, tile.l1_ring)
+        source.load(buffer, start, size)
+
+        def data(at_k: Expr, count: Expr) -> Slice:
+            return buffer[at(0, along), at(at_k, count)] if rows_first else buffer[at(at_k, count), at(0, along)]
 
     if source.load_scales is None:
         return Held(data), None

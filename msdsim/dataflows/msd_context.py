@@ -1,4 +1,7 @@
-"""What the phases of an MSD kernel share: the decomposition, the tiling, shapes, tensors and signals."""
+"""What the phases of an MSD kernel share: the decomposition, the tiling, shapes, tensors and signals.
+
+Components are integers with one scale per row, or MX blocks whose scales the Cube applies itself.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,18 @@ from dataclasses import dataclass
 
 from msdsim.dataflows.gemm import CubeOperands, GemmShape, Grid, experts_of, k_groups, operand, ragged, share_of
 from msdsim.formats.msd import MSD_NIBBLES, MsdSpec
+from msdsim.formats.mx import block_count
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import KernelBuilder
+from msdsim.ir.builder import Handle, KernelBuilder
 from msdsim.ir.expr import Const, Expr
+from msdsim.ir.ops.mx import MX_MODES
 from msdsim.units import ceil_div, round_up
 
 
 @dataclass(frozen=True)
 class MsdKind:
-    """A dataflow that multiplies integer components of x: its decomposition, the format of the weights, and whether the one
-    INT8 component of ``spec`` is split further into two exact INT4 nibbles."""
+    """A dataflow that multiplies components of x: its decomposition, the format of the weights, and whether the one INT8
+    component of ``spec`` is split further into two exact INT4 nibbles."""
 
     name: str
     spec: MsdSpec
@@ -28,8 +33,14 @@ class MsdKind:
         return "int4" if self.nibbles else self.spec.target
 
     @property
+    def mx(self) -> bool:
+        """Whether components and weights are MX blocks."""
+        return self.spec.scheme == "mx"
+
+    @property
     def formats(self) -> tuple[str, str]:
-        return self.component, self.weights
+        """What the Cube multiplies, as the chip file names it."""
+        return (MX_MODES[self.component], MX_MODES[self.weights]) if self.mx else (self.component, self.weights)
 
     @property
     def passes(self) -> int:
@@ -49,8 +60,12 @@ class MsdKind:
 @dataclass(frozen=True)
 class MsdTiling:
     """Cube tiles over stacked rows; ``passes`` components; ``split_m x split_k`` tile of the split, ``merge_m`` rows of the
-    merge, ``slots`` of the INT32 ring, ``prefetch`` weight tiles fetched into L2 before the barrier; output tiles are taken in
-    bands of ``band`` tiles of rows.  With groups of scales a ring slot holds the groups of one L1 tile."""
+    merge, ``slots`` of the ring of products, ``prefetch`` weight tiles fetched into L2 before the barrier; output tiles are
+    taken in bands of ``band`` tiles of rows.
+
+    ``direct`` 1 puts the ring into UB: the Cube's results go there straight from L0C.  0 puts it into GM, where a slot holds
+    all groups of scales of an L1 tile.
+    """
 
     base_m: int
     base_n: int
@@ -67,6 +82,7 @@ class MsdTiling:
     l0c_ring: int = 2
     ub_ring: int = 2
     band: int = 1
+    direct: int = 0
 
 
 class MsdContext:
@@ -86,19 +102,46 @@ class MsdContext:
         self.kb = kb = KernelBuilder(kind.name.replace("-", "_"), self.cores, self.aivs)
         self.x = operand(kb, problem, "x", "bf16", (m, k), "in")
         self.w = operand(kb, problem, "w", kind.weights, (n, k) if problem.trans_b else (k, n), "in")
-        self.scale = operand(kb, problem, "scale", "fp32", (self.groups, n), "in")
+        blocks = block_count(k)
+        scale = ("e8m0", (blocks, n)) if kind.mx else ("fp32", (self.groups, n))
+        self.scale = operand(kb, problem, "scale", *scale, "in")
         self.offset = operand(kb, problem, "offset", "fp32", (self.groups, n), "in") if problem.offset else None
         self.bias8 = operand(kb, problem, "bias8", "fp32", (self.groups, n), "in") if kind.nibbles else None
         # Rows of packed components end on a byte.
-        stacked = (self.experts * self.m_tiles, tile.passes, self.tile_rows, round_up(k, 2))
-        self.components = kb.tensor("a", kind.component, stacked, "workspace")
-        self.row_scale = operand(kb, problem, "row_scale", "fp32", (m, 1), "workspace")
+        stacked = (self.experts * self.m_tiles, tile.passes, self.tile_rows)
+        self.components = kb.tensor("a", kind.component, (*stacked, round_up(k, 2)), "workspace")
+        self.block_scales = kb.tensor("a_scale", "e8m0", (*stacked, blocks), "workspace") if kind.mx else None
+        self.row_scale = operand(kb, problem, "row_scale", "fp32", (m, 1), "workspace") if not kind.mx else None
         self.row_sum = operand(kb, problem, "row_sum", "fp32", (m, self.groups), "workspace") if problem.offset else None
-        self.ring = kb.tensor("c", "int32", (self.cores, tile.slots, self.pack, tile.base_m, tile.base_n), "workspace")
+        self.ring = self._ring()
         self.y = operand(kb, problem, "y", "bf16", (m, n), "out")
         kb.signal("split_done", "barrier")
         kb.signal("product", "aic_to_aiv")
         kb.signal("merged", "aiv_to_aic")
+
+    def _ring(self) -> Handle:
+        """Products on their way from Cube to Vector."""
+        tile = self.tile
+        if tile.direct:
+            share = (tile.slots, self.passes * self.share_rows, self.share_cols)
+            return self.kb.tensor("c", self.sums, (self.cores, self.aivs, *share), "workspace", "UB")
+        return self.kb.tensor("c", self.sums, (self.cores, tile.slots, self.pack, tile.base_m, tile.base_n), "workspace")
+
+    @property
+    def ring_bytes(self) -> int:
+        """Bytes of the ring in each UB."""
+        share = self.tile.slots * self.passes * self.share_rows * self.share_cols * 4
+        return share if self.tile.direct else 0
+
+    @property
+    def reader(self) -> str:
+        """The pipe of an AIV that takes products from the ring."""
+        return "V" if self.tile.direct else "MTE2"
+
+    @property
+    def sums(self) -> str:
+        """Format of what the Cube accumulates."""
+        return "fp32" if self.kind.mx else "int32"
 
     # Groups of scales
 
@@ -128,8 +171,10 @@ class MsdContext:
         """Index of a row tile among those of all experts."""
         return mt if self.experts == 1 else e * self.m_tiles + mt
 
-    def slot(self, t: Expr, p: Expr) -> Expr:
-        """Ring slot of pack ``p`` of output tile ``t``: a core deals with every ``cores``-th tile."""
+    def slot(self, t: Expr, p: Expr, j: Expr) -> Expr:
+        """Ring slot of group ``j`` of pack ``p`` of output tile ``t``: a core deals with every ``cores``-th tile."""
+        if self.tile.direct:
+            return (t // self.cores * self.groups + p * self.pack + j) % self.tile.slots
         return (t // self.cores * self.packs + p) % self.tile.slots
 
     # What an AIV merges of a tile
@@ -141,9 +186,8 @@ class MsdContext:
         self.share_rows = ceil_div(rows, self.aivs) if self.by_rows else rows
         self.share_cols = self.tile.base_n if self.by_rows else round_up(ceil_div(self.tile.base_n, self.aivs), 16)
 
-    def merge_share(self, rows: Expr, cols: Expr) -> tuple[Expr, Expr, Expr, Expr]:
-        """First row, rows, first column and columns that this AIV merges of a tile."""
-        sub = self.kb.sub
+    def merge_share(self, rows: Expr, cols: Expr, sub: Expr) -> tuple[Expr, Expr, Expr, Expr]:
+        """First row, rows, first column and columns that AIV ``sub`` merges of a tile."""
         if self.by_rows:
             return sub * self.share_rows, share_of(rows, self.share_rows, sub), Const(0), cols
         return Const(0), rows, sub * self.share_cols, share_of(cols, self.share_cols, sub)

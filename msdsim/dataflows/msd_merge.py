@@ -1,6 +1,6 @@
 """The merge of an MSD kernel: Vector combines the passes, applies the scales and rounds.
 
-Per channel::
+MX components carry their scales with them: ``y = C1 + C2 ...``.  Integer components, per channel::
 
     y = ((C1 + C2 / g ...) * row_scale [+ row_sum * offset]) * scale
 
@@ -11,22 +11,24 @@ Per group of K, with the row scale outside of the sum over groups::
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msdsim.dataflows.gemm import ragged_of
 from msdsim.dataflows.msd_context import MsdContext
-from msdsim.ir.builder import Handle, at
+from msdsim.ir.builder import At, Handle, at
 from msdsim.ir.expr import Const, Expr
 from msdsim.ir.expr import ceil_div as ceil_expr
 from msdsim.ir.kernel import Slice
 
 
-def bytes_per_element(passes: int, ub_ring: int) -> int:
-    """UB bytes per element of a merge tile: components (INT32), two FP32 tiles, the result (BF16)."""
-    return 4 * passes * ub_ring + 2 * 4 + 2 * ub_ring
+def bytes_per_element(passes: int, ub_ring: int, direct: int) -> int:
+    """UB bytes per element of a merge tile: products (unless the ring itself is in UB), two FP32 tiles, the result (BF16)."""
+    return (0 if direct else 4 * passes * ub_ring) + 2 * 4 + 2 * ub_ring
 
 
-def bytes_per_row(ub_ring: int, pack: int) -> int:
-    """UB bytes per row of a merge tile besides its elements: row scale and sums."""
-    return ub_ring * 4 * (1 + pack) + 64
+def bytes_per_row(ub_ring: int) -> int:
+    """UB bytes per row of a merge tile besides its elements: row scale and sum."""
+    return ub_ring * 4 * 2
 
 
 class Merge:
@@ -41,24 +43,61 @@ class Merge:
         ctx, kb, tile = self.ctx, self.kb, self.tile
         kb.wait_signal("split_done", "MTE2")
         with kb.loop("s", 0, tile.slots):
-            kb.raise_signal("merged", "MTE2")
+            kb.raise_signal("merged", ctx.reader)
         with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t:
             part = _Share(ctx, t)
-            if ctx.group is None:
+            if ctx.kind.mx:
+                self._every_row(part, lambda r: self._mx_rows(part, r))
+            elif ctx.group is None:
                 per_column = _PerColumn(ctx, part, Const(0), Const(1))
-                kb.wait_signal("product", "MTE2")
-                with kb.loop("r", 0, ceil_expr(part.rows, tile.merge_m)) as r:
-                    self._channel_rows(part, r, per_column)
-                kb.raise_signal("merged", "MTE2")
+                self._every_row(part, lambda r: self._channel_rows(part, r, per_column))
             else:
                 self._grouped(part)
+
+    def _every_row(self, part: _Share, emit: Callable[[Expr], None]) -> None:
+        """Merge tiles of rows of a finished product, then hand its ring slot back."""
+        kb = self.kb
+        kb.wait_signal("product", self.ctx.reader)
+        with kb.loop("r", 0, ceil_expr(part.rows, self.tile.merge_m)) as r:
+            emit(r)
+        kb.raise_signal("merged", self.ctx.reader)
+
+    # MX: the Cube has applied all scales
+
+    def _mx_rows(self, part: _Share, r: Expr) -> None:
+        start, size = r * self.tile.merge_m, ragged_of(part.rows, self.tile.merge_m, r)
+        first, *others = self._pieces(part, start, size, Const(0), Const(0))
+        for piece in others:
+            self.kb.op("add", first, first, piece)
+        self._store(part, start, size, first)
+
+    def _pieces(self, part: _Share, start: Expr, size: Expr, p: Expr, j: Expr) -> list[Slice]:
+        """The products of the passes for some rows, in UB."""
+        ctx, kb, tile = self.ctx, self.kb, self.tile
+        slot = ctx.slot(part.t, p, j)
+        if tile.direct:
+            return [ctx.ring[kb.core, kb.sub, slot, at(number * ctx.share_rows + start, size), at(0, part.cols)]
+                    for number in range(ctx.passes)]
+        ci = kb.buffer("ci", "UB", ctx.sums, (ctx.passes * tile.merge_m, ctx.share_cols), tile.ub_ring)
+        pieces = [ci[at(number * tile.merge_m, size), at(0, part.cols)] for number in range(ctx.passes)]
+        for number, piece in enumerate(pieces):
+            source = at(part.tile_rows * number + part.row + start, size), at(part.col, part.cols)
+            kb.copy(piece, ctx.ring[(kb.core, slot, j, *source)])
+        return pieces
+
+    def _store(self, part: _Share, start: Expr, size: Expr, total: Slice) -> None:
+        """Round and store finished rows."""
+        ctx, kb, tile = self.ctx, self.kb, self.tile
+        yb = kb.buffer("yb", "UB", "bf16", (tile.merge_m, ctx.share_cols), tile.ub_ring)[at(0, size), at(0, part.cols)]
+        kb.op("cast", yb, total, round="rint")
+        kb.copy(ctx.y.at(part.e, part.tensor_rows(start, size), part.tensor_cols()), yb)
 
     # Per channel
 
     def _channel_rows(self, part: _Share, r: Expr, per_column: _PerColumn) -> None:
         ctx, kb, tile = self.ctx, self.kb, self.tile
         start, size = r * tile.merge_m, ragged_of(part.rows, tile.merge_m, r)
-        here = (at(0, size), at(0, part.cols))
+        assert ctx.row_scale is not None
         # One buffer per kind of load, so that one flag covers all of its pieces.
         per_row = kb.buffer("per_row", "UB", "fp32", (tile.merge_m, 2), tile.ub_ring)
         rows = part.tensor_rows(start, size)
@@ -71,20 +110,14 @@ class Merge:
             kb.op("mul", scratch, per_column.offset[0, at(0, part.cols)], per_row[at(0, size), 1])
             kb.op("add", total, total, scratch)
         kb.op("mul", total, total, per_column.scale[0, at(0, part.cols)])
-        yb = kb.buffer("yb", "UB", "bf16", (tile.merge_m, ctx.share_cols), tile.ub_ring)[here]
-        kb.op("cast", yb, total, round="rint")
-        kb.copy(ctx.y.at(part.e, rows, part.tensor_cols()), yb)
+        self._store(part, start, size, total)
 
     def _combine(self, part: _Share, start: Expr, size: Expr, p: Expr, j: Expr, per_column: _PerColumn,
                  group: Expr) -> tuple[Slice, Slice]:
         """The passes of some rows put together, ``C1 w1 + C2 w2 ... [+ bias8]``, and a scratch tile."""
         ctx, kb, tile = self.ctx, self.kb, self.tile
         here = (at(0, size), at(0, part.cols))
-        ci = kb.buffer("ci", "UB", "int32", (ctx.passes * tile.merge_m, ctx.share_cols), tile.ub_ring)
-        pieces = [ci[at(number * tile.merge_m, size), at(0, part.cols)] for number in range(ctx.passes)]
-        for number, piece in enumerate(pieces):
-            source = at(part.tile_rows * number + part.row + start, size), at(part.col, part.cols)
-            kb.copy(piece, ctx.ring[(kb.core, ctx.slot(part.t, p), j, *source)])
+        pieces = self._pieces(part, start, size, p, j)
         total = kb.buffer("total", "UB", "fp32", (tile.merge_m, ctx.share_cols))[here]
         scratch = kb.buffer("part", "UB", "fp32", (tile.merge_m, ctx.share_cols))[here]
         for number, (piece, weight) in enumerate(zip(pieces, self.weights, strict=True)):
@@ -110,35 +143,39 @@ class Merge:
             first = p * ctx.pack
             count = Const(ctx.pack) if ctx.groups % ctx.pack == 0 else ragged_of(ctx.groups, ctx.pack, p)
             per_column = _PerColumn(ctx, part, first, count)
-            kb.wait_signal("product", "MTE2")
-            with kb.loop("r", 0, ceil_expr(part.rows, tile.merge_m)) as r:
-                start, size = r * tile.merge_m, ragged_of(part.rows, tile.merge_m, r)
-                there = (at(start, size), at(0, part.cols))
-                per_group = None
-                if ctx.row_sum is not None:
-                    per_group = kb.buffer("per_group", "UB", "fp32", (tile.merge_m, ctx.pack), tile.ub_ring)
-                    kb.copy(per_group[at(0, size), at(0, count)],
-                            ctx.row_sum.at(part.e, part.tensor_rows(start, size), at(first, count)))
-                with kb.loop("j", 0, count) as j:
+            if not tile.direct:
+                kb.wait_signal("product", "MTE2")
+            per_group = None
+            if ctx.row_sum is not None:
+                per_group = kb.buffer("per_group", "UB", "fp32", (ctx.share_rows, ctx.pack), tile.ub_ring)
+                kb.copy(per_group[at(0, part.rows), at(0, count)],
+                        ctx.row_sum.at(part.e, part.tensor_rows(Const(0), part.rows), at(first, count)))
+            with kb.loop("j", 0, count) as j:
+                if tile.direct:
+                    kb.wait_signal("product", "V")
+                with kb.loop("r", 0, ceil_expr(part.rows, tile.merge_m)) as r:
+                    start, size = r * tile.merge_m, ragged_of(part.rows, tile.merge_m, r)
+                    there = (at(start, size), at(0, part.cols))
                     total, scratch = self._combine(part, start, size, p, j, per_column, j)
                     scale = per_column.scale[j, at(0, part.cols)]
                     self._add_up(p + j, sums[there], total, scale)
                     if per_group is not None and per_column.offset is not None and shifts is not None:
-                        kb.op("mul", scratch, per_column.offset[j, at(0, part.cols)], per_group[at(0, size), j])
+                        kb.op("mul", scratch, per_column.offset[j, at(0, part.cols)], per_group[at(start, size), j])
                         self._add_up(p + j, shifts[there], scratch, scale)
-            kb.raise_signal("merged", "MTE2")
+                if tile.direct:
+                    kb.raise_signal("merged", "V")
+            if not tile.direct:
+                kb.raise_signal("merged", "MTE2")
         with kb.loop("rf", 0, ceil_expr(part.rows, tile.merge_m)) as r:
             start, size = r * tile.merge_m, ragged_of(part.rows, tile.merge_m, r)
             there = (at(start, size), at(0, part.cols))
             per_row = kb.buffer("per_row", "UB", "fp32", (tile.merge_m, 1), tile.ub_ring)[at(0, size), 0]
-            rows = part.tensor_rows(start, size)
-            kb.copy(per_row, ctx.row_scale.at(part.e, rows, 0))
+            assert ctx.row_scale is not None
+            kb.copy(per_row, ctx.row_scale.at(part.e, part.tensor_rows(start, size), 0))
             kb.op("mul", sums[there], sums[there], per_row)
             if shifts is not None:
                 kb.op("add", sums[there], sums[there], shifts[there])
-            yb = kb.buffer("yb", "UB", "bf16", (tile.merge_m, ctx.share_cols), tile.ub_ring)[at(0, size), at(0, part.cols)]
-            kb.op("cast", yb, sums[there], round="rint")
-            kb.copy(ctx.y.at(part.e, rows, part.tensor_cols()), yb)
+            self._store(part, start, size, sums[there])
 
     def _add_up(self, number: Expr, into: Slice, value: Slice, scale: Slice) -> None:
         """``into += value * scale``; the first product starts the sum."""
@@ -156,13 +193,13 @@ class _Share:
     def __init__(self, ctx: MsdContext, t: Expr) -> None:
         self.ctx, self.t = ctx, t
         self.e, self.mt, self.nt, self.tile_rows, tile_cols = ctx.place(t)
-        self.row, self.rows, self.col, self.cols = ctx.merge_share(self.tile_rows, tile_cols)
+        self.row, self.rows, self.col, self.cols = ctx.merge_share(self.tile_rows, tile_cols, ctx.kb.sub)
 
-    def tensor_rows(self, start: Expr, size: Expr):  # type: ignore[no-untyped-def]
+    def tensor_rows(self, start: Expr, size: Expr) -> At:
         """Rows of y from ``start`` of the share."""
         return at(self.mt * self.ctx.tile_rows + self.row + start, size)
 
-    def tensor_cols(self):  # type: ignore[no-untyped-def]
+    def tensor_cols(self) -> At:
         """Columns of y."""
         return at(self.nt * self.ctx.tile.base_n + self.col, self.cols)
 
@@ -193,6 +230,6 @@ class _Rows:
     def __init__(self, buffer: Handle, start: int) -> None:
         self.buffer, self.start = buffer, start
 
-    def __getitem__(self, index):  # type: ignore[no-untyped-def]
+    def __getitem__(self, index: tuple[Expr | int, At]) -> Slice:
         row, cols = index
         return self.buffer[row + self.start, cols]

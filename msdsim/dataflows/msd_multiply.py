@@ -32,9 +32,11 @@ class Multiply:
                 kb.raise_signal("product", "FIX")
             else:
                 with kb.loop("p", 0, ctx.packs) as p:
-                    kb.wait_signal("merged", "FIX")
+                    if not tile.direct:
+                        kb.wait_signal("merged", "FIX")
                     self._pack(t, p)
-                    kb.raise_signal("product", "FIX")
+                    if not tile.direct:
+                        kb.raise_signal("product", "FIX")
         # The last slots come back unused.
         with kb.loop("s", 0, tile.slots):
             kb.wait_signal("merged", "FIX")
@@ -42,12 +44,12 @@ class Multiply:
     def _accumulator(self, t: Expr) -> Slice:
         _, _, _, rows, cols = self.ctx.place(t)
         tile = self.tile
-        acc = self.kb.buffer("acc", "L0C", "int32", (tile.base_m, tile.base_n), tile.l0c_ring)
+        acc = self.kb.buffer("acc", "L0C", self.ctx.sums, (tile.base_m, tile.base_n), tile.l0c_ring)
         return acc[at(0, rows * tile.passes), at(0, cols)]
 
     def _operands(self, t: Expr, first: Expr) -> tuple[Stream, Stream]:
         """Loaders of both operands of tile ``t`` for K ranges counted from ``first``."""
-        ctx, kb = self.ctx, self.kb
+        ctx, kb, tile = self.ctx, self.kb, self.tile
         e, mt, nt, rows, cols = ctx.place(t)
         em = ctx.row_tile(e, mt)
 
@@ -59,7 +61,18 @@ class Multiply:
         def load_b(b1: Handle, start: Expr, size: Expr) -> None:
             kb.copy(*self._weights(b1, e, nt, cols, first + start, size))
 
-        return Stream(load_a), Stream(load_b)
+        if ctx.block_scales is None:
+            return Stream(load_a), Stream(load_b)
+        a_scales, columns = ctx.block_scales, at(nt * tile.base_n, cols)
+
+        def load_a_scales(sa1: Handle, start: Expr, count: Expr) -> None:
+            for number in range(ctx.passes):
+                kb.copy(sa1[at(rows * number, rows), at(0, count)], a_scales[em, number, at(0, rows), at(start, count)])
+
+        def load_b_scales(sb1: Handle, start: Expr, count: Expr) -> None:
+            kb.copy(sb1[at(0, count), at(0, cols)], ctx.scale.at(e, at(start, count), columns))
+
+        return Stream(load_a, load_a_scales), Stream(load_b, load_b_scales)
 
     def _weights(self, b1: Handle, e: Expr, nt: Expr, cols: Expr, start: Expr, size: Expr) -> tuple[Slice, Slice]:
         columns = at(nt * self.tile.base_n, cols)
@@ -79,7 +92,7 @@ class Multiply:
         if ctx.group > tile.l1_k:
             acc = self._accumulator(t)
             accumulate(kb, tile, ctx.kinds, acc, acc.sizes[0], acc.sizes[1], ragged(k, ctx.group, p), a, b)
-            self._drain(t, p, Const(0), acc)
+            self._drain_group(t, p, Const(0), acc)
             return
         _, _, _, rows, cols = ctx.place(t)
         size = ragged(k, ctx.pack_k, p)
@@ -91,12 +104,30 @@ class Multiply:
             with kb.loop("k0", 0, ceil_expr(depth, tile.l0_k)) as k0:
                 start, step = j * ctx.group + k0 * tile.l0_k, ragged_of(depth, tile.l0_k, k0)
                 multiply(kb, tile, ctx.kinds, acc, rows * ctx.passes, cols, start, step, a1, b1, k0)
-            self._drain(t, p, j, acc)
+            self._drain_group(t, p, j, acc)
+
+    def _drain_group(self, t: Expr, p: Expr, j: Expr, acc: Slice) -> None:
+        """A ring in UB hands over every group by itself, one in GM whole packs of them."""
+        kb = self.kb
+        if self.tile.direct:
+            kb.wait_signal("merged", "FIX")
+        self._drain(t, p, j, acc)
+        if self.tile.direct:
+            kb.raise_signal("product", "FIX")
 
     def _drain(self, t: Expr, p: Expr, j: Expr, acc: Slice) -> None:
-        ctx = self.ctx
+        ctx, kb, slot = self.ctx, self.kb, self.ctx.slot(t, p, j)
         stacked, cols = acc.sizes
-        self.kb.op("fixpipe", ctx.ring[self.kb.core, ctx.slot(t, p), j, at(0, stacked), at(0, cols)], acc)
+        if not self.tile.direct:
+            kb.op("fixpipe", ctx.ring[kb.core, slot, j, at(0, stacked), at(0, cols)], acc)
+            return
+        # Every AIV gets its share of every pass.
+        _, _, _, rows, _ = ctx.place(t)
+        for sub in range(ctx.aivs):
+            first_row, own_rows, first_col, own_cols = ctx.merge_share(rows, cols, Const(sub))
+            for number in range(ctx.passes):
+                source = Slice(acc.of, (rows * number + first_row, first_col), (own_rows, own_cols))
+                kb.op("fixpipe", ctx.ring[kb.core, sub, slot, at(number * ctx.share_rows, own_rows), at(0, own_cols)], source)
 
     def _prefetch(self) -> None:
         """Fetch the first weight tiles while Vector splits: what is in L2 afterwards is not waited for again."""

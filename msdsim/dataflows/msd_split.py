@@ -54,7 +54,6 @@ class Split:
                     self._rows(e, em, inside, row, rows)
             else:
                 self._rows(e, em, inside, row, rows)
-        kb.raise_signal("split_done", "MTE3")
 
     def _rows(self, e: Expr, em: Expr, inside: Expr, row: Expr, rows: Expr) -> None:
         """Two sweeps over the row block's K, row statistics first; one load serves both when K is a single tile."""
@@ -178,6 +177,7 @@ class _RowStatistics:
         kb.op("reduce_max", self.top, self.lanes)
         kb.op("dup", self.factor, scalar=ctx.kind.spec.first_factor)
         kb.op("div", scale, self.top, self.factor)
+        assert ctx.row_scale is not None
         kb.copy(ctx.row_scale.at(self.e, rows, 0), scale)
         kb.op("maxs", self.top, self.top, scalar=SMALLEST)
         if ctx.row_sum is not None:

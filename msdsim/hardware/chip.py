@@ -38,7 +38,7 @@ PositiveInt = Annotated[Whole, Field(gt=0)]
 Cycles = Annotated[Whole, Field(ge=0, le=10**9)]
 
 #: On-chip memory spaces and global memory.
-SPACES = ("GM", "L1", "L0A", "L0B", "L0C", "UB", "BT")
+SPACES = ("GM", "L1", "L0A", "L0B", "L0C", "UB", "BT", "L0A_MX", "L0B_MX")
 
 
 class _Table(BaseModel):
@@ -53,7 +53,8 @@ class Cores(_Table):
 
 
 class Buffers(_Table):
-    """Capacity of each on-chip buffer of a core, in bytes."""
+    """Capacity of each on-chip buffer of a core, in bytes.  ``l0a_mx`` and ``l0b_mx`` hold the block scales of MX operands in
+    L0A and L0B; a Cube without MX modes has none (0)."""
 
     l1_bytes: PositiveInt
     l0a_bytes: PositiveInt
@@ -61,9 +62,11 @@ class Buffers(_Table):
     l0c_bytes: PositiveInt
     ub_bytes: PositiveInt
     bt_bytes: PositiveInt
+    l0a_mx_bytes: Whole = Field(ge=0)
+    l0b_mx_bytes: Whole = Field(ge=0)
 
     def capacity(self, space: str) -> int:
-        """Bytes of ``space`` (one of L1, L0A, L0B, L0C, UB, BT) on one core."""
+        """Bytes of ``space`` (one of :data:`SPACES` but GM) on one core."""
         return int(getattr(self, f"{space.lower()}_bytes"))
 
 
@@ -76,6 +79,8 @@ class Alignment(_Table):
     l0c_bytes: PositiveInt
     ub_bytes: PositiveInt
     bt_bytes: PositiveInt
+    l0a_mx_bytes: PositiveInt
+    l0b_mx_bytes: PositiveInt
 
     def of(self, space: str) -> int:
         """Bytes of the unit of ``space``."""
@@ -165,7 +170,7 @@ class Path(_Table):
     costs)."""
 
     source: Literal["GM", "L1", "L0C", "UB"]
-    destination: Literal["GM", "L1", "L0A", "L0B", "UB", "BT"]
+    destination: Literal["GM", "L1", "L0A", "L0B", "UB", "BT", "L0A_MX", "L0B_MX"]
     pipe: Literal["MTE1", "MTE2", "MTE3", "FIX"]
     interval_cycles: Cycles
     latency_cycles: Cycles

@@ -29,6 +29,7 @@ VECTOR_OPS = (
 PATH_PIPES = {
     ("GM", "L1"): "MTE2", ("GM", "L0A"): "MTE2", ("GM", "L0B"): "MTE2", ("GM", "UB"): "MTE2",
     ("L1", "L0A"): "MTE1", ("L1", "L0B"): "MTE1", ("L1", "BT"): "MTE1", ("L1", "UB"): "MTE1", ("L1", "GM"): "MTE1",
+    ("L1", "L0A_MX"): "MTE1", ("L1", "L0B_MX"): "MTE1",
     ("UB", "GM"): "MTE3", ("UB", "L1"): "MTE3",
     ("L0C", "GM"): "FIX", ("L0C", "L1"): "FIX", ("L0C", "UB"): "FIX",
 }  # fmt: skip

@@ -93,9 +93,9 @@ class KernelBuilder:
         self._stack: list[list[Statement]] = []
         self.core, self.sub = Var("core"), Var("sub")
 
-    def tensor(self, name: str, fmt: str, shape: tuple[int, ...], role: Role) -> Handle:
-        """Declare a tensor in GM."""
-        tensor = Tensor(name, fmt, shape, role)
+    def tensor(self, name: str, fmt: str, shape: tuple[int, ...], role: Role, space: str = "GM") -> Handle:
+        """Declare a tensor in GM, or a workspace that a core group shares in L1 or UB."""
+        tensor = Tensor(name, fmt, shape, role, space)
         self._tensors.append(tensor)
         return Handle(tensor)
 

@@ -3,7 +3,7 @@
 .. code-block:: text
 
     kernel    := 'kernel' NAME '{' ('cores' N 'x' N) tensor* signal* part* '}'
-    tensor    := 'tensor' NAME ':' FORMAT '[' N (',' N)* ']' ('in' | 'out' | 'workspace')
+    tensor    := 'tensor' NAME ':' FORMAT '[' N (',' N)* ']' ('in' | 'out' | 'workspace' SPACE?)
     signal    := 'signal' NAME ':' ('aic_to_aiv' | 'aiv_to_aic' | 'barrier')
     part      := ('aic' | 'aiv') block              -- runs on every core group, the aiv part on every AIV of the group
     block     := '{' statement* '}'
@@ -16,6 +16,9 @@
 A buffer belongs to the block that declares it: every time control enters the block it gets the next slot of its ring, and
 the slot is free again when the last reader of that iteration has finished.  All dependences inside a core follow from that;
 dependences between cores are written as ``signal`` and ``wait``.
+
+A workspace may lie on chip, in the L1 of every AIC or the UB of every AIV, where the other kind of core reaches it: its first
+dimension is the core (for UB the first two are the core and the AIV), and its order is written with signals like that of GM.
 """
 
 from __future__ import annotations
@@ -30,6 +33,8 @@ from msdsim.ir.expr import Const, Expr, lift, product
 Role = Literal["in", "out", "workspace"]
 SignalKind = Literal["aic_to_aiv", "aiv_to_aic", "barrier"]
 PartName = Literal["aic", "aiv"]
+#: Memory on chip in which AIC and AIVs of a group can share a workspace.
+SHARED_SPACES = ("L1", "UB")
 
 
 def row_bytes(count: int, fmt: str) -> int:
@@ -39,12 +44,14 @@ def row_bytes(count: int, fmt: str) -> int:
 
 @dataclass(frozen=True)
 class Tensor:
-    """A tensor in global memory, row-major, rank >= 2, starting at a 512-byte aligned address."""
+    """A tensor in global memory, row-major, rank >= 2, starting at a 512-byte aligned address; or a workspace that the AIC and
+    the AIVs of a group share in ``space`` L1 or UB."""
 
     name: str
     fmt: str
     shape: tuple[int, ...]
     role: Role
+    space: str = "GM"
 
     @property
     def strides_bytes(self) -> tuple[int, ...]:
@@ -57,6 +64,11 @@ class Tensor:
     @property
     def size_bytes(self) -> int:
         return self.strides_bytes[0] * self.shape[0]
+
+    @property
+    def bytes_per_core(self) -> int:
+        """Bytes of a workspace on chip in each core's memory."""
+        return self.strides_bytes[1] if self.space == "UB" else self.strides_bytes[0]
 
 
 @dataclass(frozen=True)
@@ -96,7 +108,7 @@ class Slice:
 
     @property
     def space(self) -> str:
-        return self.of.space if isinstance(self.of, Buffer) else "GM"
+        return self.of.space
 
     @property
     def fmt(self) -> str:
@@ -214,9 +226,10 @@ class Kernel:
         return self.aic if name == "aic" else self.aiv
 
     def addresses(self, alignment: int = 512) -> Mapping[str, int]:
-        """Byte address of every tensor in GM: in order of declaration, each aligned."""
+        """Byte address of every tensor in GM: in order of declaration, each aligned.  Those on chip come last: their numbers
+        mean nothing but keep the table complete."""
         found, at = {}, 0
-        for tensor in self.tensors:
+        for tensor in sorted(self.tensors, key=lambda tensor: tensor.space != "GM"):
             found[tensor.name] = at
             at += -(-tensor.size_bytes // alignment) * alignment
         return found

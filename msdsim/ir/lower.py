@@ -198,6 +198,9 @@ class _PartLowering:
         definition = OPS[op.kind]
         reads = {name for name, access in item.access.items() if access[instr.pipe][0]}
         writes = {name for name, access in item.access.items() if access[instr.pipe][1]}
+        # A workspace on chip has no flags of the lowering, yet the order inside a pipe is the pipe's own affair.
+        reads |= {operand.of.name for operand in op.ins if operand.space != "GM"}
+        writes |= {op.out.of.name} if op.out is not None and op.out.space != "GM" else set()
         if definition.hazard is not None and reads & dirty:
             barrier = definition.hazard(op, self.chip)
             if definition.accumulates and not any(s.of.name in dirty for s in op.ins):

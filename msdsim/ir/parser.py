@@ -14,6 +14,7 @@ from typing import NoReturn, cast, get_args
 from msdsim.errors import KernelError
 from msdsim.ir.expr import FUNCTIONS, PRECEDENCE, Const, Expr, Var, binary
 from msdsim.ir.kernel import (
+    SHARED_SPACES,
     Alloc,
     AttrValue,
     Block,
@@ -164,7 +165,9 @@ class _Parser:
         while self.accept(","):
             shape.append(self.number())
         self.expect("]")
-        tensor = Tensor(name, fmt, tuple(shape), cast(Role, self.one_of(get_args(Role))))
+        role = cast(Role, self.one_of(get_args(Role)))
+        space = self.one_of(SHARED_SPACES) if self.next.text in SHARED_SPACES else "GM"
+        tensor = Tensor(name, fmt, tuple(shape), role, space)
         self.names[name] = tensor
         return tensor
 

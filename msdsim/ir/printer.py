@@ -24,7 +24,8 @@ def _header(kernel: Kernel) -> list[str]:
     lines = [f"kernel {kernel.name} {{", f"{_INDENT}cores {kernel.cores} x {kernel.aiv_per_core}"]
     for tensor in kernel.tensors:
         shape = ", ".join(str(extent) for extent in tensor.shape)
-        lines.append(f"{_INDENT}tensor {tensor.name}: {tensor.fmt}[{shape}] {tensor.role}")
+        where = "" if tensor.space == "GM" else f" {tensor.space}"
+        lines.append(f"{_INDENT}tensor {tensor.name}: {tensor.fmt}[{shape}] {tensor.role}{where}")
     lines += [f"{_INDENT}signal {signal.name}: {signal.kind}" for signal in kernel.signals]
     return lines
 

@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from msdsim.errors import KernelError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import SPACES, Chip
-from msdsim.ir.expr import Expr, Interval, bounds, evaluate, free_vars, upper_bound
-from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, Slice, Statement, Tensor, When, operations
+from msdsim.ir.expr import Expr, Interval, Var, bounds, evaluate, free_vars, upper_bound
+from msdsim.ir.kernel import SHARED_SPACES, Alloc, Block, Buffer, For, Kernel, Op, Slice, Statement, Tensor, When, operations
 from msdsim.ir.lower import is_phase_end
 from msdsim.ir.ops import OPS
 from msdsim.ir.printer import statement_text
@@ -50,13 +50,26 @@ def _check_tensors(kernel: Kernel, chip: Chip) -> None:
         if FORMATS[tensor.fmt].bits < 8 and tensor.shape[-1] % 2:
             raise KernelError(f"tensor '{tensor.name}' has rows of {tensor.shape[-1]} {tensor.fmt} elements, which do not end "
                               f"on a byte; make the last size even")
-    total = sum(round_up(tensor.size_bytes, 512) for tensor in kernel.tensors)
+        if tensor.space != "GM":
+            _check_shared(kernel, tensor)
+    total = sum(round_up(tensor.size_bytes, 512) for tensor in kernel.tensors if tensor.space == "GM")
     if total > chip.hbm.capacity_bytes:
         raise KernelError(f"kernel '{kernel.name}' needs {total} bytes of GM, '{chip.name}' has {chip.hbm.capacity_bytes}; "
                           f"use smaller tensors")
     if kernel.cores > chip.cores.aic or kernel.aiv_per_core > chip.cores.aiv_per_aic:
         raise KernelError(f"kernel '{kernel.name}' runs on {kernel.cores} x {kernel.aiv_per_core} cores, '{chip.name}' has "
                           f"{chip.cores.aic} x {chip.cores.aiv_per_aic}; lower 'cores'")
+
+
+def _check_shared(kernel: Kernel, tensor: Tensor) -> None:
+    """A workspace on chip has a part of its own in the memory of every core."""
+    if tensor.space not in SHARED_SPACES or tensor.role != "workspace":
+        raise KernelError(f"tensor '{tensor.name}' is '{tensor.role}' in {tensor.space}; only a workspace can lie on chip, in "
+                          f"{' or '.join(SHARED_SPACES)}")
+    units = (kernel.cores, kernel.aiv_per_core) if tensor.space == "UB" else (kernel.cores,)
+    if tensor.shape[: len(units)] != units or len(tensor.shape) < len(units) + 2:
+        raise KernelError(f"tensor '{tensor.name}' has shape {list(tensor.shape)} in {tensor.space}; its first sizes must be "
+                          f"{' x '.join(str(unit) for unit in units)}, one part for each core, followed by two or more")
 
 
 class _Part:
@@ -180,8 +193,16 @@ class _Part:
             if low < 0 or end > extent:
                 raise _fail(op, f"'{item}' reaches {low} .. {end} along dimension {axis} of size {extent}",
                             "shrink the range, or cut the ragged end with min()")
+        if isinstance(of, Tensor) and of.space != "GM":
+            self._own_part(op, item)
         if item.bits < 8 and any(bounds(expr, self.ranges).low % 2 for expr in (item.starts[-1],)):
             raise _fail(op, f"'{item}' starts in the middle of a byte", f"start at an even {of.fmt} element")
+
+    def _own_part(self, op: Op, item: Slice) -> None:
+        """What lies in a core's memory is reached from its own group only, and from an AIV only its own UB."""
+        own = [Var("core")] + ([Var("sub")] if item.space == "UB" and self.name == "aiv" else [])
+        if list(item.starts[: len(own)]) != own:
+            raise _fail(op, f"'{item}' lies in {item.space} of other cores", f"start it at {', '.join(map(str, own))}")
 
     def _exact_reach(self, op: Op, start: Expr, size: Expr) -> tuple[int, int]:
         """Lowest start and highest end over the iterations that run, where the bounds alone cannot tell."""
@@ -214,6 +235,7 @@ class _Part:
 
     def _capacity(self) -> None:
         """Buffers of a phase lie side by side with all their slots; phases follow each other in the same memory."""
+        shared = [t for t in self.kernel.tensors if t.space != "GM" and (t.space == "UB") == (self.name == "aiv")]
         phases: list[dict[str, list[Buffer]]] = [defaultdict(list)]
         for statement in self.block:
             if is_phase_end(self.kernel, statement):
@@ -221,11 +243,14 @@ class _Part:
             for alloc in _allocs((statement,)):
                 phases[-1][alloc.buffer.space].append(alloc.buffer)
         for phase in phases:
+            for tensor in shared:
+                phase[tensor.space] += []
             for space, buffers in phase.items():
                 if space not in SPACES or space == "GM":
                     continue
                 unit, capacity = self.chip.alignment.of(space), self.chip.buffers.capacity(space)
                 sizes = {b.name: b.ring * round_up(b.slot_bytes, unit) for b in buffers if b.fmt in FORMATS}
+                sizes |= {t.name: round_up(t.bytes_per_core, unit) for t in shared if t.space == space}
                 total = sum(sizes.values())
                 if total > capacity:
                     parts = " + ".join(f"{name} {size}" for name, size in sizes.items())

@@ -19,7 +19,7 @@ from msdsim.formats.number import FORMATS
 from msdsim.ir.expr import Expr, source
 from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, Slice, Tensor
 from msdsim.ir.ops import OPS, Execution
-from msdsim.numerics.matmul import mmad_float, mmad_int
+from msdsim.numerics.matmul import mmad_float, mmad_int, mmad_mx
 
 #: Called after every operation with the unit's (core, part, sub), the operation, and the regions it read and wrote.
 Observer = Callable[[tuple[int, str, int], Op, list["Region"], "Region | None"], None]
@@ -43,6 +43,11 @@ class CubeArithmetic:
         if FORMATS[fmt_a].kind == "int":
             return mmad_int(a, b, acc)
         return mmad_float(a, b, acc)
+
+    def mmad_mx(self, a: np.ndarray, a_scale: np.ndarray, b: np.ndarray, b_scale: np.ndarray,
+                acc: np.ndarray) -> np.ndarray:
+        """``acc + a @ b`` of MX tiles; scales [m, ceil(k/32)] and [ceil(k/32), n]."""
+        return mmad_mx(a, a_scale, b, b_scale, acc)
 
 
 def execute(kernel: Kernel, inputs: Mapping[str, np.ndarray], observer: Observer | None = None,

@@ -12,13 +12,23 @@ from msdsim.units import exact
 #: Bytes of one row of a fractal, and rows of a fractal: L0A, L0B and L0C are filled and drained in whole fractals.
 FRACTAL_ROW_BYTES = 32
 FRACTAL_ROWS = 16
+#: A fractal of MX scales: 16 rows of two scales (asc-devkit, asc_copy_l12l0a_mx).
+SCALE_FRACTAL_COLUMNS = 2
 
 
 def local_copy_cost(path: Path, bits: int) -> UnitCost:
     """Cost of a copy between on-chip buffers over sizes (rows, columns) of ``bits``-bit elements.
 
-    Copies to L0A and L0B move fractals of 16 rows x 32 bytes; other local copies move rows of whole 32-byte blocks.
+    Copies to L0A and L0B move fractals of 16 rows x 32 bytes, those of MX scales fractals of 16 rows x 2 scales; other local
+    copies move rows of whole 32-byte blocks.
     """
+    if path.destination in ("L0A_MX", "L0B_MX"):
+        return UnitCost(
+            latency=path.interval_cycles + path.latency_cycles,
+            interval=path.interval_cycles,
+            grains=(FRACTAL_ROWS, SCALE_FRACTAL_COLUMNS),
+            cycles_per_unit=Fraction(FRACTAL_ROWS * SCALE_FRACTAL_COLUMNS * bits, 8) / exact(path.bytes_per_cycle),
+        )
     rows = FRACTAL_ROWS if path.destination in ("L0A", "L0B") else 1
     return UnitCost(
         latency=path.interval_cycles + path.latency_cycles,

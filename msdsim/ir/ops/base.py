@@ -23,6 +23,11 @@ class Arithmetic(Protocol):
         """``acc + a @ b`` under the contract of the chip's ``cube.accumulate``; shapes [m,k], [k,n], [m,n]."""
         ...
 
+    def mmad_mx(self, a: np.ndarray, a_scale: np.ndarray, b: np.ndarray, b_scale: np.ndarray,
+                acc: np.ndarray) -> np.ndarray:
+        """The same of MX tiles; scales [m, ceil(k/32)] and [ceil(k/32), n]."""
+        ...
+
 
 @dataclass
 class Execution:

@@ -88,7 +88,7 @@ def _copy_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
         return transfer(op, chip, out, write=True)
     # The Cube's operand buffers are laid out in fractals of 16 rows x 32 bytes along the reduction axis: for L0B the
     # reduction axis is the slice's row axis.
-    sizes = (out.cols, out.rows) if out.space == "L0B" else (out.rows, out.cols)
+    sizes = (out.cols, out.rows) if out.space in ("L0B", "L0B_MX") else (out.rows, out.cols)
     return Local(local_copy_cost(_path(op, chip), source.bits), sizes)
 
 

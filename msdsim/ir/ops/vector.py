@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from msdsim.formats.rounding import round_integer, round_to
+from msdsim.formats.rounding import decode, round_integer, round_to
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units import vector
 from msdsim.ir.expr import Const, Expr
@@ -111,9 +111,15 @@ _CASTS = {
 }
 
 
+#: ... and on npu arch 3510 also FP4 and FP8 (asc-devkit, asc_bfloat162e2m1x2 and its kin).
+_CASTS_3510 = {
+    ("fp4_e2m1", "bf16"), ("bf16", "fp4_e2m1"), ("fp32", "fp8_e4m3fn"), ("fp8_e4m3fn", "fp32"),
+}
+
+
 def vector_casts(chip: Chip) -> set[tuple[str, str]]:
     """Conversions that the Vector of ``chip`` has."""
-    return _CASTS
+    return _CASTS | _CASTS_3510 if chip.arch == "3510" else _CASTS
 
 
 #: Conversions that numpy makes exactly, or with its one rounding half to even (int32 to fp32).
@@ -125,8 +131,9 @@ def _check_cast(op: Op, chip: Chip) -> None:
     out, source = op.out, op.ins[0]
     assert out is not None
     require((out.rows, out.cols) == (source.rows, source.cols), op, "a cast keeps the shape", "use equal sizes")
-    legal = sorted(b for a, b in _CASTS if a == source.fmt)
-    require((source.fmt, out.fmt) in _CASTS, op, f"Vector cannot convert {source.fmt} to {out.fmt}",
+    casts = vector_casts(chip)
+    legal = sorted(b for a, b in casts if a == source.fmt)
+    require((source.fmt, out.fmt) in casts, op, f"Vector cannot convert {source.fmt} to {out.fmt}",
             f"from {source.fmt} it converts to {', '.join(legal) or 'nothing'}")
     rounding = op.attr("round", "rint")
     require(rounding in _ROUNDINGS, op, f"unknown rounding '{rounding}'", f"one of {', '.join(_ROUNDINGS)}")
@@ -142,7 +149,7 @@ def _execute_cast(op: Op, run: Execution) -> None:
     elif (source, op.out.fmt) in _NUMPY_CASTS:
         run.out[...] = run.ins[0].astype(run.out.dtype)
     else:
-        run.out[...] = round_to(run.ins[0], op.out.fmt, rounding=rounding, saturate=True)
+        run.out[...] = round_to(decode(run.ins[0]), op.out.fmt, rounding=rounding, saturate=True)
 
 
 define(OpDef("cast", "convert between formats with a rounding mode (rint, round, floor), saturating", 1, True, _check_cast,
