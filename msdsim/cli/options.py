@@ -38,6 +38,8 @@ engine_options = (
 numbers_options = (
     click.option("--seed", type=Seed(), metavar="N", default=0, show_default=True, help="Seed of random inputs."),
     click.option("--inputs", metavar="FILE.npz", help="Input arrays; what they lack is drawn from the seed."),
+    click.option("--weights", metavar="FILE:TENSOR", default=None,
+                 help="Weights of the matmul from a safetensors file, quantized by the dataflow's rule."),
     click.option("--outputs", metavar="FILE.npz", help="Write the outputs of the executed kernel (y as float32)."),
     click.option("--keep", metavar="components", type=click.Choice(["components"]), multiple=True,
                  help="With --outputs: also the components of the decomposition and their scales."),

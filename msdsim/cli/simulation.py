@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from msdsim.problems import Workload
 
 
-def simulation_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
-    """Keyword arguments of :func:`msdsim.simulate` from the parsed options."""
+def simulation_arguments(given: Mapping[str, Any], shape: Any) -> dict[str, Any]:
+    """Keyword arguments of :func:`msdsim.simulate` from the parsed options; ``shape`` is the problem or workload."""
     if given["keep"] and given["outputs"] is None:
         raise InputError("--keep needs a file to write to; add --outputs FILE.npz")
     arguments: dict[str, Any] = {
@@ -23,7 +23,7 @@ def simulation_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
         "skip": not given["no_skip"],
         "seed": given["seed"],
         "check": given["check"],
-        "inputs": read_inputs(given["inputs"]),
+        "inputs": _with_weights(read_inputs(given["inputs"]), given["weights"], shape),
         "keep": tuple(given["keep"]),
     }
     if given["engine"] is not None:
@@ -34,9 +34,23 @@ def simulation_arguments(given: Mapping[str, Any]) -> dict[str, Any]:
     return arguments
 
 
+def _with_weights(inputs: dict[str, Any] | None, weights: str | None, shape: Any) -> dict[str, Any] | None:
+    """Input arrays with the weights that ``--weights`` names."""
+    if weights is None:
+        return inputs
+    if getattr(shape, "kind", None) != "gemm":
+        raise InputError(f"--weights belongs to a gemm problem, not to {shape if hasattr(shape, 'kind') else 'this one'}; "
+                         f"leave it out")
+    if inputs is not None and {"w", "q"} & set(inputs):
+        raise InputError("--inputs already has weights (w or q); leave out --weights or take them out of the file")
+    from msdsim.numerics.weights import load_weight
+
+    return (inputs or {}) | {"w": load_weight(weights, shape.k, shape.n)}
+
+
 def refuse_for_workload(workload: Workload, given: Mapping[str, Any]) -> None:
     """Refuse options that make sense for one problem only."""
-    for option in ("inputs", "outputs", "trace_to"):
+    for option in ("inputs", "outputs", "trace_to", "weights"):
         if given[option] is not None:
             raise InputError(f"--{option.removesuffix('_to')} belongs to one problem, and '{workload.name}' has "
                              f"{len(workload.entries)}; give one of them, such as {workload.entries[0].problem}")

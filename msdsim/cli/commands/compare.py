@@ -39,7 +39,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
     outputs.validate()
     shape, hardware = read_problem(problem), read_hardware(hw, changes)
     names = read_dataflows(dataflows)
-    arguments = simulation_arguments(given)
+    arguments = simulation_arguments(given, shape)
     if isinstance(shape, Kernel):
         raise InputError(f"'{problem}' is one kernel, and compare runs several dataflows; use run")
     if isinstance(shape, Workload):

@@ -43,7 +43,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     outputs = Outputs(given["json_to"], given["plot_to"], given["html_to"], given["outputs"], given["trace_to"], given["quiet"])
     outputs.validate()
     shape, hardware = read_problem(problem), read_hardware(hw, changes)
-    arguments = simulation_arguments(given) | {"tiling": read_tiling(tiling)}
+    arguments = simulation_arguments(given, shape) | {"tiling": read_tiling(tiling)}
     if isinstance(shape, Workload):
         refuse_for_workload(shape, given)
         _run_workload(shape, hardware, dataflow, arguments, outputs)
