@@ -20,7 +20,7 @@ def ub_bytes(share: int, vec_m: int, kv_tile: int, dim: int) -> int:
     return tiles + share * (4 * dim + 4 * 12) + 512
 
 
-NEEDS = Needs("bf16", 1, ub_bytes, ("muls", "fold_max", "sub", "exp", "fold_add", "cast"))
+NEEDS = Needs("bf16", 1, ub_bytes, ("muls", "fold_max", "sub", "exp", "fold_add", "cast"), 16)
 
 
 def auto(problem: AttentionShape, chip: Chip) -> AttentionTiling:

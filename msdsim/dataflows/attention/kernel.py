@@ -14,13 +14,17 @@ the AIC writes O(g) it has waited for P(g), which the AIV made after it had read
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Protocol
+from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from functools import reduce
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
-from msdsim.dataflows.attention.work import AttentionShape, Step, Work
+from msdsim.dataflows.attention.tiling import FETCH_BYTES
+from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step, Work
 from msdsim.dataflows.gemm import ragged, ragged_of
+from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import At, Handle, KernelBuilder, at
 from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
@@ -30,6 +34,17 @@ from msdsim.units import ceil_div as ceil_int
 
 #: Where the running row maximum starts: below every logit, and finite, so that a difference is never NaN.
 LOWEST = float(np.finfo(np.float32).min)
+
+
+class Stage(NamedTuple):
+    """What is done for a step, and how many steps it is behind the first stage.
+
+    With a ``tail`` it is run for that many steps more than there are, and sees for itself which of them exist.
+    """
+
+    behind: int
+    body: Callable[[Step], None]
+    tail: int = 0
 
 
 class Tiling(Protocol):
@@ -63,6 +78,10 @@ class Tiling(Protocol):
     def o_ring(self) -> int: ...
     @property
     def ub_ring(self) -> int: ...
+    @property
+    def l2_ahead(self) -> int: ...
+    @property
+    def q_ring(self) -> int: ...
 
 
 class AttentionKernel:
@@ -73,6 +92,8 @@ class AttentionKernel:
     fmt, acc_fmt, passes = "bf16", "fp32", 1
     #: Format of the KV cache in GM.
     cache_fmt = "bf16"
+    #: Whether V is there before P is.
+    early_values = True
 
     def __init__(self, problem: AttentionShape, chip: Chip, tile: Tiling) -> None:
         self.problem, self.tile = problem, tile
@@ -94,48 +115,56 @@ class AttentionKernel:
         """Build it."""
         kb, preload = self.kb, self.tile.preload
         self.tensors()
-        steps = self.work.steps_of(kb.core)
         with kb.part("aic"):
-            self.open_aic()
-            with kb.loop("g", 0, steps + preload) as g:
-                self.stage(g, steps, 0, self.multiply_qk)
-                self.stage(g, steps, preload, self.multiply_pv)
+            self.before_aic()
+            self.pipeline((Stage(0, self.multiply_qk), Stage(preload, self.multiply_pv)), self.open_item)
         with kb.part("aiv"):
+            self.before_aiv()
             self.open_aiv()
-            self.vector_loop(steps)
+            stages = self.vector_stages()
+            if self.tile.l2_ahead:
+                stages = (Stage(0, self.fetch), *(stage._replace(behind=stage.behind + self.tile.l2_ahead) for stage in stages))
+            self.pipeline(stages)
             if self.work.splits > 1:
                 self.merge_parts()
         return kb.build()
 
-    def vector_loop(self, steps: Expr) -> None:
-        """The AIV's steps."""
-        preload = self.tile.preload
-        with self.kb.loop("g", 0, steps + preload) as g:
-            self.stage(g, steps, 0, self.softmax)
-            self.stage(g, steps, preload, self.rescale)
+    def before_aic(self) -> None:
+        """Hook: a phase of the AIC before the pipeline."""
 
-    def stage(self, g: Expr, steps: Expr, behind: int, body: Callable[[Step], None]) -> None:
-        """Run ``body`` for step ``g - behind`` where there is such a step."""
-        number = maximum(0, g - behind) if behind else g
-        step = self.work.step(self.kb.core, number)
-        conditions = [g >= behind] if behind else []
-        if self.last_stage > behind:
-            conditions.append(g < steps + behind)
-        if step.live != Const(1):
-            conditions.append(step.live)
-        if not conditions:
-            body(step)
-            return
-        condition = conditions[0]
-        for other in conditions[1:]:
-            condition = minimum(condition, other)
-        with self.kb.when(condition):
-            body(step)
+    def before_aiv(self) -> None:
+        """Hook: a phase of the AIVs before the pipeline."""
 
-    @property
-    def last_stage(self) -> int:
-        """Steps that the last stage of either part is behind the first."""
-        return self.tile.preload
+    def vector_stages(self) -> tuple[Stage, ...]:
+        """The AIV's stages."""
+        return (Stage(0, self.softmax), Stage(self.tile.preload, self.rescale))
+
+    def pipeline(self, stages: Sequence[Stage], open_item: Callable[[Expr], None] | None = None) -> None:
+        """Run every stage for every step, each stage as many steps behind as its number says::
+
+            for at in 0 .. ceil((items * steps + last) / steps):
+              what lives as long as an item
+              for u in 0 .. steps: for stage in stages: stage.body(at * steps + u - stage.behind) where there is such a step
+        """
+        kb, last, length = self.kb, stages[-1].behind, self.work.steps
+        items = self.work.items_of(kb.core)
+        steps = items * length
+        with kb.loop("at", 0, ceil_div(steps + last, length)) as item:
+            if open_item is not None:
+                open_item(item)
+            with kb.loop("u", 0, minimum(length, steps + last - item * length)) as inside:
+                g = item * length + inside
+                for behind, body, tail in stages:
+                    step = self.work.step(kb.core, maximum(0, g - behind) if behind else g)
+                    conditions = [step.live] if step.live != Const(1) and not tail else []
+                    if behind + tail < last:
+                        conditions.insert(0, g < steps + (behind + tail))
+                    if behind:
+                        conditions.insert(0, g >= behind)
+                    with ExitStack() as stack:
+                        if conditions:
+                            stack.enter_context(kb.when(reduce(minimum, conditions)))
+                        body(step)
 
     # Tensors and signals
 
@@ -164,12 +193,31 @@ class AttentionKernel:
 
     # AIC
 
-    def open_aic(self) -> None:
-        self.q1 = self.kb.buffer("q1", "L1", self.fmt, (self.cube_rows, self.dim))
+    def open_item(self, item: Expr) -> None:
+        """Q of all row tiles of an item to L1, where it stays for all their KV tiles."""
+        kb = self.kb
+        self.q1 = kb.buffer("q1", "L1", self.fmt, (self.work.row_tiles_per_item * self.cube_rows, self.dim), self.tile.q_ring)
+        with kb.when(item < self.work.items_of(kb.core)):
+            self.each_row_tile(item, lambda second, tile: self.load_q(
+                self.q1[at(second * self.cube_rows, tile.rows * self.passes), :], tile))
 
-    def load_q(self, step: Step) -> None:
-        """Q of the step's row tile to L1."""
-        self.kb.copy(self.q1[at(0, step.rows), :], self.q[step.head, at(step.row, step.rows), :])
+    def each_row_tile(self, item: Expr, body: Callable[[Expr, RowTile], None]) -> None:
+        """Run ``body(second, row tile)`` for the row tiles of an item."""
+        kb = self.kb
+        if not self.work.paired:
+            body(Const(0), self.work.row_tile(kb.core, item, Const(0)))
+            return
+        with kb.loop("second", 0, 2) as second, ExitStack() as stack:
+            tile = self.work.row_tile(kb.core, item, second)
+            if tile.live != Const(1):
+                stack.enter_context(kb.when(tile.live))
+            body(second, tile)
+
+    def load_q(self, q1: Slice, tile: RowTile) -> None:
+        self.kb.copy(q1, self.q[tile.head, at(tile.row, tile.rows), :])
+
+    def before_keys(self) -> None:
+        """Hook: what K of a step waits for."""
 
     def load_k(self, k1: Handle, step: Step, start: Expr, size: Expr) -> None:
         self.kb.copy(k1[at(0, size), :], self.k[step.head, at(step.start + start, size), :])
@@ -181,8 +229,7 @@ class AttentionKernel:
         """S = Q K^T: K in chunks through L1, columns of S in accumulators of ``qk_n``."""
         kb, tile, dim = self.kb, self.tile, self.dim
         rows = step.rows * self.passes
-        with kb.when(step.first):
-            self.load_q(step)
+        self.before_keys()
         with kb.loop("c", 0, ceil_div(step.cols, tile.l1_kv)) as c:
             size = ragged_of(step.cols, tile.l1_kv, c)
             k1 = kb.buffer("k1", "L1", self.fmt, (tile.l1_kv, dim), tile.l1_ring)
@@ -195,14 +242,15 @@ class AttentionKernel:
                     a0 = kb.buffer("a0", "L0A", self.fmt, (self.cube_rows, tile.qk_k), tile.l0_ring)
                     b0 = kb.buffer("b0", "L0B", self.fmt, (tile.qk_k, tile.qk_n), tile.l0_ring)
                     here = at(d * tile.qk_k, depth)
-                    kb.copy(a0[at(0, rows), at(0, depth)], self.q1[at(0, rows), here])
+                    kb.copy(a0[at(0, rows), at(0, depth)], self.q1[at(step.second * self.cube_rows, rows), here])
                     kb.copy(b0[at(0, depth), at(0, cols)], k1[at(b * tile.qk_n, cols), here], transpose=1)
                     kb.op("mmad", acc, a0[at(0, rows), at(0, depth)], b0[at(0, depth), at(0, cols)], accumulate=d)
                 kb.op("fixpipe", self.slot(self.logits, step, at(0, rows), at(c * tile.l1_kv + b * tile.qk_n, cols)), acc)
         kb.raise_signal("logits", "FIX")
 
     def multiply_pv(self, step: Step) -> None:
-        """O = P V over the KV rows of the tile, V and P in chunks through L1; V is fetched before P is waited for."""
+        """O = P V over the KV rows of the tile, V and P in chunks through L1; V is fetched before P is waited
+        for, unless Vector makes it."""
         kb, tile, dim = self.kb, self.tile, self.dim
         rows = step.rows * self.passes
         acc = kb.buffer("o0", "L0C", self.acc_fmt, (self.cube_rows, dim), tile.o_ring)[at(0, rows), :]
@@ -210,9 +258,12 @@ class AttentionKernel:
             size = ragged_of(step.cols, tile.l1_kv, c)
             v1 = kb.buffer("v1", "L1", self.fmt, (tile.l1_kv, dim), tile.l1_ring)
             p1 = kb.buffer("p1", "L1", self.fmt, (self.cube_rows, tile.l1_kv), tile.l1_ring)
-            self.load_v(v1, step, c * tile.l1_kv, size)
+            if self.early_values:
+                self.load_v(v1, step, c * tile.l1_kv, size)
             with kb.when(c.equals(0)):
                 kb.wait_signal("weights", "MTE2")
+            if not self.early_values:
+                self.load_v(v1, step, c * tile.l1_kv, size)
             kb.copy(p1[at(0, rows), at(0, size)], self.slot(self.weights, step, at(0, rows), at(c * tile.l1_kv, size)))
             with kb.loop("e", 0, ceil_div(size, tile.pv_k)) as e:
                 depth = ragged_of(size, tile.pv_k, e)
@@ -239,15 +290,30 @@ class AttentionKernel:
         self.alpha = kb.buffer("alpha", "UB", "fp32", (self.slots * self.share, 1))
         self.acc = kb.buffer("acc", "UB", "fp32", (self.share, self.dim))
 
-    def mine(self, step: Step) -> Expr:
-        """Rows of the step's tile that this AIV has: an equal share, counted from ``sub * share``."""
-        if self.aivs == 1:
-            return step.rows
-        return minimum(self.share, maximum(0, step.rows - self.kb.sub * self.share))
+    def fetch(self, step: Step) -> None:
+        """Read this AIV's share of the step's K and V only to bring it into L2, in rows as long as GM has them.
 
-    def state(self, buffer: Handle, step: Step, local: Expr, size: Expr) -> Slice:
+        The AIC turns rows into fractals as it reads them, which leaves few bytes in flight; from L2 that is fast enough.
+        """
+        kb, dim = self.kb, self.dim
+        share = ceil_int(self.work.kv_tile, self.aivs)
+        size = share if self.aivs == 1 else minimum(share, maximum(0, step.cols - kb.sub * share))
+        chunk = min(share, max(1, FETCH_BYTES * 8 // (dim * FORMATS[self.cache_fmt].bits)))
+        with kb.loop("f", 0, ceil_div(size, chunk)) as f:
+            warm = kb.buffer("warm", "UB", self.cache_fmt, (chunk, dim))
+            rows = ragged_of(size, chunk, f)
+            for cache in (self.k, self.v):
+                kb.copy(warm[at(0, rows), :], cache[step.head, at(step.start + kb.sub * share + f * chunk, rows), :])
+
+    def mine(self, tile: RowTile) -> Expr:
+        """Rows of a row tile that this AIV has: an equal share, counted from ``sub * share``."""
+        if self.aivs == 1:
+            return tile.rows
+        return minimum(self.share, maximum(0, tile.rows - self.kb.sub * self.share))
+
+    def state(self, buffer: Handle, tile: RowTile, local: Expr, size: Expr) -> Slice:
         """Rows of a per-row-tile state."""
-        return buffer[at(step.turn % self.states * self.share + local, size), 0]
+        return buffer[at(tile.turn % self.states * self.share + local, size), 0]
 
     def alphas(self, step: Step, local: Expr, size: Expr) -> Slice:
         return self.alpha[at(step.number % self.slots * self.share + local, size), 0]
@@ -266,7 +332,7 @@ class AttentionKernel:
             s = logits ; m' = max(m, rowmax s) ; alpha = exp(m - m') ; p = exp(s - m') ; l = l * alpha + rowsum p
         """
         kb, tile = self.kb, self.tile
-        mine = self.mine(step)
+        mine = self.mine(step.tile)
         self.before_softmax(step)
         kb.wait_signal("logits", "MTE2")
         with kb.loop("r", 0, ceil_div(mine, tile.vec_m)) as r:
@@ -277,7 +343,7 @@ class AttentionKernel:
                 with kb.when(step.diagonal):
                     kb.op("mask_causal", s, s, row=step.row + start, column=step.start, period=self.work.q,
                           offset=self.work.kv - self.work.q)
-            top, total = (self.state(buffer, step, local, size) for buffer in (self.top, self.sum))
+            top, total = (self.state(buffer, step.tile, local, size) for buffer in (self.top, self.sum))
             alpha = self.alphas(step, local, size)
             lanes, row = self.small("lanes", size, FOLD_LANES), self.small("row", size)
             with kb.when(step.first):
@@ -317,7 +383,7 @@ class AttentionKernel:
     def rescale(self, step: Step) -> None:
         """``acc = acc * alpha + O``, and after the last tile ``y = acc / l``."""
         kb, tile = self.kb, self.tile
-        mine = self.mine(step)
+        mine = self.mine(step.tile)
         kb.wait_signal("partial", "MTE2")
         with kb.loop("r", 0, ceil_div(mine, tile.vec_m)) as r:
             size, local = ragged_of(mine, tile.vec_m, r), r * tile.vec_m
@@ -343,7 +409,7 @@ class AttentionKernel:
     def finish(self, step: Step, acc: Slice, start: Expr, local: Expr, size: Expr) -> None:
         """``y = bf16(acc / l)``."""
         kb = self.kb
-        kb.op("div", acc, acc, self.state(self.sum, step, local, size))
+        kb.op("div", acc, acc, self.state(self.sum, step.tile, local, size))
         self.scale_output(acc, step.head)
         yb = kb.buffer("yb", "UB", "bf16", (self.tile.vec_m, self.dim), self.tile.ub_ring)[at(0, size), :]
         kb.op("cast", yb, acc, round="rint")
@@ -361,8 +427,8 @@ class AttentionKernel:
         out = kb.buffer("part_out", "UB", "fp32", (self.tile.vec_m, self.dim), self.tile.ub_ring)[at(0, size), :]
         stats = kb.buffer("stats_out", "UB", "fp32", (self.tile.vec_m, 2), self.tile.ub_ring)
         # A maximum with the lowest number is a move.
-        kb.op("maxs", stats[at(0, size), 0], self.state(self.top, step, local, size), scalar=LOWEST)
-        kb.op("maxs", stats[at(0, size), 1], self.state(self.sum, step, local, size), scalar=LOWEST)
+        kb.op("maxs", stats[at(0, size), 0], self.state(self.top, step.tile, local, size), scalar=LOWEST)
+        kb.op("maxs", stats[at(0, size), 1], self.state(self.sum, step.tile, local, size), scalar=LOWEST)
         kb.op("maxs", out, acc, scalar=LOWEST)
         kb.copy(self.part_stats[row, at(step.split * 2, 2)], stats[at(0, size), :])
         kb.copy(self.part_acc[row, at(step.split * self.dim, self.dim)], out)

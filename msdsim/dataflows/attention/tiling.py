@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from msdsim.dataflows.attention.work import AttentionShape, Work
 from msdsim.dataflows.base import require_fits, require_multiple, require_positive
 from msdsim.errors import TilingError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
+from msdsim.hardware.units.mte import port_cost
 from msdsim.units import bytes_per_tick, ceil_div, round_up
 
 #: Rows of stacked operands that one Cube tile takes: 128 is what the vendor's kernels use.
@@ -18,6 +19,8 @@ CUBE_ROWS = 128
 KV_TILES = (2048, 1024, 512, 256, 128, 64)
 #: Longest KV tile where the Cube tile is full: P and S of a longer one only fill the rings.
 FULL_KV_TILE = 512
+#: Bytes of one read that only fills L2.
+FETCH_BYTES = 16384
 #: Bytes of a load that already runs at full bandwidth.
 LOAD_BYTES = 32768
 
@@ -26,7 +29,8 @@ LOAD_BYTES = 32768
 class AttentionTiling:
     """``rows`` query rows and ``kv_tile`` KV columns of a step; ``kv_splits`` parts of the KV length; ``preload`` steps that
     Q K^T runs ahead of P V; ``l1_kv`` KV rows of an L1 chunk; ``qk_n x qk_k`` and ``pv_k`` tiles in L0B; ``vec_m`` rows of a UB
-    tile; ring depths of L1, L0, the accumulators of S and O, and UB."""
+    tile; ring depths of K, V and P in L1, of L0, the accumulators of S and O, UB, and Q in L1; ``l2_ahead`` steps that the
+    AIVs read the cache into L2 ahead of their softmax (0: they do not)."""
 
     rows: int
     kv_tile: int
@@ -42,6 +46,8 @@ class AttentionTiling:
     s_ring: int = 2
     o_ring: int = 1
     ub_ring: int = 2
+    q_ring: int = 1
+    l2_ahead: int = 0
 
 
 @dataclass(frozen=True)
@@ -54,6 +60,9 @@ class Needs:
     ub_bytes: Callable[[int, int, int, int], int]
     #: Vector instructions that go over all logits of a step.
     vector_ops: tuple[str, ...]
+    #: Bits of an element of the cache, and Vector instructions over every such element (all 32 bits wide).
+    cache_bits: int
+    cache_ops: tuple[str, ...] = ()
 
 
 def choose(problem: AttentionShape, chip: Chip, needs: Needs) -> AttentionTiling:
@@ -75,7 +84,24 @@ def choose(problem: AttentionShape, chip: Chip, needs: Needs) -> AttentionTiling
         raise TilingError(f"chip '{chip.name}' has no room for attention with head_dim={problem.head_dim}; "
                           f"enlarge L0, L1 or UB")
     best = min(time for time, _ in found)
-    return next(tile for time, tile in found if time <= best * 1.01)
+    tile = next(tile for time, tile in found if time <= best * 1.01)
+    return replace(tile, l2_ahead=_l2_ahead(problem, chip, needs, tile))
+
+
+def _l2_ahead(problem: AttentionShape, chip: Chip, needs: Needs, tile: AttentionTiling) -> int:
+    """Read the cache into L2 ahead where it is read once, in rows so short that they leave the AIC's port mostly idle."""
+    work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
+    path = next(p for p in chip.paths.values() if (p.source, p.destination) == ("GM", "L1"))
+    row = problem.head_dim * needs.cache_bits // 8
+    short = port_cost(path, several_rows=True).port_bytes(row) > SHORT_ROW * row
+    share = ceil_div(work.base_rows, chip.cores.aiv_per_aic)
+    room = chip.buffers.ub_bytes - needs.ub_bytes(share, tile.vec_m, tile.kv_tile, problem.head_dim)
+    once = work.q_tiles == work.head_tiles == 1 and not needs.cache_ops
+    return tile.preload if once and short and room >= FETCH_BYTES else 0
+
+
+#: A row is short if it takes the port this many times as long as its bytes alone would.
+SHORT_ROW = 4
 
 
 def _row_choices(problem: AttentionShape, chip: Chip, needs: Needs) -> Iterator[int]:
@@ -118,23 +144,26 @@ def _fit(problem: AttentionShape, chip: Chip, needs: Needs, rows: int, kv_tile: 
             qk_k = max(deep, qk_k // 2 // deep * deep)
     if qk_n < 16:
         return None
-    l1_kv = _chunk(chip, cube_rows, kv_tile, dim, bits)
+    q_rows = cube_rows * (2 if work.paired else 1)
+    l1_kv = _chunk(chip, q_rows, cube_rows, kv_tile, dim, bits)
     vec_m = _vec_rows(chip, needs, ceil_div(work.base_rows, chip.cores.aiv_per_aic), kv_tile, dim)
     if not l1_kv or not vec_m:
         return None
-    ring = 3 if _l1_bytes(cube_rows, l1_kv, dim, bits, 3) <= chip.buffers.l1_bytes else 2
+    ring = 3 if _l1_bytes(q_rows, cube_rows, l1_kv, dim, bits, 3) <= chip.buffers.l1_bytes else 2
+    q_ring = 2 if _l1_bytes(2 * q_rows, cube_rows, l1_kv, dim, bits, ring) <= chip.buffers.l1_bytes else 1
     o_ring = 2 if chip.buffers.l0c_bytes >= cube_rows * (2 * wide + 2 * qk_n) * 4 else 1
-    return AttentionTiling(rows, kv_tile, 1, l1_kv, qk_n, qk_k, pv_k, vec_m, l1_ring=ring, l0_ring=l0_ring, o_ring=o_ring)
+    return AttentionTiling(rows, kv_tile, 1, l1_kv, qk_n, qk_k, pv_k, vec_m, l1_ring=ring, l0_ring=l0_ring, o_ring=o_ring,
+                          q_ring=q_ring)
 
 
-def _l1_bytes(cube_rows: int, l1_kv: int, dim: int, bits: int, ring: int) -> int:
-    return (cube_rows * dim + ring * (2 * l1_kv * dim + cube_rows * l1_kv)) * bits // 8 + 64
+def _l1_bytes(q_rows: int, cube_rows: int, l1_kv: int, dim: int, bits: int, ring: int) -> int:
+    return (q_rows * dim + ring * (2 * l1_kv * dim + cube_rows * l1_kv)) * bits // 8 + 64
 
 
-def _chunk(chip: Chip, cube_rows: int, kv_tile: int, dim: int, bits: int) -> int:
+def _chunk(chip: Chip, q_rows: int, cube_rows: int, kv_tile: int, dim: int, bits: int) -> int:
     """KV rows of an L1 chunk: a power-of-two part of the tile, no larger than a full-bandwidth load."""
     def fits(chunk: int) -> bool:
-        return _l1_bytes(cube_rows, chunk, dim, bits, 2) <= chip.buffers.l1_bytes
+        return _l1_bytes(q_rows, cube_rows, chunk, dim, bits, 2) <= chip.buffers.l1_bytes
 
     chunk = kv_tile
     while chunk > 16 and (chunk * dim * bits > 8 * LOAD_BYTES or not fits(chunk)):
@@ -167,7 +196,6 @@ def _estimate(problem: AttentionShape, chip: Chip, needs: Needs, tile: Attention
     rate = chip.cube.rate(needs.fmt, needs.fmt)
     path = next(p for p in chip.paths.values() if (p.source, p.destination) == ("GM", "L1"))
     assert rate is not None
-    assert path.outstanding_bytes is not None
     rows = needs.passes * work.base_rows
     cores = min(chip.cores.aic, work.items)
     cube = 2 * ceil_div(rows, 16) * ceil_div(kv, 16) * ceil_div(dim, rate.fractal_k) * rate.cycles_per_fractal
@@ -175,15 +203,21 @@ def _estimate(problem: AttentionShape, chip: Chip, needs: Needs, tile: Attention
     ops = chip.vector.ops
     per_logit = sum(ops[name].slope_cycles_per_repeat for name in needs.vector_ops) / 64
     chain = sum(ops[name].latency_cycles for name in (*needs.vector_ops, *ROW_OPS))
-    vector = share * kv * per_logit + chain * ceil_div(share, tile.vec_m)
-    in_flight = path.outstanding_bytes / (path.latency_cycles + chip.hbm.extra_latency_cycles)
-    port = MISS_SHARE * min(path.bytes_per_cycle, in_flight)
+    per_value = sum(ops[name].slope_cycles_per_repeat for name in needs.cache_ops) / 64
+    vector = share * kv * per_logit + chain * ceil_div(share, tile.vec_m) + 2 * kv * dim * per_value / chip.cores.aiv_per_aic
+    # Rows of the cache are turned into fractals on their way, which costs by the row.
+    cost = port_cost(path, several_rows=True)
+    useful = dim * bits / 8 / cost.port_bytes(dim * bits // 8)
+    # A dequantized cache is in L2, and so is, for the others, what the first of the row tiles of a head has read from HBM.
+    together = cores if needs.cache_ops else max(1, min(cores, work.head_tiles * work.q_items))
+    in_flight = cost.outstanding_bytes / (path.latency_cycles + chip.hbm.extra_latency_cycles / together)
+    port = useful * min(float(cost.bytes_per_cycle), in_flight) * (1 if together > 1 else MISS_SHARE)
     cache = 2 * kv * dim * bits / 8
     l2 = float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)) / cores
     rings = (cache + rows * kv * (4 + bits / 8) + rows * dim * 4) / l2
     step = max(cube, vector, rings, cache / port + STEP_CYCLES)
     hbm = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz)) * chip.hbm.efficiency
-    memory = 2 * work.kv_head_count * problem.kv * dim * bits / 8 / hbm
+    memory = 2 * work.kv_head_count * problem.kv * dim * needs.cache_bits / 8 / hbm
     merge = MERGE_CYCLES + chain * work.splits / 4 * ceil_div(work.total_rows, chip.aiv) if work.splits > 1 else 0
     return max(ceil_div(work.items, chip.cores.aic) * work.steps * step, memory) + cube + vector + cache / port + merge
 
@@ -200,7 +234,7 @@ MERGE_CYCLES = 2500
 
 def check(problem: AttentionShape, chip: Chip, tile: AttentionTiling, needs: Needs) -> None:
     """TilingError for what cannot be built; capacities that are not named here the verifier checks."""
-    require_positive(tile)
+    require_positive(tile, "l2_ahead", "fused")
     rate = chip.cube.rate(needs.fmt, needs.fmt)
     assert rate is not None
     require_multiple(tile, "qk_n", chip.cube.fractal_n, "the Cube works in fractals of 16 columns")

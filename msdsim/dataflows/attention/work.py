@@ -9,7 +9,7 @@ Items are dealt round robin and every item takes the same number of *steps*, one
 through from item to item::
 
     before: for item: for tile: QK, softmax, PV, rescale
-    after:  for g in 0 .. steps + skew: QK(g), softmax(g); PV(g - skew), rescale(g - skew)
+    after:  for g in 0 .. items * steps + skew: QK(g), softmax(g); PV(g - skew), rescale(g - skew)
 
 so that the pipeline does not drain between items.
 """
@@ -37,25 +37,54 @@ class AttentionShape(Protocol):
 
 
 @dataclass(frozen=True)
-class Step:
-    """One KV tile of one row tile, as index expressions.
+class RowTile:
+    """Query rows that are worked on together, as index expressions.
 
-    ``head`` counts the KV heads of all batches; ``row +: rows`` are the query rows among those of that head; ``start +:
-    cols`` the KV columns.  ``live`` is 0 for a step that pads an item.  ``turn`` counts the row tiles of the core.
+    ``row +: rows`` are those of KV head ``head`` (counted over all batches); ``turn`` counts the row tiles of the core;
+    ``live`` is 0 where an item has no such row tile.
+    """
+
+    turn: Expr
+    live: Expr
+    head: Expr
+    row: Expr
+    rows: Expr
+
+
+@dataclass(frozen=True)
+class Step:
+    """One KV tile (columns ``start +: cols``) of one row tile, as index expressions.
+
+    ``live`` is 0 for a step that pads an item; ``second`` is 1 for the second row tile of a pair; ``diagonal`` is not 0
+    where the causal mask cuts through the tile.
     """
 
     number: Expr
     live: Expr
-    turn: Expr
-    head: Expr
-    row: Expr
-    rows: Expr
+    second: Expr
+    tile: RowTile
     start: Expr
     cols: Expr
     first: Expr
     last: Expr
     diagonal: Expr
     split: Expr
+
+    @property
+    def turn(self) -> Expr:
+        return self.tile.turn
+
+    @property
+    def head(self) -> Expr:
+        return self.tile.head
+
+    @property
+    def row(self) -> Expr:
+        return self.tile.row
+
+    @property
+    def rows(self) -> Expr:
+        return self.tile.rows
 
 
 class Work:
@@ -97,54 +126,68 @@ class Work:
         pairs = ((p, self.q_tiles - 1 - p) for p in range(self.q_items))
         return max(sum(self._visible_tiles(tile) for tile in {a, b}) for a, b in pairs)
 
-    def steps_of(self, core: Expr) -> Expr:
-        """Number of steps of a core."""
-        return ceil_div(self.items - core, self.cores) * self.steps
+    def items_of(self, core: Expr) -> Expr:
+        """Number of items of a core."""
+        return ceil_div(self.items - core, self.cores)
+
+    def _item(self, core: Expr, at: Expr) -> tuple[Expr, Expr, Expr, Expr]:
+        """Head, tile of heads, position item and split of the core's item ``at``; in range also beyond its last one."""
+        item = minimum(core + at * self.cores, self.items - 1)
+        split, rest = item % self.splits, item // self.splits
+        q_item, rest = rest % self.q_items, rest // self.q_items
+        return rest // self.head_tiles, rest % self.head_tiles, q_item, split
 
     @property
-    def most_steps(self) -> int:
-        return ceil_int(self.items, self.cores) * self.steps
+    def row_tiles_per_item(self) -> int:
+        """1, or the 2 of a pair."""
+        return 2 if self.paired else 1
+
+    def row_tile(self, core: Expr, at: Expr, second: Expr) -> RowTile:
+        """The row tile of the core's item ``at``, or the ``second`` one of a pair."""
+        head, head_tile, q_item, _ = self._item(core, at)
+        if self.q_tiles == 1:
+            row = head_tile * (self.heads_per_tile * self.q)
+            return RowTile(at, Const(1), head, row, _part(self.group, self.heads_per_tile, head_tile) * self.q)
+        live: Expr = Const(1)
+        turn, q_tile = at, q_item
+        if self.paired:
+            last = self.q_tiles - 1
+            turn, q_tile = at * 2 + second, maximum(q_item, minimum(second * self.q_tiles, last - q_item))
+            # The middle row tile of an odd number is its own mirror image: it is done once.
+            live = maximum(1 - second, q_item < last - q_item) if self.q_tiles % 2 else live
+        return RowTile(turn, live, head, head_tile * self.q + q_tile * self.positions,
+                       _part(self.q, self.positions, q_tile))
 
     def step(self, core: Expr, number: Expr) -> Step:
         """Step ``number`` of a core; every index stays in range even where the number is beyond the core's steps."""
         at, inside = number // self.steps, number % self.steps
-        item = minimum(core + at * self.cores, self.items - 1)
-        split, rest = item % self.splits, item // self.splits
-        q_item, rest = rest % self.q_items, rest // self.q_items
-        head_tile, head = rest % self.head_tiles, rest // self.head_tiles
         if self.paired:
-            return self._pair(number, at, inside, head, head_tile, q_item)
-        if self.q_tiles > 1:
-            row, rows = head_tile * self.q + q_item * self.positions, _part(self.q, self.positions, q_item)
-        else:
-            row = head_tile * (self.heads_per_tile * self.q)
-            rows = _part(self.group, self.heads_per_tile, head_tile) * self.q
+            return self._pair(core, number, at, inside)
+        split = self._item(core, at)[3]
         low, high = (split * self.tiles) // self.splits, ((split + 1) * self.tiles) // self.splits
         tile = minimum(low + inside, self.tiles - 1)
-        # Without pairs every row tile has rows that see all columns.
         live = Const(1) if self.tiles % self.splits == 0 else inside < high - low
         diagonal = _reaches(self.kv - self.q, tile, self.kv_tile) if self.causal else Const(0)
-        return Step(number, live, at, head, row, rows, tile * self.kv_tile, _part(self.kv, self.kv_tile, tile),
-                    inside.equals(0), inside.equals(high - low - 1), diagonal, split)
+        return Step(number, live, Const(0), self.row_tile(core, at, Const(0)), tile * self.kv_tile,
+                    _part(self.kv, self.kv_tile, tile), inside.equals(0), inside.equals(high - low - 1), diagonal, split)
 
-    def _pair(self, number: Expr, at: Expr, inside: Expr, head: Expr, head_tile: Expr, low: Expr) -> Step:
+    def _pair(self, core: Expr, number: Expr, at: Expr, inside: Expr) -> Step:
         """Row tile ``low`` with its visible tiles, then row tile ``q_tiles - 1 - low`` with its own."""
+        low = self._item(core, at)[2]
         before = self.kv - self.q
         low_tiles = ceil_div(minimum((low + 1) * self.positions, self.q) + before, self.kv_tile)
         second = inside >= low_tiles
+        rows = self.row_tile(core, at, second)
         q_tile = maximum(low, minimum(second * self.q_tiles, (self.q_tiles - 1) - low))
         ahead = inside - minimum(second * self.tiles, low_tiles)
         tile = maximum(0, minimum(ahead, self.tiles - 1))
         position = q_tile * self.positions
         visible = minimum(position + self.positions, self.q) + before
         tiles = ceil_div(visible, self.kv_tile)
-        # The middle row tile of an odd number is its own mirror image: it is done once.
-        distinct = maximum(1 - second, low < (self.q_tiles - 1) - low) if self.q_tiles % 2 else Const(1)
-        live = minimum(distinct, ahead < tiles)
         # The columns that no row of the tile sees are not computed: their weights are zero.
         cols = maximum(0, minimum(self.kv_tile, visible - tile * self.kv_tile))
-        return Step(number, live, at * 2 + second, head, head_tile * self.q + position,
-                    _part(self.q, self.positions, q_tile), tile * self.kv_tile, cols, tile.equals(0), tile.equals(tiles - 1),
+        live = ahead < tiles if rows.live == Const(1) else minimum(rows.live, ahead < tiles)
+        return Step(number, live, second, rows, tile * self.kv_tile, cols, tile.equals(0), tile.equals(tiles - 1),
                     tile * self.kv_tile + cols > position + before + 1, Const(0))
 
 

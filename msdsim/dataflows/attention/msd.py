@@ -1,0 +1,264 @@
+"""``msd-int8`` and ``msd-int4`` attention: Q and P split into integer components, the integer KV cache multiplied as it is.
+
+Vector splits Q of a row tile ``preload`` steps before it is needed and P of every step; the Cube multiplies the components,
+stacked along rows, so that K and V are read once for all passes; Vector merges the INT32 results::
+
+    AIV: for g: split Q(g) -> ring ; merge S(g - preload), softmax, split P -> ring ; merge O(g - 2 preload), rescale
+
+The scales fold as the contract says: per channel, K's into Q before the split and V's into the result at the very end, P
+having the fixed maximum 1; per token, K's into the columns of the logits and V's into the columns of P before its split.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from msdsim.dataflows.attention.kernel import AttentionKernel, Stage, Tiling
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, check, choose
+from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step
+from msdsim.dataflows.base import DATAFLOWS, Dataflow
+from msdsim.dataflows.gemm import ragged_of, refuse_rate
+from msdsim.formats.msd import MSD_INT4, MSD_INT8, MsdSpec
+from msdsim.hardware.chip import Chip
+from msdsim.ir.builder import Handle, at
+from msdsim.ir.expr import Const, Expr, ceil_div
+from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir.ops.vector import FOLD_LANES
+
+#: Smallest positive FP32 number: rows of zeros are divided by it instead of by zero.
+SMALLEST = 2.0**-149
+
+
+class MsdAttention(AttentionKernel):
+    """The shared pipeline with integer components."""
+
+    acc_fmt = "int32"
+
+    def __init__(self, problem: AttentionShape, chip: Chip, tile: Tiling, spec: MsdSpec) -> None:
+        self.name = f"attention_msd_{spec.name}"
+        self.spec, self.passes = spec, spec.passes
+        self.fmt = self.cache_fmt = spec.target
+        self.per_channel = problem.scales == "channel"
+        super().__init__(problem, chip, tile)
+
+    def vector_stages(self) -> tuple[Stage, ...]:
+        ahead = self.tile.preload
+        return (Stage(0, self.split_q), Stage(ahead, self.softmax), Stage(ahead + self.tile.preload, self.rescale))
+
+    def scale_tensors(self) -> None:
+        kb, work, dim = self.kb, self.work, self.dim
+        shape = (self.problem.kv_heads, dim) if self.per_channel else (work.kv_head_count, work.kv)
+        self.k_scale, self.v_scale = kb.tensor("k_scale", "fp32", shape, "in"), kb.tensor("v_scale", "fp32", shape, "in")
+        # A slot per row tile that can be between its split and its use.
+        self.q_ring = kb.tensor("qc", self.fmt, (self.cores, self.states, self.cube_rows, dim), "workspace")
+        kb.signal("components", "aiv_to_aic")
+
+    # AIC
+
+    def load_q(self, q1: Slice, tile: RowTile) -> None:
+        kb = self.kb
+        kb.wait_signal("components", "MTE2")
+        kb.copy(q1, self.q_ring[kb.core, tile.turn % self.states, at(0, tile.rows * self.passes), :])
+
+    # AIV
+
+    def open_aiv(self) -> None:
+        super().open_aiv()
+        #: What the merged logits of a row are multiplied by, per row tile; and the row scale of P, per step.
+        self.q_factor = self.kb.buffer("q_factor", "UB", "fp32", (self.states * self.share, 1))
+        if not self.per_channel:
+            self.p_factor = self.kb.buffer("p_factor", "UB", "fp32", (self.slots * self.share, 1))
+
+    def split_q(self, step: Step) -> None:
+        """Components of Q of a new item's row tiles."""
+        kb = self.kb
+        with kb.when((step.number % self.work.steps).equals(0)):
+            self.each_row_tile(step.number // self.work.steps, self._split_rows)
+
+    def _split_rows(self, second: Expr, rows: RowTile) -> None:
+        """``vec_m`` rows at a time."""
+        kb, tile, dim = self.kb, self.tile, self.dim
+        mine = self.mine(rows)
+        with kb.loop("i", 0, ceil_div(mine, tile.vec_m)) as i:
+            size, local = ragged_of(mine, tile.vec_m, i), i * tile.vec_m
+            start = kb.sub * self.share + local
+            here = (at(0, size), at(0, dim))
+            xb = kb.buffer("xb", "UB", "bf16", (tile.vec_m, dim))[here]
+            xf, q = (kb.buffer(f"x{kind}", "UB", "fp32", (tile.vec_m, dim))[here] for kind in "fq")
+            q16 = kb.buffer("xh", "UB", "fp16", (tile.vec_m, dim))[here]
+            kb.copy(xb, self.q[rows.head, at(rows.row + start, size), :])
+            kb.op("cast", xf, xb)
+            if self.per_channel:
+                scale = kb.buffer("xs", "UB", "fp32", (1, dim))[0, :]
+                kb.copy(scale, self.k_scale[self.kv_head(rows.head), :])
+                kb.op("mul", xf, xf, scale)
+            kb.op("abs", q, xf)
+            top = self.row_top(q, "x", size)
+            factor = self.state(self.q_factor, rows, local, size)
+            kb.op("div", factor, top, self.first_factor("x", size))
+            kb.op("muls", factor, factor, scalar=self.factor)
+            kb.op("maxs", top, top, scalar=SMALLEST)
+            parts = kb.buffer("xc", "UB", self.fmt, (self.passes * tile.vec_m, dim))
+            self.decompose(xf, q, q16, top, [parts[at(n * tile.vec_m, size), :] for n in range(self.passes)])
+            for n in range(self.passes):
+                kb.copy(self.q_ring[kb.core, rows.turn % self.states, at(rows.rows * n + start, size), :],
+                        parts[at(n * tile.vec_m, size), :])
+        kb.raise_signal("components", "MTE3")
+
+    def kv_head(self, head: Expr) -> Expr:
+        """Index of the head's scales: they are the same for every batch."""
+        return head % self.problem.kv_heads
+
+    def row_top(self, magnitudes: Slice, name: str, size: Expr) -> Slice:
+        """Row maxima of what is not negative."""
+        lanes, top = self.small(f"{name}_lanes", size, FOLD_LANES), self.small(f"{name}_top", size)
+        self.kb.op("fold_max", lanes, magnitudes)
+        self.kb.op("reduce_max", top, lanes)
+        return top
+
+    def first_factor(self, name: str, size: Expr) -> Slice:
+        factor = self.small(f"{name}_f", size)
+        self.kb.op("dup", factor, scalar=self.spec.first_factor)
+        return factor
+
+    def decompose(self, r: Slice, q: Slice, q16: Slice, top: Slice | None, out: list[Slice]) -> None:
+        """``r *= f; a1 = round(r / top); r -= a1 top; r *= g; a2 = round(r / top) ...``; ``top`` None stands for 1."""
+        kb = self.kb
+        kb.op("muls", r, r, scalar=self.spec.first_factor)
+        for number, component in enumerate(out):
+            if top is not None:
+                kb.op("div", q, r, top)
+            kb.op("cast", q, r if top is None else q, round=self.spec.rounding)
+            kb.op("cast", q16, q, round="rint")
+            kb.op("cast", component, q16, round="rint")
+            if number + 1 < self.passes:
+                if top is not None:
+                    kb.op("mul", q, q, top)
+                kb.op("sub", r, r, q)
+                kb.op("muls", r, r, scalar=self.spec.next_factor)
+
+    def merge(self, total: Slice, part: Slice, pieces: list[Slice]) -> None:
+        """``total = C1 + C2 / g + C3 / g^2 ...`` in FP32."""
+        kb = self.kb
+        kb.op("cast", total, pieces[0])
+        for piece, weight in zip(pieces[1:], self.spec.pass_weights[1:], strict=True):
+            kb.op("cast", part, piece)
+            kb.op("muls", part, part, scalar=weight)
+            kb.op("add", total, total, part)
+
+    def load_stacked(self, buffer: Handle, ring: Handle, step: Step, start: Expr, size: Expr, cols: Expr) -> list[Slice]:
+        """This block's rows of every component's result, one above the other in one buffer."""
+        pieces = []
+        for number in range(self.passes):
+            piece = buffer[at(number * self.tile.vec_m, size), at(0, cols)]
+            self.kb.copy(piece, self.slot(ring, step, at(step.rows * number + start, size), at(0, cols)))
+            pieces.append(piece)
+        return pieces
+
+    def before_softmax(self, step: Step) -> None:
+        if self.per_channel:
+            return
+        kb = self.kb
+        # Both scales in one buffer, so that one flag covers both loads.
+        scales = kb.buffer("token_scales", "UB", "fp32", (2, self.work.kv_tile), self.tile.ub_ring)
+        self.token_scales = [scales[row, at(0, step.cols)] for row in range(2)]
+        for target, source in zip(self.token_scales, (self.k_scale, self.v_scale), strict=True):
+            kb.copy(target, source[step.head, at(step.start, step.cols)])
+
+    def load_logits(self, step: Step, start: Expr, size: Expr) -> Slice:
+        kb, tile = self.kb, self.tile
+        stacked = kb.buffer("ci", "UB", "int32", (self.passes * tile.vec_m, tile.kv_tile), tile.ub_ring)
+        pieces = self.load_stacked(stacked, self.logits, step, start, size, step.cols)
+        s, self.scratch = self.wide("st", "fp32", size, step.cols), self.wide("scratch", "fp32", size, step.cols)
+        self.merge(s, self.scratch, pieces)
+        local = start - kb.sub * self.share
+        kb.op("mul", s, s, self.state(self.q_factor, step.tile, local, size))
+        if not self.per_channel:
+            kb.op("mul", s, s, self.token_scales[0])
+        return s
+
+    def store_weights(self, step: Step, p: Slice, start: Expr, local: Expr, size: Expr) -> None:
+        kb, tile = self.kb, self.tile
+        top = None
+        if not self.per_channel:
+            kb.op("mul", p, p, self.token_scales[1])
+            top = self.row_top(p, "p", size)
+            kb.op("div", self.p_scale(step, local, size), top, self.first_factor("p", size))
+            kb.op("maxs", top, top, scalar=SMALLEST)
+        parts = kb.buffer("pc", "UB", self.fmt, (self.passes * tile.vec_m, tile.kv_tile), tile.ub_ring)
+        pieces = [parts[at(n * tile.vec_m, size), at(0, step.cols)] for n in range(self.passes)]
+        self.decompose(p, self.scratch, self.wide("ph", "fp16", size, step.cols), top, pieces)
+        for number, piece in enumerate(pieces):
+            kb.copy(self.slot(self.weights, step, at(step.rows * number + start, size), at(0, step.cols)), piece)
+
+    def p_scale(self, step: Step, local: Expr, size: Expr) -> Slice:
+        return self.p_factor[at(step.number % self.slots * self.share + local, size), 0]
+
+    def load_partial(self, step: Step, start: Expr, local: Expr, size: Expr) -> Slice:
+        kb, tile, dim = self.kb, self.tile, self.dim
+        stacked = kb.buffer("oi", "UB", "int32", (self.passes * tile.vec_m, dim), tile.ub_ring)
+        pieces = self.load_stacked(stacked, self.partial, step, start, size, Const(dim))
+        o, part = (kb.buffer(name, "UB", "fp32", (tile.vec_m, dim))[at(0, size), :] for name in ("ot", "op"))
+        self.merge(o, part, pieces)
+        if self.per_channel:
+            kb.op("muls", o, o, scalar=float(np.float32(1 / self.spec.first_factor)))
+        else:
+            kb.op("mul", o, o, self.p_scale(step, local, size))
+        return o
+
+    def scale_output(self, acc: Slice, head: Expr) -> None:
+        if self.per_channel:
+            scale = self.kb.buffer("vs", "UB", "fp32", (1, self.dim))[0, :]
+            self.kb.copy(scale, self.v_scale[self.kv_head(head), :])
+            self.kb.op("mul", acc, acc, scale)
+
+
+#: Vector instructions over all logits besides those of the softmax: merge, split of two passes and of each further one.
+_SOFTMAX = ("fold_max", "sub", "exp", "fold_add")
+_MERGE = ("cast", "muls", "add")
+_SPLIT = ("cast", "cast", "cast", "sub", "muls")
+
+
+def _needs(spec: MsdSpec) -> Needs:
+    component = spec.format.bits / 8
+
+    def ub_bytes(share: int, vec_m: int, kv_tile: int, dim: int) -> int:
+        """S of all passes (INT32) and P's components twice, two FP32 tiles and one FP16; Q's split and O's merge; state."""
+        logits = kv_tile * (2 * 4 * spec.passes + 2 * component * spec.passes + 4 + 4 + 2)
+        q = dim * (2 + 4 + 4 + 2 + component * spec.passes)
+        o = dim * (2 * 4 * spec.passes + 4 + 4 + 4 + 2 * 2 + 2 * 4)
+        rows = vec_m * (logits + q + o + 3 * 4 * FOLD_LANES + 8 * 32)
+        return int(rows) + share * (4 * dim + 4 * 24) + 2 * 2 * 4 * kv_tile + 8 * dim + 1024
+
+    ops = ("cast", "mul", *_MERGE * (spec.passes - 1), *_SOFTMAX, "muls", *_SPLIT * spec.passes)
+    return Needs(spec.target, spec.passes, ub_bytes, ops, spec.format.bits)
+
+
+def _register(spec: MsdSpec, components: str) -> None:
+    needs, name = _needs(spec), f"msd-{spec.name}"
+
+    def auto(problem: AttentionShape, chip: Chip) -> AttentionTiling:
+        return choose(problem, chip, needs)
+
+    def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kernel:
+        check(problem, chip, tile, needs)
+        return MsdAttention(problem, chip, tile, spec).kernel()
+
+    DATAFLOWS.add(f"attention:{name}", Dataflow(
+        name=name, kind="attention", contract=name,
+        description=f"Q and P split into {components} components, {spec.name.upper()} KV cache as it is, merged on Vector",
+        tiling=AttentionTiling, refuses=lambda problem, chip: _refuse(problem, chip, spec), auto=auto, build=build,
+    ))
+
+
+def _refuse(problem: AttentionShape, chip: Chip, spec: MsdSpec) -> str | None:
+    most = (2**31 - 1) // 2 ** (2 * spec.format.bits - 2)
+    if problem.head_dim > most:
+        return f"head_dim={problem.head_dim} can overflow the INT32 accumulator (at most {most})"
+    if spec.format.bits < 8 and problem.head_dim % 2:
+        return f"head_dim={problem.head_dim} is odd, and {spec.name} elements are packed by two; give an even head_dim"
+    return refuse_rate(chip, (spec.target, spec.target))
+
+
+_register(MSD_INT8, "two INT8")
+_register(MSD_INT4.with_passes(4), "four INT4")
