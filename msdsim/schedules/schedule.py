@@ -6,12 +6,12 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from msdsim import __version__
 from msdsim.api import DEFAULT_ENGINE, simulate
 from msdsim.errors import InputError
 from msdsim.hardware import Hardware, load_hw
@@ -66,11 +66,19 @@ def record_schedule(
         hardware = override(hardware, overrides)
     run = simulate(problem, hardware, dataflow, tiling=tiling, memory=memory, engine=engine)
     return Schedule(
-        msdsim=__version__, problem=problem.to_json(), hw=hw, overrides=run.overrides, chip_sha256=chip_hash(hardware),
+        msdsim=_version(), problem=problem.to_json(), hw=hw, overrides=run.overrides, chip_sha256=chip_hash(hardware),
         dataflow=dataflow, memory=memory, tiling_given=dict(tiling or {}), tiling=dict(run.tiling),
         kernel_sha256=kernel_hash(run.kernel), cycles=run.cycles, instructions=run.record.instructions,
         traffic=run.traffic, pipes=run.stalls,
     )
+
+
+def _version() -> str:
+    """Version of the installed msdsim; a source tree that is not installed has none."""
+    try:
+        return version("msdsim")
+    except PackageNotFoundError:
+        return "unknown"
 
 
 def repeat_schedule(recorded: Schedule, folder: Path, engine: str = DEFAULT_ENGINE) -> Schedule:
