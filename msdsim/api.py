@@ -59,14 +59,13 @@ def simulate(
         raise InputError(f"dataflow '{dataflow}' cannot run {shape} on '{hardware.name}': {reason}")
     kernel, tiles = build_kernel(chosen, shape, hardware, tiling)
     options = _options(engine, memory, timeline, skip)
+    # Numbers first: what is wrong with the inputs is said before anything long runs.
+    executed = _execute(chosen, shape, kernel, tiles, inputs, seed, keep) if check or keep or inputs is not None else {}
     started = time.perf_counter()
     record = load_engine(engine).run(lower(kernel, hardware.chip), options)
     wall = time.perf_counter() - started
-    result = Result(problem=shape.to_json(), hardware=hardware, dataflow=dataflow, engine=engine, memory=memory,
-                    tiling=asdict(tiles), seed=seed, record=record, kernel=kernel, wall_s=wall)
-    if check or keep or inputs is not None:
-        result = replace(result, **_execute(chosen, shape, kernel, tiles, inputs, seed, keep))
-    return result
+    return Result(problem=shape.to_json(), hardware=hardware, dataflow=dataflow, engine=engine, memory=memory,
+                  tiling=asdict(tiles), seed=seed, record=record, kernel=kernel, wall_s=wall, **executed)
 
 
 def _simulate_kernel(kernel: Kernel, hardware: Hardware, engine: str, options: EngineOptions, check: bool, seed: int,
