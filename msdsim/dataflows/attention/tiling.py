@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from msdsim.dataflows.attention.work import AttentionShape, Work
 from msdsim.dataflows.base import require_fits, require_multiple, require_positive
@@ -84,24 +84,7 @@ def choose(problem: AttentionShape, chip: Chip, needs: Needs) -> AttentionTiling
         raise TilingError(f"chip '{chip.name}' has no room for attention with head_dim={problem.head_dim}; "
                           f"enlarge L0, L1 or UB")
     best = min(time for time, _ in found)
-    tile = next(tile for time, tile in found if time <= best * 1.01)
-    return replace(tile, l2_ahead=_l2_ahead(problem, chip, needs, tile))
-
-
-def _l2_ahead(problem: AttentionShape, chip: Chip, needs: Needs, tile: AttentionTiling) -> int:
-    """Read the cache into L2 ahead where it is read once, in rows so short that they leave the AIC's port mostly idle."""
-    work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
-    path = next(p for p in chip.paths.values() if (p.source, p.destination) == ("GM", "L1"))
-    row = problem.head_dim * needs.cache_bits // 8
-    short = port_cost(path, several_rows=True).port_bytes(row) > SHORT_ROW * row
-    share = ceil_div(work.base_rows, chip.cores.aiv_per_aic)
-    room = chip.buffers.ub_bytes - needs.ub_bytes(share, tile.vec_m, tile.kv_tile, problem.head_dim)
-    once = work.q_tiles == work.head_tiles == 1 and not needs.cache_ops
-    return tile.preload if once and short and room >= FETCH_BYTES else 0
-
-
-#: A row is short if it takes the port this many times as long as its bytes alone would.
-SHORT_ROW = 4
+    return next(tile for time, tile in found if time <= best * 1.01)
 
 
 def _row_choices(problem: AttentionShape, chip: Chip, needs: Needs) -> Iterator[int]:
