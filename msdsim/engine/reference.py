@@ -148,6 +148,7 @@ class _Pipe:
     completed: int = 0
     cursor: int = 0
     port_free: int = 0
+    port_scale: int = 0
     in_flight: deque[tuple[int, int]] = field(default_factory=deque)
     in_flight_bytes: int = 0
     waiting_for: str = "its first instruction"
@@ -265,9 +266,9 @@ class _Unit:
         machine, cost = self.machine, timing.cost
         rate, chunk = cost.bytes_per_cycle, machine.program.chip.memory.chunk_bytes
         scale = rate.numerator
-        # Back to back, the port goes on from its exact position; otherwise from the start of this cycle.
-        if ceil_div(pipe.port_free, scale) != start:
-            pipe.port_free = start * scale
+        # Back to back on the same path, the port goes on from its exact position; otherwise from the start of this cycle.
+        if pipe.port_scale != scale or ceil_div(pipe.port_free, scale) != start:
+            pipe.port_free, pipe.port_scale = start * scale, scale
         pipe.port_free += cost.interval * scale
         traffic = machine.tensor_traffic[machine.tensors[timing.tensor]]
         end, port_bytes, moved = start, 0, 0

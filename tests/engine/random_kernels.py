@@ -25,7 +25,8 @@ from msdsim.ir.program import Program
 
 Draw = Callable[[Any], Any]
 
-_TOY = load_hw("toy")
+#: The toy chip, and one whose copies into L1 turn rows into fractals.
+_BASES = (load_hw("toy"), load_hw("ascend910b1").replace(cores__aic=2))
 _GM_FORMATS = ("bf16", "fp16", "fp32", "int8", "int32", "int4")
 _BINARY = ("add", "sub", "mul", "div", "max", "min")
 _UNARY = ("abs", "exp")
@@ -36,15 +37,17 @@ _SIGNAL_PIPES = {"aic": ("MTE2", "MTE1", "M", "FIX"), "aiv": ("MTE2", "V", "MTE3
 
 @st.composite
 def chips(draw: Draw) -> Hardware:
-    """The toy chip with some of its numbers changed, to extremes among others."""
+    """A small chip with some of its numbers changed, to extremes among others."""
+    base = draw(st.sampled_from(_BASES))
     changes: dict[str, object] = {"dispatch.event_ids_per_pipe_pair": 10**6}
     line = draw(st.sampled_from([512, 512, 64, 96, 32]))
     chunk = line * draw(st.sampled_from([1, 2, 3, 8]))
     ways = draw(st.sampled_from([1, 2, 16]))
     changes |= {"l2.line_bytes": line, "memory.chunk_bytes": chunk, "l2.ways": ways,
                 "l2.capacity_bytes": line * ways * draw(st.sampled_from([1, 2, 7, 64, 4096]))}
-    for path in _TOY.chip.paths:
+    for path in base.chip.paths:
         if "gm" in path:
+            changes[f"paths.{path}.minimum_cycles"] = draw(st.sampled_from([0, 0, 50]))
             changes[f"paths.{path}.granule_bytes"] = draw(st.sampled_from([1, 32]))
             changes[f"paths.{path}.outstanding_bytes"] = chunk * draw(st.sampled_from([1, 2, 16])) + draw(st.sampled_from([0, 7]))
     keys = {
@@ -63,18 +66,23 @@ def chips(draw: Draw) -> Hardware:
         "l2.write_gbps": (256, 33.3),
         "clock_mhz": (1000, 1850),
     }
-    for pipe in _TOY.chip.dispatch.queue_depth:
+    for pipe in base.chip.dispatch.queue_depth:
         keys[f"dispatch.queue_depth.{pipe}"] = (32, 1, 2, 100)
-    for path in _TOY.chip.paths:
+    for path in base.chip.paths:
         keys[f"paths.{path}.bytes_per_cycle"] = (64, 0.7, 1000, 126)
         keys[f"paths.{path}.interval_cycles"] = (10, 0, 1)
         keys[f"paths.{path}.latency_cycles"] = (90, 0, 3000)
+        if base.chip.paths[path].nd2nz is not None:
+            keys[f"paths.{path}.nd2nz.bytes_per_cycle"] = (50, 0.7)
+            keys[f"paths.{path}.nd2nz.row_cycles"] = (1.5, 40)
+            keys[f"paths.{path}.nd2nz.largest_request_bytes"] = (32, 100, 512)
+            keys[f"paths.{path}.nd2nz.l2_share"] = (1, 0.3)
     for op in ("add", "exp", "cast", "fold_add"):
         keys[f"vector.ops.{op}.slope_cycles_per_repeat"] = (2, 0.5, 3.3)
         keys[f"vector.ops.{op}.latency_cycles"] = (10, 0, 99999)
     for key in draw(st.lists(st.sampled_from(sorted(keys)), unique=True, max_size=12)):
         changes[key] = draw(st.sampled_from(keys[key]))
-    return _TOY.replace(**changes)
+    return base.replace(**changes)
 
 
 @st.composite
@@ -96,7 +104,7 @@ def kernels(draw: Draw, chip: Chip, balanced: bool = True) -> Kernel:
 
 @dataclass(frozen=True, repr=False)
 class Case:
-    """A kernel with a chip to run it on; shown as its text and the numbers that differ from the toy chip's."""
+    """A kernel with a chip to run it on; shown as its text and the numbers that were changed."""
 
     kernel: Kernel
     hardware: Hardware

@@ -22,7 +22,7 @@ from .comparison import Refused, assert_engines_agree
 CHIPS = shipped_names("hwmodels")
 #: By kind of problem; the first goes to every chip, the others to the toy chip, and all to all in the slow suite.
 SHAPES = {
-    "gemm": ("gemm:m=7,k=333,n=517", "gemm:m=1,k=1,n=1", "gemm:m=70,k=200,n=130,offset=1", "gemm:m=16,k=512,n=96,trans_b=1",
+    "gemm": ("gemm:m=7,k=333,n=518", "gemm:m=1,k=1,n=1", "gemm:m=70,k=200,n=130,offset=1", "gemm:m=16,k=512,n=96,trans_b=1",
              "gemm:m=300,k=65,n=100"),
     "grouped_gemm": ("grouped_gemm:groups=3,m=5,k=100,n=130", "grouped_gemm:groups=2,m=40,k=65,n=33,offset=1"),
     "attention": ("attention:batch=1,heads=4,kv_heads=2,head_dim=64,q=3,kv=150",
@@ -93,8 +93,11 @@ def test_shapes(dataflow: str, shape: str):
     compare(dataflow, shape, _hardware("toy").chip)
 
 
-@pytest.mark.parametrize("extreme", EXTREMES)
-@pytest.mark.parametrize("dataflow", list(DATAFLOWS))
+#: Every extreme with a quarter of the dataflows, every dataflow with a quarter of the extremes; all of them in the slow suite.
+SOME_EXTREMES = [(flow, extreme) for i, flow in enumerate(DATAFLOWS) for j, extreme in enumerate(EXTREMES) if (i + j) % 4 == 0]
+
+
+@pytest.mark.parametrize(("dataflow", "extreme"), SOME_EXTREMES)
 def test_extreme_chips(dataflow: str, extreme: str):
     toy = _hardware("toy")
     compare(dataflow, shapes_for(dataflow)[0], toy.replace(**EXTREMES[extreme]).chip, tiled_for=toy.chip)

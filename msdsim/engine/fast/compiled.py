@@ -57,9 +57,21 @@ def is_cached() -> bool:
 
 def helper(function: Callable[..., Any]) -> Callable[..., Any]:
     """A function of the compiled engine, compiled as a part of its entry point."""
+    return _part(function, forceinline=False)
+
+
+def inlined(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A helper that is always a part of its callers: a small one, or one that a hot loop calls once."""
+    return _part(function, forceinline=True)
+
+
+def _part(function: Callable[..., Any], forceinline: bool) -> Callable[..., Any]:
     import numba
 
-    return numba.njit(error_model="numpy")(function)
+    njit: Any = numba.njit
+    compiled: Callable[..., Any] = njit(error_model="numpy", no_cpython_wrapper=True, no_cfunc_wrapper=True,
+                                        forceinline=forceinline)(function)
+    return compiled
 
 
 def entry(signature: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:

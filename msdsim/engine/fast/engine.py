@@ -9,8 +9,9 @@ import numpy as np
 from msdsim.engine.accounting import in_time_order
 from msdsim.engine.base import EngineOptions, check_signals
 from msdsim.engine.fast import layout as at
+from msdsim.engine.fast.builder import INTERVALS, Builder, Capacities, Machine
 from msdsim.engine.fast.compiled import is_cached
-from msdsim.engine.fast.tables import INTERVALS, Builder, Capacities, Machine, PartTable, part_table
+from msdsim.engine.fast.tables import PartTable, part_table
 from msdsim.errors import Deadlock, InputError, KernelError
 from msdsim.ir.program import Program
 from msdsim.naming import PIPES
@@ -61,7 +62,7 @@ class _Run:
     def __init__(self, program: Program, tables: list[PartTable]) -> None:
         self.program, self.tables = program, tables
         self.units = Units(program.kernel.cores, program.kernel.aiv_per_core)
-        self.capacities = Capacities()
+        self.capacities = Capacities.of(program)
         self.machine: Machine
 
     def simulate(self, first_rows: list[int] | None) -> np.ndarray:
@@ -110,25 +111,26 @@ class _Run:
             spent[:, DRAINED] = 0
             np.add.at(totals[unit], [words[at.I_PIPE] for words in table.instrs], spent)
             instr_totals[table.part.name] += spent
-            scalar = machine.unit_bases[unit]
-            totals[unit, 0, BUSY] = machine.S[scalar + at.U_BUSY]
-            totals[unit, 0, WAIT_ISSUE] = machine.S[scalar + at.U_TIME] - machine.S[scalar + at.U_BUSY]
+            busy = int(executed @ [words[at.I_COST] for words in table.instrs]) if table.instrs else 0
+            totals[unit, 0, BUSY] = busy
+            totals[unit, 0, WAIT_ISSUE] = machine.S[machine.unit_bases[unit] + at.U_TIME] - busy
         cycles = max(int(machine.S[base + at.U_TIME]) for base in machine.unit_bases)
         cycles = max([cycles] + [self._pipe(unit, pipe, at.P_DONE) for unit in range(self.units.count)
                                  for pipe in range(MAX_PIPES)])
         for unit in range(self.units.count):
             for pipe in range(len(PIPES[self.units.part(unit)])):
                 totals[unit, pipe, DRAINED] = cycles - totals[unit, pipe].sum()
-        interval, bandwidth = int(machine.T[at.T_INTERVAL]), machine.T[at.T_BANDWIDTH :][: INTERVALS * len(TRAFFIC)]
-        traffic = machine.T[machine.traffic :][: len(kernel.tensors) * len(TRAFFIC)]
+        bandwidth = machine.T[at.T_BANDWIDTH :][: INTERVALS * len(TRAFFIC)].reshape(INTERVALS, len(TRAFFIC)).T.copy()
+        traffic = machine.T[machine.traffic :][: len(kernel.tensors) * len(TRAFFIC)].reshape(-1, len(TRAFFIC)).copy()
+        dirty_lines = int(np.count_nonzero(self.l2[-1] >= at.DIRTY))
         record = RunRecord(
             self.program, cycles, instructions, flags_only, totals, instr_totals,
             {table.part.name: machine.T[start:][: len(table.part.semaphores)].copy()
              for table, start in zip(self.tables, machine.semaphore_waits, strict=True)},
             {table.part.name: machine.T[start:][: len(kernel.signals)].copy()
              for table, start in zip(self.tables, machine.signal_waits, strict=True)},
-            traffic.reshape(-1, len(TRAFFIC)).copy(), int(self.l2[-1].sum()) * self.program.chip.l2.line_bytes,
-            Bandwidth(interval, bandwidth.reshape(INTERVALS, len(TRAFFIC)).T.copy()), timeline, engine="fast",
+            traffic, dirty_lines * self.program.chip.l2.line_bytes,
+            Bandwidth(1 << int(machine.T[at.T_INTERVAL_SHIFT]), bandwidth), timeline, engine="fast",
         )
         record.assert_coverage()
         return record
@@ -196,8 +198,7 @@ class _Run:
 
 
 def _l2(machine: Machine) -> tuple[np.ndarray, ...]:
-    """Slots by line; lines, stamps, arrival of the data and dirty marks by slot (memory.py says more)."""
-    slots = 0 if machine.roomy else machine.slots
-    by_slot = machine.lines if machine.roomy else machine.slots
-    return (np.full(0 if machine.roomy else machine.lines, -1, np.int32), np.zeros(slots, np.int32), np.zeros(slots, np.int64),
-            np.full(by_slot, -1, np.int64), np.zeros(by_slot, np.uint8))
+    """SLOT, TAG, STAMP, READY and LINE of an empty L2 (memory.py says what they are)."""
+    lines, slots = (0, 0) if machine.roomy else (machine.lines, machine.slots)
+    return (np.zeros(lines, np.int32), np.zeros(slots, np.int32), np.zeros(slots, np.int64),
+            np.zeros(machine.lines if machine.roomy else slots, np.int64), np.zeros(machine.lines, np.uint8))

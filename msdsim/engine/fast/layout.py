@@ -15,13 +15,13 @@ from __future__ import annotations
 (K_UNITS, K_UNIT_BASES, K_PARTS, K_LEAVES, K_LEAF_PORTS, K_TREE, K_STACK, K_MISSED, K_TIME_LIMIT,
  K_CHUNK, K_LINE, K_LINE_SHIFT, K_GM_BYTES, K_ROOMY, K_SETS, K_WAYS,
  K_READ_SCALE, K_READ_PER_BYTE, K_WRITE_SCALE, K_WRITE_PER_BYTE, K_HBM_SCALE, K_HBM_PER_BYTE, K_MISS_LATENCY,
- K_SIGNAL_LATENCY, K_BARRIER_LATENCY, K_SIGNALS, K_SIGNAL_TABLE, K_AIVS, K_CORES,
- K_RING_MASK, K_WINDOW_MASK, K_BARRIERS, K_INTERVALS, K_SIZE) = range(34)
+ K_SIGNAL_LATENCY, K_BARRIER_LATENCY, K_SIGNAL_TABLE, K_AIVS, K_RING_MASK, K_WINDOW_MASK, K_BARRIERS, K_INTERVALS,
+ K_SIZE) = range(32)
 
 # C: one block a part
 
 (PT_CODE, PT_PROLOGUE, PT_PROLOGUE_END, PT_PIPES, PT_SIGNAL_RINGS, PT_RAISED, PT_SENDERS, PT_SEMAPHORE_WAITS,
- PT_SIGNAL_WAITS, PT_WAITING, PT_CORE, PT_SUB, PT_PIPE_COUNT, PT_SEMAPHORES, PT_SIZE) = range(15)
+ PT_SIGNAL_WAITS, PT_WAITING, PT_PIPE_COUNT, PT_SIZE) = range(12)
 
 # C: one block a signal
 
@@ -30,11 +30,15 @@ TO_AIV, TO_AIC, BARRIER = range(3)
 
 # C: one block an instruction
 
-(I_KIND, I_PIPE, I_COST, I_FLAGS, I_LATENCY, I_INTERVAL, I_BARRIER, I_V0, I_V1, I_V2, I_WAITS, I_WAITS_END, I_POSTS,
+(I_KIND, I_PIPE, I_PIPE_AT, I_COST, I_FLAGS, I_LATENCY, I_INTERVAL, I_BARRIER, I_V0, I_V1, I_V2, I_WAITS, I_WAITS_END, I_POSTS,
  I_POSTS_END, I_SIGNAL_KIND, I_SIGNAL, I_SCALE, I_PER_BYTE, I_GRANULE, I_OUTSTANDING, I_STRIDE, I_WRITE, I_TRAFFIC,
- I_BOOKS, I_INDEX, I_MINIMUM, I_SMALLEST, I_LARGEST, I_REQUEST, I_L2_NUMERATOR, I_L2_DENOMINATOR, I_SIZE) = range(32)
-LOCAL, TRANSFER, SYNC = range(3)
+ I_BOOKS, I_INDEX, I_MINIMUM, I_SMALLEST, I_LARGEST, I_REQUEST, I_L2_NUMERATOR, I_L2_DENOMINATOR, I_SIZE) = range(33)
+#: Flags alone are a local instruction without work.
+LOCAL, TRANSFER = range(2)
 NO_SIGNAL, RAISE, WAIT = range(3)
+#: An instruction's waits are pairs (ring in the unit's block, cause), its posts pairs (ring, bit of the pipe that waits).
+#: A cause is the position in T that counts its cycles, times 8, plus its category.
+PAIR, CAUSE_BITS = 2, 3
 
 # C: the program, a list of these operations with their operands
 
@@ -58,11 +62,11 @@ RUNNING, DEADLOCK, RING_FULL, WINDOW_FULL, QUEUE_FULL, TIME_LIMIT, OUTSIDE_GM = 
 
 # S: a unit, and in it a pipe with the transfer it is at
 
-(U_PART, U_NUMBER, U_PC, U_TIME, U_BUSY, U_BLOCKED, U_WAKE, U_STACKED, U_BOOKS, U_CORE, U_SUB, U_SIZE) = range(12)
-(P_DEPTH, P_CAPACITY, P_QUEUE, P_QUEUE_END, P_HEAD, P_TAIL, P_COUNT, P_FREE, P_DONE, P_PORT, P_LEAF, P_WINDOW, P_WINDOW_HEAD,
- P_WINDOW_TAIL, P_WINDOW_BYTES, P_ROW, P_MOVING,
- X_INSTR, X_DISPATCHED, X_START, X_CAUSE, X_CULPRIT, X_END, X_PORT_BYTES, X_MOVED, X_ADDRESS, X_ROWS, X_ROW_BYTES,
- X_IN_ROW, X_PIECE_ROWS, X_PIECE_BYTES, X_ON_PORT, X_AT, P_SIZE) = range(34)
+(U_PART, U_NUMBER, U_PC, U_TIME, U_BLOCKED, U_WAKE, U_STACKED, U_BOOKS, U_CORE, U_SUB, U_SIZE) = range(11)
+(P_FREE, P_DONE, P_COUNT, P_HEAD, P_TAIL, P_QUEUE, P_QUEUE_END, P_CAPACITY, P_MOVING, P_BOUNDED, P_PORT, P_SCALE, P_LEAF,
+ P_WINDOW, P_WINDOW_HEAD, P_WINDOW_TAIL, P_WINDOW_BYTES, P_ROW,
+ X_INSTR, X_DISPATCHED, X_START, X_CAUSE, X_END, X_PORT_BYTES, X_MOVED, X_ADDRESS, X_ROWS, X_ROW_BYTES, X_IN_ROW, X_GROUP,
+ X_ROW_PORT, X_PIECE_ROWS, X_PIECE_BYTES, X_ON_PORT, X_L2_BYTES, X_AT, P_SIZE) = range(37)
 
 # S: an entry of a pipe's queue, an entry of a port's window, the head of a ring of tokens
 
@@ -73,11 +77,14 @@ B_COUNT, B_TIME, B_TURN, B_SIZE = range(4)
 
 # T: books
 
-T_INTERVAL, T_BANDWIDTH = 0, 8
+#: T_UNCHARGED takes the cycles of waits that nobody is to blame for.
+T_INTERVAL_SHIFT, T_UNCHARGED, T_BANDWIDTH = 0, 1, 8
 #: In the books of an instruction the place of ``drained``, which no instruction has, counts its executions.
 CATEGORY_COUNT, BOOK_EXECUTED = 8, 7
 
 #: A tree leaf without a request.
 NEVER = 2**63 - 1
+#: Added to the state of a line of L2 that has been written.
+DIRTY = 4
 #: Bits of a tree key that name the leaf; the rest is the tick.
 LEAF_BITS = 20

@@ -12,7 +12,7 @@ advanced, the earliest request (tick, unit, pipe) comes before all that are stil
 from __future__ import annotations
 
 from msdsim.engine.fast import layout as at
-from msdsim.engine.fast.compiled import entry, helper, pointer_function
+from msdsim.engine.fast.compiled import entry, helper, inlined, pointer_function
 from msdsim.engine.fast.memory import access, ceil_div, count_bandwidth, port_bytes
 from msdsim.timeline import record
 
@@ -32,18 +32,16 @@ def _wake(C, S, unit, pipes):
     S[unit + at.U_WAKE] |= pipes
 
 
-@helper
+@inlined
 def _set_request(C, S, leaf, key):
     """Put a port's next request, or NEVER, into the tree whose root is the earliest of all."""
     tree = C[at.K_TREE]
     node = C[at.K_LEAVES] + leaf
     S[tree + node] = key
     while node > 1:
+        key = min(key, S[tree + (node ^ 1)])
         node >>= 1
-        earliest = min(S[tree + 2 * node], S[tree + 2 * node + 1])
-        if S[tree + node] == earliest:
-            break
-        S[tree + node] = earliest
+        S[tree + node] = key
 
 
 # The scalar unit
@@ -144,8 +142,11 @@ def _step_loops(C, S, unit, pc):
 
 
 @helper
-def _dispatch(C, S, unit, pipes):
-    """Let the scalar unit go on until a queue is full or the program ends; the pipes (as bits) that have something new."""
+def _dispatch(C, S, T, rows, unit):
+    """Let the scalar unit go on until a queue is full or the program ends; the pipes (as bits) that may go on because of it.
+
+    An instruction that finds its pipe at hand and its tokens there starts at once; others are put into the queue.
+    """
     pc = S[unit + at.U_PC]
     now = S[unit + at.U_TIME]
     S[unit + at.U_BLOCKED] = 0
@@ -156,31 +157,34 @@ def _dispatch(C, S, unit, pipes):
             if C[pc] == at.CODE_END:
                 break
         instr = C[pc + 1]
-        number = C[instr + at.I_PIPE]
-        pipe = pipes + number * at.P_SIZE
+        pipe = unit + C[instr + at.I_PIPE_AT]
         count = S[pipe + at.P_COUNT]
         if count == S[pipe + at.P_CAPACITY]:
-            if count < S[pipe + at.P_DEPTH]:
+            if S[pipe + at.P_BOUNDED] == 0:
                 S[at.G_STATUS] = at.QUEUE_FULL
-            S[unit + at.U_BLOCKED] = number
+            S[unit + at.U_BLOCKED] = C[instr + at.I_PIPE]
             break
         entry = S[pipe + at.P_TAIL]
-        cost = C[instr + at.I_COST]
         # The place in the queue was left when the instruction that had it started.
-        now = max(now + cost, S[entry + at.Q_START])
-        S[unit + at.U_BUSY] += cost
+        now = max(now + C[instr + at.I_COST], S[entry + at.Q_START])
+        barrier = S[unit + C[instr + at.I_BARRIER]]
+        value = S[unit + C[instr + at.I_V0]]
+        after = entry + at.Q_SIZE
+        after = S[pipe + at.P_QUEUE] if after == S[pipe + at.P_QUEUE_END] else after
+        S[pipe + at.P_TAIL] = after
+        pc += at.INSTR_WORDS
+        if count == 0 and S[pipe + at.P_MOVING] == 0 and _has_tokens(C, S, unit, instr):
+            S[pipe + at.P_HEAD] = after
+            woken |= _start(C, S, T, rows, unit, pipe, entry, instr, now, barrier, value, S[unit + C[instr + at.I_V1]],
+                            S[unit + C[instr + at.I_V2]])
+            continue
         S[entry + at.Q_INSTR] = instr
         S[entry + at.Q_DISPATCHED] = now
-        S[entry + at.Q_V0] = S[unit + C[instr + at.I_V0]]
+        S[entry + at.Q_BARRIER] = barrier
+        S[entry + at.Q_V0] = value
         S[entry + at.Q_V1] = S[unit + C[instr + at.I_V1]]
         S[entry + at.Q_V2] = S[unit + C[instr + at.I_V2]]
-        S[entry + at.Q_BARRIER] = S[unit + C[instr + at.I_BARRIER]]
-        entry += at.Q_SIZE
-        S[pipe + at.P_TAIL] = S[pipe + at.P_QUEUE] if entry == S[pipe + at.P_QUEUE_END] else entry
         S[pipe + at.P_COUNT] = count + 1
-        if count == 0:
-            woken |= 1 << number
-        pc += at.INSTR_WORDS
     S[unit + at.U_PC] = pc
     S[unit + at.U_TIME] = now
     return woken
@@ -189,7 +193,7 @@ def _dispatch(C, S, unit, pipes):
 # Signals
 
 
-@helper
+@inlined
 def _post(C, S, ring, time):
     """Add a token to a ring."""
     tail = S[ring + at.R_TAIL]
@@ -265,50 +269,55 @@ def _arrive(C, S, unit, signal, participants, time):
 
 
 @helper
-def _record(C, S, rows, unit, number, pipe, instr, end, work, moved, gap):
+def _record(C, S, rows, unit, pipe, instr, dispatched, start, end, work, moved, cause):
     """Write a row of the timeline (TIMELINE_COLUMNS)."""
     row = S[pipe + at.P_ROW] * _COLUMNS
     S[pipe + at.P_ROW] += 1
+    category, culprit = -1, -1
+    if cause >= 0:
+        category = cause & (1 << at.CAUSE_BITS) - 1
+        counter, part = cause >> at.CAUSE_BITS, S[unit + at.U_PART]
+        if counter != at.T_UNCHARGED:
+            culprit = counter - C[part + (at.PT_SIGNAL_WAITS if category == record.WAIT_SYNC else at.PT_SEMAPHORE_WAITS)]
     rows[row] = S[unit + at.U_NUMBER]
-    rows[row + 1] = number
+    rows[row + 1] = C[instr + at.I_PIPE]
     rows[row + 2] = C[instr + at.I_INDEX]
-    rows[row + 3] = S[pipe + at.X_DISPATCHED]
-    rows[row + 4] = S[pipe + at.X_START]
+    rows[row + 3] = dispatched
+    rows[row + 4] = start
     rows[row + 5] = end
     rows[row + 6] = work
     rows[row + 7] = moved
-    rows[row + 8] = S[pipe + at.X_CAUSE] if gap > 0 else -1
-    rows[row + 9] = S[pipe + at.X_CULPRIT] if gap > 0 else -1
+    rows[row + 8] = category
+    rows[row + 9] = culprit
 
 
-@helper
-def _finish(C, S, T, rows, unit, number, pipe, instr, end, work, excess, moved):
+@inlined
+def _finish(C, S, T, rows, unit, pipe, instr, dispatched, start, end, work, excess, moved, cause):
     """An instruction's end is known: keep the books, post its flags and signal; the pipes (as bits) that may go on."""
-    start = S[pipe + at.X_START]
     cursor = S[pipe + at.P_DONE]
     end = max(end, max(S[pipe + at.P_FREE], cursor))
     gap = max(0, start - cursor)
     rest = end - max(cursor, start)
     busy = min(rest, work)
     memory = min(rest - busy, excess)
-    cause, culprit = S[pipe + at.X_CAUSE], S[pipe + at.X_CULPRIT]
     books = S[unit + at.U_BOOKS] + C[instr + at.I_BOOKS]
     T[books + record.BUSY] += busy
     T[books + record.HEAD] += rest - busy - memory
-    T[books + record.WAIT_MEMORY] += memory
     T[books + at.BOOK_EXECUTED] += 1
-    T[books + cause] += gap
-    if culprit >= 0:
-        part = S[unit + at.U_PART]
-        waits = C[part + at.PT_SIGNAL_WAITS] if cause == record.WAIT_SYNC else C[part + at.PT_SEMAPHORE_WAITS]
-        T[waits + culprit] += gap
+    if memory > 0:
+        T[books + record.WAIT_MEMORY] += memory
+    if gap > 0:
+        T[books + (cause & (1 << at.CAUSE_BITS) - 1)] += gap
+        T[cause >> at.CAUSE_BITS] += gap
     if S[at.G_RECORDING] != 0:
-        _record(C, S, rows, unit, number, pipe, instr, end, work, moved, gap)
+        _record(C, S, rows, unit, pipe, instr, dispatched, start, end, work, moved, cause if gap > 0 else -1)
     S[pipe + at.P_DONE] = end
     woken = 0
-    for position in range(C[instr + at.I_POSTS], C[instr + at.I_POSTS_END], 2):
+    position, last = C[instr + at.I_POSTS], C[instr + at.I_POSTS_END]
+    while position < last:
         _post(C, S, unit + C[position], end)
-        woken |= 1 << C[position + 1]
+        woken |= C[position + 1]
+        position += at.PAIR
     if C[instr + at.I_SIGNAL_KIND] == at.RAISE:
         _raise(C, S, unit, C[instr + at.I_SIGNAL], end)
     return woken
@@ -321,9 +330,10 @@ def _finish(C, S, T, rows, unit, number, pipe, instr, end, work, excess, moved):
 def _begin_transfer(C, S, pipe, instr, start, address, rows, row_bytes):
     """The port turns to a transfer; False when there is nothing to move."""
     scale = C[instr + at.I_SCALE]
-    # Back to back, the port goes on from its exact position; otherwise from the start of this cycle.
-    if ceil_div(S[pipe + at.P_PORT], scale) != start:
+    # Back to back on the same path, the port goes on from its exact position; otherwise from the start of this cycle.
+    if S[pipe + at.P_SCALE] != scale or ceil_div(S[pipe + at.P_PORT], scale) != start:
         S[pipe + at.P_PORT] = start * scale
+        S[pipe + at.P_SCALE] = scale
     S[pipe + at.P_PORT] += C[instr + at.I_INTERVAL] * scale
     S[pipe + at.X_END] = start
     S[pipe + at.X_PORT_BYTES] = 0
@@ -342,6 +352,10 @@ def _begin_transfer(C, S, pipe, instr, start, address, rows, row_bytes):
     if stride == row_bytes and C[instr + at.I_LARGEST] == 0:
         row_bytes *= rows
         rows = 1
+    # Rows of a piece; 0 where a row is cut into pieces.
+    chunk = C[at.K_CHUNK]
+    S[pipe + at.X_GROUP] = chunk // row_bytes if row_bytes < chunk else 0
+    S[pipe + at.X_ROW_PORT] = port_bytes(C, instr, min(row_bytes, chunk))
     S[pipe + at.X_ADDRESS] = address
     S[pipe + at.X_ROWS] = rows
     S[pipe + at.X_ROW_BYTES] = row_bytes
@@ -349,18 +363,20 @@ def _begin_transfer(C, S, pipe, instr, start, address, rows, row_bytes):
     return True
 
 
-@helper
+@inlined
 def _next_piece(C, S, pipe, instr):
     """Cut the transfer's next piece and ask for it, as soon as the port and its window allow."""
-    chunk = C[at.K_CHUNK]
-    row_bytes = S[pipe + at.X_ROW_BYTES]
-    if row_bytes >= chunk:
-        rows = 1
-        piece_bytes = min(chunk, row_bytes - S[pipe + at.X_IN_ROW])
+    group = S[pipe + at.X_GROUP]
+    piece_bytes = S[pipe + at.X_ROW_BYTES]
+    on_port = S[pipe + at.X_ROW_PORT]
+    if group > 0:
+        rows = min(S[pipe + at.X_ROWS], group)
+        on_port *= rows
     else:
-        rows = min(S[pipe + at.X_ROWS], chunk // row_bytes)
-        piece_bytes = row_bytes
-    on_port = rows * port_bytes(C, instr, piece_bytes)
+        rows = 1
+        piece_bytes = min(C[at.K_CHUNK], piece_bytes - S[pipe + at.X_IN_ROW])
+        if piece_bytes < C[at.K_CHUNK]:
+            on_port = port_bytes(C, instr, piece_bytes)
     scale = C[instr + at.I_SCALE]
     port = S[pipe + at.P_PORT]
     window, mask, head = S[pipe + at.P_WINDOW], C[at.K_WINDOW_MASK], S[pipe + at.P_WINDOW_HEAD]
@@ -384,20 +400,21 @@ def _next_piece(C, S, pipe, instr):
     _set_request(C, S, leaf, (now << at.LEAF_BITS) | leaf)
 
 
-@helper
-def _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, DIRTY, pipe, instr):
+@inlined
+def _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, LINE, pipe, instr):
     """The memory system serves a port's request; True if it was the last piece of its transfer."""
     now, rows, piece_bytes = S[pipe + at.X_AT], S[pipe + at.X_PIECE_ROWS], S[pipe + at.X_PIECE_BYTES]
     stride, write = C[instr + at.I_STRIDE], C[instr + at.I_WRITE]
     on_port, count = S[pipe + at.X_ON_PORT], rows * piece_bytes
-    l2_bytes = ceil_div(on_port * C[instr + at.I_L2_DENOMINATOR], C[instr + at.I_L2_NUMERATOR])
+    l2_bytes = on_port
+    if C[instr + at.I_L2_DENOMINATOR] != C[instr + at.I_L2_NUMERATOR]:
+        l2_bytes = ceil_div(on_port * C[instr + at.I_L2_DENOMINATOR], C[instr + at.I_L2_NUMERATOR])
     address = S[pipe + at.X_ADDRESS] + S[pipe + at.X_IN_ROW]
-    done, hbm_read, hbm_write = access(C, S, SLOT, TAG, STAMP, READY, DIRTY, now, address, rows, piece_bytes, stride, write,
+    done, hbm_read, hbm_write = access(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, piece_bytes, stride, write,
                                        l2_bytes)
-    scale = C[instr + at.I_SCALE]
     port = S[pipe + at.P_PORT] + on_port * C[instr + at.I_PER_BYTE]
     S[pipe + at.P_PORT] = port
-    done = max(done, ceil_div(port, scale)) + C[instr + at.I_LATENCY]
+    done = max(done, ceil_div(port, C[instr + at.I_SCALE])) + C[instr + at.I_LATENCY]
     tail = S[pipe + at.P_WINDOW_TAIL]
     if tail - S[pipe + at.P_WINDOW_HEAD] > C[at.K_WINDOW_MASK]:
         S[at.G_STATUS] = at.WINDOW_FULL
@@ -416,13 +433,13 @@ def _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, DIRTY, pipe, instr):
     T[traffic + record.HBM_READ] += hbm_read
     T[traffic + record.HBM_WRITE] += hbm_write
     count_bandwidth(C, T, now, kind, count, hbm_read, hbm_write)
-    return _move_on(C, S, pipe, rows, piece_bytes, stride)
+    return _move_on(S, pipe, rows, piece_bytes, stride)
 
 
-@helper
-def _move_on(C, S, pipe, rows, piece_bytes, stride):
+@inlined
+def _move_on(S, pipe, rows, piece_bytes, stride):
     """Step over a served piece; True if nothing is left."""
-    if S[pipe + at.X_ROW_BYTES] >= C[at.K_CHUNK]:
+    if S[pipe + at.X_GROUP] == 0:
         S[pipe + at.X_IN_ROW] += piece_bytes
         if S[pipe + at.X_IN_ROW] < S[pipe + at.X_ROW_BYTES]:
             return False
@@ -433,40 +450,61 @@ def _move_on(C, S, pipe, rows, piece_bytes, stride):
 
 
 @helper
-def _end_transfer(C, S, T, rows, unit, number, pipe, instr):
-    """A transfer's last piece has been served."""
+def _end_transfer(C, S, T, rows, unit, pipe, instr, dispatched, start, cause):
+    """A transfer's last piece has been served, or it had none."""
     scale = C[instr + at.I_SCALE]
     if S[pipe + at.X_MOVED] > 0:
-        S[pipe + at.P_PORT] = max(S[pipe + at.P_PORT], (S[pipe + at.X_START] + C[instr + at.I_MINIMUM]) * scale)
+        S[pipe + at.P_PORT] = max(S[pipe + at.P_PORT], (start + C[instr + at.I_MINIMUM]) * scale)
     S[pipe + at.P_FREE] = ceil_div(S[pipe + at.P_PORT], scale) + C[instr + at.I_FLAGS]
     work = ceil_div(S[pipe + at.X_PORT_BYTES] * C[instr + at.I_PER_BYTE], scale)
     end = S[pipe + at.X_END]
-    excess = max(0, end - S[pipe + at.X_START] - C[instr + at.I_INTERVAL] - C[instr + at.I_LATENCY] - work)
-    return _finish(C, S, T, rows, unit, number, pipe, instr, end, work, excess, S[pipe + at.X_MOVED])
+    excess = max(0, end - start - C[instr + at.I_INTERVAL] - C[instr + at.I_LATENCY] - work)
+    return _finish(C, S, T, rows, unit, pipe, instr, dispatched, start, end, work, excess, S[pipe + at.X_MOVED], cause)
+
+
+@helper
+def _start_transfer(C, S, T, rows, unit, pipe, instr, dispatched, start, cause, address, row_count, row_bytes):
+    """Ask for the first piece of a transfer, or end it when there is none; the pipes (as bits) that may go on."""
+    if not _begin_transfer(C, S, pipe, instr, start, address, row_count, row_bytes):
+        return _end_transfer(C, S, T, rows, unit, pipe, instr, dispatched, start, cause)
+    S[pipe + at.P_MOVING] = 1
+    S[pipe + at.X_INSTR] = instr
+    S[pipe + at.X_DISPATCHED] = dispatched
+    S[pipe + at.X_START] = start
+    S[pipe + at.X_CAUSE] = cause
+    _next_piece(C, S, pipe, instr)
+    return 0
 
 
 # The pipes
 
 
-@helper
+@inlined
 def _has_tokens(C, S, unit, instr):
     """Whether everything an instruction waits for has been posted."""
-    for position in range(C[instr + at.I_WAITS], C[instr + at.I_WAITS_END], 2):
+    position, last = C[instr + at.I_WAITS], C[instr + at.I_WAITS_END]
+    while position < last:
         ring = unit + C[position]
         if S[ring + at.R_HEAD] == S[ring + at.R_TAIL]:
             return False
-    if C[instr + at.I_SIGNAL_KIND] == at.WAIT:
-        part = S[unit + at.U_PART]
-        size = at.R_TOKENS + C[at.K_RING_MASK] + 1
-        ring = unit + C[part + at.PT_SIGNAL_RINGS] + C[instr + at.I_SIGNAL] * C[part + at.PT_SENDERS] * size
-        for _ in range(C[part + at.PT_SENDERS]):
-            if S[ring + at.R_HEAD] == S[ring + at.R_TAIL]:
-                return False
-            ring += size
-    return True
+        position += at.PAIR
+    return C[instr + at.I_SIGNAL_KIND] != at.WAIT or _is_signalled(C, S, unit, C[instr + at.I_SIGNAL])
 
 
 @helper
+def _is_signalled(C, S, unit, signal):
+    """Whether every sender of a signal has raised it once more."""
+    part = S[unit + at.U_PART]
+    size = at.R_TOKENS + C[at.K_RING_MASK] + 1
+    ring = unit + C[part + at.PT_SIGNAL_RINGS] + signal * C[part + at.PT_SENDERS] * size
+    for _ in range(C[part + at.PT_SENDERS]):
+        if S[ring + at.R_HEAD] == S[ring + at.R_TAIL]:
+            return False
+        ring += size
+    return True
+
+
+@inlined
 def _take(C, S, ring):
     """The cycle at which the next token was posted; it is consumed."""
     head = S[ring + at.R_HEAD]
@@ -475,70 +513,66 @@ def _take(C, S, ring):
 
 
 @helper
-def _take_tokens(C, S, unit, instr):
-    """Consume what an instruction waits for: the latest posting, its category and its number (the first of several)."""
-    latest, cause, culprit = -1, record.WAIT_ISSUE, -1
-    for position in range(C[instr + at.I_WAITS], C[instr + at.I_WAITS_END], 2):
+def _take_signal(C, S, unit, signal, latest, cause):
+    """Consume a signal of every sender: the latest cycle so far at which something was posted, and its cause."""
+    part = S[unit + at.U_PART]
+    size = at.R_TOKENS + C[at.K_RING_MASK] + 1
+    ring = unit + C[part + at.PT_SIGNAL_RINGS] + signal * C[part + at.PT_SENDERS] * size
+    for _ in range(C[part + at.PT_SENDERS]):
+        posted = _take(C, S, ring)
+        if posted > latest:
+            latest, cause = posted, (C[part + at.PT_SIGNAL_WAITS] + signal) << at.CAUSE_BITS | record.WAIT_SYNC
+        ring += size
+    return latest, cause
+
+
+@inlined
+def _start(C, S, T, rows, unit, pipe, entry, instr, dispatched, barrier, v0, v1, v2):
+    """Start an instruction whose tokens are there; the pipes (as bits) that may go on because of it.
+
+    ``entry`` is its place in the queue, the values are those of its registers.
+    """
+    start = max(dispatched, S[pipe + at.P_FREE])
+    if barrier != 0:
+        start = max(start, S[pipe + at.P_DONE])
+    # The latest token is to blame, the first of several; nobody is if the instruction would have started no earlier.
+    latest, cause = -1, -1
+    position, last = C[instr + at.I_WAITS], C[instr + at.I_WAITS_END]
+    while position < last:
         posted = _take(C, S, unit + C[position])
         if posted > latest:
-            latest, culprit = posted, C[position + 1]
-            cause = record.WAIT_BUFFER if C[C[S[unit + at.U_PART] + at.PT_SEMAPHORES] + culprit] else record.WAIT_DATA
+            latest, cause = posted, C[position + 1]
+        position += at.PAIR
     if C[instr + at.I_SIGNAL_KIND] == at.WAIT:
-        part = S[unit + at.U_PART]
-        size = at.R_TOKENS + C[at.K_RING_MASK] + 1
-        ring = unit + C[part + at.PT_SIGNAL_RINGS] + C[instr + at.I_SIGNAL] * C[part + at.PT_SENDERS] * size
-        for _ in range(C[part + at.PT_SENDERS]):
-            posted = _take(C, S, ring)
-            if posted > latest:
-                latest, cause, culprit = posted, record.WAIT_SYNC, C[instr + at.I_SIGNAL]
-            ring += size
-    return latest, cause, culprit
+        latest, cause = _take_signal(C, S, unit, C[instr + at.I_SIGNAL], latest, cause)
+    if latest < start:
+        cause = at.T_UNCHARGED << at.CAUSE_BITS | record.WAIT_ISSUE
+    else:
+        start = latest
+    S[entry + at.Q_START] = start & S[pipe + at.P_BOUNDED]
+    if C[instr + at.I_KIND] == at.TRANSFER:
+        return _start_transfer(C, S, T, rows, unit, pipe, instr, dispatched, start, cause, v0, v1, v2)
+    S[pipe + at.P_FREE] = start + C[instr + at.I_INTERVAL] + v0 + C[instr + at.I_FLAGS]
+    end = start + C[instr + at.I_LATENCY] + v0
+    return _finish(C, S, T, rows, unit, pipe, instr, dispatched, start, end, v0, 0, 0, cause)
 
 
 @helper
 def _run_pipe(C, S, T, rows, unit, number, pipe):
-    """Start instructions of a pipe while their tokens are there; the pipes (as bits) that may go on because of it."""
+    """Start instructions of a pipe's queue while their tokens are there; the pipes (as bits) that may go on because of it."""
     woken = 0
     while S[pipe + at.P_COUNT] > 0 and S[pipe + at.P_MOVING] == 0:
         entry = S[pipe + at.P_HEAD]
         instr = S[entry + at.Q_INSTR]
         if not _has_tokens(C, S, unit, instr):
             break
-        start = max(S[entry + at.Q_DISPATCHED], S[pipe + at.P_FREE])
-        if S[entry + at.Q_BARRIER] != 0:
-            start = max(start, S[pipe + at.P_DONE])
-        latest, cause, culprit = _take_tokens(C, S, unit, instr)
-        start = max(start, latest)
-        if latest != start:
-            cause, culprit = record.WAIT_ISSUE, -1
-        S[pipe + at.X_DISPATCHED] = S[entry + at.Q_DISPATCHED]
-        S[pipe + at.X_START] = start
-        S[pipe + at.X_CAUSE] = cause
-        S[pipe + at.X_CULPRIT] = culprit
-        if S[pipe + at.P_DEPTH] == S[pipe + at.P_CAPACITY]:
-            S[entry + at.Q_START] = start
-        value = S[entry + at.Q_V0]
         after = entry + at.Q_SIZE
         S[pipe + at.P_HEAD] = S[pipe + at.P_QUEUE] if after == S[pipe + at.P_QUEUE_END] else after
         S[pipe + at.P_COUNT] -= 1
         if S[unit + at.U_BLOCKED] == number:
             woken |= 1
-        kind = C[instr + at.I_KIND]
-        if kind == at.LOCAL:
-            S[pipe + at.P_FREE] = start + C[instr + at.I_INTERVAL] + value + C[instr + at.I_FLAGS]
-            end = start + C[instr + at.I_LATENCY] + value
-            woken |= _finish(C, S, T, rows, unit, number, pipe, instr, end, value, 0, 0)
-        elif kind == at.SYNC:
-            S[pipe + at.P_FREE] = start + C[instr + at.I_FLAGS]
-            woken |= _finish(C, S, T, rows, unit, number, pipe, instr, S[pipe + at.P_FREE], 0, 0, 0)
-        elif _begin_transfer(C, S, pipe, instr, start, value, S[entry + at.Q_V1], S[entry + at.Q_V2]):
-            S[pipe + at.P_MOVING] = 1
-            S[pipe + at.X_INSTR] = instr
-            _next_piece(C, S, pipe, instr)
-        else:
-            woken |= _end_transfer(C, S, T, rows, unit, number, pipe, instr)
-        if S[at.G_STATUS] != at.RUNNING:
-            break
+        woken |= _start(C, S, T, rows, unit, pipe, entry, instr, S[entry + at.Q_DISPATCHED], S[entry + at.Q_BARRIER],
+                        S[entry + at.Q_V0], S[entry + at.Q_V1], S[entry + at.Q_V2])
     return woken
 
 
@@ -551,7 +585,7 @@ def _advance(C, S, T, rows, unit):
         wake = S[unit + at.U_WAKE]
         S[unit + at.U_WAKE] = 0
         if wake & 1:
-            wake |= _dispatch(C, S, unit, pipes)
+            wake |= _dispatch(C, S, T, rows, unit)
         for number in range(1, C[part + at.PT_PIPE_COUNT]):
             if wake >> number & 1:
                 woken = _run_pipe(C, S, T, rows, unit, number, pipes + number * at.P_SIZE)
@@ -580,7 +614,7 @@ def _begin(C, S):
 
 
 @helper
-def _run(C, S, T, rows, SLOT, TAG, STAMP, READY, DIRTY):
+def _run(C, S, T, rows, SLOT, TAG, STAMP, READY, LINE):
     _begin(C, S)
     _advance_all(C, S, T, rows)
     while S[at.G_STATUS] == at.RUNNING:
@@ -589,20 +623,22 @@ def _run(C, S, T, rows, SLOT, TAG, STAMP, READY, DIRTY):
             break
         leaf = key & ((1 << at.LEAF_BITS) - 1)
         port = C[at.K_LEAF_PORTS] + 2 * leaf
-        unit, number = C[port], C[port + 1]
-        pipe = unit + C[S[unit + at.U_PART] + at.PT_PIPES] + number * at.P_SIZE
+        unit = C[port]
+        pipe = unit + C[port + 1]
         instr = S[pipe + at.X_INSTR]
-        if _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, DIRTY, pipe, instr):
+        if _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, LINE, pipe, instr):
             _set_request(C, S, leaf, at.NEVER)
             S[pipe + at.P_MOVING] = 0
-            _wake(C, S, unit, _end_transfer(C, S, T, rows, unit, number, pipe, instr) | 1 << number)
+            woken = _end_transfer(C, S, T, rows, unit, pipe, instr, S[pipe + at.X_DISPATCHED], S[pipe + at.X_START],
+                                  S[pipe + at.X_CAUSE])
+            _wake(C, S, unit, woken | 1 << C[instr + at.I_PIPE])
             _advance_all(C, S, T, rows)
         else:
             _next_piece(C, S, pipe, instr)
 
 
 @entry("void(int64[::1], int64[::1], int64[::1], int64[:,::1], int32[::1], int32[::1], int64[::1], int64[::1], uint8[::1])")
-def run(C, S, T, rows, SLOT, TAG, STAMP, READY, DIRTY):
+def run(C, S, T, rows, SLOT, TAG, STAMP, READY, LINE):
     """Run until nothing is left to do or can be done; ``S[G_STATUS]`` says how it ended (RUNNING: nothing went wrong)."""
     _run(pointer(C), pointer(S), pointer(T), pointer(rows), pointer(SLOT), pointer(TAG), pointer(STAMP), pointer(READY),
-         pointer(DIRTY))
+         pointer(LINE))
