@@ -40,7 +40,7 @@ class EngineEntry:
 ENGINES: Registry[EngineEntry] = Registry("engine")
 ENGINES.add("fast", EngineEntry("msdsim.engine.fast", "compiled, the default"))
 ENGINES.add("reference", EngineEntry("msdsim.engine.reference", "SimPy processes, written to be read and extended"))
-MEMORY_MODELS = ("bandwidth",)
+MEMORY_MODELS = ("bandwidth", "banked")
 
 
 def load_engine(name: str) -> Engine:

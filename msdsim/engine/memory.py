@@ -1,4 +1,4 @@
-"""The memory system of the reference engine, ``bandwidth`` fidelity: ports, L2 and HBM as servers with exact rates.
+"""The memory system of the reference engine: ports and L2 as servers with exact rates, HBM as one more or bank by bank.
 
 A transfer is cut into pieces of at most ``chunk_bytes``.  A core's port requests one piece after the other at its own rate
 and keeps at most ``outstanding_bytes`` of data in flight.  L2 (read and write side) and HBM serve requests in
@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from fractions import Fraction
 
+from msdsim.engine.banked import BankedMemory, BankedTimings
 from msdsim.hardware.chip import Chip
 from msdsim.units import bytes_per_tick, ceil_div, exact
 
@@ -41,33 +42,34 @@ class L2Cache:
         # Per set the resident lines, most recently used first: [line, dirty, cycle its data is there].
         self.content: dict[int, list[list[int]]] = {}
 
-    def touch(self, line: int, write: bool) -> tuple[list[int], bool, bool]:
-        """Access a line: its entry, whether it missed, whether a dirty line had to leave."""
+    def touch(self, line: int, write: bool) -> tuple[list[int], bool, int]:
+        """Access a line: its entry, whether it missed, and the dirty line that had to leave for it, or -1."""
         entries = self.content.setdefault((line + line // self.sets * SET_SKEW) % self.sets, [])
         for index, entry in enumerate(entries):
             if entry[0] == line:
                 entries.insert(0, entries.pop(index))
                 entry[1] |= write
-                return entry, False, False
+                return entry, False, -1
         entry = [line, int(write), 0]
         entries.insert(0, entry)
         evicted = entries.pop() if len(entries) > self.ways else None
-        return entry, True, evicted is not None and bool(evicted[1])
+        return entry, True, evicted[0] if evicted is not None and evicted[1] else -1
 
     def dirty_bytes(self) -> int:
         return self.line * sum(entry[1] for entries in self.content.values() for entry in entries)
 
 
 class MemorySystem:
-    """L2 and HBM behind the cores' ports."""
+    """L2 and HBM behind the cores' ports; ``model`` is the fidelity of HBM."""
 
-    def __init__(self, chip: Chip) -> None:
+    def __init__(self, chip: Chip, model: str = "bandwidth") -> None:
         clock = chip.clock_mhz
         self.l2 = L2Cache(chip)
         self.l2_read = Server(bytes_per_tick(chip.l2.read_gbps, clock))
         self.l2_write = Server(bytes_per_tick(chip.l2.write_gbps, clock))
         self.hbm = Server(bytes_per_tick(chip.hbm.bandwidth_gbps, clock) * exact(chip.hbm.efficiency))
         self.miss_latency = chip.hbm.extra_latency_cycles
+        self.banked = BankedMemory(BankedTimings.of(chip)) if model == "banked" else None
 
     def access(self, now: int, segments: list[tuple[int, int]], write: bool, l2_bytes: int) -> tuple[int, int, int]:
         """Serve the row segments (address, bytes) of one piece asked for at ``now``, which takes ``l2_bytes`` of L2's time.
@@ -75,19 +77,27 @@ class MemorySystem:
         Returns the cycle its data has passed L2 (and HBM where it had to), and the HBM bytes read and written for it.
         """
         missed: list[list[int]] = []
-        written_back = 0
+        written_back: list[int] = []
         ready = 0
         for address, count in segments:
             for line in range(address // self.l2.line, (address + count - 1) // self.l2.line + 1):
-                entry, miss, eviction = self.l2.touch(line, write)
-                written_back += eviction
+                entry, miss, evicted = self.l2.touch(line, write)
+                if evicted >= 0:
+                    written_back.append(evicted)
                 if miss and not write:
                     missed.append(entry)
                 elif not miss and not write:
                     ready = max(ready, entry[2])
         done = max(ready, (self.l2_write if write else self.l2_read).serve(now, l2_bytes))
-        hbm_read, hbm_write = len(missed) * self.l2.line, written_back * self.l2.line
-        if hbm_read or hbm_write:
+        hbm_read, hbm_write = len(missed) * self.l2.line, len(written_back) * self.l2.line
+        if self.banked is not None:
+            # Reads first: what they displace waits in the write queues.
+            for entry in missed:
+                entry[2] = self.banked.read(now, entry[0])
+                done = max(done, entry[2])
+            for line in written_back:
+                self.banked.write(now, line)
+        elif hbm_read or hbm_write:
             served = self.hbm.serve(now, hbm_read + hbm_write)
             if missed:
                 served += self.miss_latency

@@ -347,7 +347,7 @@ class _Machine:
         self.units = Units(kernel.cores, kernel.aiv_per_core)
         self.addresses = dict(kernel.addresses())
         self.tensors = {tensor.name: index for index, tensor in enumerate(kernel.tensors)}
-        self.memory = MemorySystem(program.chip)
+        self.memory = MemorySystem(program.chip, options.memory)
         self.arbiter = _Arbiter(self.env, self.memory)
         self.totals = np.zeros((self.units.count, MAX_PIPES, len(CATEGORIES)), np.int64)
         self.instr_totals = {p.name: np.zeros((len(p.instructions()), len(CATEGORIES)), np.int64) for p in program.parts}
@@ -391,10 +391,15 @@ class _Machine:
         record = RunRecord(
             self.program, cycles, self.instructions, self.flags_only, self.totals, self.instr_totals, self.semaphore_waits,
             self.signal_waits, self.tensor_traffic, self.memory.l2.dirty_bytes(), Bandwidth(self.interval, self.intervals.T),
-            timeline, engine="reference",
+            timeline, engine="reference", notes=self._notes(cycles),
         )
         record.assert_coverage()
         return record
+
+    def _notes(self, cycles: int) -> dict[str, object]:
+        """What the memory's banks did, where they are simulated."""
+        banked = self.memory.banked
+        return {} if banked is None else {"hbm": banked.counters.to_json(banked.timings, cycles)}
 
     def delay(self, cycles: int, action) -> None:  # type: ignore[no-untyped-def]
         """Do ``action`` after ``cycles``."""

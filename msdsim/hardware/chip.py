@@ -191,13 +191,49 @@ class L2(_Table):
     write_gbps: Positive
 
 
+class Banked(_Table):
+    """The memory at the level of banks, for the fidelity ``banked``: how it is organised, and its timings.
+
+    The clock follows from the peak bandwidth: ``bytes_per_clock`` of each pseudo-channel (both edges counted).
+    ``row_bytes`` is the row buffer of one bank.  ``controller_cycles`` are core cycles that a read takes beyond the banks and
+    the bus.
+    """
+
+    stacks: PositiveInt
+    channels_per_stack: PositiveInt
+    pseudo_channels: PositiveInt
+    bank_groups: PositiveInt
+    banks_per_group: PositiveInt
+    row_bytes: PositiveInt
+    bytes_per_clock: PositiveInt
+    burst_bytes: PositiveInt
+    trcd_ns: Positive
+    trp_ns: Positive
+    tcl_ns: Positive
+    tcwl_ns: Positive
+    tras_ns: Positive
+    trtp_ns: Positive
+    twr_ns: Positive
+    twtr_ns: Positive
+    trrd_ns: Positive
+    tfaw_ns: Positive
+    trfc_ns: Positive
+    trefi_ns: Positive
+    tccd_short_clocks: PositiveInt
+    tccd_long_clocks: PositiveInt
+    write_batch_lines: Annotated[PositiveInt, Field(le=256)]
+    controller_cycles: Cycles
+
+
 class Hbm(_Table):
-    """Off-chip memory; ``bandwidth_gbps`` is the peak, ``efficiency`` the share of it that streaming reads reach."""
+    """Off-chip memory; ``bandwidth_gbps`` is the peak, ``efficiency`` the share of it that streaming reads reach, and
+    ``extra_latency_cycles`` what a miss adds to a hit (both of the fidelity ``bandwidth``)."""
 
     capacity_bytes: PositiveInt
     bandwidth_gbps: Positive
     efficiency: Annotated[Positive, Field(le=1)]
     extra_latency_cycles: Cycles
+    banked: Banked | None = None
 
 
 class Memory(_Table):

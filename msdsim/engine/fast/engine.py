@@ -48,6 +48,8 @@ class FastEngine:
     """See the package's text."""
 
     def run(self, program: Program, options: EngineOptions) -> RunRecord:
+        if options.memory == "banked":
+            raise InputError("the memory model 'banked' is in the engine 'reference' only so far; add --engine reference")
         check_signals(program)
         tables = [part_table(program, part) for part in program.parts]
         run = _Run(program, tables)
