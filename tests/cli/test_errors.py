@@ -71,7 +71,7 @@ def assert_error(outcome, message, code=2):
         ([P, "twice"], f"got unexpected extra argument (twice) {HELP}"),
         ([P, "--inputs"], f"option '--inputs' requires an argument {HELP}"),
         (["llama3-8b-decode", "--trace", "t"],
-         "--trace belongs to one problem, and 'llama3-8b-decode' has 5; give one of them, such as gemm:m=16,k=4096,n=6144"),
+         "--trace belongs to one problem, and 'llama3-8b-decode' has 6; give one of them, such as gemm:m=16,k=4096,n=6144"),
     ],
 )
 def test_run(cli, arguments, message):
@@ -110,7 +110,7 @@ def test_an_unknown_command_names_the_closest(cli):
         (["compare", P, *TOY, "--dataflow", "bf16,msd-int8", "--tiling", "w8:l1_k=1"],
          "--tiling 'w8:l1_k=1' is for 'w8', which is not among the dataflows (bf16, msd-int8)"),
         (["ir", "llama3-8b-decode"],
-         "ir takes one problem, and 'llama3-8b-decode' is a workload (qkv_proj, o_proj, gate_up_proj, down_proj, ...); "
+         "ir takes one problem, and 'llama3-8b-decode' is a workload (qkv_proj, attention, o_proj, gate_up_proj, ...); "
          "give one of its problems, such as gemm:m=16,k=4096,n=6144"),
         (["list", "chips"],
          "invalid value for 'hw|workloads|dataflows|formats': 'chips' is not one of 'hw', 'workloads', 'dataflows', 'formats' "

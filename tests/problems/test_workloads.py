@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from msdsim.errors import InputError, ProblemError
-from msdsim.problems import Gemm, Workload, parse_problem
+from msdsim.problems import Attention, Gemm, GroupedGemm, Workload, parse_problem
 from msdsim.resources import shipped_names
 
 FILE = "workload file 'mine.toml'"
@@ -13,8 +13,13 @@ HEAD = 'description = "d"\nsource = "s"\n'
 OP = '[[op]]\nname = "a"\ncount = 1\nproblem = "gemm:m=1,k=2,n=3"\n'
 
 
+def linear_layers(workload):
+    """Entries whose second operand is weights, not a KV cache."""
+    return [entry for entry in workload.entries if isinstance(entry.problem, Gemm)]
+
+
 def weights(workload):
-    return sum(entry.count * entry.problem.k * entry.problem.n for entry in workload.entries)
+    return sum(entry.count * entry.problem.k * entry.problem.n for entry in linear_layers(workload))
 
 
 # Parameters of the model (model card), less those that are no matmul of this step: the embedding and the norms.
@@ -50,9 +55,22 @@ def test_shipped_workloads_are_complete(name):
     assert workload.batch in (16, 64)
     assert "config.json" in workload.source
     assert workload.entries[-1].name == "lm_head"
-    assert all(isinstance(entry.problem, Gemm) for entry in workload.entries)
-    for entry in workload.entries:
+    for entry in linear_layers(workload):
         assert entry.problem.m == (2 if entry.name.startswith("expert_") else workload.batch)
+
+
+def test_decode_reads_the_whole_cache():
+    """K and V of 4096 tokens, in elements per layer; MLA's latent of 576 is key and value (512 of it) at once."""
+    for name, layers, elements in (("llama3-8b-decode", 32, 2 * 16 * 8 * 4096 * 128), ("qwen3-14b-decode", 40, 2 * 16 * 8 * 4096 * 128)):
+        [entry] = [entry for entry in parse_problem(name).entries if isinstance(entry.problem, Attention)]
+        shape = entry.problem
+        assert entry.count == layers
+        assert 2 * shape.batch * shape.kv_heads * shape.kv * shape.head_dim == elements
+        assert (shape.q, shape.batch) == (1, 16)
+    scores, values = (entry for entry in parse_problem("deepseek-v3-decode").entries if isinstance(entry.problem, GroupedGemm))
+    assert scores.count == values.count == 61
+    assert (scores.problem.k, values.problem.n) == (512 + 64, 512)
+    assert scores.problem.n == values.problem.k == 4096
 
 
 def load(tmp_path, text):
