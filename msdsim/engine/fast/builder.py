@@ -12,6 +12,7 @@ from msdsim.engine.fast.expressions import LARGEST, Segment
 from msdsim.engine.fast.tables import PartTable
 from msdsim.engine.memory import MemorySystem
 from msdsim.errors import InputError
+from msdsim.ir.expr import Interval
 from msdsim.ir.program import Part, Program
 from msdsim.ir.timing import Transfer
 from msdsim.timeline.record import CATEGORIES, MAX_PIPES, TRAFFIC, WAIT_BUFFER, WAIT_DATA, Units
@@ -20,8 +21,8 @@ from msdsim.timeline.record import CATEGORIES, MAX_PIPES, TRAFFIC, WAIT_BUFFER, 
 INTERVALS, FIRST_INTERVAL_SHIFT = 512, 6
 #: Ticks stay below this whatever the rates are: a tree key holds the tick above LEAF_BITS.
 _MOST_TICKS = 2**42
-#: What one core may keep in flight, before the engine refuses.
-_MOST_ROOM = 2**24
+#: What one core may keep in flight, before the engine refuses, and how room grows when it was too small.
+_MOST_ROOM, _GROWTH = 2**24, 4
 
 
 @dataclass
@@ -32,23 +33,24 @@ class Capacities:
     """
 
     ring: int = 32
-    window: int = 256
+    window: int = 16
     queue: int = 64
 
     @classmethod
-    def of(cls, program: Program) -> Capacities:
-        """Enough for the tokens that rings begin with."""
-        initial = max((item.initial for part in program.parts for item in part.semaphores), default=0)
-        return cls(ring=max(cls.ring, 2 ** (2 * initial).bit_length()))
+    def of(cls, tables: list[PartTable], chunk: int) -> Capacities:
+        """Enough for the tokens that rings begin with and, as far as sizes are known, for what ports may have in flight."""
+        initial = max((item.initial for table in tables for item in table.part.semaphores), default=0)
+        pieces = max((_most_in_flight(*transfer, chunk) for table in tables for transfer in table.transfers), default=0)
+        return cls(ring=max(cls.ring, _power_above(2 * initial)), window=max(cls.window, _power_above(min(pieces, 256))))
 
     def grow(self, status: int) -> None:
-        """Double what was too small."""
+        """Enlarge what was too small."""
         if status == at.RING_FULL:
-            self.ring *= 2
+            self.ring *= _GROWTH
         elif status == at.WINDOW_FULL:
-            self.window *= 2
+            self.window *= _GROWTH
         else:
-            self.queue *= 2
+            self.queue *= _GROWTH
         if max(self.ring, self.window, self.queue) > _MOST_ROOM:
             raise InputError(f"the kernel keeps more than {_MOST_ROOM} flags, pieces or instructions in flight on one core; "
                              f"lower the queue depths or outstanding_bytes of the chip, or use the engine 'reference'")
@@ -74,6 +76,19 @@ class Machine:
     lines: int
     slots: int
     roomy: bool
+
+
+def _power_above(count: int) -> int:
+    """The smallest power of two above ``count``."""
+    return 1 << count.bit_length()
+
+
+def _most_in_flight(transfer: Transfer, rows: Interval, row_bytes: Interval, chunk: int) -> int:
+    """Pieces of a transfer that its window holds at once."""
+    if row_bytes.low <= 0 or rows.low <= 0:
+        return 0
+    segments = 1 if row_bytes.low >= chunk else min(rows.low, chunk // row_bytes.low)
+    return transfer.cost.outstanding_bytes // (segments * transfer.cost.port_bytes(min(chunk, row_bytes.low))) + 1
 
 
 class _Words:
@@ -185,8 +200,7 @@ class Builder:
         C[at.K_AIVS] = self.kernel.aiv_per_core
 
     def _transfers(self) -> list[Transfer]:
-        return [instr.timing for part in self.program.parts for instr in part.instructions()
-                if isinstance(instr.timing, Transfer)]
+        return [transfer for table in self.tables for transfer, _, _ in table.transfers]
 
     def _time_limit(self, scales: list[int]) -> int:
         """The last tick at which no product of a tick or a piece's bytes with a rate's terms leaves 64 bits."""
@@ -202,9 +216,13 @@ class Builder:
 
     def _most_lines(self) -> int:
         """A bound on the lines that one piece touches: whole lines of its bytes, and two ends of each row."""
-        chunk = self.chip.memory.chunk_bytes
-        return max((min(chunk, rows * row_bytes) // self.chip.l2.line_bytes + 2 * min(chunk, rows)
-                    for table in self.tables for rows, row_bytes in table.rectangles), default=0)
+        chunk, line = self.chip.memory.chunk_bytes, self.chip.l2.line_bytes
+        most = 0
+        for table in self.tables:
+            for _, rows, row_bytes in table.transfers:
+                count = max(0, min(chunk, rows.high))
+                most = max(most, min(chunk, count * max(0, row_bytes.high)) // line + 2 * count)
+        return most
 
     def _signals(self) -> None:
         C, kernel = self.C.words, self.kernel
@@ -213,8 +231,8 @@ class Builder:
         for number, signal in enumerate(kernel.signals):
             base = C[at.K_SIGNAL_TABLE] + number * at.SG_SIZE
             C[base + at.SG_KIND] = kinds[signal.kind]
-            raising = {part.name.upper() for part in self.program.parts
-                       if any(instr.signal == ("signal", number) for instr in part.instructions())}
+            raising = {table.part.name.upper() for table in self.tables
+                       if any(instr.signal == ("signal", number) for instr in table.instructions)}
             C[base + at.SG_PARTICIPANTS] = sum(self.units.part(unit) in raising for unit in range(self.units.count))
         C[at.K_BARRIERS] = self.S.room(len(kernel.signals) * self.capacities.ring * at.B_SIZE)
 
@@ -233,7 +251,7 @@ class Builder:
         costs = self.C.add(self._costs(registers.costs, block))
         prologue = self._segment(table.prologue, block, costs)
         segments = [self._segment(segment, block, costs) for segment in table.segments]
-        instructions = part.instructions()
+        instructions = table.instructions
         instrs = [self._instr(number, words, instructions[position], part, block)
                   for position, words in enumerate(table.instrs)]
         base = self.parts[number]
@@ -325,7 +343,7 @@ class Builder:
             # Initial tokens were posted at cycle 0, which is what the ring holds.
             words[block.semaphores + index * self.ring + at.R_TAIL] = semaphore.initial
         block.words = words
-        instructions = part.instructions()
+        instructions = table.instructions
         transferring = {instr.pipe for instr in instructions if isinstance(instr.timing, Transfer)}
         for name in sorted({instr.pipe for instr in instructions}):
             pipe = block.pipes + part.pipes.index(name) * at.P_SIZE
@@ -376,8 +394,8 @@ class Builder:
 
     def _ports(self) -> list[tuple[int, int]]:
         """Every (unit, pipe) that can ask the memory system, in the order in which requests of a tick are served."""
-        pipes = [sorted({table.part.pipes.index(instr.pipe) for instr in table.part.instructions()
-                         if isinstance(instr.timing, Transfer)}) for table in self.tables]
+        pipes = [sorted({words[at.I_PIPE] for words in table.instrs if words[at.I_KIND] == at.TRANSFER})
+                 for table in self.tables]
         return [(unit, pipe) for unit in range(self.units.count) for pipe in pipes[self._number(unit)]]
 
 

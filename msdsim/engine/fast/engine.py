@@ -14,7 +14,6 @@ from msdsim.engine.fast.compiled import is_cached
 from msdsim.engine.fast.tables import PartTable, part_table
 from msdsim.errors import Deadlock, InputError, KernelError
 from msdsim.ir.program import Program
-from msdsim.naming import PIPES
 from msdsim.timeline.record import (
     BUSY,
     CATEGORIES,
@@ -64,7 +63,7 @@ class _Run:
     def __init__(self, program: Program, tables: list[PartTable]) -> None:
         self.program, self.tables = program, tables
         self.units = Units(program.kernel.cores, program.kernel.aiv_per_core)
-        self.capacities = Capacities.of(program)
+        self.capacities = Capacities.of(tables, program.chip.memory.chunk_bytes)
         self.machine: Machine
 
     def simulate(self, first_rows: list[int] | None) -> np.ndarray:
@@ -92,36 +91,35 @@ class _Run:
     def timeline(self) -> dict[str, np.ndarray]:
         """Every instruction, from a second run: the first one has counted the rows of each pipe."""
         counts = np.zeros((self.units.count, MAX_PIPES), np.int64)
-        for unit in range(self.units.count):
-            table = self._table(unit)
-            np.add.at(counts[unit], [words[at.I_PIPE] for words in table.instrs], self._books(unit)[:, at.BOOK_EXECUTED])
+        for number, table in enumerate(self.tables):
+            executed = self._books(number)[:, :, at.BOOK_EXECUTED]
+            for pipe in range(MAX_PIPES):
+                counts[self._units_of(number), pipe] = executed[:, table.pipes == pipe].sum(axis=1)
         return in_time_order(self.simulate([0, *np.cumsum(counts).tolist()]))
 
     def record(self, timeline: dict[str, np.ndarray] | None) -> RunRecord:
         """The books as the reports read them."""
         machine, kernel = self.machine, self.program.kernel
+        bases, pipes = np.array(machine.unit_bases), np.array(machine.pipe_bases)
+        # Up to where the cycles of each pipe are accounted for: its last completion; for the scalar unit its last dispatch.
+        accounted = machine.S[pipes[:, None] + np.arange(MAX_PIPES) * at.P_SIZE + at.P_DONE]
+        accounted[:, 0] = machine.S[bases + at.U_TIME]
+        cycles = int(accounted.max(initial=0))
         totals = np.zeros((self.units.count, MAX_PIPES, len(CATEGORIES)), np.int64)
-        instr_totals = {table.part.name: np.zeros((len(table.instrs), len(CATEGORIES)), np.int64) for table in self.tables}
+        instr_totals: dict[str, np.ndarray] = {}
         instructions = flags_only = 0
-        for unit in range(self.units.count):
-            table, books = self._table(unit), self._books(unit)
-            is_op = np.array([instr.op is not None for instr in table.part.instructions()], bool)
-            executed = books[:, at.BOOK_EXECUTED]
-            instructions += int(executed[is_op].sum())
-            flags_only += int(executed[~is_op].sum())
-            spent = books.copy()
-            spent[:, DRAINED] = 0
-            np.add.at(totals[unit], [words[at.I_PIPE] for words in table.instrs], spent)
-            instr_totals[table.part.name] += spent
-            busy = int(executed @ [words[at.I_COST] for words in table.instrs]) if table.instrs else 0
-            totals[unit, 0, BUSY] = busy
-            totals[unit, 0, WAIT_ISSUE] = machine.S[machine.unit_bases[unit] + at.U_TIME] - busy
-        cycles = max(int(machine.S[base + at.U_TIME]) for base in machine.unit_bases)
-        cycles = max([cycles] + [self._pipe(unit, pipe, at.P_DONE) for unit in range(self.units.count)
-                                 for pipe in range(MAX_PIPES)])
-        for unit in range(self.units.count):
-            for pipe in range(len(PIPES[self.units.part(unit)])):
-                totals[unit, pipe, DRAINED] = cycles - totals[unit, pipe].sum()
+        for number, table in enumerate(self.tables):
+            units, spent = self._units_of(number), self._books(number).copy()
+            executed = spent[:, :, at.BOOK_EXECUTED].copy()
+            spent[:, :, DRAINED] = 0
+            for pipe in range(1, len(table.part.pipes)):
+                totals[units, pipe] = spent[:, table.pipes == pipe].sum(axis=1)
+            totals[units, 0, BUSY] = executed @ table.column(at.I_COST)
+            totals[units, 0, WAIT_ISSUE] = accounted[units, 0] - totals[units, 0, BUSY]
+            totals[units, : len(table.part.pipes), DRAINED] = cycles - accounted[units, : len(table.part.pipes)]
+            instr_totals[table.part.name] = spent.sum(axis=0)
+            instructions += int(executed[:, table.is_op].sum())
+            flags_only += int(executed[:, ~table.is_op].sum())
         bandwidth = machine.T[at.T_BANDWIDTH :][: INTERVALS * len(TRAFFIC)].reshape(INTERVALS, len(TRAFFIC)).T.copy()
         traffic = machine.T[machine.traffic :][: len(kernel.tensors) * len(TRAFFIC)].reshape(-1, len(TRAFFIC)).copy()
         dirty_lines = int(np.count_nonzero(self.l2[-1] >= at.DIRTY))
@@ -140,10 +138,16 @@ class _Run:
     def _table(self, unit: int) -> PartTable:
         return self.tables[0 if self.units.part(unit) == "AIC" else 1]
 
-    def _books(self, unit: int) -> np.ndarray:
-        """Categories of each instruction of a unit."""
-        start, count = self.machine.unit_books[unit], len(self._table(unit).instrs)
-        return self.machine.T[start : start + count * at.CATEGORY_COUNT].reshape(count, at.CATEGORY_COUNT)
+    def _units_of(self, number: int) -> np.ndarray:
+        """The units that run part ``number``."""
+        return np.array(self.units.of_part(self.tables[number].part.name), np.intp)
+
+    def _books(self, number: int) -> np.ndarray:
+        """Categories by unit and instruction of part ``number``."""
+        units, count = self._units_of(number), len(self.tables[number].instrs)
+        starts = np.array(self.machine.unit_books, np.intp)[units]
+        words = self.machine.T[starts[:, None] + np.arange(count * at.CATEGORY_COUNT)]
+        return words.reshape(len(units), count, at.CATEGORY_COUNT)
 
     def _pipe(self, unit: int, pipe: int, column: int) -> int:
         return int(self.machine.S[self.machine.pipe_bases[unit] + pipe * at.P_SIZE + column])
@@ -190,7 +194,7 @@ class _Run:
         S, C, base = self.machine.S, self.machine.C, self.machine.unit_bases[unit]
         part = self._table(unit).part
         words = int(S[self._pipe(unit, pipe, at.P_HEAD) + at.Q_INSTR])
-        instr = part.instructions()[int(C[words + at.I_INDEX])]
+        instr = self._table(unit).instructions[int(C[words + at.I_INDEX])]
         for index, number in enumerate(instr.waits):
             ring = base + int(C[C[words + at.I_WAITS] + 2 * index])
             if S[ring + at.R_HEAD] == S[ring + at.R_TAIL]:

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
+
+import numpy as np
 
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.expressions import Register, Registers, Scope, Segment
@@ -27,8 +30,27 @@ class PartTable:
     #: Segments that the code names by number.
     segments: list[Segment] = field(default_factory=list)
     instrs: list[list[int]] = field(default_factory=list)
-    #: Rows and bytes of a row of each transfer, at most.
-    rectangles: list[tuple[int, int]] = field(default_factory=list)
+    #: The transfers, with the ranges of their rows and of the bytes of a row.
+    transfers: list[tuple[Transfer, Interval, Interval]] = field(default_factory=list)
+
+    @cached_property
+    def instructions(self) -> list[Instr]:
+        """The static instructions, as ``instrs`` has them."""
+        return self.part.instructions()
+
+    @cached_property
+    def is_op(self) -> np.ndarray:
+        """By instruction: is it an operation, or flags only."""
+        return np.array([instr.op is not None for instr in self.instructions], bool)
+
+    @cached_property
+    def pipes(self) -> np.ndarray:
+        """Pipe of each instruction."""
+        return self.column(at.I_PIPE)
+
+    def column(self, column: int) -> np.ndarray:
+        """A column of the instructions' words."""
+        return np.array([words[column] for words in self.instrs], np.int64)
 
 
 def part_table(program: Program, part: Part) -> PartTable:
@@ -113,7 +135,7 @@ class _Compiler:
         rows = self.registers.compile(timing.rows, scope, segments)
         row_bytes = self.registers.compile(timing.row_bytes, scope, segments)
         words[at.I_V1], words[at.I_V2] = rows.number, row_bytes.number
-        self.table.rectangles.append((max(0, rows.range.high), max(0, row_bytes.range.high)))
+        self.table.transfers.append((timing, rows.range, row_bytes.range))
         words[at.I_SCALE], words[at.I_PER_BYTE] = cost.bytes_per_cycle.numerator, cost.bytes_per_cycle.denominator
         words[at.I_GRANULE], words[at.I_OUTSTANDING] = cost.granule_bytes, cost.outstanding_bytes
         words[at.I_MINIMUM], words[at.I_REQUEST] = cost.minimum, cost.request_bytes
