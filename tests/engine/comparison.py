@@ -22,10 +22,10 @@ class Refused:
     message: str
 
 
-def run(program: Program, engine: str, timeline: bool = True, skip: bool = True) -> RunRecord | Refused:
+def run(program: Program, engine: str, timeline: bool = True, skip: bool = True, memory: str = "bandwidth") -> RunRecord | Refused:
     """The record of a run, or how it deadlocked."""
     try:
-        return load_engine(engine).run(program, EngineOptions(record_timeline=timeline, skip=skip))
+        return load_engine(engine).run(program, EngineOptions(record_timeline=timeline, skip=skip, memory=memory))
     except Deadlock as err:
         return Refused(str(err))
 

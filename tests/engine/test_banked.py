@@ -11,15 +11,19 @@ from dataclasses import replace
 from fractions import Fraction
 
 import pytest
+from hypothesis import given, settings
 
 import msdsim
-from msdsim.engine import EngineOptions, load_engine
+from msdsim.engine import ENGINES, EngineOptions, load_engine
 from msdsim.engine.banked import BankedMemory, BankedTimings
 from msdsim.errors import InputError
 from msdsim.hardware import load_hw
 from msdsim.ir import KernelBuilder, at
 from msdsim.ir.lower import lower
 from msdsim.resources import shipped_names
+
+from .comparison import Refused, assert_same, run
+from .random_kernels import Case, cases
 
 LINES = 20_000
 GEMM, COPY = "gemm:m=16,k=1024,n=12288", "micro:read_matrix,m=1536,n=8192,base_m=8,base_n=1024"
@@ -169,7 +173,7 @@ def test_a_lone_miss_takes_as_long_as_with_plain_bandwidth(name):
     assert memory.read(0, 0) == pytest.approx(plain, rel=0.2)
 
 
-@pytest.mark.parametrize("engine", ["reference"])
+@pytest.mark.parametrize("engine", list(ENGINES))
 def test_streaming_kernels_agree_within_ten_percent(engine):
     found = {}
     for memory in ("bandwidth", "banked"):
@@ -182,7 +186,7 @@ def test_streaming_kernels_agree_within_ten_percent(engine):
     assert notes["row_hit_rate"] > 0.9
 
 
-@pytest.mark.parametrize("engine", ["reference"])
+@pytest.mark.parametrize("engine", list(ENGINES))
 def test_short_rows_waste_the_lines_they_touch(engine):
     """32 B of every line of 512 B: the memory moves sixteen times what arrives."""
     kb = KernelBuilder("columns", cores=24, aiv_per_core=2)
@@ -195,3 +199,54 @@ def test_short_rows_waste_the_lines_they_touch(engine):
     assert record.traffic["hbm_read_bytes"] == 16 * record.traffic["l2_read_bytes"]
     useful = record.traffic["l2_read_bytes"] / (record.cycles / chip.clock_mhz)
     assert useful < 0.07 * chip.hbm.bandwidth_gbps * 1000
+
+
+# Both engines
+
+
+def same_in_both(case: Case) -> None:
+    program = case.program()
+    expected, found = (run(program, engine, memory="banked") for engine in ("reference", "fast"))
+    assert_same(expected, found)
+    if not isinstance(expected, Refused) and not isinstance(found, Refused):
+        assert expected.notes == found.notes
+
+
+@given(cases())
+@settings(max_examples=60)
+def test_both_engines_agree_on_random_kernels(case):
+    same_in_both(case)
+
+
+@pytest.mark.slow
+@given(cases())
+@settings(max_examples=1000)
+def test_both_engines_agree_on_many_random_kernels(case):
+    same_in_both(case)
+
+
+@pytest.mark.parametrize("changes", [
+    {}, {"l2.capacity_bytes": 512 * 16 * 8}, {"l2.capacity_bytes": 512 * 2 * 3, "l2.ways": 2},
+    {"hbm.bandwidth_gbps": 777.7, "clock_mhz": 1733, "hbm.banked.write_batch_lines": 1},
+    {"hbm.banked.trefi_ns": 400, "hbm.banked.row_bytes": 256, "hbm.banked.banks_per_group": 1, "l2.capacity_bytes": 512 * 64},
+])
+@pytest.mark.parametrize(("problem", "dataflow"), [
+    ("gemm:m=70,k=300,n=500", "bf16"), ("gemm:m=40,k=512,n=300", "dequant-int8"),
+    ("micro:copy_ub_gm,bytes=65536,warm=0,count=40", "micro"),
+])
+def test_both_engines_agree_on_chips_at_the_edge(problem, dataflow, changes):
+    hardware = load_hw("ascend910b1").replace(**changes) if changes else load_hw("ascend910b1")
+    expected, found = (msdsim.simulate(problem, hardware, dataflow, engine=engine, memory="banked", timeline=True).record
+                       for engine in ("reference", "fast"))
+    assert_same(expected, found)
+    assert expected.notes == found.notes
+
+
+def test_speed():
+    """At least five million bursts a second."""
+    problem = "micro:read_matrix,m=3072,n=12288,base_m=64,base_n=1024"
+    msdsim.simulate("micro:copy_gm_ub", "ascend910b1", "micro", memory="banked")
+    result = msdsim.simulate(problem, "ascend910b1", "micro", memory="banked")
+    bursts = result.record.notes["hbm"]["read_bursts"]
+    assert bursts == 3072 * 12288 * 2 // 32
+    assert bursts / result.wall_s > 5e6

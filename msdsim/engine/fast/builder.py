@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from msdsim.engine.banked import BankedTimings
+from msdsim.engine.fast import banked
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.expressions import LARGEST, Segment
 from msdsim.engine.fast.tables import PartTable
@@ -122,13 +124,14 @@ class _Block:
 class Builder:
     """Builds the arrays of one run."""
 
-    def __init__(self, program: Program, tables: list[PartTable], capacities: Capacities) -> None:
+    def __init__(self, program: Program, tables: list[PartTable], capacities: Capacities, timings: BankedTimings | None) -> None:
         self.program, self.chip, self.tables, self.capacities = program, program.chip, tables, capacities
         self.kernel = program.kernel
         self.units = Units(self.kernel.cores, self.kernel.aiv_per_core)
         self.C = _Words(at.K_SIZE)
         self.S = _Words(at.G_SIZE)
         self.ring = at.R_TOKENS + capacities.ring
+        self.timings = timings
 
     def build(self) -> Machine:
         C = self.C.words
@@ -145,7 +148,9 @@ class Builder:
         C[at.K_UNITS], C[at.K_LEAVES] = self.units.count, leaves
         C[at.K_TREE] = self.S.room(2 * leaves, at.NEVER)
         C[at.K_STACK] = self.S.room(self.units.count)
-        C[at.K_MISSED] = self.S.room(self._most_lines())
+        C[at.K_MISSED], C[at.K_LEFT] = self.S.room(self._most_lines()), self.S.room(self._most_lines())
+        if self.timings is not None:
+            banked.place(self, self.timings)
         S, unit_bases, unit_books = self._units(blocks, books)
         pipe_bases = [base + blocks[self._number(unit)].pipes for unit, base in enumerate(unit_bases)]
         C[at.K_UNIT_BASES] = self.C.add(unit_bases)
@@ -192,7 +197,8 @@ class Builder:
         for column, server in scales:
             C[column], C[column + 1] = server.scale, server.per_byte
         C[at.K_MISS_LATENCY] = memory.miss_latency
-        C[at.K_TIME_LIMIT] = self._time_limit([server.scale for _, server in scales])
+        clock = [] if self.timings is None else [4 * self.timings.clock.numerator, 4 * self.timings.clock.denominator]
+        C[at.K_TIME_LIMIT] = self._time_limit([server.scale for _, server in scales] + clock)
         C[at.K_SIGNAL_LATENCY] = chip.cross_core.signal_latency_cycles
         C[at.K_BARRIER_LATENCY] = chip.cross_core.barrier_latency_cycles
         C[at.K_INTERVALS] = INTERVALS

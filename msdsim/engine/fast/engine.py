@@ -7,7 +7,9 @@ import sys
 import numpy as np
 
 from msdsim.engine.accounting import in_time_order
+from msdsim.engine.banked import BankedTimings
 from msdsim.engine.base import EngineOptions, check_signals
+from msdsim.engine.fast import banked
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.builder import INTERVALS, Builder, Capacities, Machine
 from msdsim.engine.fast.compiled import is_cached
@@ -47,11 +49,9 @@ class FastEngine:
     """See the package's text."""
 
     def run(self, program: Program, options: EngineOptions) -> RunRecord:
-        if options.memory == "banked":
-            raise InputError("the memory model 'banked' is in the engine 'reference' only so far; add --engine reference")
         check_signals(program)
         tables = [part_table(program, part) for part in program.parts]
-        run = _Run(program, tables)
+        run = _Run(program, tables, BankedTimings.of(program.chip) if options.memory == "banked" else None)
         run.simulate(None)
         timeline = run.timeline() if options.record_timeline else None
         return run.record(timeline)
@@ -60,8 +60,8 @@ class FastEngine:
 class _Run:
     """One program under simulation."""
 
-    def __init__(self, program: Program, tables: list[PartTable]) -> None:
-        self.program, self.tables = program, tables
+    def __init__(self, program: Program, tables: list[PartTable], timings: BankedTimings | None) -> None:
+        self.program, self.tables, self.timings = program, tables, timings
         self.units = Units(program.kernel.cores, program.kernel.aiv_per_core)
         self.capacities = Capacities.of(tables, program.chip.memory.chunk_bytes)
         self.machine: Machine
@@ -71,7 +71,7 @@ class _Run:
         from msdsim.engine.fast.machine import run
 
         while True:
-            self.machine = machine = Builder(self.program, self.tables, self.capacities).build()
+            self.machine = machine = Builder(self.program, self.tables, self.capacities, self.timings).build()
             rows = np.zeros((0, len(TIMELINE_COLUMNS)), np.int64)
             if first_rows is not None:
                 rows = np.empty((first_rows[-1], len(TIMELINE_COLUMNS)), np.int64)
@@ -130,10 +130,16 @@ class _Run:
             {table.part.name: machine.T[start:][: len(kernel.signals)].copy()
              for table, start in zip(self.tables, machine.signal_waits, strict=True)},
             traffic, dirty_lines * self.program.chip.l2.line_bytes,
-            Bandwidth(1 << int(machine.T[at.T_INTERVAL_SHIFT]), bandwidth), timeline, engine="fast",
+            Bandwidth(1 << int(machine.T[at.T_INTERVAL_SHIFT]), bandwidth), timeline, engine="fast", notes=self._notes(cycles),
         )
         record.assert_coverage()
         return record
+
+    def _notes(self, cycles: int) -> dict[str, object]:
+        """What the memory's banks did, where they are simulated."""
+        if self.timings is None:
+            return {}
+        return {"hbm": banked.counters(self.timings, self.machine.C, self.machine.S).to_json(self.timings, cycles)}
 
     def _table(self, unit: int) -> PartTable:
         return self.tables[0 if self.units.part(unit) == "AIC" else 1]

@@ -12,6 +12,7 @@ the first case and by slot in the other.
 from __future__ import annotations
 
 from msdsim.engine.fast import layout as at
+from msdsim.engine.fast.banked import read_line, write_line
 from msdsim.engine.fast.compiled import helper, inlined
 from msdsim.engine.memory import SET_SKEW
 
@@ -54,8 +55,8 @@ def _serve(S, free, now, count, scale, per_byte):
 
 
 @helper
-def _insert(C, S, SLOT, TAG, STAMP, LINE, line):
-    """Give a line the slot of its set's least recently used one; 1 if a dirty line had to leave."""
+def _insert(C, S, SLOT, TAG, STAMP, LINE, line, left):
+    """Give a line the slot of its set's least recently used one; 1 if a dirty line had to leave, which is then at S[left]."""
     sets = C[at.K_SETS]
     slot = (line + line // sets * SET_SKEW) % sets
     oldest, last_use = slot, STAMP[slot]
@@ -68,6 +69,7 @@ def _insert(C, S, SLOT, TAG, STAMP, LINE, line):
     if last_use > 0:
         evicted = TAG[oldest]
         written_back = 1 if LINE[evicted] >= at.DIRTY else 0
+        S[left] = evicted
         LINE[evicted] = ABSENT
     SLOT[line] = oldest
     TAG[oldest] = line
@@ -84,7 +86,8 @@ def _line_of(C, address):
 def _read(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, stride):
     """Look up the lines of some rows.
 
-    Returns how many missed (they are listed at K_MISSED), how many dirty lines left, and when the last line in flight arrives.
+    Returns how many missed (they are listed at K_MISSED), how many dirty lines left (K_LEFT), and when the last line in flight
+    arrives.
     """
     missed, written_back, ready = 0, 0, 0
     listed = C[at.K_MISSED]
@@ -103,7 +106,7 @@ def _read(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, st
                         LINE[line] += HERE - COMING
                 else:
                     if not roomy:
-                        written_back += _insert(C, S, SLOT, TAG, STAMP, LINE, line)
+                        written_back += _insert(C, S, SLOT, TAG, STAMP, LINE, line, C[at.K_LEFT] + written_back)
                     LINE[line] = HERE
                     S[listed + missed] = line
                     missed += 1
@@ -127,7 +130,7 @@ def _write(C, S, SLOT, TAG, STAMP, LINE, address, rows, row_bytes, stride):
         while line <= last:
             if LINE[line] == ABSENT:
                 if not roomy:
-                    written_back += _insert(C, S, SLOT, TAG, STAMP, LINE, line)
+                    written_back += _insert(C, S, SLOT, TAG, STAMP, LINE, line, C[at.K_LEFT] + written_back)
                 LINE[line] = HERE
             LINE[line] |= at.DIRTY
             if not roomy:
@@ -151,6 +154,24 @@ def _expect(C, S, SLOT, READY, LINE, missed, served):
             READY[line if roomy else SLOT[line]] = served
 
 
+@helper
+def _banks(C, S, SLOT, READY, LINE, now, missed, written_back):
+    """The banks read the lines that missed, then take those that left; when the last of the former has arrived."""
+    listed, left = C[at.K_MISSED], C[at.K_LEFT]
+    roomy = C[at.K_ROOMY] != 0
+    done = 0
+    for index in range(missed):
+        line = S[listed + index]
+        served = read_line(C, S, now, line)
+        done = max(done, served)
+        if LINE[line] == HERE:
+            LINE[line] = COMING
+            READY[line if roomy else SLOT[line]] = served
+    for index in range(written_back):
+        write_line(C, S, now, S[left + index])
+    return done
+
+
 @inlined
 def access(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, stride, write, l2_bytes):
     """Serve a piece asked for at ``now``: when its data has passed L2 and HBM, and the HBM bytes read and written for it."""
@@ -162,7 +183,9 @@ def access(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, s
         missed, written_back, ready = _read(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, stride)
         done = max(ready, _serve(S, at.G_READ_FREE, now, l2_bytes, C[at.K_READ_SCALE], C[at.K_READ_PER_BYTE]))
     hbm_read, hbm_write = missed * C[at.K_LINE], written_back * C[at.K_LINE]
-    if hbm_read + hbm_write > 0:
+    if hbm_read + hbm_write > 0 and C[at.K_BANKED] != 0:
+        done = max(done, _banks(C, S, SLOT, READY, LINE, now, missed, written_back))
+    elif hbm_read + hbm_write > 0:
         served = _serve(S, at.G_HBM_FREE, now, hbm_read + hbm_write, C[at.K_HBM_SCALE], C[at.K_HBM_PER_BYTE])
         if missed > 0:
             served += C[at.K_MISS_LATENCY]
