@@ -81,8 +81,8 @@ class Mx:
         return [f32(self._product(q, row, lambda b, j=j: k_scale[j][b]) * c) for j, row in enumerate(k)]
 
     def values(self, p, v, v_scale, channel):
-        columns = zip(*v, strict=True)
-        return [self._product(p, column, lambda b, d=d: v_scale[b][d]) for d, column in enumerate(columns)]
+        columns, weights = zip(*v, strict=True), [nearest(a, "bf16") for a in p]
+        return [self._product(weights, column, lambda b, d=d: v_scale[b][d]) for d, column in enumerate(columns)]
 
 
 def attention(method, kv_tile):

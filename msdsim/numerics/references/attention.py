@@ -19,8 +19,8 @@ msd-int8, -int4   per channel: q' = fp32(q) * k_scale[d] is decomposed; logits =
                   passes as in GEMM.  PV: p has the fixed row maximum 1 (no reduction); PV = t * fl32(1 / f).
                   per token: q is decomposed; logits = (t * fl32(row_scale * c)) * k_scale[j].
                   PV: p * v_scale[j] is decomposed with its row maximum in the tile; PV = t * row_scale.
-msd-mxfp4         q and p decomposed in MX blocks along head_dim and kv; logits = (C1 + C2 + ...) * c ;
-                  PV = C1 + C2 + ...
+msd-mxfp4         q and bf16(p) decomposed in MX blocks along head_dim and kv; logits = (C1 + C2 + ...) * c ;
+                  PV = C1 + C2 + ...   (p in bf16 because Vector makes E2M1 from nothing wider)
 
 int8 takes two passes, int4 four (as the vendor does), mxfp4 two.
 """

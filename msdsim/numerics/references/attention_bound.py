@@ -106,7 +106,9 @@ def output_error(h: HeadBound, p: np.ndarray, total: np.ndarray) -> tuple[float,
         alpha = 2 * np.maximum.reduceat(p, starts, axis=1)
         lost = alpha @ np.add.reduceat(v, starts, axis=0)
         arithmetic = gamma(-(-depth // 32) + passes + 3 * tiles)
-        return arithmetic, (bound + 0.3 * arithmetic) * lost
+        # P is rounded to bf16 before it is split.
+        narrow = 1 + BF16.unit_roundoff
+        return (1 + arithmetic) * narrow - 1, (bound + 0.3 * arithmetic) * narrow * lost
     assert h.v_scale is not None
     arithmetic = gamma(passes + 10 + 3 * tiles) * sum(h.spec.pass_weights)
     per_unit = bound + 4 * passes * U32 + 2 * arithmetic

@@ -131,7 +131,7 @@ class MxProducts:
 
         def pv(p: np.ndarray, columns: slice) -> np.ndarray:
             blocks = slice(columns.start // 32, -(-columns.stop // 32))
-            return self._merged(p, head.v[columns], v_scale[blocks], spec)
+            return self._merged(round_to(p, BF16), head.v[columns], v_scale[blocks], spec)
 
         return pv
 
