@@ -129,6 +129,27 @@ def test_reading_ahead_into_l2(dataflow):
     assert ahead.traffic["l2_read_bytes"] - plain.traffic["l2_read_bytes"] == cache
 
 
+BAD = [
+    ("attention:batch=1,heads=2,kv_heads=1,head_dim=64,q=1,kv=0", "ascend910b1", "bf16", "kv = 0 is below 1"),
+    ("attention:batch=1,heads=8,kv_heads=3,head_dim=64,q=1,kv=9", "ascend910b1", "bf16", "heads = 8 is not a multiple of kv_heads = 3"),
+    ("attention:batch=1,heads=2,kv_heads=1,head_dim=64,q=9,kv=8,causal=1", "toy", "msd-int8", "q = 9 is above kv = 8 with causal = 1"),
+    ("attention:batch=1,heads=2,kv_heads=1,head_dim=65536,q=1,kv=64", "ascend910b1", "bf16", "no room for attention with head_dim=65536"),
+    ("attention:batch=1,heads=2,kv_heads=1,head_dim=131072,q=1,kv=64", "ascend910b1", "msd-int8", "can overflow the INT32 accumulator"),
+    ("attention:batch=1,heads=2,kv_heads=1,head_dim=33,q=1,kv=64", "ascend910b1", "msd-int4", "head_dim=33 is odd"),
+    ("attention:batch=1,heads=2,kv_heads=1,head_dim=33,q=1,kv=64", "ascend950pr", "msd-mxfp4", "head_dim=33 is odd"),
+    ("attention:batch=1,heads=2,kv_heads=1,head_dim=64,q=1,kv=64", "ascend950pr", "msd-int4", "cannot multiply int4 x int4"),
+    ("attention:batch=1,heads=2,kv_heads=1,head_dim=64,q=1,kv=64", "ascend910b1", "msd-mxfp4", "cannot multiply mxfp4 x mxfp4"),
+    ("attention:batch=1,heads=2,kv_heads=1,head_dim=64,q=1,kv=64", "ascend910b1", "w8a8", "unknown attention dataflow 'w8a8'"),
+]
+
+
+@pytest.mark.parametrize(("shape", "chip", "dataflow", "text"), BAD)
+def test_what_cannot_be_done_is_said_in_one_line(shape, chip, dataflow, text):
+    with pytest.raises(InputError, match=text) as caught:
+        msdsim.simulate(shape, chip, dataflow)
+    assert "\n" not in str(caught.value)
+
+
 def test_tiling_errors_say_what_is_wrong():
     shape = "attention:batch=1,heads=2,kv_heads=1,head_dim=64,q=200,kv=600"
     for tiling, text in (({"kv_splits": 3, "kv_tile": 512}, "kv_splits=3 is above the 2 KV tiles of 512 columns"),

@@ -198,8 +198,7 @@ class AttentionKernel:
         kb = self.kb
         self.q1 = kb.buffer("q1", "L1", self.fmt, (self.work.row_tiles_per_item * self.cube_rows, self.dim), self.tile.q_ring)
         with kb.when(item < self.work.items_of(kb.core)):
-            self.each_row_tile(item, lambda second, tile: self.load_q(
-                self.q1[at(second * self.cube_rows, tile.rows * self.passes), :], tile))
+            self.each_row_tile(item, self.load_q)
 
     def each_row_tile(self, item: Expr, body: Callable[[Expr, RowTile], None]) -> None:
         """Run ``body(second, row tile)`` for the row tiles of an item."""
@@ -213,8 +212,12 @@ class AttentionKernel:
                 stack.enter_context(kb.when(tile.live))
             body(second, tile)
 
-    def load_q(self, q1: Slice, tile: RowTile) -> None:
-        self.kb.copy(q1, self.q[tile.head, at(tile.row, tile.rows), :])
+    def load_q(self, second: Expr, tile: RowTile) -> None:
+        self.kb.copy(self.in_item(self.q1, second, tile.rows), self.q[tile.head, at(tile.row, tile.rows), :])
+
+    def in_item(self, buffer: Handle, second: Expr, rows: Expr) -> Slice:
+        """Rows of a row tile, or of the second one of a pair, in a buffer that holds an item's."""
+        return buffer[at(second * self.cube_rows, rows), :]
 
     def before_keys(self) -> None:
         """Hook: what K of a step waits for."""
@@ -244,7 +247,8 @@ class AttentionKernel:
                     here = at(d * tile.qk_k, depth)
                     kb.copy(a0[at(0, rows), at(0, depth)], self.q1[at(step.second * self.cube_rows, rows), here])
                     kb.copy(b0[at(0, depth), at(0, cols)], k1[at(b * tile.qk_n, cols), here], transpose=1)
-                    kb.op("mmad", acc, a0[at(0, rows), at(0, depth)], b0[at(0, depth), at(0, cols)], accumulate=d)
+                    self.product_qk(acc, a0[at(0, rows), at(0, depth)], b0[at(0, depth), at(0, cols)], step,
+                                    at(b * tile.qk_n, cols), d)
                 kb.op("fixpipe", self.slot(self.logits, step, at(0, rows), at(c * tile.l1_kv + b * tile.qk_n, cols)), acc)
         kb.raise_signal("logits", "FIX")
 
@@ -264,7 +268,7 @@ class AttentionKernel:
                 kb.wait_signal("weights", "MTE2")
             if not self.early_values:
                 self.load_v(v1, step, c * tile.l1_kv, size)
-            kb.copy(p1[at(0, rows), at(0, size)], self.slot(self.weights, step, at(0, rows), at(c * tile.l1_kv, size)))
+            self.load_p(p1, step, c * tile.l1_kv, size)
             with kb.loop("e", 0, ceil_div(size, tile.pv_k)) as e:
                 depth = ragged_of(size, tile.pv_k, e)
                 c0 = kb.buffer("c0", "L0A", self.fmt, (self.cube_rows, tile.pv_k), tile.l0_ring)
@@ -272,9 +276,21 @@ class AttentionKernel:
                 here = at(e * tile.pv_k, depth)
                 kb.copy(c0[at(0, rows), at(0, depth)], p1[at(0, rows), here])
                 kb.copy(d0[at(0, depth), :], v1[here, :])
-                kb.op("mmad", acc, c0[at(0, rows), at(0, depth)], d0[at(0, depth), :], accumulate=c + e)
+                self.product_pv(acc, c0[at(0, rows), at(0, depth)], d0[at(0, depth), :], e, c + e)
         kb.op("fixpipe", self.slot(self.partial, step, at(0, rows), at(0, dim)), acc)
         kb.raise_signal("partial", "FIX")
+
+    def load_p(self, p1: Handle, step: Step, start: Expr, size: Expr) -> None:
+        rows = step.rows * self.passes
+        self.kb.copy(p1[at(0, rows), at(0, size)], self.slot(self.weights, step, at(0, rows), at(start, size)))
+
+    def product_qk(self, acc: Slice, a: Slice, b: Slice, step: Step, columns: At, depth: Expr) -> None:
+        """One product of Q and K tiles: ``columns`` of the L1 chunk, K tile number ``depth``."""
+        self.kb.op("mmad", acc, a, b, accumulate=depth)
+
+    def product_pv(self, acc: Slice, a: Slice, b: Slice, depth: Expr, accumulate: Expr) -> None:
+        """One product of P and V tiles: K tile number ``depth`` of the L1 chunk."""
+        self.kb.op("mmad", acc, a, b, accumulate=accumulate)
 
     def slot(self, ring: Handle, step: Step, rows: At, cols: At) -> Slice:
         """Rows and columns of the step's slot of this core's ring."""

@@ -55,10 +55,11 @@ class MsdAttention(AttentionKernel):
 
     # AIC
 
-    def load_q(self, q1: Slice, tile: RowTile) -> None:
+    def load_q(self, second: Expr, tile: RowTile) -> None:
         kb = self.kb
         kb.wait_signal("components", "MTE2")
-        kb.copy(q1, self.q_ring[kb.core, tile.turn % self.states, at(0, tile.rows * self.passes), :])
+        kb.copy(self.in_item(self.q1, second, tile.rows * self.passes),
+                self.q_ring[kb.core, tile.turn % self.states, at(0, tile.rows * self.passes), :])
 
     # AIV
 
@@ -235,7 +236,7 @@ def _needs(spec: MsdSpec) -> Needs:
 
 
 def _register(spec: MsdSpec, components: str) -> None:
-    needs, name = _needs(spec), f"msd-{spec.name}"
+    needs, name, formats = _needs(spec), f"msd-{spec.name}", (spec.target, spec.target)
 
     def auto(problem: AttentionShape, chip: Chip) -> AttentionTiling:
         return choose(problem, chip, needs)
@@ -247,17 +248,19 @@ def _register(spec: MsdSpec, components: str) -> None:
     DATAFLOWS.add(f"attention:{name}", Dataflow(
         name=name, kind="attention", contract=name,
         description=f"Q and P split into {components} components, {spec.name.upper()} KV cache as it is, merged on Vector",
-        tiling=AttentionTiling, refuses=lambda problem, chip: _refuse(problem, chip, spec), auto=auto, build=build,
+        tiling=AttentionTiling, refuses=lambda problem, chip: refuse_rate(chip, formats) or refuse_overflow(problem, spec),
+        auto=auto, build=build,
     ))
 
 
-def _refuse(problem: AttentionShape, chip: Chip, spec: MsdSpec) -> str | None:
+def refuse_overflow(problem: AttentionShape, spec: MsdSpec) -> str | None:
+    """Why the components of a head do not fit accumulators or bytes, or None."""
     most = (2**31 - 1) // 2 ** (2 * spec.format.bits - 2)
-    if problem.head_dim > most:
+    if spec.format.kind == "int" and problem.head_dim > most:
         return f"head_dim={problem.head_dim} can overflow the INT32 accumulator (at most {most})"
     if spec.format.bits < 8 and problem.head_dim % 2:
         return f"head_dim={problem.head_dim} is odd, and {spec.name} elements are packed by two; give an even head_dim"
-    return refuse_rate(chip, (spec.target, spec.target))
+    return None
 
 
 _register(MSD_INT8, "two INT8")

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from msdsim.dataflows.attention.work import AttentionShape, Work
 from msdsim.dataflows.base import require_fits, require_multiple, require_positive
+from msdsim.dataflows.gemm import element_bits
 from msdsim.errors import TilingError
-from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units.mte import port_cost
 from msdsim.units import bytes_per_tick, ceil_div, round_up
@@ -68,7 +68,7 @@ class Needs:
 def choose(problem: AttentionShape, chip: Chip, needs: Needs) -> AttentionTiling:
     """Rows: as many heads of the group, or positions, as a Cube tile takes.  KV tile: the longest for which Vector still has
     its rows in UB.  Splits and KV tile together: the shortest estimated time."""
-    bits = FORMATS[needs.fmt].bits
+    bits = element_bits(needs.fmt)
     found: list[tuple[float, AttentionTiling]] = []
     for rows in _row_choices(problem, chip, needs):
         for kv_tile in KV_TILES:
@@ -140,7 +140,8 @@ def _fit(problem: AttentionShape, chip: Chip, needs: Needs, rows: int, kv_tile: 
 
 
 def _l1_bytes(q_rows: int, cube_rows: int, l1_kv: int, dim: int, bits: int, ring: int) -> int:
-    return (q_rows * dim + ring * (2 * l1_kv * dim + cube_rows * l1_kv)) * bits // 8 + 64
+    # A sixteenth more, which is what the block scales of MX operands take.
+    return (q_rows * dim + ring * (2 * l1_kv * dim + cube_rows * l1_kv)) * bits * 17 // 128 + 64
 
 
 def _chunk(chip: Chip, q_rows: int, cube_rows: int, kv_tile: int, dim: int, bits: int) -> int:
@@ -149,7 +150,7 @@ def _chunk(chip: Chip, q_rows: int, cube_rows: int, kv_tile: int, dim: int, bits
         return _l1_bytes(q_rows, cube_rows, chunk, dim, bits, 2) <= chip.buffers.l1_bytes
 
     chunk = kv_tile
-    while chunk > 16 and (chunk * dim * bits > 8 * LOAD_BYTES or not fits(chunk)):
+    while chunk > 32 and (chunk * dim * bits > 8 * LOAD_BYTES or not fits(chunk)):
         chunk //= 2
     return chunk if fits(chunk) else 0
 
@@ -223,7 +224,7 @@ def check(problem: AttentionShape, chip: Chip, tile: AttentionTiling, needs: Nee
     require_multiple(tile, "qk_n", chip.cube.fractal_n, "the Cube works in fractals of 16 columns")
     require_multiple(tile, "qk_k", rate.fractal_k, f"a {needs.fmt} fractal is {rate.fractal_k} deep")
     require_multiple(tile, "pv_k", rate.fractal_k, f"a {needs.fmt} fractal is {rate.fractal_k} deep")
-    if FORMATS[needs.fmt].bits < 8:
+    if element_bits(needs.fmt) < 8:
         require_multiple(tile, "l1_kv", 2, "4-bit elements are packed by two")
         require_multiple(tile, "kv_tile", 2, "4-bit elements are packed by two")
     work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
@@ -236,7 +237,7 @@ def check(problem: AttentionShape, chip: Chip, tile: AttentionTiling, needs: Nee
     if tile.preload > chip.cross_core.max_outstanding - 1:
         raise TilingError(f"tiling preload={tile.preload} needs more than the {chip.cross_core.max_outstanding} outstanding "
                           f"signals of '{chip.name}'; give at most {chip.cross_core.max_outstanding - 1}")
-    bits, rows = FORMATS[needs.fmt].bits, round_up(needs.passes * work.base_rows, chip.cube.fractal_m)
+    bits, rows = element_bits(needs.fmt), round_up(needs.passes * work.base_rows, chip.cube.fractal_m)
     pair, dim = tile.l0_ring * bits, problem.head_dim
     require_fits(chip, "L0A", {"a0": pair * rows * tile.qk_k // 8, "c0": pair * rows * tile.pv_k // 8})
     require_fits(chip, "L0B", {"b0": pair * tile.qk_k * tile.qk_n // 8, "d0": pair * tile.pv_k * dim // 8})

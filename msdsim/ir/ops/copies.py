@@ -68,7 +68,7 @@ def _check_copy(op: Op, chip: Chip) -> None:
     require(path.pipe != "FIX", op, "the results in L0C leave through the fixpipe", "use 'fixpipe'")
     require(out.fmt == source.fmt, op, f"a copy cannot turn {source.fmt} into {out.fmt}", "use a Vector 'cast'")
     if op.attr("transpose", 0):
-        require(out.space == "L0B" and source.space == "L1", op, f"cannot transpose {source.space}->{out.space}",
+        require(out.space in ("L0B", "L0B_MX") and source.space == "L1", op, f"cannot transpose {source.space}->{out.space}",
                 "transpose on the way from L1 to L0B")
         require((out.rows, out.cols) == (source.cols, source.rows), op,
                 f"shape [{source.rows}, {source.cols}] transposed is not [{out.rows}, {out.cols}]", "swap the sizes")
