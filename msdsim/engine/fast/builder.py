@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from msdsim.engine.banked import BankedTimings
-from msdsim.engine.fast import banked
+from msdsim.engine.fast import banked_layout
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.expressions import LARGEST, Segment
 from msdsim.engine.fast.tables import PartTable
@@ -124,7 +124,8 @@ class _Block:
 class Builder:
     """Builds the arrays of one run."""
 
-    def __init__(self, program: Program, tables: list[PartTable], capacities: Capacities, timings: BankedTimings | None) -> None:
+    def __init__(self, program: Program, tables: list[PartTable], capacities: Capacities,
+                 timings: BankedTimings | None) -> None:
         self.program, self.chip, self.tables, self.capacities = program, program.chip, tables, capacities
         self.kernel = program.kernel
         self.units = Units(self.kernel.cores, self.kernel.aiv_per_core)
@@ -150,7 +151,7 @@ class Builder:
         C[at.K_STACK] = self.S.room(self.units.count)
         C[at.K_MISSED], C[at.K_LEFT] = self.S.room(self._most_lines()), self.S.room(self._most_lines())
         if self.timings is not None:
-            banked.place(self, self.timings)
+            banked_layout.place(self, self.timings)
         S, unit_bases, unit_books = self._units(blocks, books)
         pipe_bases = [base + blocks[self._number(unit)].pipes for unit, base in enumerate(unit_bases)]
         C[at.K_UNIT_BASES] = self.C.add(unit_bases)

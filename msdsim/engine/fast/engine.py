@@ -9,7 +9,7 @@ import numpy as np
 from msdsim.engine.accounting import in_time_order
 from msdsim.engine.banked import BankedTimings
 from msdsim.engine.base import EngineOptions, check_signals
-from msdsim.engine.fast import banked
+from msdsim.engine.fast import banked_layout
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.builder import INTERVALS, Builder, Capacities, Machine
 from msdsim.engine.fast.compiled import is_cached
@@ -139,7 +139,7 @@ class _Run:
         """What the memory's banks did, where they are simulated."""
         if self.timings is None:
             return {}
-        return {"hbm": banked.counters(self.timings, self.machine.C, self.machine.S).to_json(self.timings, cycles)}
+        return {"hbm": banked_layout.counters(self.timings, self.machine.C, self.machine.S).to_json(self.timings, cycles)}
 
     def _table(self, unit: int) -> PartTable:
         return self.tables[0 if self.units.part(unit) == "AIC" else 1]
