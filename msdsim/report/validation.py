@@ -1,0 +1,61 @@
+"""Tables of predictions against published measurements, and of micro measurements."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.text import Text
+
+from msdsim.report.table import TextTable
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:+.1%}"
+
+
+def _microseconds(value: float | None) -> str:
+    return "" if value is None else f"{value:,.1f}"
+
+
+def print_validation(console: Console, report: Any) -> None:
+    """Every row with its error, components, ratios between rows, what could not be expressed, and the overall error."""
+    table = TextTable(["row", "chip", "scope", "measured us", "predicted us", "error"], frozenset((3, 4, 5)))
+    for row in report.rows:
+        if row.reason:
+            continue
+        table.add(row.id, row.chip, row.scope, _microseconds(row.measured_us), _microseconds(row.predicted_us),
+                  _percent(row.error))
+        for part in row.components:
+            table.add(f"  of it {part.name}", "", "", _microseconds(part.measured_us), _microseconds(part.predicted_us),
+                      _percent(part.error), style="dim")
+    _show(console, table)
+    if report.ratios:
+        ratios = TextTable(["ratio", "of", "to", "measured", "predicted", "error"], frozenset((3, 4, 5)))
+        for item in report.ratios:
+            ratios.add(item.id, item.of, item.to, f"{item.measured:.2f}", f"{item.predicted:.2f}", _percent(item.error))
+        _show(console, ratios)
+    for row in report.rows:
+        if row.reason:
+            console.print(Text(f"not expressed: {row.id}: {row.reason}"), soft_wrap=True)
+    console.print(Text(f"{report.errors.size} of {len(report.rows)} rows predicted: median |error| {report.median_error:.1%}, "
+                       f"90th percentile {report.p90_error:.1%}, worst {report.worst_error:.1%}", style="bold"), soft_wrap=True)
+
+
+def print_micro(console: Console, tables: Sequence[Any]) -> None:
+    """One block a table: what is measured, published and simulated cycles, errors."""
+    for found in tables:
+        console.print(Text(f"{found.title}  on {found.chip}", style="bold"), soft_wrap=True)
+        table = TextTable([found.size, "published\ncycles", "simulated\ncycles", "error"], frozenset(range(4)))
+        for row in found.rows:
+            table.add(f"{row.size:,}", f"{row.published:,.1f}", f"{row.simulated:,.1f}", _percent(row.error))
+        _show(console, table)
+
+
+def _show(console: Console, table: TextTable) -> None:
+    for line in table.lines():
+        console.print(line, soft_wrap=True)
+    console.print()
