@@ -78,7 +78,7 @@ def claims(problems: ClaimProblems | None = None, timing: Timing | None = None, 
     say("P4: MXFP4 components")
     rows += mxfp4_claims(seed) + _timed("P4", timing) + _timed("P5", timing)
     say("P6: matmul and attention")
-    return rows + accuracy_claims(problems or ClaimProblems(), seed, progress)
+    return rows + accuracy_claims(problems or ClaimProblems(), seed, progress) + list(timing.get("P6", ()))
 
 
 def _timed(claim: str, timing: Timing) -> list[ClaimRow]:

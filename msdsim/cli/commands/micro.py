@@ -7,7 +7,7 @@ import click
 from msdsim.cli.options import engine_options, options, report_options
 
 
-@click.command("micro", short_help="Copies, Cube and Vector instructions measured in the simulator, beside the published cycles.")
+@click.command("micro", short_help="Copies and instructions measured in the simulator, beside published cycles.")
 @click.option("--hw", metavar="NAME|PATH", default=None, help="Only the tables of this chip; all chips by default.")
 @options(engine_options[0], report_options[0], report_options[3])
 def command(hw: str | None, engine: str | None, json_to: str | None, quiet: bool) -> None:
