@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
+from msdsim.dataflows.gemm import MX_ELEMENTS
+from msdsim.formats.mx import MX_BLOCK
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, KernelBuilder, at
 from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
@@ -260,14 +262,17 @@ def _matmul(problem: Micro, chip: Chip) -> Kernel:
     Core ``c`` owns block ``c % blocks of M`` by ``c // blocks of M``; its tiles go down M first.  The operand with the deeper
     L1 tile is loaded in the outer K loop, the other one in the inner.
     """
-    p = problem
+    p, fmt = problem, MX_ELEMENTS.get(problem.fmt, problem.fmt)
+    mx = p.fmt in MX_ELEMENTS
     cores, accumulator = chip.cores.aic, "int32" if p.fmt.startswith("int") else "fp32"
     part_m = ceil_int(p.m, p.passes)
     single_m, single_n = p.single_m or part_m, p.single_n or p.n
     blocks_m = ceil_int(part_m, single_m)
     kb = KernelBuilder("micro_matmul", cores, chip.cores.aiv_per_aic)
-    x = kb.tensor("x", p.fmt, (p.m, p.k), "in")
-    w = kb.tensor("w", p.fmt, (p.n, p.k) if p.trans_b else (p.k, p.n), "in")
+    x = kb.tensor("x", fmt, (p.m, p.k), "in")
+    w = kb.tensor("w", fmt, (p.n, p.k) if p.trans_b else (p.k, p.n), "in")
+    blocks = ceil_int(p.k, MX_BLOCK)
+    scales = [kb.tensor(name, "e8m0", (size, blocks), "in") for name, size in (("sx", p.m), ("sw", p.n))] if mx else []
     y = kb.tensor("y", "int32" if accumulator == "int32" else "bf16", (p.m, p.n), "out")
     mi, ni = kb.core % blocks_m, kb.core // blocks_m
     step_outer, step_inner = max(p.step_ka, p.step_kb), min(p.step_ka, p.step_kb)
@@ -281,18 +286,24 @@ def _matmul(problem: Micro, chip: Chip) -> Kernel:
             rows, cols = minimum(p.base_m, my_m - mt * p.base_m), minimum(p.base_n, my_n - nt * p.base_n)
             top, left = turn * part_m + mi * single_m + mt * p.base_m, ni * single_n + nt * p.base_n
             acc = kb.buffer("acc", "L0C", accumulator, (p.base_m, p.base_n))
+            # Block scales of a tile's rows and columns come at once, for all of K.
+            held = []
+            for tensor, name, size, count, first in zip(scales, ("sa1", "sb1"), (p.base_m, p.base_n), (rows, cols), (top, left),
+                                                        strict=False):
+                held.append(kb.buffer(name, "L1", "e8m0", (size, blocks)))
+                kb.copy(held[-1][at(0, count), :], tensor[at(first, count), :])
 
             def load_a(name: str, start: Expr, depth: int, size: Expr, rows: Expr = rows, top: Expr = top) -> Handle:
-                a1 = kb.buffer(name, "L1", p.fmt, (p.base_m, depth), p.l1_ring)
+                a1 = kb.buffer(name, "L1", fmt, (p.base_m, depth), p.l1_ring)
                 kb.copy(a1[at(0, rows), at(0, size)], x[at(top, rows), at(start, size)])
                 return a1
 
             def load_b(name: str, start: Expr, depth: int, size: Expr, cols: Expr = cols, left: Expr = left) -> Handle:
                 if p.trans_b:
-                    b1 = kb.buffer(name, "L1", p.fmt, (p.base_n, depth), p.l1_ring)
+                    b1 = kb.buffer(name, "L1", fmt, (p.base_n, depth), p.l1_ring)
                     kb.copy(b1[at(0, cols), at(0, size)], w[at(left, cols), at(start, size)])
                 else:
-                    b1 = kb.buffer(name, "L1", p.fmt, (depth, p.base_n), p.l1_ring)
+                    b1 = kb.buffer(name, "L1", fmt, (depth, p.base_n), p.l1_ring)
                     kb.copy(b1[at(0, size), at(0, cols)], w[at(start, size), at(left, cols)])
                 return b1
 
@@ -308,15 +319,26 @@ def _matmul(problem: Micro, chip: Chip) -> Kernel:
                         in_outer, in_inner = at(ki * inner_k + k0 * p.base_k, size0), at(k0 * p.base_k, size0)
                         a1, at_a = (outer, in_outer) if deep_a else (inner, in_inner)
                         b1, at_b = (inner, in_inner) if deep_a else (outer, in_outer)
-                        a0 = kb.buffer("a0", "L0A", p.fmt, (p.base_m, p.base_k), p.l0_ring)
-                        b0 = kb.buffer("b0", "L0B", p.fmt, (p.base_k, p.base_n), p.l0_ring)
+                        a0 = kb.buffer("a0", "L0A", fmt, (p.base_m, p.base_k), p.l0_ring)
+                        b0 = kb.buffer("b0", "L0B", fmt, (p.base_k, p.base_n), p.l0_ring)
                         kb.copy(a0[at(0, rows), at(0, size0)], a1[at(0, rows), at_a])
                         if p.trans_b:
                             kb.copy(b0[at(0, size0), at(0, cols)], b1[at(0, cols), at_b], transpose=1)
                         else:
                             kb.copy(b0[at(0, size0), at(0, cols)], b1[at_b, at(0, cols)])
-                        kb.op("mmad", acc[at(0, rows), at(0, cols)], a0[at(0, rows), at(0, size0)],
-                              b0[at(0, size0), at(0, cols)], accumulate=ko + ki + k0)
+                        whole, done = acc[at(0, rows), at(0, cols)], ko + ki + k0
+                        a, b = a0[at(0, rows), at(0, size0)], b0[at(0, size0), at(0, cols)]
+                        if mx:
+                            deep = p.base_k // MX_BLOCK
+                            here = at((ko * outer_k + ki * inner_k + k0 * p.base_k) // MX_BLOCK, ceil_div(size0, MX_BLOCK))
+                            sa0 = kb.buffer("sa0", "L0A_MX", "e8m0", (p.base_m, deep), p.l0_ring)
+                            sb0 = kb.buffer("sb0", "L0B_MX", "e8m0", (deep, p.base_n), p.l0_ring)
+                            sa, sb = sa0[at(0, rows), at(0, here.size)], sb0[at(0, here.size), at(0, cols)]
+                            kb.copy(sa, held[0][at(0, rows), here])
+                            kb.copy(sb, held[1][at(0, cols), here], transpose=1)
+                            kb.op("mmad_mx", whole, a, sa, b, sb, accumulate=done)
+                        else:
+                            kb.op("mmad", whole, a, b, accumulate=done)
             kb.op("fixpipe", y[at(top, rows), at(left, cols)], acc[at(0, rows), at(0, cols)])
     return kb.build()
 
@@ -426,6 +448,8 @@ def refuses(problem: Micro, chip: Chip) -> str | None:
             return f"bytes={problem.bytes} is not a multiple of {2 * FMT_BYTES * BLOCK} for each of {problem.rows} rows"
     if problem.op == "vector" and problem.instr not in INSTRUCTIONS:
         return f"instr={problem.instr} is not one of {', '.join(INSTRUCTIONS)}"
+    if problem.fmt in MX_ELEMENTS and (problem.op != "matmul" or problem.k % MX_BLOCK or problem.base_k % MX_BLOCK):
+        return f"fmt={problem.fmt} is for matmul with k and base_k in whole blocks of {MX_BLOCK}"
     if problem.op in ("mmad", "matmul") and chip.cube.rate(problem.fmt, problem.fmt) is None:
         return f"its Cube cannot multiply {problem.fmt} x {problem.fmt}"
     if problem.op == "matmul":

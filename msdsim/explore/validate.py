@@ -24,6 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from msdsim.api import simulate
 from msdsim.errors import InputError, MsdsimError
 from msdsim.hardware import Hardware, load_hw
+from msdsim.hardware.load import leaves, override
 from msdsim.problems import Gemm, GroupedGemm, Micro, parse_inline
 from msdsim.report.result import Result
 from msdsim.resources import find_file, shipped_names
@@ -199,22 +200,21 @@ def _spelled_out(row: Measurement, same: Measurement) -> Measurement:
 
 
 def validate(file: str | Path = PUBLISHED, *, engine: str = "fast", memory: str = "bandwidth",
-             changes: Mapping[str, object] | None = None) -> ValidationReport:
+             factors: Mapping[str, float] | None = None) -> ValidationReport:
     """Predict every row of a validation file, a shipped one by name or a user's own by path.
 
-    ``changes`` are chip parameters by dotted path, set on every chip that has them: what a sensitivity study turns.
+    ``factors`` multiply chip parameters by dotted path on every chip that has them: what a sensitivity study turns.
     """
     measurements = load_measurements(file)
-    rows = [_predict(row, engine, memory, changes or {}) for row in measurements]
+    rows = [_predict(row, engine, memory, factors or {}) for row in measurements]
     return ValidationReport(str(file), engine, memory, tuple(rows), tuple(_ratios(measurements, rows)))
 
 
-def _predict(row: Measurement, engine: str, memory: str, changes: Mapping[str, object]) -> Prediction:
+def _predict(row: Measurement, engine: str, memory: str, factors: Mapping[str, float]) -> Prediction:
     measured = row.time_us if row.time_us is not None else _time_of(row)
     about = Prediction(row.id, row.chip, row.problem, row.dataflow, row.run_as, row.scope, row.source, row.note, measured)
     try:
-        hardware = load_hw(row.chip)
-        hardware = hardware.replace(**changes) if changes else hardware
+        hardware = scaled(load_hw(row.chip), factors)
         result = _run(row, hardware, engine, memory)
     except MsdsimError as err:
         return _with(about, reason=str(err))
@@ -313,6 +313,57 @@ def _ratios(measurements: Sequence[Measurement], rows: Sequence[Prediction]) -> 
         elif here.measured_us and other.measured_us:
             found.append(Ratio(row.id, other.id, row.id, other.measured_us / here.measured_us,
                                other.predicted_us / here.predicted_us))
+    return found
+
+
+# Sensitivity
+
+#: The constants of the chip files that are least certain (assumed, or inferred from few numbers) and can matter to a time.
+UNCERTAIN = (
+    "launch.head_us", "l2.read_gbps", "paths.gm_l1.nd2nz.l2_share", "paths.gm_l1.nd2nz.row_cycles", "hbm.efficiency",
+    "hbm.extra_latency_cycles", "paths.gm_l1.outstanding_bytes", "paths.gm_ub.interval_cycles",
+    "cross_core.signal_latency_cycles", "cross_core.barrier_latency_cycles",
+)
+
+
+def scaled(hardware: Hardware, factors: Mapping[str, float]) -> Hardware:
+    """A copy with some numbers multiplied: whole numbers stay whole, shares stay at most 1, numbers a chip lacks stay away."""
+    known = {key: value for key, value in leaves(hardware.chip.model_dump()).items() if key in factors and value is not None}
+    changes: dict[str, object] = {}
+    for key, value in known.items():
+        new = value * factors[key]
+        if key.endswith(("_share", "efficiency")):
+            new = min(1.0, new)
+        changes[key] = round(new) if isinstance(value, int) and not key.endswith(("_gbps", "_us")) else round(new, 4)
+    return override(hardware, changes) if changes else hardware
+
+
+@dataclass(frozen=True)
+class Sensitivity:
+    """How the predictions move when one constant is multiplied: relative change by row, for each factor."""
+
+    constant: str
+    kind: str
+    changes: Mapping[float, Mapping[str, float]]
+
+    def largest(self, factor: float) -> tuple[str, float]:
+        """The row that moves most, and by how much."""
+        return max(self.changes[factor].items(), key=lambda item: abs(item[1]))
+
+
+def sensitivity(file: str | Path = PUBLISHED, constants: Sequence[str] = UNCERTAIN, factors: Sequence[float] = (0.7, 1.3), *,
+                engine: str = "fast", memory: str = "bandwidth") -> list[Sensitivity]:
+    """Predict every row with each constant multiplied by each factor."""
+    base = {row.id: row.predicted_us for row in validate(file, engine=engine, memory=memory).rows}
+    kinds = load_hw("ascend910b1").provenance
+    found = []
+    for constant in constants:
+        changes = {}
+        for factor in factors:
+            turned = validate(file, engine=engine, memory=memory, factors={constant: factor})
+            changes[factor] = {row.id: row.predicted_us / before - 1 for row in turned.rows
+                               if row.predicted_us is not None and (before := base[row.id]) is not None}
+        found.append(Sensitivity(constant, kinds[constant].kind if constant in kinds else "", changes))
     return found
 
 

@@ -154,7 +154,7 @@ class Micro(Shape):
 
     kind: Literal["micro"] = "micro"
     op: MicroOp
-    fmt: Literal["fp16", "bf16", "int8", "int4", "fp8_e4m3fn", "fp4_e2m1", "fp32"] = "fp16"
+    fmt: Literal["fp16", "bf16", "int8", "int4", "fp8_e4m3fn", "fp32", "mxfp8", "mxfp4"] = "fp16"
     count: Size = 16
     isolated: Flag = False
     warm: Flag = True
