@@ -64,7 +64,7 @@ class HazardCheck:
             key = self._key(number, region)
             for writer in self.writes[key]:
                 # The Cube forwards a running sum to the next product itself; a chip's hazard rule covers small tiles.
-                if not (op.kind == "mmad" and region == write and (writer.unit, writer.pipe) == (number, pipe)):
+                if not (op.kind in ("mmad", "mmad_mx") and region == write and (writer.unit, writer.pipe) == (number, pipe)):
                     self._demand(writer, access, "reads what", "writes")
             self.reads[key].append(access)
         access = _Access(write.starts, write.sizes, begin, end, number, pipe, what)
