@@ -129,6 +129,23 @@ def test_reading_ahead_into_l2(dataflow):
     assert ahead.traffic["l2_read_bytes"] - plain.traffic["l2_read_bytes"] == cache
 
 
+ON_CHIP = [name for name in NAMES if name != "msd-int4"]
+
+
+@pytest.mark.parametrize("direct", [0, 1])
+@pytest.mark.parametrize("dataflow", ON_CHIP)
+def test_rings_in_gm_or_on_chip(dataflow, direct):
+    """The same bits and no race either way; on chip, S, P and O cost L2 nothing."""
+    shape = "attention:batch=1,heads=4,kv_heads=1,head_dim=64,q=11,kv=400,causal=1"
+    tiling = {"kv_tile": 128, "l1_kv": 64, "rows": 22, "qk_n": 64, "preload": 1, "direct": direct}
+    result = conforms(dataflow, shape, "ascend950pr", tiling=tiling)
+    spaces = {tensor.name: tensor.space for tensor in result.kernel.tensors}
+    assert [spaces[name] for name in "spo"] == (["UB", "L1", "UB"] if direct else ["GM"] * 3)
+    traced = msdsim.simulate(shape, "ascend950pr", dataflow, tiling=tiling, timeline=True)
+    operands = contract_for("attention", dataflow).for_tiling(traced.tiling).operands(parse_problem(shape), None, 0)
+    execute(traced.kernel, operands, observer=HazardCheck(traced.record).observe)
+
+
 BAD = [
     ("attention:batch=1,heads=2,kv_heads=1,head_dim=64,q=1,kv=0", "ascend910b1", "bf16", "kv = 0 is below 1"),
     ("attention:batch=1,heads=8,kv_heads=3,head_dim=64,q=1,kv=9", "ascend910b1", "bf16", "heads = 8 is not a multiple of kv_heads = 3"),
@@ -156,6 +173,8 @@ def test_tiling_errors_say_what_is_wrong():
                          ({"kv_splits": 2, "kv_tile": 256, "rows": 64}, "needs all q=200 positions in one tile of rows=64"),
                          ({"preload": 15}, "preload=15 needs more than the 15 outstanding signals"),
                          ({"qk_n": 24}, "qk_n=24 is not a multiple of 16"),
-                         ({"rows": 512}, "bytes of L0")):
+                         ({"rows": 512}, "bytes of L0"),
+                         ({"direct": 1}, "'ascend910b1' has no path from L0C to UB"),
+                         ({"direct": 2}, "direct=2: it is a switch")):
         with pytest.raises(TilingError, match=text):
             msdsim.simulate(shape, "ascend910b1", "bf16", tiling=tiling)

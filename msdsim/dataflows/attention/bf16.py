@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from msdsim.dataflows.attention.kernel import AttentionKernel
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, check, choose
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, arriving_bytes, check, choose
 from msdsim.dataflows.attention.work import AttentionShape
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
 from msdsim.dataflows.gemm import refuse_rate
@@ -14,10 +14,11 @@ from msdsim.ir.ops.vector import FOLD_LANES
 FORMATS = ("bf16", "bf16")
 
 
-def ub_bytes(share: int, vec_m: int, kv_tile: int, dim: int) -> int:
-    """UB of the pipeline: S (FP32) and P (BF16) twice, O (FP32) and y (BF16) twice, lanes and a scalar; and the state."""
-    tiles = vec_m * (2 * 4 * kv_tile + 2 * 2 * kv_tile + 2 * (4 + 4 + 2) * dim + 4 * FOLD_LANES + 32)
-    return tiles + share * (4 * dim + 4 * 12) + 512
+def ub_bytes(share: int, vec_m: int, kv_tile: int, dim: int, slots: int) -> int:
+    """UB of the pipeline: P (BF16) twice, parts (FP32) and y (BF16) twice, lanes and a scalar; the state; and S and O."""
+    scaled = 4 * kv_tile if slots else 0
+    tiles = vec_m * (scaled + 2 * 2 * kv_tile + 2 * (4 + 2) * dim + 4 * FOLD_LANES + 32)
+    return tiles + arriving_bytes(1, share, vec_m, kv_tile + dim, slots) + share * (4 * dim + 4 * 12) + 512
 
 
 NEEDS = Needs("bf16", 1, ub_bytes, ("muls", "fold_max", "sub", "exp", "fold_add", "cast"), 16)

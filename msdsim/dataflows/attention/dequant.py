@@ -1,7 +1,7 @@
 """``dequant-int8`` and ``dequant-int4`` attention: Vector makes the integer KV cache BF16, the Cube multiplies in BF16.
 
 Fused (the default while a head has one row tile, which is decode): every KV tile is dequantized just before it is used,
-into a ring in GM of ``kv_slots`` tiles of K and of V::
+into a ring of ``kv_slots`` tiles of K and of V, in GM or (``direct``) in L1::
 
     AIV: for g: dequantize K(g) and V(g - ahead) -> ring ; softmax(g - ahead) ; rescale(g - ahead - preload)
     AIC: for g: S = Q K^T from the ring ;                  O(g - preload) = P V from the ring
@@ -20,8 +20,8 @@ from dataclasses import asdict, dataclass
 from msdsim.dataflows.attention.bf16 import FORMATS as CUBE_FORMATS
 from msdsim.dataflows.attention.bf16 import NEEDS as BF16_NEEDS
 from msdsim.dataflows.attention.bf16 import ub_bytes
-from msdsim.dataflows.attention.kernel import AttentionKernel, Stage
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, check, choose
+from msdsim.dataflows.attention.kernel import AttentionKernel, InL1, Stage
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, arriving_bytes, check, choose
 from msdsim.dataflows.attention.work import AttentionShape, Step, Work
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
 from msdsim.dataflows.gemm import ragged_of, refuse_rate
@@ -70,7 +70,8 @@ class DequantAttention(AttentionKernel):
         self.scales = tuple(kb.tensor(f"{name}_scale", "fp32", shape, "in") for name in "kv")
         if tile.fused:
             ring = (self.cores, tile.kv_slots, work.kv_tile, dim)
-            self.rings = tuple(kb.tensor(f"{name}_ring", "bf16", ring, "workspace") for name in "kv")
+            space = "L1" if self._in_l1 else "GM"
+            self.rings = tuple(kb.tensor(f"{name}_ring", "bf16", ring, "workspace", space) for name in "kv")
             kb.signal("keys", "aiv_to_aic")
         else:
             cache = (work.kv_head_count, work.kv, dim)
@@ -85,7 +86,22 @@ class DequantAttention(AttentionKernel):
 
     def before_keys(self) -> None:
         if self.dequant.fused:
-            self.kb.wait_signal("keys", "MTE2")
+            self.kb.wait_signal("keys", self.cube_waits)
+
+    def bring_k(self, step: Step, start: Expr, size: Expr) -> InL1:
+        return self._in_ring(0, step, start) if self._in_l1 else super().bring_k(step, start, size)
+
+    def bring_v(self, step: Step, start: Expr, size: Expr) -> InL1:
+        return self._in_ring(1, step, start) if self._in_l1 else super().bring_v(step, start, size)
+
+    @property
+    def _in_l1(self) -> bool:
+        """Whether the ring of dequantized tiles lies in L1."""
+        return bool(self.dequant.fused and self.tile.direct)
+
+    def _in_ring(self, which: int, step: Step, start: Expr) -> InL1:
+        ring, slot = self.rings[which], step.number % self.dequant.kv_slots
+        return lambda rows, cols: ring[self.kb.core, slot, at(start + rows.start, rows.size), cols]
 
     def load_k(self, k1: Handle, step: Step, start: Expr, size: Expr) -> None:
         self.kb.copy(k1[at(0, size), :], self._dequantized(0, step, start, size))
@@ -183,12 +199,12 @@ def _room(chip: Chip) -> int:
 
 
 def _needs(chip: Chip, cache: str, fused: bool) -> Needs:
-    def fused_bytes(share: int, vec_m: int, kv_tile: int, dim: int) -> int:
-        return ub_bytes(share, vec_m, kv_tile, dim) + _room(chip)
+    def fused_bytes(share: int, vec_m: int, kv_tile: int, dim: int, slots: int) -> int:
+        return ub_bytes(share, vec_m, kv_tile, dim, slots) + _room(chip)
 
     # int8 and int4 become FP16 at twice the elements per repeat of the others, which the estimate leaves out.
     return Needs("bf16", 1, fused_bytes if fused else ub_bytes, BF16_NEEDS.vector_ops, FORMATS[cache].bits,
-                 ("cast", "cast", "mul", "cast") if fused else ())
+                 ("cast", "cast", "mul", "cast") if fused else (), cache_in_l1=fused)
 
 
 def _register(cache: str) -> None:
@@ -200,11 +216,15 @@ def _register(cache: str) -> None:
         if not fused:
             tile = choose(problem, chip, _needs(chip, cache, fused=False))
         share = ceil_int(work.base_rows, chip.cores.aiv_per_aic)
-        room = chip.buffers.ub_bytes - (ub_bytes(share, tile.vec_m, tile.kv_tile, dim) if fused else 0)
+        taken = ub_bytes(share, tile.vec_m, tile.kv_tile, dim, tile.direct * (tile.preload + 1))
+        # S and O in UB have their place there in every phase.
+        always = arriving_bytes(1, share, 0, tile.kv_tile + dim, tile.direct * (tile.preload + 1))
+        room = chip.buffers.ub_bytes - (taken if fused else always)
         # Beside every row: its scale, twice, in 32 bytes each.
         rows = max(1, (room - 4 * dim - 256) // (_ELEMENT_BYTES * dim + 2 * 32))
         most = ceil_int(tile.kv_tile, chip.cores.aiv_per_aic) if fused else problem.kv
-        return DequantTiling(**asdict(tile), dequant_kv=min(rows, most), fused=int(fused))
+        return DequantTiling(**asdict(tile), dequant_kv=min(rows, most), fused=int(fused),
+                             kv_slots=tile.preload + 1)
 
     def build(problem: AttentionShape, chip: Chip, tile: DequantTiling) -> Kernel:
         if tile.fused > 1:

@@ -6,7 +6,8 @@ FlashAttention over KV tiles, Cube and Vector working on different steps at the 
     after, AIC:        for g in 0 .. n + preload:  S(g) = Q K^T -> ring ;         O(g - preload) = P V -> ring
            AIV:        for g in 0 .. n + preload:  softmax of S(g) -> P(g) ring ; rescale with O(g - preload)
 
-S, P and O pass through rings of ``preload + 1`` slots.  Each ring needs only the signal that a slot is full: a slot comes up
+S, P and O pass through rings of ``preload + 1`` slots: in GM, or, with ``direct``, S and O in UB and P in L1 on chips whose
+fixpipe reaches UB and whose UB reaches L1.  Each ring needs only the signal that a slot is full: a slot comes up
 again ``preload + 1`` steps later, and before the AIC writes S(g) it has waited for P(g - preload - 1), which says that S
 of that step was read; before the AIV writes P(g) it has waited for O(g - preload - 1), which says that P was read; before
 the AIC writes O(g) it has waited for P(g), which the AIV made after it had read O(g - preload - 1).
@@ -17,7 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from functools import reduce
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeAlias
 
 import numpy as np
 
@@ -45,6 +46,10 @@ class Stage(NamedTuple):
     behind: int
     body: Callable[[Step], None]
     tail: int = 0
+
+
+#: Something in L1: its rows and columns as a slice.
+InL1: TypeAlias = Callable[[At, At], Slice]
 
 
 class Tiling(Protocol):
@@ -82,6 +87,8 @@ class Tiling(Protocol):
     def l2_ahead(self) -> int: ...
     @property
     def q_ring(self) -> int: ...
+    @property
+    def direct(self) -> int: ...
 
 
 class AttentionKernel:
@@ -174,10 +181,8 @@ class AttentionKernel:
         self.q = kb.tensor("q", "bf16", (work.kv_head_count, work.rows_per_head, dim), "in")
         self.k, self.v = kb.tensor("k", self.cache_fmt, cache, "in"), kb.tensor("v", self.cache_fmt, cache, "in")
         self.scale_tensors()
-        ring = (self.cores, self.slots, self.cube_rows)
-        self.logits = kb.tensor("s", self.acc_fmt, (*ring, work.kv_tile), "workspace")
-        self.weights = kb.tensor("p", self.fmt, (*ring, work.kv_tile), "workspace")
-        self.partial = kb.tensor("o", self.acc_fmt, (*ring, dim), "workspace")
+        self.logits, self.partial = self.to_vector("s", self.acc_fmt, work.kv_tile), self.to_vector("o", self.acc_fmt, dim)
+        self.weights = self.to_cube("p", self.fmt, work.kv_tile)
         if work.splits > 1:
             # The splits of a row side by side: one transfer brings them all.
             self.part_acc = kb.tensor("part_acc", "fp32", (work.total_rows, work.splits * dim), "workspace")
@@ -187,6 +192,28 @@ class AttentionKernel:
         kb.signal("logits", "aic_to_aiv")
         kb.signal("weights", "aiv_to_aic")
         kb.signal("partial", "aic_to_aiv")
+
+    def to_vector(self, name: str, fmt: str, cols: int) -> Handle:
+        """A ring from Cube to Vector: rows of all components in GM, or each AIV's share of them in its UB."""
+        if self.tile.direct:
+            shape = (self.cores, self.aivs, self.slots, self.passes * self.share, cols)
+            return self.kb.tensor(name, fmt, shape, "workspace", "UB")
+        return self.kb.tensor(name, fmt, (self.cores, self.slots, self.cube_rows, cols), "workspace")
+
+    def to_cube(self, name: str, fmt: str, cols: int) -> Handle:
+        """A ring from Vector to Cube, in GM or L1."""
+        shape = (self.cores, self.slots, self.cube_rows, cols)
+        return self.kb.tensor(name, fmt, shape, "workspace", "L1" if self.tile.direct else "GM")
+
+    @property
+    def vector_waits(self) -> str:
+        """The AIV's pipe that touches what the Cube made first."""
+        return "V" if self.tile.direct else "MTE2"
+
+    @property
+    def cube_waits(self) -> str:
+        """The AIC's pipe that touches what Vector made first."""
+        return "MTE1" if self.tile.direct else "MTE2"
 
     def scale_tensors(self) -> None:
         """Scales of the cache; none in bf16."""
@@ -235,21 +262,21 @@ class AttentionKernel:
         self.before_keys()
         with kb.loop("c", 0, ceil_div(step.cols, tile.l1_kv)) as c:
             size = ragged_of(step.cols, tile.l1_kv, c)
-            k1 = kb.buffer("k1", "L1", self.fmt, (tile.l1_kv, dim), tile.l1_ring)
-            self.load_k(k1, step, c * tile.l1_kv, size)
+            k1 = self.bring_k(step, c * tile.l1_kv, size)
             with kb.loop("b", 0, ceil_div(size, tile.qk_n)) as b:
                 cols = ragged_of(size, tile.qk_n, b)
-                acc = kb.buffer("s0", "L0C", self.acc_fmt, (self.cube_rows, tile.qk_n), tile.s_ring)[at(0, rows), at(0, cols)]
+                accumulator = kb.buffer("s0", "L0C", self.acc_fmt, (self.cube_rows, tile.qk_n), tile.s_ring)
+                acc = accumulator[at(0, rows), at(0, cols)]
                 with kb.loop("d", 0, ceil_int(dim, tile.qk_k)) as d:
                     depth = ragged(dim, tile.qk_k, d)
                     a0 = kb.buffer("a0", "L0A", self.fmt, (self.cube_rows, tile.qk_k), tile.l0_ring)
                     b0 = kb.buffer("b0", "L0B", self.fmt, (tile.qk_k, tile.qk_n), tile.l0_ring)
                     here = at(d * tile.qk_k, depth)
                     kb.copy(a0[at(0, rows), at(0, depth)], self.q1[at(step.second * self.cube_rows, rows), here])
-                    kb.copy(b0[at(0, depth), at(0, cols)], k1[at(b * tile.qk_n, cols), here], transpose=1)
+                    kb.copy(b0[at(0, depth), at(0, cols)], k1(at(b * tile.qk_n, cols), here), transpose=1)
                     self.product_qk(acc, a0[at(0, rows), at(0, depth)], b0[at(0, depth), at(0, cols)], step,
                                     at(b * tile.qk_n, cols), d)
-                kb.op("fixpipe", self.slot(self.logits, step, at(0, rows), at(c * tile.l1_kv + b * tile.qk_n, cols)), acc)
+                self.drain(self.logits, step, at(c * tile.l1_kv + b * tile.qk_n, cols), accumulator, rows)
         kb.raise_signal("logits", "FIX")
 
     def multiply_pv(self, step: Step) -> None:
@@ -257,32 +284,65 @@ class AttentionKernel:
         for, unless Vector makes it."""
         kb, tile, dim = self.kb, self.tile, self.dim
         rows = step.rows * self.passes
-        acc = kb.buffer("o0", "L0C", self.acc_fmt, (self.cube_rows, dim), tile.o_ring)[at(0, rows), :]
+        accumulator = kb.buffer("o0", "L0C", self.acc_fmt, (self.cube_rows, dim), tile.o_ring)
+        acc = accumulator[at(0, rows), :]
         with kb.loop("c", 0, ceil_div(step.cols, tile.l1_kv)) as c:
             size = ragged_of(step.cols, tile.l1_kv, c)
-            v1 = kb.buffer("v1", "L1", self.fmt, (tile.l1_kv, dim), tile.l1_ring)
-            p1 = kb.buffer("p1", "L1", self.fmt, (self.cube_rows, tile.l1_kv), tile.l1_ring)
             if self.early_values:
-                self.load_v(v1, step, c * tile.l1_kv, size)
+                v1 = self.bring_v(step, c * tile.l1_kv, size)
             with kb.when(c.equals(0)):
-                kb.wait_signal("weights", "MTE2")
+                kb.wait_signal("weights", self.cube_waits)
             if not self.early_values:
-                self.load_v(v1, step, c * tile.l1_kv, size)
-            self.load_p(p1, step, c * tile.l1_kv, size)
+                v1 = self.bring_v(step, c * tile.l1_kv, size)
+            p1 = self.bring_p(step, c * tile.l1_kv, size)
             with kb.loop("e", 0, ceil_div(size, tile.pv_k)) as e:
                 depth = ragged_of(size, tile.pv_k, e)
                 c0 = kb.buffer("c0", "L0A", self.fmt, (self.cube_rows, tile.pv_k), tile.l0_ring)
                 d0 = kb.buffer("d0", "L0B", self.fmt, (tile.pv_k, dim), tile.l0_ring)
                 here = at(e * tile.pv_k, depth)
-                kb.copy(c0[at(0, rows), at(0, depth)], p1[at(0, rows), here])
-                kb.copy(d0[at(0, depth), :], v1[here, :])
+                kb.copy(c0[at(0, rows), at(0, depth)], p1(at(0, rows), here))
+                kb.copy(d0[at(0, depth), :], v1(here, at(0, dim)))
                 self.product_pv(acc, c0[at(0, rows), at(0, depth)], d0[at(0, depth), :], e, c + e)
-        kb.op("fixpipe", self.slot(self.partial, step, at(0, rows), at(0, dim)), acc)
+        self.drain(self.partial, step, at(0, dim), accumulator, rows)
         kb.raise_signal("partial", "FIX")
 
-    def load_p(self, p1: Handle, step: Step, start: Expr, size: Expr) -> None:
-        rows = step.rows * self.passes
-        self.kb.copy(p1[at(0, rows), at(0, size)], self.slot(self.weights, step, at(0, rows), at(start, size)))
+    def bring_k(self, step: Step, start: Expr, size: Expr) -> InL1:
+        """K of a chunk, ``start +: size`` of the tile's rows, in L1."""
+        k1 = self.kb.buffer("k1", "L1", self.fmt, (self.tile.l1_kv, self.dim), self.tile.l1_ring)
+        self.load_k(k1, step, start, size)
+        return lambda rows, cols: k1[rows, cols]
+
+    def bring_v(self, step: Step, start: Expr, size: Expr) -> InL1:
+        """V of a chunk."""
+        v1 = self.kb.buffer("v1", "L1", self.fmt, (self.tile.l1_kv, self.dim), self.tile.l1_ring)
+        self.load_v(v1, step, start, size)
+        return lambda rows, cols: v1[rows, cols]
+
+    def bring_p(self, step: Step, start: Expr, size: Expr) -> InL1:
+        """Columns ``start +: size`` of P."""
+        return self.bring_ring("p1", self.weights, step, at(start, size), self.tile.l1_kv)
+
+    def bring_ring(self, name: str, ring: Handle, step: Step, cols: At, most: int) -> InL1:
+        """Columns of all rows of a ring of Vector's: where they lie in L1, or loaded from GM."""
+        if self.tile.direct:
+            return lambda rows, inside: self.slot(ring, step, rows, at(cols.start + inside.start, inside.size))
+        kb, rows = self.kb, step.rows * self.passes
+        p1 = kb.buffer(name, "L1", ring.of.fmt, (self.cube_rows, most), self.tile.l1_ring)
+        kb.copy(p1[at(0, rows), at(0, cols.size)], self.slot(ring, step, at(0, rows), cols))
+        return lambda rows, inside: p1[rows, inside]
+
+    def drain(self, ring: Handle, step: Step, cols: At, accumulator: Handle, rows: Expr) -> None:
+        """An accumulator to a ring of Vector's: whole to GM, or the rows of each AIV to its UB."""
+        kb = self.kb
+        if not self.tile.direct:
+            kb.op("fixpipe", self.slot(ring, step, at(0, rows), cols), accumulator[at(0, rows), at(0, cols.size)])
+            return
+        with kb.loop("aiv", 0, self.aivs) as aiv:
+            size = minimum(self.share, maximum(0, step.rows - aiv * self.share))
+            with kb.when(size > 0):
+                for number in range(self.passes):
+                    kb.op("fixpipe", ring[kb.core, aiv, step.number % self.slots, at(number * self.share, size), cols],
+                          accumulator[at(step.rows * number + aiv * self.share, size), at(0, cols.size)])
 
     def product_qk(self, acc: Slice, a: Slice, b: Slice, step: Step, columns: At, depth: Expr) -> None:
         """One product of Q and K tiles: ``columns`` of the L1 chunk, K tile number ``depth``."""
@@ -350,11 +410,11 @@ class AttentionKernel:
         kb, tile = self.kb, self.tile
         mine = self.mine(step.tile)
         self.before_softmax(step)
-        kb.wait_signal("logits", "MTE2")
+        kb.wait_signal("logits", self.vector_waits)
         with kb.loop("r", 0, ceil_div(mine, tile.vec_m)) as r:
             size, local = ragged_of(mine, tile.vec_m, r), r * tile.vec_m
             start = kb.sub * self.share + local
-            s = self.load_logits(step, start, size)
+            s = self.load_logits(step, local, size)
             if step.diagonal != Const(0):
                 with kb.when(step.diagonal):
                     kb.op("mask_causal", s, s, row=step.row + start, column=step.start, period=self.work.q,
@@ -383,11 +443,26 @@ class AttentionKernel:
     def before_softmax(self, step: Step) -> None:
         """Hook: loads that the whole step shares."""
 
-    def load_logits(self, step: Step, start: Expr, size: Expr) -> Slice:
+    def arrived(self, name: str, ring: Handle, step: Step, local: Expr, size: Expr, cols: Expr) -> list[Slice]:
+        """Rows ``local +: size`` of this AIV's share of every component in a ring: loaded from GM, or where they lie in UB."""
+        kb, numbers = self.kb, range(self.passes)
+        if self.tile.direct:
+            return [ring[kb.core, kb.sub, step.number % self.slots, at(n * self.share + local, size), at(0, cols)]
+                    for n in numbers]
+        # One buffer for all components, so that one flag covers them.
+        shape = (self.passes * self.tile.vec_m, ring.of.shape[-1])
+        buffer = kb.buffer(name, "UB", self.acc_fmt, shape, self.tile.ub_ring)
+        pieces = [buffer[at(n * self.tile.vec_m, size), at(0, cols)] for n in numbers]
+        for n, piece in enumerate(pieces):
+            start = step.rows * n + kb.sub * self.share + local
+            kb.copy(piece, self.slot(ring, step, at(start, size), at(0, cols)))
+        return pieces
+
+    def load_logits(self, step: Step, local: Expr, size: Expr) -> Slice:
         """Logits [size, cols] in FP32."""
-        s = self.wide("st", "fp32", size, step.cols, self.tile.ub_ring)
-        self.kb.copy(s, self.slot(self.logits, step, at(start, size), at(0, step.cols)))
-        self.kb.op("muls", s, s, scalar=self.factor)
+        [raw] = self.arrived("st", self.logits, step, local, size, step.cols)
+        s = self.wide("scaled", "fp32", size, step.cols) if self.tile.direct else raw
+        self.kb.op("muls", s, raw, scalar=self.factor)
         return s
 
     def store_weights(self, step: Step, p: Slice, start: Expr, local: Expr, size: Expr) -> None:
@@ -400,11 +475,11 @@ class AttentionKernel:
         """``acc = acc * alpha + O``, and after the last tile ``y = acc / l``."""
         kb, tile = self.kb, self.tile
         mine = self.mine(step.tile)
-        kb.wait_signal("partial", "MTE2")
+        kb.wait_signal("partial", self.vector_waits)
         with kb.loop("r", 0, ceil_div(mine, tile.vec_m)) as r:
             size, local = ragged_of(mine, tile.vec_m, r), r * tile.vec_m
             start = kb.sub * self.share + local
-            o = self.load_partial(step, start, local, size)
+            o = self.load_partial(step, local, size)
             acc = self.acc[at(local, size), :]
             with kb.when(step.first):
                 kb.op("dup", acc, scalar=0.0)
@@ -416,10 +491,9 @@ class AttentionKernel:
                 else:
                     self.store_part(step, acc, start, local, size)
 
-    def load_partial(self, step: Step, start: Expr, local: Expr, size: Expr) -> Slice:
+    def load_partial(self, step: Step, local: Expr, size: Expr) -> Slice:
         """O of the step in FP32 [size, head_dim]."""
-        o = self.kb.buffer("ot", "UB", "fp32", (self.tile.vec_m, self.dim), self.tile.ub_ring)[at(0, size), :]
-        self.kb.copy(o, self.slot(self.partial, step, at(start, size), at(0, self.dim)))
+        [o] = self.arrived("ot", self.partial, step, local, size, Const(self.dim))
         return o
 
     def finish(self, step: Step, acc: Slice, start: Expr, local: Expr, size: Expr) -> None:

@@ -14,13 +14,13 @@ from __future__ import annotations
 import numpy as np
 
 from msdsim.dataflows.attention.kernel import AttentionKernel, Stage, Tiling
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, check, choose
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, arriving_bytes, check, choose
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
 from msdsim.dataflows.gemm import ragged_of, refuse_rate
 from msdsim.formats.msd import MSD_INT4, MSD_INT8, MsdSpec
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import Handle, at
+from msdsim.ir.builder import at
 from msdsim.ir.expr import Const, Expr, ceil_div
 from msdsim.ir.kernel import Kernel, Slice
 from msdsim.ir.ops.vector import FOLD_LANES
@@ -147,15 +147,6 @@ class MsdAttention(AttentionKernel):
             kb.op("muls", part, part, scalar=weight)
             kb.op("add", total, total, part)
 
-    def load_stacked(self, buffer: Handle, ring: Handle, step: Step, start: Expr, size: Expr, cols: Expr) -> list[Slice]:
-        """This block's rows of every component's result, one above the other in one buffer."""
-        pieces = []
-        for number in range(self.passes):
-            piece = buffer[at(number * self.tile.vec_m, size), at(0, cols)]
-            self.kb.copy(piece, self.slot(ring, step, at(step.rows * number + start, size), at(0, cols)))
-            pieces.append(piece)
-        return pieces
-
     def before_softmax(self, step: Step) -> None:
         if self.per_channel:
             return
@@ -166,13 +157,11 @@ class MsdAttention(AttentionKernel):
         for target, source in zip(self.token_scales, (self.k_scale, self.v_scale), strict=True):
             kb.copy(target, source[step.head, at(step.start, step.cols)])
 
-    def load_logits(self, step: Step, start: Expr, size: Expr) -> Slice:
-        kb, tile = self.kb, self.tile
-        stacked = kb.buffer("ci", "UB", "int32", (self.passes * tile.vec_m, tile.kv_tile), tile.ub_ring)
-        pieces = self.load_stacked(stacked, self.logits, step, start, size, step.cols)
+    def load_logits(self, step: Step, local: Expr, size: Expr) -> Slice:
+        kb = self.kb
+        pieces = self.arrived("ci", self.logits, step, local, size, step.cols)
         s, self.scratch = self.wide("st", "fp32", size, step.cols), self.wide("scratch", "fp32", size, step.cols)
         self.merge(s, self.scratch, pieces)
-        local = start - kb.sub * self.share
         kb.op("mul", s, s, self.state(self.q_factor, step.tile, local, size))
         if not self.per_channel:
             kb.op("mul", s, s, self.token_scales[0])
@@ -195,10 +184,9 @@ class MsdAttention(AttentionKernel):
     def p_scale(self, step: Step, local: Expr, size: Expr) -> Slice:
         return self.p_factor[at(step.number % self.slots * self.share + local, size), 0]
 
-    def load_partial(self, step: Step, start: Expr, local: Expr, size: Expr) -> Slice:
+    def load_partial(self, step: Step, local: Expr, size: Expr) -> Slice:
         kb, tile, dim = self.kb, self.tile, self.dim
-        stacked = kb.buffer("oi", "UB", "int32", (self.passes * tile.vec_m, dim), tile.ub_ring)
-        pieces = self.load_stacked(stacked, self.partial, step, start, size, Const(dim))
+        pieces = self.arrived("oi", self.partial, step, local, size, Const(dim))
         o, part = (kb.buffer(name, "UB", "fp32", (tile.vec_m, dim))[at(0, size), :] for name in ("ot", "op"))
         self.merge(o, part, pieces)
         if self.per_channel:
@@ -223,13 +211,14 @@ _SPLIT = ("cast", "cast", "cast", "sub", "muls")
 def _needs(spec: MsdSpec) -> Needs:
     component = spec.format.bits / 8
 
-    def ub_bytes(share: int, vec_m: int, kv_tile: int, dim: int) -> int:
-        """S of all passes (INT32) and P's components twice, two FP32 tiles and one FP16; Q's split and O's merge; state."""
-        logits = kv_tile * (2 * 4 * spec.passes + 2 * component * spec.passes + 4 + 4 + 2)
+    def ub_bytes(share: int, vec_m: int, kv_tile: int, dim: int, slots: int) -> int:
+        """P's components twice, two FP32 tiles and one FP16; Q's split and O's merge; state; and S and O of all passes."""
+        logits = kv_tile * (2 * component * spec.passes + 4 + 4 + 2)
         q = dim * (2 + 4 + 4 + 2 + component * spec.passes)
-        o = dim * (2 * 4 * spec.passes + 4 + 4 + 4 + 2 * 2 + 2 * 4)
+        o = dim * (4 + 4 + 4 + 2 * 2 + 2 * 4)
         rows = vec_m * (logits + q + o + 3 * 4 * FOLD_LANES + 8 * 32)
-        return int(rows) + share * (4 * dim + 4 * 24) + 2 * 2 * 4 * kv_tile + 8 * dim + 1024
+        arriving = arriving_bytes(spec.passes, share, vec_m, kv_tile + dim, slots)
+        return int(rows) + arriving + share * (4 * dim + 4 * 24) + 2 * 2 * 4 * kv_tile + 8 * dim + 1024
 
     ops = ("cast", "mul", *_MERGE * (spec.passes - 1), *_SOFTMAX, "muls", *_SPLIT * spec.passes)
     return Needs(spec.target, spec.passes, ub_bytes, ops, spec.format.bits)

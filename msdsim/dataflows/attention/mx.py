@@ -7,8 +7,9 @@ split: Vector makes E2M1 from BF16 only, and what is left of a BF16 number after
 
 from __future__ import annotations
 
+from msdsim.dataflows.attention.kernel import InL1
 from msdsim.dataflows.attention.msd import MsdAttention, refuse_overflow
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, check, choose
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, arriving_bytes, check, choose
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step
 from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_multiple
 from msdsim.dataflows.gemm import ragged, ragged_of, refuse_rate
@@ -40,10 +41,10 @@ class MxAttention(MsdAttention):
         heads, blocks = work.kv_head_count, block_count(dim)
         self.k_scale = kb.tensor("k_scale", "e8m0", (heads, work.kv, blocks), "in")
         self.v_scale = kb.tensor("v_scale", "e8m0", (heads, block_count(work.kv), dim), "in")
-        items, ring = (self.cores, self.states, self.cube_rows), (self.cores, self.slots, self.cube_rows)
+        items = (self.cores, self.states, self.cube_rows)
         self.q_ring = kb.tensor("qc", self.fmt, (*items, dim), "workspace")
         self.q_scales = kb.tensor("q_scales", "e8m0", (*items, blocks), "workspace")
-        self.p_scales = kb.tensor("p_scales", "e8m0", (*ring, work.kv_tile // MX_BLOCK), "workspace")
+        self.p_scales = self.to_cube("p_scales", "e8m0", work.kv_tile // MX_BLOCK)
         kb.signal("components", "aiv_to_aic")
 
     # AIC
@@ -70,12 +71,11 @@ class MxAttention(MsdAttention):
         self.sv1 = self.kb.buffer("sv1", "L1", "e8m0", (self.tile.l1_kv // MX_BLOCK, self.dim), self.tile.l1_ring)
         self.kb.copy(self.sv1[at(0, blocks.size), :], self.v_scale[step.head, blocks, :])
 
-    def load_p(self, p1: Handle, step: Step, start: Expr, size: Expr) -> None:
-        super().load_p(p1, step, start, size)
-        rows, blocks = step.rows * self.passes, self._blocks(start, size)
-        self.sp1 = self.kb.buffer("sp1", "L1", "e8m0", (self.cube_rows, self.tile.l1_kv // MX_BLOCK), self.tile.l1_ring)
-        self.kb.copy(self.sp1[at(0, rows), at(0, blocks.size)], self.slot(self.p_scales, step, at(0, rows), blocks))
-        self.stacked, self.chunk = rows, size
+    def bring_p(self, step: Step, start: Expr, size: Expr) -> InL1:
+        p1 = super().bring_p(step, start, size)
+        self.sp1 = self.bring_ring("sp1", self.p_scales, step, self._blocks(start, size), self.tile.l1_kv // MX_BLOCK)
+        self.stacked, self.chunk = step.rows * self.passes, size
+        return p1
 
     def _blocks(self, start: Expr, size: Expr) -> At:
         """Blocks of a range that starts with a whole block."""
@@ -93,7 +93,7 @@ class MxAttention(MsdAttention):
         tile, rows = self.tile, self.stacked
         here = self._blocks(depth * tile.pv_k, ragged_of(self.chunk, tile.pv_k, depth))
         sc0, sd0 = self._scale_tiles("c", "d", tile.pv_k, self.dim)
-        self.kb.copy(sc0[at(0, rows), at(0, here.size)], self.sp1[at(0, rows), here])
+        self.kb.copy(sc0[at(0, rows), at(0, here.size)], self.sp1(at(0, rows), here))
         self.kb.copy(sd0[at(0, here.size), :], self.sv1[here, :])
         self._product(acc, a, sc0[at(0, rows), at(0, here.size)], b, sd0[at(0, here.size), :], accumulate)
 
@@ -161,12 +161,10 @@ class MxAttention(MsdAttention):
     def before_softmax(self, step: Step) -> None:
         """Block scales are the Cube's affair."""
 
-    def load_logits(self, step: Step, start: Expr, size: Expr) -> Slice:
-        kb, tile = self.kb, self.tile
-        stacked = kb.buffer("ci", "UB", "fp32", (self.passes * tile.vec_m, tile.kv_tile), tile.ub_ring)
+    def load_logits(self, step: Step, local: Expr, size: Expr) -> Slice:
         s, self.scratch = self.wide("st", "fp32", size, step.cols), self.wide("scratch", "fp32", size, step.cols)
-        self._sum(s, self.load_stacked(stacked, self.logits, step, start, size, step.cols))
-        kb.op("muls", s, s, scalar=self.factor)
+        self._sum(s, self.arrived("ci", self.logits, step, local, size, step.cols))
+        self.kb.op("muls", s, s, scalar=self.factor)
         return s
 
     def store_weights(self, step: Step, p: Slice, start: Expr, local: Expr, size: Expr) -> None:
@@ -180,25 +178,24 @@ class MxAttention(MsdAttention):
             for n, piece in enumerate(pieces):
                 kb.copy(self.slot(ring, step, at(step.rows * n + start, size), at(0, cols)), piece)
 
-    def load_partial(self, step: Step, start: Expr, local: Expr, size: Expr) -> Slice:
-        kb, tile, dim = self.kb, self.tile, self.dim
-        stacked = kb.buffer("oi", "UB", "fp32", (self.passes * tile.vec_m, dim), tile.ub_ring)
-        o = kb.buffer("ot", "UB", "fp32", (tile.vec_m, dim))[at(0, size), :]
-        self._sum(o, self.load_stacked(stacked, self.partial, step, start, size, Const(dim)))
+    def load_partial(self, step: Step, local: Expr, size: Expr) -> Slice:
+        o = self.kb.buffer("ot", "UB", "fp32", (self.tile.vec_m, self.dim))[at(0, size), :]
+        self._sum(o, self.arrived("oi", self.partial, step, local, size, Const(self.dim)))
         return o
 
     def scale_output(self, acc: Slice, head: Expr) -> None:
         """Block scales are in the products."""
 
 
-def _ub_bytes(share: int, vec_m: int, kv_tile: int, dim: int) -> int:
-    """S of both passes and P's components twice, two FP32 tiles and one BF16, block maxima; Q's split, O's sum; state."""
+def _ub_bytes(share: int, vec_m: int, kv_tile: int, dim: int, slots: int) -> int:
+    """P's components twice, two FP32 tiles and one BF16, block maxima; Q's split, O's sum; state; S and O of both passes."""
     passes = MSD_MXFP4.passes
     per_block = (4 + 2 * 2 * passes) / MX_BLOCK
-    logits = kv_tile * (2 * 4 * passes + 2 * passes / 2 + 4 + 4 + 2 + per_block)
+    logits = kv_tile * (2 * passes / 2 + 4 + 4 + 2 + per_block)
     q = dim * (2 + 4 + 4 + 2 + passes / 2 + per_block)
-    o = dim * (2 * 4 * passes + 4 + 2 * 2 + 2 * 4)
-    return int(vec_m * (logits + q + o + 256 + 8 * 32)) + share * (4 * dim + 4 * 24) + 1024 + ceil_int(dim, MX_BLOCK)
+    o = dim * (4 + 2 * 2 + 2 * 4)
+    arriving = arriving_bytes(passes, share, vec_m, kv_tile + dim, slots)
+    return int(vec_m * (logits + q + o + 256 + 8 * 32)) + arriving + share * (4 * dim + 4 * 24) + 1024 + ceil_int(dim, MX_BLOCK)
 
 
 #: Over all logits: the sum of both passes, the softmax, and the split as chains of instructions (see the operations).
