@@ -14,6 +14,8 @@ from typing import Any
 
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units.vector import lanes
+from msdsim.ir.ops.mx import DECODE_FP4
+from msdsim.ir.ops.vector import vector_casts
 from msdsim.units import bytes_per_tick, ceil_div
 
 #: Vector instructions: name of the cost class and bits of the widest operand.
@@ -79,7 +81,10 @@ def gemm_terms(dataflow: str, problem: Any, chip: Chip) -> dict[str, float]:
     terms = {"cube": _cube(chip, form.cube, form.passes * m, k, n),
              "memory": _memory(chip, 2 * m * k + form.weight_bits * k * n / 8)}
     if form.dequant:
-        terms["dequant"] = _vector(chip, form.dequant, k * n)
+        dequant = form.dequant
+        if dataflow == "dequant-mxfp4" and ("fp4_e2m1", "bf16") not in vector_casts(chip):
+            dequant = (*[(op, bits) for op, bits, _ in DECODE_FP4], *dequant[1:])
+        terms["dequant"] = _vector(chip, dequant, k * n)
     if form.split:
         terms["split"] = _vector(chip, form.split, m * k)
         # Every group's passes are put together, scaled and added up; then the row scale, and the rounding.

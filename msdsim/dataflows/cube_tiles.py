@@ -12,6 +12,10 @@ from msdsim.hardware.chip import Chip
 from msdsim.hardware.units.mte import port_cost
 from msdsim.units import bytes_per_tick, ceil_div, round_up
 
+#: How much of the faster units' time shows beside the slowest: they overlap, but each tile passes through them in turn.  Of 0,
+#: 0.1, 0.25 and 0.4 the one that makes the layers of three models fastest, over two chips and six dataflows.
+_SHOWING = 0.4
+
 
 @dataclass(frozen=True)
 class CubeChoice:
@@ -31,6 +35,9 @@ class CubeWork:
     ``step_m`` is what base_m must be a multiple of, ``out_bytes`` the size of an output element.  ``own_columns`` says that a
     core does all rows of its columns, ``k_quantum`` that an L0 tile is at most that deep (the K group of scales),
     ``max_tile`` that an output tile has at most so many elements.
+
+    Where Vector makes B, ``vector_per_weight`` are the cycles that a weight takes, ``stored_bits`` what it has in HBM, and
+    ``ring_in_l1`` says that the Cube finds it in L1 rather than in L2.
     """
 
     rows: int
@@ -43,6 +50,9 @@ class CubeWork:
     own_columns: bool = False
     k_quantum: int | None = None
     max_tile: int | None = None
+    vector_per_weight: float = 0.0
+    stored_bits: int | None = None
+    ring_in_l1: bool = False
 
 
 def choose_cube_tiles(chip: Chip, formats: tuple[str, str], work: CubeWork) -> CubeChoice:
@@ -115,21 +125,40 @@ def _estimate(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: Cube
     l2_share = float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)) / min(chip.cores.aic, m_tiles * n_tiles)
     # Rows are cut into requests: short and odd ones cost the port, and L2, more than their bytes.
     row_a, row_b = port.port_bytes(int(tile.l1_k * bytes_a)), port.port_bytes(ceil(base_n * bytes_b))
-    mte2 = (base_m * row_a / tile.l1_k + row_b) * work.k / min(float(port.bytes_per_cycle), l2_share * float(port.l2_share))
+    hit = min(float(port.bytes_per_cycle), l2_share * float(port.l2_share))
+    miss = min(hit, _miss_rate(chip))
+    # Every wave brings new columns of B, unless it takes several waves to go down the rows; rows of A come in the first.
+    new_b, new_a = min(1.0, cores / m_tiles), 1 / waves
+    if work.stored_bits is not None:
+        new_b = 0.0
+    if work.ring_in_l1:
+        row_b = 0
+    mte2 = work.k * (row_b * (new_b / miss + (1 - new_b) / hit)
+                     + base_m * row_a / tile.l1_k * (new_a / miss + (1 - new_a) / hit))
     drain = base_m * base_n * work.out_bytes / loads["L0C", "GM"]
     one = max(cube, mte1, mte2) + (drain if tile.l0c_ring == 1 else 0)
-    return max(waves * one, _hbm_cycles(chip, formats, tile, work)) + drain
+    vector = base_n * work.k * work.vector_per_weight / chip.cores.aiv_per_aic
+    # A core that owns columns prepares their weights once, whatever its rows.
+    prepared = (waves // m_tiles if work.own_columns else waves) * vector
+    units = (waves * one, prepared, _hbm_cycles(chip, formats, tile, work))
+    return max(units) + _SHOWING * (sum(units) - max(units)) + drain
+
+
+def _miss_rate(chip: Chip) -> float:
+    """Bytes per cycle that one core reads of what is not in L2 yet: what its port keeps in flight, over the latency."""
+    path = chip.path("GM", "L1")
+    assert path is not None
+    assert path.outstanding_bytes is not None
+    return min(path.bytes_per_cycle, path.outstanding_bytes / max(1, path.latency_cycles + chip.hbm.extra_latency_cycles))
 
 
 def _hbm_cycles(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: CubeWork) -> float:
     """Cycles to read both operands once; in a last wave of few cores, what their ports can keep in flight limits them."""
-    path = next(p for p in chip.paths.values() if (p.source, p.destination) == ("GM", "L1"))
-    assert path.outstanding_bytes is not None
-    chip_rate = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz))
-    core_rate = min(path.bytes_per_cycle, path.outstanding_bytes / max(1, path.latency_cycles + chip.hbm.extra_latency_cycles))
+    chip_rate = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz)) * chip.hbm.efficiency
+    core_rate = _miss_rate(chip)
     tiles = work.experts * ceil_div(work.rows, tile.base_m) * ceil_div(work.n, tile.base_n)
     last = tiles % chip.cores.aic
-    bytes_a, bytes_b = (element_bits(fmt) / 8 for fmt in formats)
+    bytes_a, bytes_b = element_bits(formats[0]) / 8, (work.stored_bits or element_bits(formats[1])) / 8
     total = work.experts * (work.rows * work.k * bytes_a + work.k * work.n * bytes_b)
     return total * ((tiles - last) / chip_rate + last / min(chip_rate, max(1, last) * core_rate)) / tiles
 

@@ -46,10 +46,12 @@ from msdsim.errors import TilingError
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS as NUMBER_FORMATS
 from msdsim.hardware.chip import Chip
+from msdsim.hardware.units.vector import lanes
 from msdsim.ir.builder import At, Handle, KernelBuilder, at
 from msdsim.ir.expr import Const, Expr
 from msdsim.ir.expr import ceil_div as ceil_expr
 from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir.ops.mx import DECODE_FP4
 from msdsim.ir.ops.vector import vector_casts
 from msdsim.units import ceil_div, round_up
 
@@ -117,11 +119,12 @@ def _direct(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str
     if chip.path("UB", "L1") is None:
         return None
     wide = element_bits(formats[1]) // 8
-    work = CubeWork(problem.m, problem.k, problem.n, out_bytes=2, experts=experts_of(problem))
+    work = CubeWork(problem.m, problem.k, problem.n, out_bytes=2, experts=experts_of(problem),
+                    vector_per_weight=_vector_cycles(chip, weights, formats), ring_in_l1=True,
+                    stored_bits=NUMBER_FORMATS[weights.fmt].bits)
     c = choose_cube_tiles(chip, formats, work)
     m_tiles, n_tiles = ceil_div(problem.m, c.base_m), ceil_div(problem.n, c.base_n)
-    # Vector work of a tile is about four FP32 instructions for every weight of it, whatever the rows.
-    vector = c.base_n / chip.cores.aiv_per_aic * 4 / 64
+    vector = c.base_n * work.vector_per_weight / chip.cores.aiv_per_aic
     rate = chip.cube.rate(*formats)
     assert rate is not None
     cube = ceil_div(c.base_m, 16) * ceil_div(c.base_n, 16) / rate.fractal_k
@@ -146,7 +149,8 @@ def _direct(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str
 
 def _through_gm(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str, str]) -> DequantTiling:
     """Tiles for a ring in GM."""
-    work = CubeWork(problem.m, problem.k, problem.n, out_bytes=2, experts=experts_of(problem), own_columns=True)
+    work = CubeWork(problem.m, problem.k, problem.n, out_bytes=2, experts=experts_of(problem), own_columns=True,
+                    vector_per_weight=_vector_cycles(chip, weights, formats), stored_bits=NUMBER_FORMATS[weights.fmt].bits)
     c = choose_cube_tiles(chip, formats, work)
     target, slots = _SLOT_K, _SLOTS
     several = problem.m > c.base_m
@@ -157,6 +161,16 @@ def _through_gm(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple
     if several:
         slots = ceil_div(problem.k, slot_k) + 2
     return DequantTiling(c.base_m, c.base_n, c.l1_k, c.l0_k, slot_k, slots, 1, l0c_ring=c.l0c_ring)
+
+
+def _vector_cycles(chip: Chip, weights: Weights, formats: tuple[str, str]) -> float:
+    """Vector cycles for each weight, roughly: to 16 bits and to FP32, the product with the scale, the last conversion."""
+    ops = [("cast", 16), ("cast", 32), ("cast", 32)]
+    if formats[1] == "bf16":
+        ops.append(("mul", 32))
+    if weights.mx and ("fp4_e2m1", "bf16") not in vector_casts(chip):
+        ops += [(op, bits) for op, bits, _ in DECODE_FP4][1:]
+    return sum(chip.vector.ops[op].slope_cycles_per_repeat / lanes(chip, bits) for op, bits in ops)
 
 
 def _slot_k(problem: GemmShape, chip: Chip, weights: Weights, target: int, at_least: bool) -> int:
@@ -211,9 +225,10 @@ class Layout:
         return ceil_div(self.tile.slot_k if self.transposed else self.tile.vector_k, self.group)
 
     def bytes_per_weight(self) -> float:
-        """UB bytes: the stored weight and the result in rings, FP16 and FP32 between them."""
+        """UB bytes: the stored weight and the result in rings, FP16 and FP32 between them, FP32 twice where groups are scaled
+        one by one."""
         stored = NUMBER_FORMATS[self.weights.fmt].bits
-        return self.tile.ub_ring * (stored + self.wide_bits) / 8 + 2 + 4
+        return self.tile.ub_ring * (stored + self.wide_bits) / 8 + 2 + 4 + (4 if self.group is not None else 0)
 
     def scale_bytes(self, lines: int) -> int:
         """UB bytes of the scales (FP32, offsets, and E8M0 before its conversion) beside a tile of ``lines``."""
@@ -459,16 +474,19 @@ class DequantKernel:
         w32 = kb.buffer("w32", "UB", "fp32", self.shape)
         self.widen(wq, here, w32[here])
         assert scales is not None
+        wf = w32
         if lay.spans == 1:
-            scales.apply(w32[here], line, run, scales.group_of(line))
+            scales.apply(w32[here], w32[here], line, run, scales.group_of(line))
         else:
+            # Group after group into another buffer, so that no group waits for the one before.
+            wf = kb.buffer("wf", "UB", "fp32", self.shape)
             each, lines = lay.group or 1, run if self.problem.trans_b else size
             with kb.loop("j", 0, ceil_expr(lines, each)) as j:
                 part = at(j * each, ragged_of(lines, each, j))
-                piece = w32[at(0, size), part] if self.problem.trans_b else w32[part, at(0, run)]
-                scales.apply(piece, line, run, scales.group_of(line) + j)
+                piece = (at(0, size), part) if self.problem.trans_b else (part, at(0, run))
+                scales.apply(wf[piece], w32[piece], line, run, scales.group_of(line) + j)
         wb = kb.buffer("wb", "UB", "bf16", self.shape, self.tile.ub_ring)[here]
-        kb.op("cast", wb, w32[here], round="rint")
+        kb.op("cast", wb, wf[here], round="rint")
         return wb
 
     def widen(self, wq: Slice, here: tuple[At, At], w32: Slice) -> None:
@@ -542,13 +560,13 @@ class Scales:
         lay = self.kernel.layout
         return Const(0) if lay.group is None or lay.transposed else line // lay.group
 
-    def apply(self, weights: Slice, line: Expr, run: Expr, group: Expr) -> None:
-        """``weights = (weights + offset) * scale`` for weights of one group."""
+    def apply(self, into: Slice, weights: Slice, line: Expr, run: Expr, group: Expr) -> None:
+        """``into = (weights + offset) * scale`` for weights of one group."""
         kb, lay = self.kernel.kb, self.kernel.layout
         here = (at(line, weights.sizes[0]), group) if lay.transposed else (group, at(0, run))
         if self.offsets is not None:
             kb.op("add", weights, weights, self.offsets[here])
-        kb.op("mul", weights, weights, self.scales[here])
+        kb.op("mul", into, weights, self.scales[here])
 
 
 def _short(weights: Weights) -> str:

@@ -30,13 +30,13 @@ from msdsim.dataflows.gemm import (
 )
 from msdsim.dataflows.msd_context import MsdContext, MsdKind, MsdTiling
 from msdsim.dataflows.msd_multiply import Multiply
+from msdsim.dataflows.msd_steps import emit_steps
 from msdsim.errors import TilingError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
 from msdsim.ir.kernel import Kernel
 from msdsim.ir.ops.vector import FOLD_LANES
-from msdsim.units import ceil_div, round_up
-
+from msdsim.units import bytes_per_tick, ceil_div, round_up
 
 #: Ring depth of the numbers per column, that of UB's rings.
 _PER_COLUMN_RING = MsdTiling.ub_ring
@@ -73,7 +73,16 @@ def choose_tiling(problem: GemmShape, chip: Chip, kind: MsdKind) -> MsdTiling:
         tile = replace(tile, split_m=split[0], split_k=split[1])
     else:
         tile = _split_tile(problem, chip, kind, tile, room)
-    return replace(tile, merge_m=_merge_rows(problem, chip, kind, tile))
+    return replace(tile, merge_m=_merge_rows(problem, chip, kind, tile), prefetch=_prefetch(problem, chip, kind, tile))
+
+
+def _prefetch(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling) -> int:
+    """Weight tiles that HBM can deliver to all cores while Vector splits, beside the first, which is loaded in any case."""
+    form = 26 if tile.passes > 1 else 14
+    split = ceil_div(experts_of(problem) * problem.m, chip.aiv) * problem.k * form / FOLD_LANES
+    rate = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz)) / chip.cores.aic
+    tiles = split * rate / (tile.l1_k * tile.base_n * FORMATS[kind.weights].bits / 8)
+    return max(0, min(3, int(tiles)))
 
 
 def _per_column(problem: GemmShape, kind: MsdKind) -> int:
@@ -122,7 +131,10 @@ def _merge_rows(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling) 
 
 def build(problem: GemmShape, chip: Chip, tile: MsdTiling, kind: MsdKind) -> Kernel:
     """See the module's text for the dataflow."""
-    require_positive(tile, "prefetch", "direct")
+    require_positive(tile, "prefetch", "direct", "stepwise", "preload")
+    if tile.stepwise and (problem.group is None or problem.group > tile.l1_k or tile.direct):
+        raise TilingError(f"tiling stepwise={tile.stepwise} takes groups of scales an L1 tile at a time through GM: it needs a "
+                          f"group= of at most l1_k={tile.l1_k} and direct=0")
     if tile.direct and chip.path("L0C", "UB") is None:
         raise TilingError(f"tiling direct={tile.direct}: chip '{chip.name}' has no path L0C->UB; give direct=0")
     check_cube_tiling(chip, tile, CubeOperands(*kind.formats), group=problem.group)
@@ -139,12 +151,15 @@ def build(problem: GemmShape, chip: Chip, tile: MsdTiling, kind: MsdKind) -> Ker
     with kb.part("aic"):
         Multiply(ctx).emit()
     with kb.part("aiv"):
-        if kind.mx:
-            _split_blocks(ctx)
+        if tile.stepwise:
+            emit_steps(ctx)
         else:
-            msd_split.Split(ctx).emit()
-        kb.raise_signal("split_done", "MTE3")
-        msd_merge.Merge(ctx).emit()
+            if kind.mx:
+                _split_blocks(ctx)
+            else:
+                msd_split.Split(ctx).emit()
+            kb.raise_signal("split_done", "MTE3")
+            msd_merge.Merge(ctx).emit()
     return kb.build()
 
 

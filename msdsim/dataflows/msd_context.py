@@ -60,11 +60,14 @@ class MsdKind:
 @dataclass(frozen=True)
 class MsdTiling:
     """Cube tiles over stacked rows; ``passes`` components; ``split_m x split_k`` tile of the split, ``merge_m`` rows of the
-    merge, ``slots`` of the ring of products, ``prefetch`` weight tiles fetched into L2 before the barrier; output tiles are
+    merge, ``slots`` of the ring of products, ``prefetch`` weight tiles fetched into L2 beside the first; output tiles are
     taken in bands of ``band`` tiles of rows.
 
     ``direct`` 1 puts the ring into UB: the Cube's results go there straight from L0C.  0 puts it into GM, where a slot holds
     all groups of scales of an L1 tile.
+
+    ``stepwise`` 1 splits, multiplies and merges the groups of one L1 tile at a time, all cores meeting after the split;
+    ``preload`` 1 then splits two steps ahead of the merge, so that Vector and Cube overlap.  0 splits all of K first.
     """
 
     base_m: int
@@ -76,13 +79,15 @@ class MsdTiling:
     merge_m: int
     passes: int = 2
     slots: int = 2
-    prefetch: int = 3
+    prefetch: int = 1
     l1_ring: int = 2
     l0_ring: int = 2
     l0c_ring: int = 2
     ub_ring: int = 2
     band: int = 1
     direct: int = 0
+    stepwise: int = 0
+    preload: int = 1
 
 
 class MsdContext:
@@ -112,10 +117,13 @@ class MsdContext:
         self.components = kb.tensor("a", kind.component, (*stacked, round_up(k, 2)), "workspace")
         self.block_scales = kb.tensor("a_scale", "e8m0", (*stacked, blocks), "workspace") if kind.mx else None
         self.row_scale = operand(kb, problem, "row_scale", "fp32", (m, 1), "workspace") if not kind.mx else None
+        self.row_top = operand(kb, problem, "row_top", "fp32", (m, 1), "workspace") if tile.stepwise else None
         self.row_sum = operand(kb, problem, "row_sum", "fp32", (m, self.groups), "workspace") if problem.offset else None
         self.ring = self._ring()
         self.y = operand(kb, problem, "y", "bf16", (m, n), "out")
         kb.signal("split_done", "barrier")
+        if tile.stepwise:
+            kb.signal("stats_done", "barrier")
         kb.signal("product", "aic_to_aiv")
         kb.signal("merged", "aiv_to_aic")
 
@@ -125,7 +133,8 @@ class MsdContext:
         if tile.direct:
             share = (tile.slots, self.passes * self.share_rows, self.share_cols)
             return self.kb.tensor("c", self.sums, (self.cores, self.aivs, *share), "workspace", "UB")
-        return self.kb.tensor("c", self.sums, (self.cores, tile.slots, self.pack, tile.base_m, tile.base_n), "workspace")
+        groups = self.pack * (self.tiles_per_core if tile.stepwise else 1)
+        return self.kb.tensor("c", self.sums, (self.cores, tile.slots, groups, tile.base_m, tile.base_n), "workspace")
 
     @property
     def ring_bytes(self) -> int:
@@ -171,11 +180,22 @@ class MsdContext:
         """Index of a row tile among those of all experts."""
         return mt if self.experts == 1 else e * self.m_tiles + mt
 
+    @property
+    def tiles_per_core(self) -> int:
+        """Most output tiles that a core deals with."""
+        return ceil_div(self.grid.tiles, self.cores)
+
     def slot(self, t: Expr, p: Expr, j: Expr) -> Expr:
         """Ring slot of group ``j`` of pack ``p`` of output tile ``t``: a core deals with every ``cores``-th tile."""
         if self.tile.direct:
             return (t // self.cores * self.groups + p * self.pack + j) % self.tile.slots
+        if self.tile.stepwise:
+            return p % self.tile.slots
         return (t // self.cores * self.packs + p) % self.tile.slots
+
+    def in_slot(self, t: Expr, j: Expr) -> Expr:
+        """Where group ``j`` of a pack lies in its slot in GM: stepwise, a slot holds the packs of all tiles of the core."""
+        return t // self.cores * self.pack + j if self.tile.stepwise else j
 
     # What an AIV merges of a tile
 

@@ -45,7 +45,7 @@ class Merge:
         with kb.loop("s", 0, tile.slots):
             kb.raise_signal("merged", ctx.reader)
         with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t:
-            part = _Share(ctx, t)
+            part = Share(ctx, t)
             if ctx.kind.mx:
                 self._every_row(part, lambda r: self._mx_rows(part, r))
             elif ctx.group is None:
@@ -54,7 +54,7 @@ class Merge:
             else:
                 self._grouped(part)
 
-    def _every_row(self, part: _Share, emit: Callable[[Expr], None]) -> None:
+    def _every_row(self, part: Share, emit: Callable[[Expr], None]) -> None:
         """Merge tiles of rows of a finished product, then hand its ring slot back."""
         kb = self.kb
         kb.wait_signal("product", self.ctx.reader)
@@ -64,14 +64,14 @@ class Merge:
 
     # MX: the Cube has applied all scales
 
-    def _mx_rows(self, part: _Share, r: Expr) -> None:
+    def _mx_rows(self, part: Share, r: Expr) -> None:
         start, size = r * self.tile.merge_m, ragged_of(part.rows, self.tile.merge_m, r)
         first, *others = self._pieces(part, start, size, Const(0), Const(0))
         for piece in others:
             self.kb.op("add", first, first, piece)
         self._store(part, start, size, first)
 
-    def _pieces(self, part: _Share, start: Expr, size: Expr, p: Expr, j: Expr) -> list[Slice]:
+    def _pieces(self, part: Share, start: Expr, size: Expr, p: Expr, j: Expr) -> list[Slice]:
         """The products of the passes for some rows, in UB."""
         ctx, kb, tile = self.ctx, self.kb, self.tile
         slot = ctx.slot(part.t, p, j)
@@ -82,10 +82,10 @@ class Merge:
         pieces = [ci[at(number * tile.merge_m, size), at(0, part.cols)] for number in range(ctx.passes)]
         for number, piece in enumerate(pieces):
             source = at(part.tile_rows * number + part.row + start, size), at(part.col, part.cols)
-            kb.copy(piece, ctx.ring[(kb.core, slot, j, *source)])
+            kb.copy(piece, ctx.ring[(kb.core, slot, ctx.in_slot(part.t, j), *source)])
         return pieces
 
-    def _store(self, part: _Share, start: Expr, size: Expr, total: Slice) -> None:
+    def _store(self, part: Share, start: Expr, size: Expr, total: Slice) -> None:
         """Round and store finished rows."""
         ctx, kb, tile = self.ctx, self.kb, self.tile
         yb = kb.buffer("yb", "UB", "bf16", (tile.merge_m, ctx.share_cols), tile.ub_ring)[at(0, size), at(0, part.cols)]
@@ -94,7 +94,7 @@ class Merge:
 
     # Per channel
 
-    def _channel_rows(self, part: _Share, r: Expr, per_column: _PerColumn) -> None:
+    def _channel_rows(self, part: Share, r: Expr, per_column: _PerColumn) -> None:
         ctx, kb, tile = self.ctx, self.kb, self.tile
         start, size = r * tile.merge_m, ragged_of(part.rows, tile.merge_m, r)
         assert ctx.row_scale is not None
@@ -112,7 +112,7 @@ class Merge:
         kb.op("mul", total, total, per_column.scale[0, at(0, part.cols)])
         self._store(part, start, size, total)
 
-    def _combine(self, part: _Share, start: Expr, size: Expr, p: Expr, j: Expr, per_column: _PerColumn,
+    def _combine(self, part: Share, start: Expr, size: Expr, p: Expr, j: Expr, per_column: _PerColumn,
                  group: Expr) -> tuple[Slice, Slice]:
         """The passes of some rows put together, ``C1 w1 + C2 w2 ... [+ bias8]``, and a scratch tile."""
         ctx, kb, tile = self.ctx, self.kb, self.tile
@@ -133,42 +133,59 @@ class Merge:
 
     # Per group
 
-    def _grouped(self, part: _Share) -> None:
+    def _grouped(self, part: Share) -> None:
         """Sums over groups stay in UB while the packs of groups pass by."""
-        ctx, kb, tile = self.ctx, self.kb, self.tile
-        shape = (ctx.share_rows, ctx.share_cols)
-        sums = kb.buffer("sums", "UB", "fp32", shape)
-        shifts = kb.buffer("shifts", "UB", "fp32", shape) if ctx.offset is not None else None
-        with kb.loop("p", 0, ctx.packs) as p:
-            first = p * ctx.pack
-            count = Const(ctx.pack) if ctx.groups % ctx.pack == 0 else ragged_of(ctx.groups, ctx.pack, p)
-            per_column = _PerColumn(ctx, part, first, count)
-            if not tile.direct:
+        kb, direct = self.kb, self.tile.direct
+        sums = self.sums(1)
+        with kb.loop("p", 0, self.ctx.packs) as p:
+            if not direct:
                 kb.wait_signal("product", "MTE2")
-            per_group = None
-            if ctx.row_sum is not None:
-                per_group = kb.buffer("per_group", "UB", "fp32", (ctx.share_rows, ctx.pack), tile.ub_ring)
-                kb.copy(per_group[at(0, part.rows), at(0, count)],
-                        ctx.row_sum.at(part.e, part.tensor_rows(Const(0), part.rows), at(first, count)))
-            with kb.loop("j", 0, count) as j:
-                if tile.direct:
-                    kb.wait_signal("product", "V")
-                with kb.loop("r", 0, ceil_expr(part.rows, tile.merge_m)) as r:
-                    start, size = r * tile.merge_m, ragged_of(part.rows, tile.merge_m, r)
-                    there = (at(start, size), at(0, part.cols))
-                    total, scratch = self._combine(part, start, size, p, j, per_column, j)
-                    scale = per_column.scale[j, at(0, part.cols)]
-                    self._add_up(p + j, sums[there], total, scale)
-                    if per_group is not None and per_column.offset is not None and shifts is not None:
-                        kb.op("mul", scratch, per_column.offset[j, at(0, part.cols)], per_group[at(start, size), j])
-                        self._add_up(p + j, shifts[there], scratch, scale)
-                if tile.direct:
-                    kb.raise_signal("merged", "V")
-            if not tile.direct:
+            self.pack(part, p, sums, Const(0))
+            if not direct:
                 kb.raise_signal("merged", "MTE2")
+        self.finish(part, sums, Const(0))
+
+    def sums(self, tiles: int) -> tuple[Handle, Handle | None]:
+        """Buffers for what the groups add up to, and their offsets, of some tiles."""
+        ctx, kb = self.ctx, self.kb
+        shape = (tiles * ctx.share_rows, ctx.share_cols)
+        shifts = kb.buffer("shifts", "UB", "fp32", shape) if ctx.offset is not None else None
+        return kb.buffer("sums", "UB", "fp32", shape), shifts
+
+    def pack(self, part: Share, p: Expr, into: tuple[Handle, Handle | None], base: Expr) -> None:
+        """Add the groups of pack ``p`` to the sums of a tile, which begin at row ``base``."""
+        ctx, kb, tile = self.ctx, self.kb, self.tile
+        sums, shifts = into
+        first = p * ctx.pack
+        count = Const(ctx.pack) if ctx.groups % ctx.pack == 0 else ragged_of(ctx.groups, ctx.pack, p)
+        per_column = _PerColumn(ctx, part, first, count)
+        per_group = None
+        if ctx.row_sum is not None:
+            per_group = kb.buffer("per_group", "UB", "fp32", (ctx.share_rows, ctx.pack), tile.ub_ring)
+            kb.copy(per_group[at(0, part.rows), at(0, count)],
+                    ctx.row_sum.at(part.e, part.tensor_rows(Const(0), part.rows), at(first, count)))
+        with kb.loop("j", 0, count) as j:
+            if tile.direct:
+                kb.wait_signal("product", "V")
+            with kb.loop("r", 0, ceil_expr(part.rows, tile.merge_m)) as r:
+                start, size = r * tile.merge_m, ragged_of(part.rows, tile.merge_m, r)
+                there = (at(base + start, size), at(0, part.cols))
+                total, scratch = self._combine(part, start, size, p, j, per_column, j)
+                scale = per_column.scale[j, at(0, part.cols)]
+                self._add_up(p + j, sums[there], total, scale)
+                if per_group is not None and per_column.offset is not None and shifts is not None:
+                    kb.op("mul", scratch, per_column.offset[j, at(0, part.cols)], per_group[at(start, size), j])
+                    self._add_up(p + j, shifts[there], scratch, scale)
+            if tile.direct:
+                kb.raise_signal("merged", "V")
+
+    def finish(self, part: Share, into: tuple[Handle, Handle | None], base: Expr) -> None:
+        """Apply the row scale to finished sums and store them."""
+        ctx, kb, tile = self.ctx, self.kb, self.tile
+        sums, shifts = into
         with kb.loop("rf", 0, ceil_expr(part.rows, tile.merge_m)) as r:
             start, size = r * tile.merge_m, ragged_of(part.rows, tile.merge_m, r)
-            there = (at(start, size), at(0, part.cols))
+            there = (at(base + start, size), at(0, part.cols))
             per_row = kb.buffer("per_row", "UB", "fp32", (tile.merge_m, 1), tile.ub_ring)[at(0, size), 0]
             assert ctx.row_scale is not None
             kb.copy(per_row, ctx.row_scale.at(part.e, part.tensor_rows(start, size), 0))
@@ -187,7 +204,7 @@ class Merge:
             kb.op("add", into, into, value)
 
 
-class _Share:
+class Share:
     """What this AIV merges of output tile ``t``."""
 
     def __init__(self, ctx: MsdContext, t: Expr) -> None:
@@ -207,7 +224,7 @@ class _Share:
 class _PerColumn:
     """Scales, offsets and the constant of nibbles in UB, one row per group."""
 
-    def __init__(self, ctx: MsdContext, part: _Share, first: Expr, count: Expr) -> None:
+    def __init__(self, ctx: MsdContext, part: Share, first: Expr, count: Expr) -> None:
         self.ctx, self.part, self.first, self.count = ctx, part, first, count
         kb = ctx.kb
         tensors = [item for item in (ctx.scale, ctx.offset, ctx.bias8) if item is not None]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from msdsim.dataflows.gemm import Stream, accumulate, bring, multiply, ragged, ragged_of
+from msdsim.dataflows.gemm import Stream, accumulate, bring, element_bits, multiply, ragged, ragged_of
 from msdsim.dataflows.msd_context import MsdContext
+from msdsim.formats.mx import MX_BLOCK
 from msdsim.ir.builder import Handle, at
 from msdsim.ir.expr import Const, Expr, minimum
 from msdsim.ir.expr import ceil_div as ceil_expr
@@ -21,7 +22,11 @@ class Multiply:
         """Stacked components times weights, a tile at a time; results to the ring."""
         ctx, kb, tile = self.ctx, self.kb, self.tile
         self._prefetch()
-        kb.wait_signal("split_done", "MTE2")
+        if tile.stepwise:
+            self._steps()
+            return
+        with kb.when(kb.core >= ctx.grid.tiles):
+            kb.wait_signal("split_done", "MTE2")
         with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t:
             if ctx.group is None:
                 acc = self._accumulator(t)
@@ -41,6 +46,19 @@ class Multiply:
         with kb.loop("s", 0, tile.slots):
             kb.wait_signal("merged", "FIX")
 
+    def _steps(self) -> None:
+        """Step by step the packs of all tiles of this core, each step when its components are there."""
+        ctx, kb = self.ctx, self.kb
+        with kb.loop("p", 0, ctx.packs) as p:
+            kb.wait_signal("merged", "FIX")
+            with kb.when(kb.core >= ctx.grid.tiles):
+                kb.wait_signal("split_done", "MTE2")
+            with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t:
+                self._pack(t, p)
+            kb.raise_signal("product", "FIX")
+        with kb.loop("s", 0, self.tile.slots):
+            kb.wait_signal("merged", "FIX")
+
     def _accumulator(self, t: Expr) -> Slice:
         _, _, _, rows, cols = self.ctx.place(t)
         tile = self.tile
@@ -54,6 +72,10 @@ class Multiply:
         em = ctx.row_tile(e, mt)
 
         def load_a(a1: Handle, start: Expr, size: Expr) -> None:
+            if not tile.stepwise:
+                # The first components of the core; weights, which come before them, do not wait for the split.
+                with kb.when((t - kb.core + first + start).equals(0)):
+                    kb.wait_signal("split_done", "MTE2")
             for number in range(ctx.passes):
                 kb.copy(a1[at(rows * number, rows), at(0, size)],
                         ctx.components[em, number, at(0, rows), at(first + start, size)])
@@ -97,6 +119,10 @@ class Multiply:
         _, _, _, rows, cols = ctx.place(t)
         size = ragged(k, ctx.pack_k, p)
         b1 = bring(kb, tile, ctx.kinds, "b", cols, b, Const(0), size)
+        if tile.stepwise:
+            # Weights do not wait for the split.
+            with kb.when(t.equals(kb.core)):
+                kb.wait_signal("split_done", "MTE2")
         a1 = bring(kb, tile, ctx.kinds, "a", rows * ctx.passes, a, Const(0), size)
         with kb.loop("j", 0, ceil_expr(size, ctx.group)) as j:
             acc = self._accumulator(t)
@@ -119,7 +145,7 @@ class Multiply:
         ctx, kb, slot = self.ctx, self.kb, self.ctx.slot(t, p, j)
         stacked, cols = acc.sizes
         if not self.tile.direct:
-            kb.op("fixpipe", ctx.ring[kb.core, slot, j, at(0, stacked), at(0, cols)], acc)
+            kb.op("fixpipe", ctx.ring[kb.core, slot, ctx.in_slot(t, j), at(0, stacked), at(0, cols)], acc)
             return
         # Every AIV gets its share of every pass.
         _, _, _, rows, _ = ctx.place(t)
@@ -130,11 +156,29 @@ class Multiply:
                 kb.op("fixpipe", ctx.ring[kb.core, sub, slot, at(number * ctx.share_rows, own_rows), at(0, own_cols)], source)
 
     def _prefetch(self) -> None:
-        """Fetch the first weight tiles while Vector splits: what is in L2 afterwards is not waited for again."""
+        """Fetch weight tiles while Vector splits: what is in L2 afterwards is not waited for again.
+
+        The first tile needs no fetching, since its load itself does not wait for the split.
+        """
         ctx, kb, tile, k = self.ctx, self.kb, self.tile, self.ctx.problem.k
-        tiles = min(tile.prefetch, ceil_div(k, tile.l1_k))
-        with kb.when(kb.core < ctx.grid.tiles), kb.loop("f", 0, tiles) as f:
+        depth = self._warm_depth()
+        pieces = tile.l1_k // depth if depth else 0
+        last = min(pieces * (1 + tile.prefetch), ceil_div(k, depth)) if depth else 0
+        if last <= pieces:
+            return
+        with kb.when(kb.core < ctx.grid.tiles), kb.loop("f", pieces, last) as f:
             e, _, nt, _, cols = ctx.place(minimum(kb.core, ctx.grid.tiles - 1))
-            shape = (tile.base_n, tile.l1_k) if ctx.problem.trans_b else (tile.l1_k, tile.base_n)
+            shape = (tile.base_n, depth) if ctx.problem.trans_b else (depth, tile.base_n)
             warm = kb.buffer("warm", "L1", ctx.kind.weights, shape)
-            kb.copy(*self._weights(warm, e, nt, cols, f * tile.l1_k, ragged(k, tile.l1_k, f)))
+            kb.copy(*self._weights(warm, e, nt, cols, f * depth, ragged(k, depth, f)))
+
+    def _warm_depth(self) -> int:
+        """K of the pieces in which weights are fetched: the largest even part of an L1 tile that L1 has room for, or 0."""
+        chip, tile, kinds = self.ctx.chip, self.tile, self.ctx.kinds
+        bits_a, bits_b = element_bits(kinds.a), element_bits(kinds.b)
+        per_k = tile.base_m * bits_a / 8 + tile.base_n * bits_b / 8
+        if kinds.mx:
+            per_k += (tile.base_m + tile.base_n) / MX_BLOCK
+        room = chip.buffers.l1_bytes - tile.l1_ring * tile.l1_k * per_k
+        fits = [d for d in range(2, tile.l1_k + 1, 2) if tile.l1_k % d == 0 and d * tile.base_n * bits_b / 8 <= room]
+        return fits[-1] if fits else 0

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msdsim.dataflows.gemm import ragged, ragged_of
 from msdsim.dataflows.msd_context import MsdContext
 from msdsim.errors import TilingError
-from msdsim.ir.builder import At, at
+from msdsim.ir.builder import at
 from msdsim.ir.expr import Const, Expr, minimum
 from msdsim.ir.expr import ceil_div as ceil_expr
 from msdsim.ir.kernel import Slice
@@ -38,12 +40,32 @@ class Split:
                               f"multiple or a divisor of {group}")
 
     def emit(self) -> None:
-        """Rows of x to components: ``r = x * f; a1 = round(r / M); r -= a1 * M; r *= g; a2 = round(r / M) ...``"""
+        """Rows of x to components: ``r = x * f; a1 = round(r / M); r -= a1 * M; r *= g; a2 = round(r / M) ...``
+
+        Stepwise, only the row statistics; the components follow with :meth:`step`.
+        """
+        self.row_blocks("b", self._rows)
+
+    def step(self, start: Expr, size: Expr, depth: int) -> None:
+        """Components of the K range ``start +: size``, at most ``depth``."""
+        ctx, kb = self.ctx, self.kb
+
+        def rows_of(e: Expr, em: Expr, inside: Expr, row: Expr, rows: Expr) -> None:
+            top = kb.buffer("step_top", "UB", "fp32", (self.tile.split_m, 1), self.tile.ub_ring)[at(0, rows), 0]
+            assert ctx.row_top is not None
+            kb.copy(top, ctx.row_top.at(e, at(row, rows), 0))
+            xf, q = self.load_x(e, row, rows, start, size, depth, "_step")
+            self.decompose(em, inside, rows, start, xf, q, top)
+
+        self.row_blocks("bs", rows_of)
+
+    def row_blocks(self, var: str, emit: Callable[[Expr, Expr, Expr, Expr, Expr], None]) -> None:
+        """Deal blocks of ``split_m`` rows to the AIVs: expert, its row tile, row inside that, row of x, number of rows."""
         ctx, kb, tile, m = self.ctx, self.kb, self.tile, self.ctx.problem.m
         # A split tile never crosses a tile of rows, so that its components are one rectangle of the stacked layout.
         per_tile = ceil_div(min(ctx.tile_rows, m), tile.split_m)
         blocks = ctx.experts * ctx.m_tiles * per_tile
-        with kb.loop("b", kb.core * ctx.aivs + kb.sub, blocks, ctx.cores * ctx.aivs) as b:
+        with kb.loop(var, kb.core * ctx.aivs + kb.sub, blocks, ctx.cores * ctx.aivs) as b:
             em, inside = b // per_tile, b % per_tile * tile.split_m
             e, mt = (Const(0), em) if ctx.experts == 1 else (em // ctx.m_tiles, em % ctx.m_tiles)
             rows = minimum(tile.split_m, ragged(m, ctx.tile_rows, mt) - inside)
@@ -51,51 +73,54 @@ class Split:
             if m % ctx.tile_rows:
                 # The last tile of rows may have fewer blocks than the others.
                 with kb.when(rows > 0):
-                    self._rows(e, em, inside, row, rows)
+                    emit(e, em, inside, row, rows)
             else:
-                self._rows(e, em, inside, row, rows)
+                emit(e, em, inside, row, rows)
 
     def _rows(self, e: Expr, em: Expr, inside: Expr, row: Expr, rows: Expr) -> None:
         """Two sweeps over the row block's K, row statistics first; one load serves both when K is a single tile."""
         kb, k, k_tiles = self.kb, self.ctx.problem.k, self.k_tiles
         stats = _RowStatistics(self.ctx, e, row, rows)
         if k_tiles == 1:
-            here = (at(0, rows), at(0, k))
-            xf, q = self._load_x(e, row, rows, Const(0), here)
+            xf, q = self.load_x(e, row, rows, Const(0), Const(k))
             stats.fold(xf, q, Const(0), Const(k))
             stats.reduce()
-            self._decompose(em, inside, rows, Const(0), here, xf, q, stats.top)
+            if not self.tile.stepwise:
+                self.decompose(em, inside, rows, Const(0), xf, q, stats.top)
             return
-        with kb.loop("sweep", 0, 2 * k_tiles) as sweep:
+        sweeps = 1 if self.tile.stepwise else 2
+        with kb.loop("sweep", 0, sweeps * k_tiles) as sweep:
             at_k = sweep % k_tiles
             size = ragged(k, self.tile.split_k, at_k)
-            here = (at(0, rows), at(0, size))
-            xf, q = self._load_x(e, row, rows, at_k, here)
+            xf, q = self.load_x(e, row, rows, at_k * self.tile.split_k, size)
             with kb.when(sweep < k_tiles):
                 stats.fold(xf, q, sweep, size)
             with kb.when(sweep.equals(k_tiles - 1)):
                 stats.reduce()
-            with kb.when(sweep >= k_tiles):
-                self._decompose(em, inside, rows, at_k, here, xf, q, stats.top)
+            if sweeps == 2:
+                with kb.when(sweep >= k_tiles):
+                    self.decompose(em, inside, rows, at_k * self.tile.split_k, xf, q, stats.top)
 
-    def _load_x(self, e: Expr, row: Expr, rows: Expr, index: Expr, here: tuple[At, At]) -> tuple[Slice, Slice]:
-        """x as FP32 in UB, and a scratch tile of the same shape."""
-        kb, tile, k = self.kb, self.tile, self.ctx.problem.k
-        shape = (tile.split_m, tile.split_k)
-        xb = kb.buffer("xb", "UB", "bf16", shape, tile.ub_ring)[here]
-        xf = kb.buffer("xf", "UB", "fp32", shape)
-        q = kb.buffer("q", "UB", "fp32", shape)[here]
-        kb.copy(xb, self.ctx.x.at(e, at(row, rows), at(index * tile.split_k, ragged(k, tile.split_k, index))))
+    def load_x(self, e: Expr, row: Expr, rows: Expr, start: Expr, size: Expr, depth: int = 0,
+               suffix: str = "") -> tuple[Slice, Slice]:
+        """x as FP32 in UB, and a scratch tile of the same shape; ``depth`` is the K of the tile if it is not ``split_k``."""
+        kb, tile = self.kb, self.tile
+        shape, here = (tile.split_m, depth or tile.split_k), (at(0, rows), at(0, size))
+        xb = kb.buffer("xb" + suffix, "UB", "bf16", shape, tile.ub_ring)[here]
+        xf = kb.buffer("xf" + suffix, "UB", "fp32", shape)
+        q = kb.buffer("q" + suffix, "UB", "fp32", shape)[here]
+        kb.copy(xb, self.ctx.x.at(e, at(row, rows), at(start, size)))
         kb.op("cast", xf[here], xb)
         return xf[here], q
 
-    def _decompose(self, em: Expr, inside: Expr, rows: Expr, index: Expr, here: tuple[At, At], xf: Slice, q: Slice,
-                   top: Slice) -> None:
+    def decompose(self, em: Expr, inside: Expr, rows: Expr, start: Expr, xf: Slice, q: Slice, top: Slice) -> None:
+        """Components of the rows in ``xf``, whose K begins at ``start``."""
         ctx, kb, tile, spec = self.ctx, self.kb, self.tile, self.ctx.kind.spec
-        shape = (tile.split_m, tile.split_k)
+        shape, size = (tile.split_m, xf.of.shape[1]), xf.sizes[1]
+        here = (at(0, rows), at(0, size))
         t = kb.buffer("t", "UB", "fp32", shape)[here]
         q16 = kb.buffer("q16", "UB", "fp16", shape)[here]
-        target = at(inside, rows), at(index * tile.split_k, ragged(ctx.problem.k, tile.split_k, index))
+        target = at(inside, rows), at(start, size)
 
         def store(number: int, value: Slice) -> None:
             narrow = kb.buffer(f"a{number}", "UB", ctx.kind.component, shape)[here]
@@ -180,6 +205,8 @@ class _RowStatistics:
         assert ctx.row_scale is not None
         kb.copy(ctx.row_scale.at(self.e, rows, 0), scale)
         kb.op("maxs", self.top, self.top, scalar=SMALLEST)
+        if ctx.row_top is not None:
+            kb.copy(ctx.row_top.at(self.e, rows, 0), self.top)
         if ctx.row_sum is not None:
             if ctx.group is None:
                 kb.op("reduce_add", self._sum(Const(0)), self.sum_lanes)

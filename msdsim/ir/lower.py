@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 from msdsim.errors import KernelError
 from msdsim.hardware.chip import Chip
-from msdsim.ir.expr import Const, Expr, binary, product
+from msdsim.ir.expr import Const, Expr, Var, binary, product
 from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, PartName
 from msdsim.ir.ops import OPS
 from msdsim.ir.program import Cause, Instr, Loop, Node, Part, Program, Semaphore, walk_nodes
@@ -50,6 +50,7 @@ class _Scope:
     buffers: list[Buffer]
     items: list[_Item]
     line: int = 0
+    repeats: bool = True
     edges: list[_Edge] = field(default_factory=list)
 
 
@@ -97,6 +98,7 @@ class _PartLowering:
                     bounds = (f"when${self.fresh}", Const(0), binary("!=", statement.condition, 0), 1)
                 inner = self._scope(statement.body, bounds)
                 inner.line = statement.line
+                inner.repeats = isinstance(statement, For)
                 scope.items.append(_Item(inner, _merge_access(inner)))
         return scope
 
@@ -182,17 +184,31 @@ class _PartLowering:
     # Order inside one pipe
 
     def _hazards(self, scope: _Scope, pipe: str, dirty: set[str]) -> set[str]:
-        """Mark instructions that must let their own pipe drain: they read what it wrote since it last drained."""
-        for _ in range(2 if scope.loop is not None else 1):
-            for item in scope.items:
-                if isinstance(item.node, _Scope):
-                    # The nested block may not run at all, so what was pending before it may still be.
-                    dirty = dirty | self._hazards(item.node, pipe, dirty)
-                elif item.node.pipe == pipe and item.node.op is not None:
-                    dirty = self._hazard_of(item, item.node, dirty)
+        """Mark instructions that must let their own pipe drain: they read what it wrote since it last drained.
+
+        The first iteration of a loop starts with what is pending before it, every other with what its predecessors leave: an
+        instruction that has to wait for the former only drains the pipe in the first iteration only.
+        """
+        if scope.loop is None or not scope.repeats:
+            return self._once_through(scope, pipe, dirty, None)
+        var, low, _, _ = scope.loop
+        pending = self._once_through(scope, pipe, dirty, binary("==", Var(var), low))
+        while True:
+            after = self._once_through(scope, pipe, pending, None)
+            if after <= pending:
+                return pending
+            pending |= after
+
+    def _once_through(self, scope: _Scope, pipe: str, dirty: set[str], when: Expr | None) -> set[str]:
+        for item in scope.items:
+            if isinstance(item.node, _Scope):
+                # The nested block may not run at all, so what was pending before it may still be.
+                dirty = dirty | self._hazards(item.node, pipe, dirty)
+            elif item.node.pipe == pipe and item.node.op is not None:
+                dirty = self._hazard_of(item, item.node, dirty, when)
         return dirty
 
-    def _hazard_of(self, item: _Item, instr: Instr, dirty: set[str]) -> set[str]:
+    def _hazard_of(self, item: _Item, instr: Instr, dirty: set[str], when: Expr | None) -> set[str]:
         op = instr.op
         assert op is not None
         definition = OPS[op.kind]
@@ -205,9 +221,12 @@ class _PartLowering:
             barrier = definition.hazard(op, self.chip)
             if definition.accumulates and not any(s.of.name in dirty for s in op.ins):
                 barrier = product(barrier, binary("!=", op.attr_expr("accumulate", 0), 0))
-            instr.barrier = barrier
             if barrier == Const(1):
                 dirty = set()
+            if when is None:
+                instr.barrier = barrier
+            elif instr.barrier == Const(0):
+                instr.barrier = product(barrier, when)
         return dirty | writes
 
     # Writing the instructions

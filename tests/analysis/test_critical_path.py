@@ -31,7 +31,7 @@ def test_the_path_tiles_the_run(problem, chip, dataflow):
 
 @pytest.mark.parametrize(("dataflow", "pipe"), [("dequant-int8", ("aiv", "V")), ("msd-int8", ("aic", "MTE2"))])
 def test_it_runs_through_what_bounds_a_decode_shape(dataflow, pipe):
-    result = msdsim.simulate("gemm:m=16,k=4096,n=6144", "ascend910b1", dataflow, timeline=True)
+    result = msdsim.simulate("gemm:m=16,k=16384,n=6144", "ascend910b1", dataflow, timeline=True)
     path = critical_path(result.record)
     through = sum(segment.cycles for segment in path if (segment.part, segment.pipe) == pipe)
     assert through > 0.75 * result.cycles

@@ -172,7 +172,9 @@ def test_one_core_reaches_its_port_on_hits_and_a_part_of_it_on_misses(name):
         assert path.outstanding_bytes % chip.memory.chunk_bytes == 0, key
         if path.source == "GM" and name != "toy":
             miss = path.outstanding_bytes / (path.latency_cycles + chip.hbm.extra_latency_cycles)
-            assert 1 / 4.5 <= miss / path.bytes_per_cycle <= 0.6, key
+            # The 950DT's AIC is given 80 B/cycle from its faster memory, where the 950PR's has 31.
+            most = 0.8 if (name, key) == ("ascend950dt", "gm_l1") else 0.6
+            assert 1 / 4.5 <= miss / path.bytes_per_cycle <= most, key
 
 
 @pytest.mark.parametrize("name", CHIPS)

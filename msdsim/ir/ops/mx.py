@@ -248,6 +248,7 @@ def _execute_decode_fp4(op: Op, run: Execution) -> None:
 
 # The code as INT4 to FP16 to INT16; its sign bit; its other bits, shifted to the top of FP16's exponent and significand; both
 # together; times 2^14 for the other exponent bias.  Subnormals come out right, since FP16 has them too.
-_define("decode_fp4", "E2M1 elements as FP16, for a Vector without that conversion", 1, _check_decode_fp4,
-        (("cast", 16, 1), ("cast", 16, 1), ("max", 16, 1), ("max", 16, 1), ("muls", 16, 1), ("max", 16, 1), ("muls", 16, 1)),
+DECODE_FP4: tuple[Step, ...] = (("cast", 16, 1), ("cast", 16, 1), ("max", 16, 1), ("max", 16, 1), ("muls", 16, 1),
+                                ("max", 16, 1), ("muls", 16, 1))
+_define("decode_fp4", "E2M1 elements as FP16, for a Vector without that conversion", 1, _check_decode_fp4, DECODE_FP4,
         _execute_decode_fp4)

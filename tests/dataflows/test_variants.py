@@ -1,0 +1,85 @@
+"""Pipeline variants: every one gives the same bits and no race, and does to the time what it is there for."""
+
+from __future__ import annotations
+
+import pytest
+
+import msdsim
+from msdsim.analysis.hazards import HazardCheck
+from msdsim.errors import TilingError
+from msdsim.numerics.contracts import contract_for
+from msdsim.numerics.executor import execute
+from msdsim.problems import parse_problem
+
+SMALL = {"base_m": 16, "base_n": 32}
+GROUPED = "gemm:m=20,k=320,n=70,group=64,offset=1"
+STEPS = {"stepwise": 1, "direct": 0, "l1_k": 64, "base_m": 32, "base_n": 32, "merge_m": 2}
+VARIANTS = [
+    ("bf16", "toy", "gemm:m=90,k=64,n=130", {**SMALL, "band": 2}),
+    ("bf16", "toy", "gemm:m=90,k=64,n=130", {**SMALL, "band": 4}),
+    ("bf16", "toy", "grouped_gemm:groups=3,m=90,k=64,n=70", {**SMALL, "band": 4}),
+    ("dequant-int8", "ascend950pr", "gemm:m=40,k=700,n=130", {"direct": 0, "vector_k": 16, "l1_k": 64, "l0_k": 32}),
+    ("dequant-int8", "ascend950pr", "gemm:m=40,k=700,n=130", {"base_m": 16, "direct": 1, "band": 2}),
+    ("dequant-int4", "ascend950pr", "gemm:m=40,k=700,n=130,trans_b=1", {"base_m": 16, "direct": 1}),
+    ("dequant-mxfp4", "ascend950pr", "gemm:m=40,k=320,n=130", {"base_m": 16, "direct": 1}),
+    ("msd-int8", "ascend950pr", "gemm:m=40,k=300,n=130,offset=1", {"direct": 0, "merge_m": 2}),
+    ("msd-int8", "ascend950pr", "gemm:m=40,k=300,n=130,offset=1", {"direct": 1, "slots": 1, "base_m": 32, "merge_m": 3}),
+    ("msd-int8", "ascend950pr", GROUPED, {"direct": 0, "merge_m": 2}),
+    ("msd-mxfp4", "ascend950pr", "gemm:m=40,k=300,n=130", {"direct": 0, "merge_m": 2}),
+    ("mxfp8", "ascend950pr", "gemm:m=40,k=300,n=130", {"direct": 1, "base_m": 16, "band": 2}),
+    ("msd-int8", "toy", GROUPED, {**STEPS, "preload": 0}),
+    ("msd-int8", "toy", GROUPED, {**STEPS, "preload": 1}),
+    ("msd-int4", "ascend910b1", GROUPED, {**STEPS, "base_m": 48, "l0_k": 64, "preload": 1, "slots": 3}),
+    ("a8w4", "toy", GROUPED + ",trans_b=1", {**STEPS, "l0_k": 64, "preload": 1}),
+    ("w8a8", "toy", "grouped_gemm:groups=3,m=20,k=320,n=70,group=32", {**STEPS, "base_m": 16, "preload": 1}),
+]
+
+
+@pytest.mark.parametrize(("dataflow", "chip", "shape", "tiling"), VARIANTS)
+def test_variant(dataflow, chip, shape, tiling):
+    result = msdsim.simulate(shape, chip, dataflow, tiling=tiling, check=True, timeline=True)
+    assert result.numerics.bit_exact, result.numerics.first_mismatch
+    problem = parse_problem(shape)
+    operands = contract_for(problem.kind, dataflow).operands(problem, None, 0)
+    execute(result.kernel, operands, observer=HazardCheck(result.record).observe)
+
+
+def test_preloading_hides_the_split_and_the_merge():
+    """The vendor measures 1.31 for steps of one group of 128, on a kernel that takes ten times the HBM time."""
+    problem = "gemm:m=1,k=8192,n=12288,group=128"
+    basic, preload = (msdsim.simulate(problem, "ascend910b1", "msd-int4", tiling={"stepwise": 1, "l1_k": 128, "preload": preload})
+                      for preload in (0, 1))
+    assert 1.3 < basic.time_us / preload.time_us < 3
+    # 4-bit weights and FP32 scales at what HBM can stream: preloading is bound by that.
+    assert preload.time_us < 1.15 * preload.traffic["hbm_read_bytes"] / (1600 * 0.93 * 1000)
+
+
+def test_straight_to_the_cube_spares_l2_the_weights():
+    """On the 950 a dequantized weight need not pass through L2: it would be written and read there in 16 bits."""
+    through, straight = (msdsim.simulate("gemm:m=16,k=4096,n=4096", "ascend950pr", "dequant-int8", tiling=tiling)
+                         for tiling in ({"direct": 0, "slot_k": 512, "l1_k": 128, "l0_k": 64, "base_n": 128, "vector_k": 64}, None))
+    assert straight.tiling["direct"] == 1
+    assert through.traffic["l2_write_bytes"] - straight.traffic["l2_write_bytes"] == 2 * 4096 * 4096
+    assert straight.time_us < through.time_us
+
+
+def test_bands_keep_the_rows_in_l2():
+    """8192 x 8192 BF16 activations are as large as the L2 of the 950: column after column of tiles reads them again and again."""
+    banded = msdsim.simulate("gemm:m=8192,k=8192,n=4096", "ascend950pr", "bf16")
+    columns = msdsim.simulate("gemm:m=8192,k=8192,n=4096", "ascend950pr", "bf16", tiling={"band": 32})
+    assert banded.tiling["band"] < 32
+    assert banded.traffic["hbm_read_bytes"] < 0.5 * columns.traffic["hbm_read_bytes"]
+    assert banded.time_us < columns.time_us
+
+
+@pytest.mark.parametrize(("dataflow", "chip", "shape", "tiling", "message"), [
+    ("dequant-int8", "toy", "gemm:m=16,k=64,n=64", {"direct": 1}, "direct=1: chip 'toy' has no path UB->L1; give direct=0"),
+    ("msd-int8", "toy", "gemm:m=16,k=64,n=64", {"direct": 1}, "direct=1: chip 'toy' has no path L0C->UB; give direct=0"),
+    ("msd-int8", "toy", "gemm:m=16,k=64,n=64", {"stepwise": 1}, "needs a group= of at most l1_k="),
+    ("w8a8", "toy", "gemm:m=16,k=64,n=64", {"passes": 2}, "passes=2: 'w8a8' has 1; leave it out"),
+    ("dequant-int8", "toy", "gemm:m=16,k=640,n=64,group=64", {"slot_k": 96}, "slot_k=96 cuts groups of 64 along k unevenly"),
+    ("msd-int8", "toy", GROUPED, {"l1_k": 96}, "l1_k=96 is not a multiple of 64"),
+])
+def test_what_does_not_fit_is_said(dataflow, chip, shape, tiling, message):
+    with pytest.raises(TilingError, match=message):
+        msdsim.simulate(shape, chip, dataflow, tiling=tiling)
