@@ -35,6 +35,12 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
+def part_size(total: int, parts: int, multiple: int = 64) -> int:
+    """Size of the parts into which ``total`` is cut for at most ``parts`` of them, in multiples of ``multiple``; the last part
+    is smaller.  Kernels that split K and their number contracts both cut it so."""
+    return min(total, -(-ceil_div(total, parts) // multiple) * multiple)
+
+
 def round_up(value: int, multiple: int) -> int:
     """Smallest multiple of ``multiple`` that is at least ``value``."""
     return ceil_div(value, multiple) * multiple

@@ -5,11 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from msdsim.dataflows.base import require_positive
-from msdsim.dataflows.cube_tiles import CubeWork, choose_band, choose_cube_tiles
+from msdsim.dataflows.cube_tiles import CubeWork, choose_band, choose_split_k
 from msdsim.dataflows.gemm import (
     CubeOperands,
     GemmShape,
     Grid,
+    Held,
+    Operand,
     Stream,
     accumulate,
     check_cube_tiling,
@@ -19,11 +21,13 @@ from msdsim.dataflows.gemm import (
     refuse_rate,
     register_gemm,
 )
+from msdsim.dataflows.split_k import FloatParts
+from msdsim.errors import TilingError
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, KernelBuilder, at
-from msdsim.ir.expr import Expr
+from msdsim.ir.expr import Const, Expr
 from msdsim.ir.kernel import Kernel
-from msdsim.units import ceil_div
+from msdsim.units import ceil_div, part_size
 
 FORMATS = ("bf16", "bf16")
 
@@ -31,7 +35,8 @@ FORMATS = ("bf16", "bf16")
 @dataclass(frozen=True)
 class Bf16Tiling:
     """Output tile ``base_m x base_n``, K per L1 and L0 tile, ring depths of L1, L0 and the accumulator; output tiles are taken
-    in bands of ``band`` tiles of rows."""
+    in bands of ``band`` tiles of rows.  ``split_k`` cores share a tile's K (:mod:`~msdsim.dataflows.split_k`);
+    ``a_resident`` 1 keeps the only tile of rows of A in L1 for all tiles of columns of a core."""
 
     base_m: int
     base_n: int
@@ -41,46 +46,74 @@ class Bf16Tiling:
     l0_ring: int = 2
     l0c_ring: int = 2
     band: int = 1
+    split_k: int = 1
+    a_resident: int = 0
 
 
 def auto(problem: GemmShape, chip: Chip) -> Bf16Tiling:
     """Tiles by :func:`~msdsim.dataflows.cube_tiles.choose_cube_tiles`, the order of tiles by what HBM then reads."""
     work = CubeWork(problem.m, problem.k, problem.n, out_bytes=2, experts=experts_of(problem))
-    c = choose_cube_tiles(chip, FORMATS, work)
+    c, split_k = choose_split_k(chip, FORMATS, work)
     band = choose_band(ceil_div(problem.m, c.base_m), ceil_div(problem.n, c.base_n), chip.cores.aic,
                        (2 * c.base_m * problem.k, 2 * c.base_n * problem.k), chip.l2.capacity_bytes)
-    return Bf16Tiling(c.base_m, c.base_n, c.l1_k, c.l0_k, l0c_ring=c.l0c_ring, band=band)
+    return Bf16Tiling(c.base_m, c.base_n, c.l1_k, c.l0_k, l0c_ring=c.l0c_ring, band=band, split_k=split_k)
 
 
 def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling) -> Kernel:
     """Output tiles are dealt to the AICs round robin, in bands so that neighbours share operands in L2."""
-    require_positive(tile)
+    require_positive(tile, "a_resident")
     kinds = CubeOperands(*FORMATS, transpose_b=problem.trans_b)
-    check_cube_tiling(chip, tile, kinds)
     m, k, n = problem.m, problem.k, problem.n
+    if tile.a_resident and (m > tile.base_m or tile.split_k > 1 or experts_of(problem) > 1):
+        raise TilingError(f"tiling a_resident={tile.a_resident} holds one tile of rows in L1: it needs base_m of at least {m}, "
+                          f"split_k=1 and no groups of experts")
+    check_cube_tiling(chip, tile, kinds, held_a_bytes=2 * tile.base_m * k if tile.a_resident else None)
     grid = Grid(experts_of(problem), ceil_div(m, tile.base_m), ceil_div(n, tile.base_n), tile.band)
     kb = KernelBuilder("bf16", chip.cores.aic, chip.cores.aiv_per_aic)
     x = operand(kb, problem, "x", "bf16", (m, k), "in")
     w = operand(kb, problem, "w", "bf16", (n, k) if problem.trans_b else (k, n), "in")
     y = operand(kb, problem, "y", "bf16", (m, n), "out")
-    with kb.part("aic"), kb.loop("t", kb.core, grid.tiles, chip.cores.aic) as t:
-        e, mt, nt = grid.place(t)
+    split = FloatParts(kb, chip, problem, tile.split_k) if part_size(k, tile.split_k) < k else None
+    parts = split.parts if split is not None else 1
+    held = None
+    if tile.a_resident:
+        with kb.part("aic"):
+            held = _hold(kb, x, m, k, tile)
+    with kb.part("aic"), kb.loop("t", kb.core, grid.tiles * parts, chip.cores.aic) as unit:
+        e, mt, nt = grid.place(unit // parts)
+        part = unit % parts
+        first, depth = (part * split.depth, ragged(k, split.depth, part)) if split is not None else (Const(0), Const(k))
         rows, cols = ragged(m, tile.base_m, mt), ragged(n, tile.base_n, nt)
         acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)
 
         def load_a(a1: Handle, start: Expr, size: Expr) -> None:
-            kb.copy(a1[at(0, rows), at(0, size)], x.at(e, at(mt * tile.base_m, rows), at(start, size)))
+            kb.copy(a1[at(0, rows), at(0, size)], x.at(e, at(mt * tile.base_m, rows), at(first + start, size)))
 
         def load_b(b1: Handle, start: Expr, size: Expr) -> None:
             if problem.trans_b:
-                kb.copy(b1[at(0, cols), at(0, size)], w.at(e, at(nt * tile.base_n, cols), at(start, size)))
+                kb.copy(b1[at(0, cols), at(0, size)], w.at(e, at(nt * tile.base_n, cols), at(first + start, size)))
             else:
-                kb.copy(b1[at(0, size), at(0, cols)], w.at(e, at(start, size), at(nt * tile.base_n, cols)))
+                kb.copy(b1[at(0, size), at(0, cols)], w.at(e, at(first + start, size), at(nt * tile.base_n, cols)))
 
         whole = acc[at(0, rows), at(0, cols)]
-        accumulate(kb, tile, kinds, whole, rows, cols, k, Stream(load_a), Stream(load_b))
-        kb.op("fixpipe", y.at(e, at(mt * tile.base_m, rows), at(nt * tile.base_n, cols)), whole)
+        accumulate(kb, tile, kinds, whole, rows, cols, depth, held or Stream(load_a), Stream(load_b))
+        here = at(mt * tile.base_m, rows), at(nt * tile.base_n, cols)
+        kb.op("fixpipe", y.at(e, *here) if split is None else split.sums.at(e, part, *here), whole)
+    if split is not None:
+        with kb.part("aic"):
+            kb.raise_signal("summed", "FIX")
+        with kb.part("aiv"):
+            split.add_up(y)
     return kb.build()
+
+
+def _hold(kb: KernelBuilder, x: Operand, m: int, k: int, tile: Bf16Tiling) -> Held:
+    """All K of the only tile of rows, loaded once."""
+    whole = kb.buffer("a_all", "L1", "bf16", (tile.base_m, k))
+    with kb.loop("h", 0, ceil_div(k, tile.l1_k)) as h:
+        depth = at(h * tile.l1_k, ragged(k, tile.l1_k, h))
+        kb.copy(whole[at(0, m), depth], x.at(Const(0), at(0, m), depth))
+    return Held(lambda start, size: whole[at(0, m), at(start, size)])
 
 
 def _refuse(problem: GemmShape, chip: Chip) -> str | None:

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import ceil
 
 from msdsim.dataflows.gemm import element_bits
 from msdsim.errors import TilingError
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units.mte import port_cost
-from msdsim.units import bytes_per_tick, ceil_div, round_up
+from msdsim.units import bytes_per_tick, ceil_div, part_size, round_up
 
 #: How much of the faster units' time shows beside the slowest: they overlap, but each tile passes through them in turn.  Of 0,
 #: 0.1, 0.25 and 0.4 the one that makes the layers of three models fastest, over two chips and six dataflows.
@@ -53,6 +53,32 @@ class CubeWork:
     vector_per_weight: float = 0.0
     stored_bits: int | None = None
     ring_in_l1: bool = False
+
+
+#: Parts of K worth trying.
+_PARTS = (2, 3, 4, 6, 8)
+#: Latencies of the addition after a split: one load, one addition, one store.
+_REDUCE_CYCLES = 800
+#: What a split must gain: it needs a workspace and a barrier that the estimate knows roughly.
+_GAIN = 0.85
+
+
+def choose_split_k(chip: Chip, formats: tuple[str, str], work: CubeWork) -> tuple[CubeChoice, int]:
+    """Tiles, and how many cores share a tile's K: more than one where too few tiles would leave cores idle."""
+    best, parts = choose_cube_tiles(chip, formats, work), 1
+    least = _estimate(chip, formats, best, work) * _GAIN
+    for candidate in _PARTS:
+        depth = part_size(work.k, candidate)
+        if ceil_div(work.k, depth) != candidate or depth < 512:
+            continue
+        split = replace(work, k=depth, experts=work.experts * candidate, out_bytes=4)
+        tile = choose_cube_tiles(chip, formats, split)
+        # The sums are read back by all AIVs; all cores meet before that.
+        back = candidate * work.experts * work.rows * work.n * 4 / float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz))
+        time = _estimate(chip, formats, tile, split) + back + chip.cross_core.barrier_latency_cycles + _REDUCE_CYCLES
+        if time < least:
+            best, parts, least = tile, candidate, time
+    return best, parts
 
 
 def choose_cube_tiles(chip: Chip, formats: tuple[str, str], work: CubeWork) -> CubeChoice:

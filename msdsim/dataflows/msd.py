@@ -15,7 +15,7 @@ from math import lcm
 
 from msdsim.dataflows import msd_merge, msd_split, mx_split
 from msdsim.dataflows.base import require_multiple, require_positive
-from msdsim.dataflows.cube_tiles import CubeWork, choose_band, choose_cube_tiles
+from msdsim.dataflows.cube_tiles import CubeWork, choose_band, choose_cube_tiles, choose_split_k
 from msdsim.dataflows.gemm import (
     CubeOperands,
     GemmShape,
@@ -53,7 +53,12 @@ def choose_tiling(problem: GemmShape, chip: Chip, kind: MsdKind) -> MsdTiling:
     max_tile = int(0.75 * chip.buffers.ub_bytes * chip.cores.aiv_per_aic / kept) if kept else None
     work = CubeWork(passes * problem.m, problem.k, problem.n, out_bytes=4, experts=experts_of(problem), step_m=step,
                     k_quantum=problem.group, max_tile=max_tile)
-    c = choose_cube_tiles(chip, kind.formats, work)
+    if kind.mx or problem.group is not None:
+        c, k_parts = choose_cube_tiles(chip, kind.formats, work), 1
+    else:
+        c, k_parts = choose_split_k(chip, kind.formats, work)
+    if k_parts > 1:
+        direct = 0
     bits_a, bits_b = (element_bits(fmt) for fmt in kind.formats)
     band = choose_band(ceil_div(problem.m, c.base_m // passes), ceil_div(problem.n, c.base_n), chip.cores.aic,
                        (c.base_m * problem.k * bits_a / 8, c.base_n * problem.k * bits_b / 8), chip.l2.capacity_bytes)
@@ -63,7 +68,7 @@ def choose_tiling(problem: GemmShape, chip: Chip, kind: MsdKind) -> MsdTiling:
         most = chip.buffers.ub_bytes // 4 // (_PER_COLUMN_RING * 4 * _per_column(problem, kind) * c.base_n)
         l1_k = max(1, min(l1_k // problem.group, most)) * problem.group
     tile = MsdTiling(c.base_m, c.base_n, l1_k, c.l0_k, 1, FOLD_LANES, 1, passes=passes, l0c_ring=c.l0c_ring, band=band,
-                     direct=direct)
+                     direct=direct, k_parts=k_parts)
     if MsdContext(problem, chip, tile, kind).ring_bytes > chip.buffers.ub_bytes // 2:
         tile = replace(tile, slots=1)
     room = chip.buffers.ub_bytes - MsdContext(problem, chip, tile, kind).ring_bytes
@@ -124,20 +129,31 @@ def _merge_rows(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling) 
     kept += ctx.ring_bytes
     if problem.group is not None and problem.offset:
         kept += tile.ub_ring * 4 * ctx.pack * ctx.share_rows
-    row = msd_merge.bytes_per_element(tile.passes, tile.ub_ring, tile.direct) * ctx.share_cols
+    # A ring in UB is merged where it lies.
+    products = 0 if tile.direct else ctx.k_parts * tile.passes
+    row = msd_merge.bytes_per_element(products, tile.ub_ring) * ctx.share_cols
     row += msd_merge.bytes_per_row(tile.ub_ring)
     return max(1, min((chip.buffers.ub_bytes - columns - kept - 1024) // row, ctx.share_rows))
 
 
 def build(problem: GemmShape, chip: Chip, tile: MsdTiling, kind: MsdKind) -> Kernel:
     """See the module's text for the dataflow."""
-    require_positive(tile, "prefetch", "direct", "stepwise", "preload")
+    require_positive(tile, "prefetch", "direct", "stepwise", "preload", "a_resident")
+    if tile.k_parts > 1 and (kind.mx or problem.group is not None or tile.direct):
+        raise TilingError(f"tiling k_parts={tile.k_parts} adds up INT32 sums through GM: it needs integer components, one "
+                          f"scale per channel and direct=0")
+    held = None
+    if tile.a_resident:
+        if problem.group is not None or kind.mx or tile.k_parts > 1 or problem.m > tile.base_m // tile.passes:
+            raise TilingError(f"tiling a_resident={tile.a_resident} holds one tile of integer components in L1: it needs "
+                              f"{problem.m} rows in a tile (base_m), one scale per channel and k_parts=1")
+        held = tile.base_m * problem.k * FORMATS[kind.component].bits // 8
     if tile.stepwise and (problem.group is None or problem.group > tile.l1_k or tile.direct):
         raise TilingError(f"tiling stepwise={tile.stepwise} takes groups of scales an L1 tile at a time through GM: it needs a "
                           f"group= of at most l1_k={tile.l1_k} and direct=0")
     if tile.direct and chip.path("L0C", "UB") is None:
         raise TilingError(f"tiling direct={tile.direct}: chip '{chip.name}' has no path L0C->UB; give direct=0")
-    check_cube_tiling(chip, tile, CubeOperands(*kind.formats), group=problem.group)
+    check_cube_tiling(chip, tile, CubeOperands(*kind.formats), held_a_bytes=held, group=problem.group)
     if not kind.free_passes and tile.passes != kind.passes:
         raise TilingError(f"tiling passes={tile.passes}: '{kind.name}' has {kind.passes}; leave it out")
     if tile.base_m % tile.passes:

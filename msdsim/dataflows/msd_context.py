@@ -14,7 +14,7 @@ from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, KernelBuilder
 from msdsim.ir.expr import Const, Expr
 from msdsim.ir.ops.mx import MX_MODES
-from msdsim.units import ceil_div, round_up
+from msdsim.units import ceil_div, part_size, round_up
 
 
 @dataclass(frozen=True)
@@ -68,6 +68,10 @@ class MsdTiling:
 
     ``stepwise`` 1 splits, multiplies and merges the groups of one L1 tile at a time, all cores meeting after the split;
     ``preload`` 1 then splits two steps ahead of the merge, so that Vector and Cube overlap.  0 splits all of K first.
+
+    ``a_resident`` 1 keeps the components of the only tile of rows in L1 for all tiles of columns of a core.
+
+    ``k_parts`` cores share the K of a tile; the merge then waits for all of them and adds up their exact sums first.
     """
 
     base_m: int
@@ -88,6 +92,8 @@ class MsdTiling:
     direct: int = 0
     stepwise: int = 0
     preload: int = 1
+    k_parts: int = 1
+    a_resident: int = 0
 
 
 class MsdContext:
@@ -119,11 +125,16 @@ class MsdContext:
         self.row_scale = operand(kb, problem, "row_scale", "fp32", (m, 1), "workspace") if not kind.mx else None
         self.row_top = operand(kb, problem, "row_top", "fp32", (m, 1), "workspace") if tile.stepwise else None
         self.row_sum = operand(kb, problem, "row_sum", "fp32", (m, self.groups), "workspace") if problem.offset else None
+        #: K that one core multiplies of a tile, and how many share the tile.
+        self.part_k = part_size(k, tile.k_parts)
+        self.k_parts = ceil_div(k, self.part_k)
         self.ring = self._ring()
         self.y = operand(kb, problem, "y", "bf16", (m, n), "out")
         kb.signal("split_done", "barrier")
         if tile.stepwise:
             kb.signal("stats_done", "barrier")
+        if self.k_parts > 1:
+            kb.signal("summed", "barrier")
         kb.signal("product", "aic_to_aiv")
         kb.signal("merged", "aiv_to_aic")
 
@@ -133,6 +144,8 @@ class MsdContext:
         if tile.direct:
             share = (tile.slots, self.passes * self.share_rows, self.share_cols)
             return self.kb.tensor("c", self.sums, (self.cores, self.aivs, *share), "workspace", "UB")
+        if self.k_parts > 1:
+            return self.kb.tensor("c", self.sums, (self.grid.tiles, self.k_parts, tile.base_m, tile.base_n), "workspace")
         groups = self.pack * (self.tiles_per_core if tile.stepwise else 1)
         return self.kb.tensor("c", self.sums, (self.cores, tile.slots, groups, tile.base_m, tile.base_n), "workspace")
 

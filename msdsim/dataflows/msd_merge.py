@@ -21,9 +21,9 @@ from msdsim.ir.expr import ceil_div as ceil_expr
 from msdsim.ir.kernel import Slice
 
 
-def bytes_per_element(passes: int, ub_ring: int, direct: int) -> int:
-    """UB bytes per element of a merge tile: products (unless the ring itself is in UB), two FP32 tiles, the result (BF16)."""
-    return (0 if direct else 4 * passes * ub_ring) + 2 * 4 + 2 * ub_ring
+def bytes_per_element(products: int, ub_ring: int) -> int:
+    """UB bytes per element of a merge tile: products that are loaded, two FP32 tiles, the result (BF16)."""
+    return 4 * products * ub_ring + 2 * 4 + 2 * ub_ring
 
 
 def bytes_per_row(ub_ring: int) -> int:
@@ -42,8 +42,11 @@ class Merge:
         """Merge what the group's AIC has multiplied, each AIV its share of a tile."""
         ctx, kb, tile = self.ctx, self.kb, self.tile
         kb.wait_signal("split_done", "MTE2")
-        with kb.loop("s", 0, tile.slots):
-            kb.raise_signal("merged", ctx.reader)
+        if ctx.k_parts > 1:
+            kb.wait_signal("summed", "MTE2")
+        else:
+            with kb.loop("s", 0, tile.slots):
+                kb.raise_signal("merged", ctx.reader)
         with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t:
             part = Share(ctx, t)
             if ctx.kind.mx:
@@ -56,11 +59,13 @@ class Merge:
 
     def _every_row(self, part: Share, emit: Callable[[Expr], None]) -> None:
         """Merge tiles of rows of a finished product, then hand its ring slot back."""
-        kb = self.kb
-        kb.wait_signal("product", self.ctx.reader)
+        kb, in_parts = self.kb, self.ctx.k_parts > 1
+        if not in_parts:
+            kb.wait_signal("product", self.ctx.reader)
         with kb.loop("r", 0, ceil_expr(part.rows, self.tile.merge_m)) as r:
             emit(r)
-        kb.raise_signal("merged", self.ctx.reader)
+        if not in_parts:
+            kb.raise_signal("merged", self.ctx.reader)
 
     # MX: the Cube has applied all scales
 
@@ -78,12 +83,20 @@ class Merge:
         if tile.direct:
             return [ctx.ring[kb.core, kb.sub, slot, at(number * ctx.share_rows + start, size), at(0, part.cols)]
                     for number in range(ctx.passes)]
-        ci = kb.buffer("ci", "UB", ctx.sums, (ctx.passes * tile.merge_m, ctx.share_cols), tile.ub_ring)
-        pieces = [ci[at(number * tile.merge_m, size), at(0, part.cols)] for number in range(ctx.passes)]
+        rows = ctx.k_parts * ctx.passes * tile.merge_m
+        ci = kb.buffer("ci", "UB", ctx.sums, (rows, ctx.share_cols), tile.ub_ring)
+        pieces = [ci[at(number * tile.merge_m, size), at(0, part.cols)] for number in range(ctx.k_parts * ctx.passes)]
         for number, piece in enumerate(pieces):
-            source = at(part.tile_rows * number + part.row + start, size), at(part.col, part.cols)
+            k_part, component = divmod(number, ctx.passes)
+            source = at(part.tile_rows * component + part.row + start, size), at(part.col, part.cols)
+            if ctx.k_parts > 1:
+                kb.copy(piece, ctx.ring[(part.t, k_part, *source)])
+                continue
             kb.copy(piece, ctx.ring[(kb.core, slot, ctx.in_slot(part.t, j), *source)])
-        return pieces
+        for number, piece in enumerate(pieces[ctx.passes :]):
+            # Sums of integers: exact in any order.
+            kb.op("add", pieces[number % ctx.passes], pieces[number % ctx.passes], piece)
+        return pieces[: ctx.passes]
 
     def _store(self, part: Share, start: Expr, size: Expr, total: Slice) -> None:
         """Round and store finished rows."""

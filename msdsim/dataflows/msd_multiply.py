@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from msdsim.dataflows.gemm import Stream, accumulate, bring, element_bits, multiply, ragged, ragged_of
+from msdsim.dataflows.gemm import Held, Stream, accumulate, bring, element_bits, multiply, ragged, ragged_of
 from msdsim.dataflows.msd_context import MsdContext
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.ir.builder import Handle, at
 from msdsim.ir.expr import Const, Expr, minimum
 from msdsim.ir.expr import ceil_div as ceil_expr
 from msdsim.ir.kernel import Slice
-from msdsim.units import ceil_div
+from msdsim.units import ceil_div, round_up
 
 
 class Multiply:
@@ -25,12 +25,18 @@ class Multiply:
         if tile.stepwise:
             self._steps()
             return
-        with kb.when(kb.core >= ctx.grid.tiles):
-            kb.wait_signal("split_done", "MTE2")
+        if not tile.a_resident:
+            with kb.when(kb.core >= ctx.grid.tiles * ctx.k_parts):
+                kb.wait_signal("split_done", "MTE2")
+        if ctx.k_parts > 1:
+            self._parts()
+            return
+        held = self._hold() if tile.a_resident else None
         with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t:
             if ctx.group is None:
                 acc = self._accumulator(t)
-                a, b = self._operands(t, Const(0))
+                streamed, b = self._operands(t, Const(0), t - kb.core)
+                a = held or streamed
                 accumulate(kb, tile, ctx.kinds, acc, acc.sizes[0], acc.sizes[1], ctx.problem.k, a, b)
                 kb.wait_signal("merged", "FIX")
                 self._drain(t, Const(0), Const(0), acc)
@@ -45,6 +51,30 @@ class Multiply:
         # The last slots come back unused.
         with kb.loop("s", 0, tile.slots):
             kb.wait_signal("merged", "FIX")
+
+    def _hold(self) -> Held:
+        """All K of the only tile of rows, loaded once."""
+        ctx, kb, tile, k = self.ctx, self.kb, self.tile, self.ctx.problem.k
+        rows = ctx.problem.m
+        kb.wait_signal("split_done", "MTE2")
+        whole = kb.buffer("a_all", "L1", ctx.kind.component, (tile.base_m, round_up(k, 2)))
+        with kb.loop("h", 0, ceil_div(k, tile.l1_k)) as h:
+            depth = at(h * tile.l1_k, ragged(k, tile.l1_k, h))
+            for number in range(ctx.passes):
+                kb.copy(whole[at(rows * number, rows), depth], ctx.components[0, number, at(0, rows), depth])
+        return Held(lambda start, size: whole[at(0, rows * ctx.passes), at(start, size)])
+
+    def _parts(self) -> None:
+        """Parts of K of a tile on neighbouring cores; every part's sums go to a place of their own."""
+        ctx, kb = self.ctx, self.kb
+        with kb.loop("t", kb.core, ctx.grid.tiles * ctx.k_parts, ctx.cores) as unit:
+            t, part = unit // ctx.k_parts, unit % ctx.k_parts
+            acc = self._accumulator(t)
+            a, b = self._operands(t, part * ctx.part_k, unit - kb.core)
+            stacked, cols = acc.sizes
+            accumulate(kb, self.tile, ctx.kinds, acc, stacked, cols, ragged(ctx.problem.k, ctx.part_k, part), a, b)
+            kb.op("fixpipe", ctx.ring[t, part, at(0, stacked), at(0, cols)], acc)
+        kb.raise_signal("summed", "FIX")
 
     def _steps(self) -> None:
         """Step by step the packs of all tiles of this core, each step when its components are there."""
@@ -65,8 +95,9 @@ class Multiply:
         acc = self.kb.buffer("acc", "L0C", self.ctx.sums, (tile.base_m, tile.base_n), tile.l0c_ring)
         return acc[at(0, rows * tile.passes), at(0, cols)]
 
-    def _operands(self, t: Expr, first: Expr) -> tuple[Stream, Stream]:
-        """Loaders of both operands of tile ``t`` for K ranges counted from ``first``."""
+    def _operands(self, t: Expr, first: Expr, turn: Expr) -> tuple[Stream, Stream]:
+        """Loaders of both operands of tile ``t`` for K ranges counted from ``first``; ``turn`` is zero for what this core
+        multiplies first."""
         ctx, kb, tile = self.ctx, self.kb, self.tile
         e, mt, nt, rows, cols = ctx.place(t)
         em = ctx.row_tile(e, mt)
@@ -74,7 +105,7 @@ class Multiply:
         def load_a(a1: Handle, start: Expr, size: Expr) -> None:
             if not tile.stepwise:
                 # The first components of the core; weights, which come before them, do not wait for the split.
-                with kb.when((t - kb.core + first + start).equals(0)):
+                with kb.when((turn + start).equals(0)):
                     kb.wait_signal("split_done", "MTE2")
             for number in range(ctx.passes):
                 kb.copy(a1[at(rows * number, rows), at(0, size)],
@@ -110,7 +141,7 @@ class Multiply:
         """
         ctx, kb, tile, k = self.ctx, self.kb, self.tile, self.ctx.problem.k
         assert ctx.group is not None
-        a, b = self._operands(t, p * ctx.pack_k)
+        a, b = self._operands(t, p * ctx.pack_k, t - kb.core + p)
         if ctx.group > tile.l1_k:
             acc = self._accumulator(t)
             accumulate(kb, tile, ctx.kinds, acc, acc.sizes[0], acc.sizes[1], ragged(k, ctx.group, p), a, b)
@@ -158,15 +189,18 @@ class Multiply:
     def _prefetch(self) -> None:
         """Fetch weight tiles while Vector splits: what is in L2 afterwards is not waited for again.
 
-        The first tile needs no fetching, since its load itself does not wait for the split.
+        The first tile needs no fetching, since its load itself does not wait for the split (unless that of A comes first).
         """
         ctx, kb, tile, k = self.ctx, self.kb, self.tile, self.ctx.problem.k
+        if ctx.k_parts > 1:
+            return
         depth = self._warm_depth()
         pieces = tile.l1_k // depth if depth else 0
-        last = min(pieces * (1 + tile.prefetch), ceil_div(k, depth)) if depth else 0
-        if last <= pieces:
+        first = 0 if tile.a_resident else pieces
+        last = min(first + pieces * tile.prefetch, ceil_div(k, depth)) if depth else 0
+        if last <= first:
             return
-        with kb.when(kb.core < ctx.grid.tiles), kb.loop("f", pieces, last) as f:
+        with kb.when(kb.core < ctx.grid.tiles), kb.loop("f", first, last) as f:
             e, _, nt, _, cols = ctx.place(minimum(kb.core, ctx.grid.tiles - 1))
             shape = (tile.base_n, depth) if ctx.problem.trans_b else (depth, tile.base_n)
             warm = kb.buffer("warm", "L1", ctx.kind.weights, shape)
@@ -180,5 +214,7 @@ class Multiply:
         if kinds.mx:
             per_k += (tile.base_m + tile.base_n) / MX_BLOCK
         room = chip.buffers.l1_bytes - tile.l1_ring * tile.l1_k * per_k
+        if tile.a_resident:
+            room -= tile.base_m * self.ctx.problem.k * bits_a / 8
         fits = [d for d in range(2, tile.l1_k + 1, 2) if tile.l1_k % d == 0 and d * tile.base_n * bits_b / 8 <= room]
         return fits[-1] if fits else 0

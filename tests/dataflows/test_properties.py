@@ -81,14 +81,6 @@ def test_the_smallest_tiling_runs(dataflow):
     assert result.numerics.bit_exact, result.numerics.first_mismatch
 
 
-@pytest.mark.parametrize("passes", [1, 3, 4])
-def test_other_numbers_of_passes_run(passes):
-    """Timing of other pass counts; the contract itself is for two."""
-    tiling = {"passes": passes, "base_m": 16 * passes, "base_n": 16, "l0_k": 32, "l1_k": 96}
-    result = msdsim.simulate("gemm:m=12,k=96,n=40", TOY, "msd-int8", tiling=tiling)
-    assert result.cycles > 0
-
-
 SCRIPT = """
 import json, msdsim
 runs = [msdsim.simulate("gemm:m=20,k=300,n=130", "toy", d, engine=e, check=True).to_json()

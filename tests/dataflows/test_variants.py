@@ -32,6 +32,16 @@ VARIANTS = [
     ("msd-int4", "ascend910b1", GROUPED, {**STEPS, "base_m": 48, "l0_k": 64, "preload": 1, "slots": 3}),
     ("a8w4", "toy", GROUPED + ",trans_b=1", {**STEPS, "l0_k": 64, "preload": 1}),
     ("w8a8", "toy", "grouped_gemm:groups=3,m=20,k=320,n=70,group=32", {**STEPS, "base_m": 16, "preload": 1}),
+    ("bf16", "toy", "gemm:m=20,k=300,n=70", {**SMALL, "split_k": 3}),
+    ("bf16", "ascend910b1", "grouped_gemm:groups=3,m=20,k=300,n=70,trans_b=1", {"split_k": 2}),
+    ("bf16", "toy", "gemm:m=13,k=300,n=130", {**SMALL, "a_resident": 1}),
+    ("msd-int8", "toy", "gemm:m=20,k=300,n=70,offset=1", {**SMALL, "k_parts": 3, "merge_m": 2}),
+    ("msd-int4", "ascend910b1", "grouped_gemm:groups=3,m=20,k=300,n=70", {"k_parts": 2}),
+    ("w8a8", "ascend950pr", "gemm:m=20,k=700,n=70,trans_b=1", {"k_parts": 4, "direct": 0, "merge_m": 4}),
+    ("a8w4", "toy", "gemm:m=5,k=300,n=130", {**SMALL, "a_resident": 1, "merge_m": 1}),
+    *(("msd-int8", "toy", "gemm:m=12,k=200,n=40", {"passes": n, "base_m": 16 * n, "base_n": 16, "l0_k": 32, "l1_k": 96, "merge_m": 1})
+      for n in (1, 3, 4)),
+    ("msd-mxfp4", "ascend950pr", "gemm:m=12,k=200,n=40", {"passes": 3, "base_m": 48, "slots": 1}),
 ]
 
 
@@ -72,6 +82,14 @@ def test_bands_keep_the_rows_in_l2():
     assert banded.time_us < columns.time_us
 
 
+@pytest.mark.parametrize(("dataflow", "key"), [("bf16", "split_k"), ("w8a8", "k_parts")])
+def test_few_tiles_share_k(dataflow, key):
+    """256 columns are one or two tiles: without a split of K most cores would look on."""
+    split, whole = (msdsim.simulate("gemm:m=64,k=7168,n=256", "ascend910b1", dataflow, tiling=tiling) for tiling in (None, {key: 1}))
+    assert split.tiling[key] > 1
+    assert split.time_us < 0.6 * whole.time_us
+
+
 @pytest.mark.parametrize(("dataflow", "chip", "shape", "tiling", "message"), [
     ("dequant-int8", "toy", "gemm:m=16,k=64,n=64", {"direct": 1}, "direct=1: chip 'toy' has no path UB->L1; give direct=0"),
     ("msd-int8", "toy", "gemm:m=16,k=64,n=64", {"direct": 1}, "direct=1: chip 'toy' has no path L0C->UB; give direct=0"),
@@ -79,6 +97,8 @@ def test_bands_keep_the_rows_in_l2():
     ("w8a8", "toy", "gemm:m=16,k=64,n=64", {"passes": 2}, "passes=2: 'w8a8' has 1; leave it out"),
     ("dequant-int8", "toy", "gemm:m=16,k=640,n=64,group=64", {"slot_k": 96}, "slot_k=96 cuts groups of 64 along k unevenly"),
     ("msd-int8", "toy", GROUPED, {"l1_k": 96}, "l1_k=96 is not a multiple of 64"),
+    ("msd-int8", "toy", GROUPED, {"k_parts": 2}, "k_parts=2 adds up INT32 sums through GM"),
+    ("bf16", "toy", "gemm:m=64,k=64,n=64", {"a_resident": 1, "base_m": 16}, "a_resident=1 holds one tile of rows in L1"),
 ])
 def test_what_does_not_fit_is_said(dataflow, chip, shape, tiling, message):
     with pytest.raises(TilingError, match=message):

@@ -23,6 +23,7 @@ from msdsim.numerics.matmul import mmad_float
 from msdsim.numerics.operands import gemm_operands, logical_weight, weight_values
 from msdsim.numerics.problem_types import GemmShape
 from msdsim.numerics.references.matmul import column_slices, matmul_float
+from msdsim.units import part_size
 
 _ROWS_AT_ONCE = 512
 
@@ -70,22 +71,31 @@ def magnitude_gemm(x: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
 class FloatGemm(Contract):
     """bf16 x bf16 in fp32, ascending k; ``weights`` is the format in which the weights are stored.
 
-    ``matmul`` is the method of the product; every one gives the same bits.
+    ``matmul`` is the method of the product; every one gives the same bits.  ``split_k`` parts of K (cut by
+    :func:`~msdsim.units.part_size`) are summed by themselves, then added in ascending order.
     """
 
     weights: str = "bf16"
+    split_k: int = 1
     matmul: Callable[..., np.ndarray] = field(default=matmul_float, repr=False)
 
     def compiled(self) -> FloatGemm:
         """The same contract by the compiled tile kernel, for long studies."""
         return replace(self, matmul=mmad_float)
 
+    def for_tiling(self, tiling: Mapping[str, int]) -> FloatGemm:
+        """The contract with the parts of K of a kernel."""
+        return replace(self, split_k=tiling.get("split_k", 1))
+
     def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         return gemm_operands(problem, inputs, seed, self.weights)
 
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
         wb = dequantize_bf16(logical_weight(problem, operands))
-        y32 = self.matmul(operands["x"], wb)
+        depth = part_size(problem.k, self.split_k)
+        y32 = self.matmul(operands["x"][:, :depth], wb[:depth])
+        for start in range(depth, problem.k, depth):
+            y32 = y32 + self.matmul(operands["x"][:, start : start + depth], wb[start : start + depth])
         return {"y": round_to(y32, BF16), "y32": y32}
 
     def exact(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:

@@ -65,6 +65,11 @@ class IntegerGemm(Contract):
             raise InputError(f"'{self.name}' cannot take the decomposition '{spec.name}'; give one of {self.spec.target} rows")
         return replace(self, spec=spec)
 
+    def for_tiling(self, tiling: Mapping[str, int]) -> IntegerGemm:
+        """The contract with the number of passes of a kernel; K in parts changes no bit of integer sums."""
+        passes = tiling.get("passes", self.spec.passes)
+        return self if self.nibbles or passes == self.spec.passes else self.with_passes(passes)
+
     @property
     def component_format(self) -> str:
         """Format of what the Cube multiplies with the weights."""

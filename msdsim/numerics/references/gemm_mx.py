@@ -66,6 +66,10 @@ class MsdMxGemm(_MxGemm):
         """The same contract with another number of passes."""
         return replace(self, spec=self.spec.with_passes(passes))
 
+    def for_tiling(self, tiling: Mapping[str, int]) -> MsdMxGemm:
+        """The contract with the number of passes of a kernel."""
+        return self.with_passes(tiling.get("passes", self.spec.passes))
+
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
         weight = logical_weight(problem, operands)
         parts = decompose(operands["x"], self.spec)

@@ -42,6 +42,10 @@ class GroupedGemm(Contract):
         """The same contract with another number of passes."""
         return GroupedGemm.of(self.inner.with_passes(passes))
 
+    def for_tiling(self, tiling: Mapping[str, int]) -> GroupedGemm:
+        """The contract of every group as a kernel with these tiling parameters keeps it."""
+        return GroupedGemm.of(self.inner.for_tiling(tiling))
+
     def compiled(self) -> GroupedGemm:
         """The same contract by the compiled tile kernel."""
         return GroupedGemm.of(self.inner.compiled())
