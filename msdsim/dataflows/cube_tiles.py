@@ -57,10 +57,10 @@ class CubeWork:
 
 #: Parts of K worth trying.
 _PARTS = (2, 3, 4, 6, 8)
-#: Latencies of the addition after a split: one load, one addition, one store.
-_REDUCE_CYCLES = 800
+#: Latencies of what follows a split: the last sums on their way to L2, their load, the additions, the store.
+_REDUCE_CYCLES = 1500
 #: What a split must gain: it needs a workspace and a barrier that the estimate knows roughly.
-_GAIN = 0.85
+_GAIN = 0.75
 
 
 def choose_split_k(chip: Chip, formats: tuple[str, str], work: CubeWork) -> tuple[CubeChoice, int]:
@@ -73,8 +73,13 @@ def choose_split_k(chip: Chip, formats: tuple[str, str], work: CubeWork) -> tupl
             continue
         split = replace(work, k=depth, experts=work.experts * candidate, out_bytes=4)
         tile = choose_cube_tiles(chip, formats, split)
-        # The sums are read back by all AIVs; all cores meet before that.
-        back = candidate * work.experts * work.rows * work.n * 4 / float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz))
+        # The sums are read back by the AIVs of the tiles; all cores meet before that.
+        tiles = work.experts * ceil_div(work.rows, tile.base_m) * ceil_div(work.n, tile.base_n)
+        port = chip.path("GM", "UB")
+        assert port is not None
+        ports = min(tiles, chip.cores.aic) * chip.cores.aiv_per_aic * port.bytes_per_cycle
+        back = candidate * work.experts * work.rows * work.n * 4 / min(
+            ports, float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)))
         time = _estimate(chip, formats, tile, split) + back + chip.cross_core.barrier_latency_cycles + _REDUCE_CYCLES
         if time < least:
             best, parts, least = tile, candidate, time
