@@ -6,7 +6,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from msdsim.cli.options import engine_options, hardware_options, numbers_options, options, report_options, trace_option
+from msdsim.cli.options import (
+    engine_options,
+    hardware_options,
+    jobs_option,
+    numbers_options,
+    options,
+    report_options,
+    trace_option,
+)
 
 if TYPE_CHECKING:
     from msdsim.report.result import Comparison, WorkloadComparison
@@ -20,7 +28,7 @@ if TYPE_CHECKING:
                  help="Names separated by commas; the first is what the others are measured against."),
     click.option("--tiling", "tilings", metavar="[DATAFLOW:]KEY=VALUE,...", multiple=True,
                  help="A tiling for one dataflow, or for all; repeatable."),
-    engine_options, numbers_options, report_options, trace_option,
+    engine_options, jobs_option, numbers_options, report_options, trace_option,
 )
 def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, tilings: tuple[str, ...], **given: Any) -> None:
     """Simulate PROBLEM with several dataflows: time, stalls, traffic and accuracy side by side, the winner and why.
@@ -53,7 +61,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
         arguments["progress"] = progress
         found: Comparison | WorkloadComparison
         if isinstance(shape, Workload):
-            found = compare_workload(shape, hardware, names, **arguments)
+            found = compare_workload(shape, hardware, names, jobs=given["jobs"], **arguments)
         else:
             found = compare(shape, hardware, names, **arguments)
     _report(found, outputs)

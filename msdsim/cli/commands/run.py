@@ -10,6 +10,7 @@ from msdsim.cli.options import (
     dataflow_options,
     engine_options,
     hardware_options,
+    jobs_option,
     numbers_options,
     options,
     report_options,
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
 @options(
     hardware_options,
     dataflow_options,
-    engine_options, numbers_options, report_options, trace_option,
+    engine_options, jobs_option, numbers_options, report_options, trace_option,
 )
 def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, **given: Any) -> None:
     """Simulate PROBLEM with one dataflow: time, what bounds it, and what every pipe waits for.
@@ -46,7 +47,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     arguments = simulation_arguments(given, shape) | {"tiling": read_tiling(tiling)}
     if isinstance(shape, Workload):
         refuse_for_workload(shape, given)
-        _run_workload(shape, hardware, dataflow, arguments, outputs)
+        _run_workload(shape, hardware, dataflow, arguments | {"jobs": given["jobs"]}, outputs)
     else:
         _run_problem(shape, hardware, dataflow, arguments, outputs)
 
