@@ -65,6 +65,8 @@ def program(context: click.Context) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: run the command line and leave with its exit code."""
+    # Numbers are executed on threads of msdsim's own; BLAS threads on top of them only wait for each other.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     sys.exit(run_program(arguments))
 
 
