@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
@@ -61,12 +61,13 @@ def assert_same(expected: RunRecord | Refused, found: RunRecord | Refused) -> No
             assert_equal(getattr(expected, item.name), getattr(found, item.name), item.name)
 
 
-def assert_engines_agree(program: Program, timeline: bool = True) -> RunRecord | Refused:
-    """The reference engine and the fast engine, with and without skipping, say the same; returns what they say."""
-    expected = run(program, "reference", timeline)
-    assert_same(expected, run(program, "fast", timeline))
-    if timeline and not isinstance(expected, Refused):
-        without = run(program, "reference", timeline=False)
-        assert_same(without, run(program, "fast", timeline=False, skip=True))
+def assert_engines_agree(program: Program, memory: str = "bandwidth") -> RunRecord | Refused:
+    """The reference engine and the fast engine say the same, the latter with every row of the timeline and, without it,
+    with and without skipping; returns what they say."""
+    expected = run(program, "reference", memory=memory)
+    assert_same(expected, run(program, "fast", memory=memory))
+    if isinstance(expected, RunRecord):
+        expected = replace(expected, timeline=None)
+    for skip in (True, False):
+        assert_same(expected, run(program, "fast", timeline=False, skip=skip, memory=memory))
     return expected
-

@@ -128,8 +128,24 @@ def cases(draw: Draw, balanced: bool = True) -> Case:
     return Case(draw(kernels(hardware.chip, balanced)), hardware)
 
 
+@st.composite
+def long_loops(draw: Draw) -> Case:
+    """A kernel of long loops that mostly stay inside a core, whose iterations may be skipped."""
+    hardware = draw(chips())
+    kb = KernelBuilder("long", draw(st.integers(1, 2)), draw(st.integers(1, 2)))
+    writer = _Writer(draw, kb, hardware.chip, balanced=True)
+    writer.tensors()
+    writer.channels, writer.exchanges = [], []
+    name = draw(st.sampled_from(["aic", "aiv"]))
+    with kb.part(name):
+        writer.long_part(name)
+    return Case(kb.build(), hardware)
+
+
 class _Writer:
     """Writes one kernel."""
+
+    inside_only = False
 
     def __init__(self, draw: Draw, kb: KernelBuilder, chip: Chip, balanced: bool) -> None:
         self.draw, self.kb, self.chip, self.balanced = draw, kb, chip, balanced
@@ -184,6 +200,19 @@ class _Writer:
             self.variables.pop()
             self.block(1)
 
+    def long_part(self, name: str) -> None:
+        self.name, self.variables, self.buffers = name, [self.kb.core] + ([self.kb.sub] if name == "aiv" else []), []
+        self.block(0)
+        for _ in range(self.number(1, 2)):
+            self.inside_only = self.number(0, 9) > 0
+            high = self.number(30, 150) + self.pick([0, 0, self.small()])
+            with self.kb.loop(self.name_of("n"), 0, high, self.pick([1, 1, 2])) as var:
+                self.variables.append(var)
+                self.block(self.pick([0, 0, 1]))
+                self.variables.pop()
+            self.inside_only = False
+            self.block(0)
+
     def exchange(self, channel: tuple[str, str, dict[str, str]]) -> None:
         signal, kind, pipes = channel
         sender, receiver = {"aic_to_aiv": ("aic", "aiv"), "aiv_to_aic": ("aiv", "aic")}.get(kind, (self.name, self.name))
@@ -226,7 +255,8 @@ class _Writer:
     def small(self) -> Expr:
         """An expression of small values."""
         var = self.pick(self.variables)
-        return self.pick([var, var % 3, minimum(var, 2), maximum(1, var - 1), (var + self.pick(self.variables)) % 4, var * 2 // 3])
+        return self.pick([var, var % 3, minimum(var, 2), maximum(1, var - 1), (var + self.pick(self.variables)) % 4, var * 2 // 3,
+                          minimum(7, 100 - var), var // 16])
 
     def condition(self) -> Expr:
         a, c = self.small(), self.number(0, 2)
@@ -276,7 +306,9 @@ class _Writer:
 
     def operation(self) -> None:
         """Some operation on what is in scope, if there is a legal one."""
-        makers = [self.load, self.store, self.local, self.cube] if self.name == "aic" else [self.load, self.store, self.vector]
+        makers = [self.local, self.cube] if self.name == "aic" else [self.vector]
+        if not self.inside_only:
+            makers += [self.load, self.store]
         self.pick(makers)()
 
     def of_space(self, *spaces: str) -> list[Handle]:

@@ -11,6 +11,7 @@ from msdsim.engine.banked import BankedTimings
 from msdsim.engine.fast import banked_layout
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.expressions import LARGEST, Segment
+from msdsim.engine.fast.repetition import Repetition
 from msdsim.engine.fast.tables import PartTable
 from msdsim.engine.memory import MemorySystem
 from msdsim.errors import InputError
@@ -25,6 +26,8 @@ INTERVALS, FIRST_INTERVAL_SHIFT = 512, 6
 _MOST_TICKS = 2**42
 #: What one core may keep in flight, before the engine refuses, and how room grows when it was too small.
 _MOST_ROOM, _GROWTH = 2**24, 4
+#: Places of a queue that the engine keeps.
+_DEEPEST_QUEUE = 2**16
 
 
 @dataclass
@@ -117,6 +120,8 @@ class _Block:
     semaphores: int
     signals: int
     raised: int
+    #: Words so far; the pipes' queues and windows come behind.
+    size: int
     words: list[int]
     positions: list[int]
 
@@ -125,14 +130,14 @@ class Builder:
     """Builds the arrays of one run."""
 
     def __init__(self, program: Program, tables: list[PartTable], capacities: Capacities,
-                 timings: BankedTimings | None) -> None:
+                 timings: BankedTimings | None, repetitions: list[dict[int, Repetition]]) -> None:
         self.program, self.chip, self.tables, self.capacities = program, program.chip, tables, capacities
         self.kernel = program.kernel
         self.units = Units(self.kernel.cores, self.kernel.aiv_per_core)
         self.C = _Words(at.K_SIZE)
         self.S = _Words(at.G_SIZE)
         self.ring = at.R_TOKENS + capacities.ring
-        self.timings = timings
+        self.timings, self.repetitions = timings, repetitions
 
     def build(self) -> Machine:
         C = self.C.words
@@ -150,6 +155,7 @@ class Builder:
         C[at.K_TREE] = self.S.room(2 * leaves, at.NEVER)
         C[at.K_STACK] = self.S.room(self.units.count)
         C[at.K_MISSED], C[at.K_LEFT] = self.S.room(self._most_lines()), self.S.room(self._most_lines())
+        C[at.K_RANGES] = self.S.room(2 * max((r.places for part in self.repetitions for r in part.values()), default=0))
         if self.timings is not None:
             banked_layout.place(self, self.timings)
         S, unit_bases, unit_books = self._units(blocks, books)
@@ -253,7 +259,7 @@ class Builder:
         semaphores = pipes + MAX_PIPES * at.P_SIZE
         signals = semaphores + len(part.semaphores) * self.ring
         raised = signals + len(self.kernel.signals) * senders * self.ring
-        block = _Block(at.U_SIZE, pipes, semaphores, signals, raised, [], [])
+        block = _Block(at.U_SIZE, pipes, semaphores, signals, raised, raised + len(self.kernel.signals), [], [])
 
         costs = self.C.add(self._costs(registers.costs, block))
         prologue = self._segment(table.prologue, block, costs)
@@ -262,7 +268,8 @@ class Builder:
         instrs = [self._instr(number, words, instructions[position], part, block)
                   for position, words in enumerate(table.instrs)]
         base = self.parts[number]
-        C[base + at.PT_CODE] = self._code(table, block, segments, instrs)
+        skipped = {loop: self._repetition(number, found, block) for loop, found in self.repetitions[number].items()}
+        C[base + at.PT_CODE] = self._code(table, block, segments, instrs, skipped)
         C[base + at.PT_PROLOGUE], C[base + at.PT_PROLOGUE_END] = prologue
         C[base + at.PT_PIPES], C[base + at.PT_SIGNAL_RINGS] = block.pipes, block.signals
         C[base + at.PT_RAISED], C[base + at.PT_SENDERS] = block.raised, senders
@@ -322,7 +329,8 @@ class Builder:
         words[at.I_TRAFFIC] += self.traffic
         return self.C.add(words)
 
-    def _code(self, table: PartTable, block: _Block, segments: list[tuple[int, int]], instrs: list[int]) -> int:
+    def _code(self, table: PartTable, block: _Block, segments: list[tuple[int, int]], instrs: list[int],
+              skipped: dict[int, int]) -> int:
         """Place the code with positions for the numbers of registers, segments and instructions."""
         words, start = list(table.code), len(self.C.words)
         position = 0
@@ -336,38 +344,84 @@ class Builder:
                 words[position + column] += block.registers
             words[position + 4], words[position + 5] = segments[words[position + 4]]
             words[position + 6] += start
+            words[position + 7] = skipped.get(words[position + 7], 0)
             position += at.ENTER_WORDS if enter else at.NEXT_WORDS
         return self.C.add(words)
 
+    def _repetition(self, number: int, found: Repetition, block: _Block) -> int:
+        """Place what is to be known of a loop that may be skipped, and room in the block to remember an iteration."""
+        words = [0] * at.L_SIZE
+        loop, part = found.loop, self.tables[number].part
+        words[at.L_VAR], words[at.L_HIGH] = block.registers + loop.var.number, block.registers + loop.high.number
+        words[at.L_STEP] = loop.step
+        lists = {
+            at.L_PIPES: [block.pipes + pipe * at.P_SIZE for pipe in found.pipes],
+            at.L_RINGS: [block.semaphores + semaphore * self.ring for semaphore in found.semaphores],
+            at.L_RANGES: [word for operation in found.ranges for word in self._placed_range(operation, block)],
+            at.L_WATCHED: found.watched,
+        }
+        for column, items in lists.items():
+            words[column] = self.C.add(items)
+            words[column + 1] = words[column] + len(items)
+        words[at.L_BOOKS], words[at.L_BOOKS_COUNT] = (
+            loop.first * at.CATEGORY_COUNT, (loop.last - loop.first) * at.CATEGORY_COUNT)
+        words[at.L_WAITS], words[at.L_WAITS_COUNT] = self.semaphore_waits[number], len(part.semaphores)
+        words[at.L_SNAPSHOT] = block.size
+        places = sum(2 + self._queue_places(self.tables[number], pipe)[0] for pipe in found.pipes)
+        block.size += (at.N_SIZE + places + len(found.semaphores) * (1 + self.capacities.ring) + words[at.L_BOOKS_COUNT]
+                       + words[at.L_WAITS_COUNT])
+        return self.C.add(words)
+
+    def _placed_range(self, operation: list[int], block: _Block) -> list[int]:
+        words = list(operation)
+        if words[0] == at.OP_WORK:
+            words[2] += block.registers
+        else:
+            for column in (2, 4):
+                words[column + 1] += block.registers * words[column]
+        return words
+
     # Units
+
+    def _queue_places(self, table: PartTable, pipe: int) -> tuple[int, bool]:
+        """Instructions that a pipe's queue has room for here, and whether that is what the chip has.
+
+        All places of a queue are kept, since the scalar unit waits for the one that was left first, unless the pipe is never
+        given as many instructions.  What then is in the queue at once has no small bound.
+        """
+        name = table.part.pipes[pipe]
+        depth = self.chip.dispatch.queue_depth[name]  # type: ignore[index]
+        if table.executions[pipe] <= depth:
+            return min(self.capacities.queue, table.executions[pipe]), False
+        if depth > _DEEPEST_QUEUE:
+            raise InputError(f"dispatch.queue_depth.{name} = {depth} is above the {_DEEPEST_QUEUE} places that the fast engine "
+                             f"keeps; lower it or use the engine 'reference'")
+        return depth, True
 
     def _first_state(self, number: int, table: PartTable, block: _Block) -> None:
         """A unit's block at cycle 0, but for what differs from unit to unit."""
-        part, words = table.part, [0] * (block.raised + len(self.kernel.signals))
+        part, words = table.part, [0] * block.size
         words[at.U_PART], words[at.U_PC] = self.parts[number], self.C.words[self.parts[number] + at.PT_CODE]
         words[block.registers : block.registers + len(table.registers.initial)] = table.registers.initial
         for index, semaphore in enumerate(part.semaphores):
             # Initial tokens were posted at cycle 0, which is what the ring holds.
             words[block.semaphores + index * self.ring + at.R_TAIL] = semaphore.initial
         block.words = words
-        instructions = table.instructions
-        transferring = {instr.pipe for instr in instructions if isinstance(instr.timing, Transfer)}
-        for name in sorted({instr.pipe for instr in instructions}):
-            pipe = block.pipes + part.pipes.index(name) * at.P_SIZE
-            self._pipe(block, pipe, self.chip.dispatch.queue_depth[name], name in transferring)  # type: ignore[index]
+        for pipe in sorted(table.executions):
+            self._pipe(table, pipe, block)
 
-    def _pipe(self, block: _Block, pipe: int, depth: int, transfers: bool) -> None:
+    def _pipe(self, table: PartTable, number: int, block: _Block) -> None:
         """A pipe with its queue, and its window if it has a port, at the end of the block."""
-        words = block.words
-        capacity = min(depth, self.capacities.queue)
+        words, pipe = block.words, block.pipes + number * at.P_SIZE
+        places, all_of_them = self._queue_places(table, number)
         queue = len(words)
-        words += [0] * (capacity * at.Q_SIZE)
-        words[pipe + at.P_CAPACITY], words[pipe + at.P_BOUNDED] = capacity, -1 if capacity == depth else 0
+        words += [0] * (places * at.Q_SIZE)
+        words[pipe + at.P_CAPACITY], words[pipe + at.P_BOUNDED] = places, -1 if all_of_them else 0
         words[pipe + at.P_QUEUE_END] = len(words)
         for column in (at.P_QUEUE, at.P_HEAD, at.P_TAIL):
             words[pipe + column] = queue
         block.positions += [pipe + column for column in (at.P_QUEUE, at.P_HEAD, at.P_TAIL, at.P_QUEUE_END)]
-        if transfers:
+        if any(words[at.I_PIPE] == number and words[at.I_KIND] == at.TRANSFER for words in table.instrs):
             words[pipe + at.P_WINDOW] = len(words)
             block.positions.append(pipe + at.P_WINDOW)
             words += [0] * (self.capacities.window * at.WINDOW_SIZE)

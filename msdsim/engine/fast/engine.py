@@ -13,8 +13,9 @@ from msdsim.engine.fast import banked_layout
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.builder import INTERVALS, Builder, Capacities, Machine
 from msdsim.engine.fast.compiled import is_cached
+from msdsim.engine.fast.repetition import Repetition, repetition
 from msdsim.engine.fast.tables import PartTable, part_table
-from msdsim.errors import Deadlock, InputError, KernelError
+from msdsim.errors import Deadlock, InputError, InvariantError, KernelError
 from msdsim.ir.program import Program
 from msdsim.timeline.record import (
     BUSY,
@@ -51,7 +52,7 @@ class FastEngine:
     def run(self, program: Program, options: EngineOptions) -> RunRecord:
         check_signals(program)
         tables = [part_table(program, part) for part in program.parts]
-        run = _Run(program, tables, BankedTimings.of(program.chip) if options.memory == "banked" else None)
+        run = _Run(program, tables, options)
         run.simulate(None)
         timeline = run.timeline() if options.record_timeline else None
         return run.record(timeline)
@@ -60,10 +61,15 @@ class FastEngine:
 class _Run:
     """One program under simulation."""
 
-    def __init__(self, program: Program, tables: list[PartTable], timings: BankedTimings | None) -> None:
-        self.program, self.tables, self.timings = program, tables, timings
+    def __init__(self, program: Program, tables: list[PartTable], options: EngineOptions) -> None:
+        self.program, self.tables, self.options = program, tables, options
+        self.timings = BankedTimings.of(program.chip) if options.memory == "banked" else None
         self.units = Units(program.kernel.cores, program.kernel.aiv_per_core)
         self.capacities = Capacities.of(tables, program.chip.memory.chunk_bytes)
+        self.repetitions: list[dict[int, Repetition]] = []
+        for table in tables:
+            found = {number: repetition(table, number) for number in range(len(table.loops))} if options.skip else {}
+            self.repetitions.append({number: item for number, item in found.items() if item is not None})
         self.machine: Machine
 
     def simulate(self, first_rows: list[int] | None) -> np.ndarray:
@@ -71,11 +77,14 @@ class _Run:
         from msdsim.engine.fast.machine import run
 
         while True:
-            self.machine = machine = Builder(self.program, self.tables, self.capacities, self.timings).build()
+            # A timeline has every instruction.
+            skipping = self.repetitions if first_rows is None else [{} for _ in self.tables]
+            builder = Builder(self.program, self.tables, self.capacities, self.timings, skipping)
+            self.machine = machine = builder.build()
             rows = np.zeros((0, len(TIMELINE_COLUMNS)), np.int64)
             if first_rows is not None:
                 rows = np.empty((first_rows[-1], len(TIMELINE_COLUMNS)), np.int64)
-                machine.S[at.G_RECORDING] = 1
+                machine.S[at.G_RECORDING] = first_rows[-1] + 1
                 for unit in range(self.units.count):
                     for pipe in range(MAX_PIPES):
                         machine.S[machine.pipe_bases[unit] + pipe * at.P_SIZE + at.P_ROW] = first_rows[unit * MAX_PIPES + pipe]
@@ -122,6 +131,7 @@ class _Run:
             flags_only += int(executed[:, ~table.is_op].sum())
         bandwidth = machine.T[at.T_BANDWIDTH :][: INTERVALS * len(TRAFFIC)].reshape(INTERVALS, len(TRAFFIC)).T.copy()
         traffic = machine.T[machine.traffic :][: len(kernel.tensors) * len(TRAFFIC)].reshape(-1, len(TRAFFIC)).copy()
+        skipped = int(machine.S[at.G_SKIPPED])
         dirty_lines = int(np.count_nonzero(self.l2[-1] >= at.DIRTY))
         record = RunRecord(
             self.program, cycles, instructions, flags_only, totals, instr_totals,
@@ -130,10 +140,22 @@ class _Run:
             {table.part.name: machine.T[start:][: len(kernel.signals)].copy()
              for table, start in zip(self.tables, machine.signal_waits, strict=True)},
             traffic, dirty_lines * self.program.chip.l2.line_bytes,
-            Bandwidth(1 << int(machine.T[at.T_INTERVAL_SHIFT]), bandwidth), timeline, engine="fast", notes=self._notes(cycles),
+            Bandwidth(1 << int(machine.T[at.T_INTERVAL_SHIFT]), bandwidth), timeline, engine="fast",
+            skipped_iterations=skipped, skip_reason=self._why_not() if not skipped else "", notes=self._notes(cycles),
         )
         record.assert_coverage()
         return record
+
+    def _why_not(self) -> str:
+        """Why no iteration was skipped."""
+        if not self.options.skip:
+            return "skipping is switched off"
+        if self.options.record_timeline:
+            return "every instruction is recorded"
+        if not any(self.repetitions):
+            return ("no long loop stays inside a core; the others depend on what all cores ask of L2 and HBM, which seldom "
+                    "comes back to an earlier state")
+        return "no loop came back to an earlier state for long enough"
 
     def _notes(self, cycles: int) -> dict[str, object]:
         """What the memory's banks did, where they are simulated."""
@@ -164,12 +186,14 @@ class _Run:
         """Raise what went wrong."""
         kernel, chip = self.program.kernel, self.program.chip
         if status == at.TIME_LIMIT:
-            limit = int(self.machine.C[at.K_TIME_LIMIT])
+            limit = int(self.machine.S[at.G_DETAIL])
             raise InputError(f"kernel '{kernel.name}' runs beyond cycle {limit}, the last to which the fast engine counts the "
                              f"rates of chip '{chip.name}' exactly; give rates with fewer digits or use engine 'reference'")
         if status == at.OUTSIDE_GM:
             raise KernelError(f"instruction {int(self.machine.S[at.G_DETAIL])} of kernel '{kernel.name}' reaches outside of "
                               f"the kernel's tensors; keep its slice inside")
+        if status == at.UNCOUNTED:
+            raise InvariantError(f"kernel '{kernel.name}' has more instructions than were counted; please report it")
         if self._unfinished():
             raise Deadlock(self._who_waits())
 

@@ -12,7 +12,7 @@ from typing import TypeAlias
 from msdsim.engine.fast import layout as at
 from msdsim.errors import InputError
 from msdsim.hardware.cost import UnitCost
-from msdsim.ir.expr import Binary, Const, Expr, Interval, Var, apply
+from msdsim.ir.expr import Binary, Const, Expr, Interval, Var, apply, binary, maximum
 
 _OPERATORS = {"+": at.OP_ADD, "-": at.OP_SUB, "*": at.OP_MUL, "//": at.OP_DIV, "%": at.OP_MOD, "min": at.OP_MIN,
               "max": at.OP_MAX, "==": at.OP_EQ, "!=": at.OP_NE, "<": at.OP_LT, "<=": at.OP_LE, ">": at.OP_GT, ">=": at.OP_GE}
@@ -46,6 +46,8 @@ class Registers:
         self.where = where
         self.initial: list[int] = []
         self.costs: list[int] = []
+        #: What each computed register is computed from.
+        self.inputs: dict[int, tuple[int, ...]] = {}
         self._known: dict[tuple[object, ...], Register] = {}
         self._constant: dict[int, int] = {}
 
@@ -74,13 +76,18 @@ class Registers:
         if isinstance(expr, Var):
             return scope[expr.name]
         assert isinstance(expr, Binary)
+        if expr.op == "!=" and expr.right == Const(0) and isinstance(expr.left, Binary) and expr.left.op == "+":
+            terms = (expr.left.left, expr.left.right)
+            if min(self.compile(term, scope, segments).range.low for term in terms) >= 0:
+                # A sum is not zero if a term is not zero.  Said this way, what an outer loop contributes stops changing soon.
+                return self.compile(maximum(*(binary("!=", term, 0) for term in terms)), scope, segments)
         left, right = self.compile(expr.left, scope, segments), self.compile(expr.right, scope, segments)
         a, b = self.value(left), self.value(right)
         if a is not None and b is not None and not (expr.op in ("//", "%") and b == 0):
             return self.constant(apply(expr.op, a, b))
         return self._operation((expr.op, left.number, right.number), max(left.level, right.level),
                                self._range(expr, left.range, right.range), segments,
-                               (_OPERATORS[expr.op], left.number, right.number))
+                               (_OPERATORS[expr.op], left.number, right.number), (left.number, right.number))
 
     def work(self, cost: UnitCost, sizes: Sequence[Register], segments: Sequence[Segment]) -> Register:
         """The register that holds the cycles of work of ``cost`` on ``sizes``."""
@@ -101,14 +108,16 @@ class Registers:
                 remembered = self.variable(0, size.range)
                 self.initial[remembered.number] = -LARGEST
                 self.costs += [grain, size.number, remembered.number]
-            self._operation(key, max(size.level for size in sizes), Interval(0, most), segments, (at.OP_WORK, start, 0))
+            self._operation(key, max(size.level for size in sizes), Interval(0, most), segments, (at.OP_WORK, start, 0),
+                            tuple(size.number for size in sizes))
         return self._known[key]
 
     def _operation(self, key: tuple[object, ...], level: int, values: Interval, segments: Sequence[Segment],
-                   words: tuple[int, int, int]) -> Register:
+                   words: tuple[int, int, int], inputs: tuple[int, ...]) -> Register:
         if key not in self._known:
             self._check(values)
             target = self.variable(level, values)
+            self.inputs[target.number] = inputs
             segments[level].words += [words[0], target.number, words[1], words[2]]
             self._known[key] = target
         return self._known[key]

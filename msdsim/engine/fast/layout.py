@@ -5,7 +5,7 @@ The compiled code sees four integer arrays: ``C`` (the program and the chip, nev
 
 ``S`` begins with the words ``G_*``, then a tree over the ports that finds the next memory request, then one block a unit::
 
-    U_* | registers | pipes (P_* and X_*) | semaphore rings | signal rings | queues of the pipes | windows of the ports
+    U_* | registers | pipes (P_* and X_*) | semaphore rings | signal rings | remembered iterations (N_*) | queues | windows
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
  K_CHUNK, K_LINE, K_LINE_SHIFT, K_GM_BYTES, K_ROOMY, K_SETS, K_WAYS,
  K_READ_SCALE, K_READ_PER_BYTE, K_WRITE_SCALE, K_WRITE_PER_BYTE, K_HBM_SCALE, K_HBM_PER_BYTE, K_MISS_LATENCY,
  K_SIGNAL_LATENCY, K_BARRIER_LATENCY, K_SIGNAL_TABLE, K_AIVS, K_RING_MASK, K_WINDOW_MASK, K_BARRIERS, K_INTERVALS,
- K_BANKED, K_LEFT, K_SIZE) = range(34)
+ K_BANKED, K_LEFT, K_RANGES, K_SIZE) = range(35)
 
 # C: one block a part
 
@@ -43,8 +43,9 @@ PAIR, CAUSE_BITS = 2, 3
 # C: the program, a list of these operations with their operands
 
 CODE_INSTR, CODE_ENTER, CODE_NEXT, CODE_END = range(4)
-#: ``CODE_ENTER var low high segment segment_end exit`` and ``CODE_NEXT var high step segment segment_end body``
-INSTR_WORDS, ENTER_WORDS, NEXT_WORDS = 2, 7, 7
+#: ``CODE_ENTER var low high segment segment_end exit repetition`` and
+#: ``CODE_NEXT var high step segment segment_end body repetition``
+INSTR_WORDS, ENTER_WORDS, NEXT_WORDS = 2, 8, 8
 
 # C: a segment of register operations ``operator target left right``
 
@@ -54,11 +55,24 @@ OP_WORDS = 4
 (W_COUNT, W_FLAT, W_NUMERATOR, W_DENOMINATOR, W_MINIMUM, W_SIZES) = range(6)
 W_SIZE_WORDS = 3
 
+# C: one block for each loop whose iterations may be skipped (repetition.py)
+
+(L_VAR, L_HIGH, L_STEP, L_PIPES, L_PIPES_END, L_RINGS, L_RINGS_END, L_RANGES, L_RANGES_END, L_WATCHED, L_WATCHED_END,
+ L_BOOKS, L_BOOKS_COUNT, L_WAITS, L_WAITS_COUNT, L_SNAPSHOT, L_SIZE) = range(17)
+#: The ranges' program: ``operator target left_is_register left right_is_register right``, or ``OP_WORK target register count``
+#: with as many places of ranges.  Place 0 is the loop's variable.
+RANGE_WORDS, RANGE_WORK_WORDS = 6, 4
+
+# S: in a unit's block, what is remembered of an iteration; pipes, rings and books follow
+
+N_EPOCH, N_COUNT, N_NEXT, N_TAKEN, N_TIME, N_VALUE, N_SIZE = range(7)
+
 # S: the machine
 
 (G_STATUS, G_LAST_SIGNAL, G_READ_FREE, G_WRITE_FREE, G_HBM_FREE, G_CLOCK, G_STACKED, G_DETAIL, G_RECORDING,
- G_SIZE) = range(10)
-RUNNING, DEADLOCK, RING_FULL, WINDOW_FULL, QUEUE_FULL, TIME_LIMIT, OUTSIDE_GM = range(7)
+ G_EPOCH, G_SKIPPED, G_SIZE) = range(12)
+#: RUNNING to the end means that nothing went wrong.
+RUNNING, RING_FULL, WINDOW_FULL, QUEUE_FULL, TIME_LIMIT, OUTSIDE_GM, UNCOUNTED = range(7)
 
 # S: a unit, and in it a pipe with the transfer it is at
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.compiled import entry, helper, inlined, pointer_function
 from msdsim.engine.fast.memory import access, ceil_div, count_bandwidth, port_bytes
+from msdsim.engine.fast.skip import begin_loop, end_iteration
 from msdsim.timeline import record
 
 _COLUMNS = len(record.TIMELINE_COLUMNS)
@@ -117,8 +118,8 @@ def _compute(C, S, unit, position, end):
 
 
 @helper
-def _step_loops(C, S, unit, pc):
-    """Go on from a loop's begin or end to the next instruction or the end of the program; the position there."""
+def _step_loops(C, S, T, unit, pc, now):
+    """Go on from a loop's begin or end to the next instruction or the end of the program; the position there, and the time."""
     while True:
         operation = C[pc]
         if operation == at.CODE_ENTER:
@@ -126,10 +127,14 @@ def _step_loops(C, S, unit, pc):
             if low < S[unit + C[pc + 3]]:
                 S[unit + C[pc + 1]] = low
                 _compute(C, S, unit, C[pc + 4], C[pc + 5])
+                if C[pc + 7] != 0:
+                    begin_loop(C, S, unit, C[pc + 7])
                 pc += at.ENTER_WORDS
             else:
                 pc = C[pc + 6]
         elif operation == at.CODE_NEXT:
+            if C[pc + 7] != 0:
+                now = end_iteration(C, S, T, unit, C[pc + 7], now)
             value = S[unit + C[pc + 1]] + C[pc + 3]
             if value < S[unit + C[pc + 2]]:
                 S[unit + C[pc + 1]] = value
@@ -138,7 +143,7 @@ def _step_loops(C, S, unit, pc):
             else:
                 pc += at.NEXT_WORDS
         else:
-            return pc
+            return pc, now
 
 
 @helper
@@ -150,11 +155,12 @@ def _dispatch(C, S, T, rows, unit):
     pc = S[unit + at.U_PC]
     now = S[unit + at.U_TIME]
     S[unit + at.U_BLOCKED] = 0
+    S[at.G_EPOCH] += 1
     woken = 0
     while True:
         if C[pc] != at.CODE_INSTR:
-            pc = _step_loops(C, S, unit, pc)
-            if C[pc] == at.CODE_END:
+            pc, now = _step_loops(C, S, T, unit, pc, now)
+            if C[pc] == at.CODE_END or S[at.G_STATUS] != at.RUNNING:
                 break
         instr = C[pc + 1]
         pipe = unit + C[instr + at.I_PIPE_AT]
@@ -273,6 +279,9 @@ def _record(C, S, rows, unit, pipe, instr, dispatched, start, end, work, moved, 
     """Write a row of the timeline (TIMELINE_COLUMNS)."""
     row = S[pipe + at.P_ROW] * _COLUMNS
     S[pipe + at.P_ROW] += 1
+    if S[pipe + at.P_ROW] >= S[at.G_RECORDING]:
+        S[at.G_STATUS] = at.UNCOUNTED
+        return
     category, culprit = -1, -1
     if cause >= 0:
         category = cause & (1 << at.CAUSE_BITS) - 1
@@ -340,6 +349,7 @@ def _begin_transfer(C, S, pipe, instr, start, address, rows, row_bytes):
     S[pipe + at.X_MOVED] = 0
     if start > C[at.K_TIME_LIMIT]:
         S[at.G_STATUS] = at.TIME_LIMIT
+        S[at.G_DETAIL] = C[at.K_TIME_LIMIT]
         return False
     if rows <= 0 or row_bytes <= 0:
         return False
@@ -396,6 +406,7 @@ def _next_piece(C, S, pipe, instr):
     S[pipe + at.X_AT] = now
     if now > C[at.K_TIME_LIMIT]:
         S[at.G_STATUS] = at.TIME_LIMIT
+        S[at.G_DETAIL] = C[at.K_TIME_LIMIT]
     leaf = S[pipe + at.P_LEAF]
     _set_request(C, S, leaf, (now << at.LEAF_BITS) | leaf)
 

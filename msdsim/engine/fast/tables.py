@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
+from math import prod
 
 import numpy as np
 
@@ -18,6 +19,24 @@ from msdsim.timeline.record import TRAFFIC
 
 
 @dataclass
+class LoopTable:
+    """A loop: its registers, its instructions (``first`` up to ``last``), and the numbers of the loops right inside."""
+
+    var: Register
+    low: Register
+    high: Register
+    step: int
+    first: int
+    last: int = 0
+    inner: list[int] = field(default_factory=list)
+
+    @property
+    def most_trips(self) -> int:
+        """A bound on the number of iterations."""
+        return max(0, -(-(self.high.range.high - self.low.range.low) // self.step))
+
+
+@dataclass
 class PartTable:
     """A part in compact form; registers, segments and instructions go by number until the builder gives them a place."""
 
@@ -27,9 +46,12 @@ class PartTable:
     sub: Register
     prologue: Segment = field(default_factory=Segment)
     code: list[int] = field(default_factory=list)
-    #: Segments that the code names by number.
+    #: The loops and the segments of each, which the code names by number.
+    loops: list[LoopTable] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
     instrs: list[list[int]] = field(default_factory=list)
+    #: A bound on the instructions that each pipe is ever given.
+    executions: dict[int, int] = field(default_factory=dict)
     #: The transfers, with the ranges of their rows and of the bytes of a row.
     transfers: list[tuple[Transfer, Interval, Interval]] = field(default_factory=list)
 
@@ -72,6 +94,8 @@ class _Compiler:
         self.program, self.table, self.registers = program, table, table.registers
         self.addresses = program.kernel.addresses()
         self.tensors = [tensor.name for tensor in program.kernel.tensors]
+        #: Numbers of the loops around what is being compiled.
+        self.nest: list[int] = []
 
     def body(self, nodes: Sequence[Node], scope: Scope, segments: list[Segment]) -> None:
         for node in nodes:
@@ -92,12 +116,18 @@ class _Compiler:
         segment = Segment()
         number = len(table.segments)
         table.segments.append(segment)
+        table.loops.append(LoopTable(var, low, high, loop.step, len(table.instrs)))
+        if self.nest:
+            table.loops[self.nest[-1]].inner.append(number)
         enter = len(table.code)
-        table.code += [at.CODE_ENTER, var.number, low.number, high.number, number, number, -1]
+        table.code += [at.CODE_ENTER, var.number, low.number, high.number, number, number, -1, number]
         body = len(table.code)
+        self.nest.append(number)
         self.body(loop.body, {**scope, loop.var: var}, [*segments, segment])
-        table.code += [at.CODE_NEXT, var.number, high.number, loop.step, number, number, body]
-        table.code[enter + at.ENTER_WORDS - 1] = len(table.code)
+        self.nest.pop()
+        table.loops[number].last = len(table.instrs)
+        table.code += [at.CODE_NEXT, var.number, high.number, loop.step, number, number, body, number]
+        table.code[enter + 6] = len(table.code)
 
     def _instr(self, instr: Instr, scope: Scope, segments: list[Segment]) -> None:
         dispatch = self.program.chip.dispatch
@@ -119,6 +149,9 @@ class _Compiler:
         elif isinstance(instr.timing, Transfer):
             self._transfer(words, instr.timing, scope, segments)
         self.table.instrs.append(words)
+        executed = prod(self.table.loops[number].most_trips for number in self.nest)
+        pipe = words[at.I_PIPE]
+        self.table.executions[pipe] = self.table.executions.get(pipe, 0) + executed
 
     def _local(self, words: list[int], timing: Local, scope: Scope, segments: list[Segment]) -> None:
         sizes = [self.registers.compile(size, scope, segments) for size in timing.dims]
