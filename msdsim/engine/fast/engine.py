@@ -89,7 +89,8 @@ class _Run:
                     for pipe in range(MAX_PIPES):
                         machine.S[machine.pipe_bases[unit] + pipe * at.P_SIZE + at.P_ROW] = first_rows[unit * MAX_PIPES + pipe]
             self.l2 = _l2(machine)
-            run(machine.C, machine.S, machine.T, rows, *self.l2)
+            while machine.S[at.G_STAGE] != at.ENDED:
+                run(machine.C, machine.S, machine.T, rows, *self.l2)
             status = int(machine.S[at.G_STATUS])
             if status not in (at.RING_FULL, at.WINDOW_FULL, at.QUEUE_FULL):
                 break

@@ -50,6 +50,7 @@ class Registers:
         self.inputs: dict[int, tuple[int, ...]] = {}
         self._known: dict[tuple[object, ...], Register] = {}
         self._constant: dict[int, int] = {}
+        self._compiled: dict[tuple[int, int], tuple[Register, Expr, Scope]] = {}
 
     def variable(self, level: int, values: Interval) -> Register:
         """A fresh register that the engine itself sets."""
@@ -71,6 +72,13 @@ class Registers:
 
     def compile(self, expr: Expr, scope: Scope, segments: Sequence[Segment]) -> Register:
         """The register that holds ``expr``; what computes it is added to the segment of the loop it depends on."""
+        # Kernels use one expression object many times; the entries keep the objects alive, so that an id means one of them.
+        key = (id(expr), id(scope))
+        if key not in self._compiled:
+            self._compiled[key] = self._compile(expr, scope, segments), expr, scope
+        return self._compiled[key][0]
+
+    def _compile(self, expr: Expr, scope: Scope, segments: Sequence[Segment]) -> Register:
         if isinstance(expr, Const):
             return self.constant(expr.value)
         if isinstance(expr, Var):

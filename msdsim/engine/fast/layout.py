@@ -70,9 +70,11 @@ N_EPOCH, N_COUNT, N_NEXT, N_TAKEN, N_TIME, N_VALUE, N_SIZE = range(7)
 # S: the machine
 
 (G_STATUS, G_LAST_SIGNAL, G_READ_FREE, G_WRITE_FREE, G_HBM_FREE, G_CLOCK, G_STACKED, G_DETAIL, G_RECORDING,
- G_EPOCH, G_SKIPPED, G_SIZE) = range(12)
-#: RUNNING to the end means that nothing went wrong.
+ G_EPOCH, G_SKIPPED, G_STAGE, G_SIZE) = range(13)
+#: How it goes: RUNNING to the end means that nothing went wrong.
 RUNNING, RING_FULL, WINDOW_FULL, QUEUE_FULL, TIME_LIMIT, OUTSIDE_GM, UNCOUNTED = range(7)
+#: How far it is.
+NOT_BEGUN, BEGUN, ENDED = range(3)
 
 # S: a unit, and in it a pipe with the transfer it is at
 

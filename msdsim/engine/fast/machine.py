@@ -18,6 +18,8 @@ from msdsim.engine.fast.skip import begin_loop, end_iteration
 from msdsim.timeline import record
 
 _COLUMNS = len(record.TIMELINE_COLUMNS)
+#: Pieces served in one call, less than a second's worth.
+_PIECES_AT_ONCE = 2**22
 pointer = pointer_function()
 
 # Which unit goes next
@@ -626,11 +628,14 @@ def _begin(C, S):
 
 @helper
 def _run(C, S, T, rows, SLOT, TAG, STAMP, READY, LINE):
-    _begin(C, S)
-    _advance_all(C, S, T, rows)
-    while S[at.G_STATUS] == at.RUNNING:
+    if S[at.G_STAGE] == at.NOT_BEGUN:
+        S[at.G_STAGE] = at.BEGUN
+        _begin(C, S)
+        _advance_all(C, S, T, rows)
+    for _ in range(_PIECES_AT_ONCE):
         key = S[C[at.K_TREE] + 1]
-        if key == at.NEVER:
+        if key == at.NEVER or S[at.G_STATUS] != at.RUNNING:
+            S[at.G_STAGE] = at.ENDED
             break
         leaf = key & ((1 << at.LEAF_BITS) - 1)
         port = C[at.K_LEAF_PORTS] + 2 * leaf
@@ -650,6 +655,7 @@ def _run(C, S, T, rows, SLOT, TAG, STAMP, READY, LINE):
 
 @entry("void(int64[::1], int64[::1], int64[::1], int64[:,::1], int32[::1], int32[::1], int64[::1], int64[::1], uint8[::1])")
 def run(C, S, T, rows, SLOT, TAG, STAMP, READY, LINE):
-    """Run until nothing is left to do or can be done; ``S[G_STATUS]`` says how it ended (RUNNING: nothing went wrong)."""
+    """Run for a while, so that the caller can be interrupted.  ``S[G_STAGE]`` says ENDED when nothing is left to do or can be
+    done, ``S[G_STATUS]`` then how it ended."""
     _run(pointer(C), pointer(S), pointer(T), pointer(rows), pointer(SLOT), pointer(TAG), pointer(STAMP), pointer(READY),
          pointer(LINE))
