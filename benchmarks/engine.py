@@ -17,6 +17,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from msdsim.dataflows import DATAFLOWS, choose_tiling
 from msdsim.engine import EngineOptions, load_engine
 from msdsim.engine.fast import warm_up
@@ -26,6 +28,7 @@ from msdsim.ir.kernel import Kernel
 from msdsim.ir.lower import lower
 from msdsim.ir.program import Program
 from msdsim.problems import parse_problem
+from msdsim.timeline.record import RunRecord
 
 CHIP = load_hw("ascend910b1").chip
 OUT = Path(__file__).resolve().parent / "out"
@@ -149,6 +152,44 @@ def counts(quick: bool) -> dict[str, list[tuple[float, float]]]:
     return found
 
 
+def repeated_share(record: RunRecord) -> float:
+    """Share of the run that an exact skip of repetitions could save at most: stretches in which all that starts on any core
+    starts again as it did 1 to 16 turns of the first core's main load earlier.  What is in L2 is not even looked at."""
+    timeline = record.timeline
+    assert timeline is not None
+    same = np.stack([timeline[name] for name in ("unit", "pipe", "instr", "work", "bytes", "cause")], axis=1)
+    starts, ends = timeline["start"], timeline["end"]
+    first = int(timeline["unit"][timeline["bytes"] > 0].min())
+    loads = (timeline["unit"] == first) & (timeline["bytes"] > 0)
+    instrs, counts = np.unique(timeline["instr"][loads], return_counts=True)
+    turns = starts[loads & (timeline["instr"] == instrs[counts.argmax()])]
+    rows = np.searchsorted(starts, turns)
+
+    def repeats(turn: int, period: int) -> bool:
+        """Whether the ``period`` turns before ``turn`` are as those after it."""
+        before, here, after = (slice(rows[turn - period], rows[turn]), rows[turn], rows[turn + period])
+        shift = turns[turn] - turns[turn - period]
+        return after - here == before.stop - before.start and turns[turn + period] - turns[turn] == shift and all(
+            np.array_equal(column[before] + shift, column[here:after]) for column in (starts, ends)
+        ) and np.array_equal(same[before], same[here:after])
+
+    covered, turn = 0, 1
+    while turn < len(turns) - 1:
+        period = next((p for p in range(1, 17) if p <= turn and turn + p < len(turns) and repeats(turn, p)), 0)
+        if period:
+            covered += int(turns[turn + period] - turns[turn])
+        turn += period or 1
+    return covered / record.cycles
+
+
+def repetition() -> None:
+    print("share of a run that repeats earlier cycles exactly, on all cores together (what skipping could save at most)")
+    for problem in ("gemm:m=16,k=8192,n=8192", "gemm:m=1024,k=8192,n=4096", "gemm:m=4096,k=4096,n=4096"):
+        for dataflow in ("bf16", "dequant-int8", "msd-int8"):
+            record = load_engine("fast").run(gemm(problem, dataflow), EngineOptions(record_timeline=True))
+            print(f"  {problem:26} {dataflow:13} {repeated_share(record):6.1%}")
+
+
 def picture(by_size: dict[str, list[tuple[float, float]]], by_count: dict[str, list[tuple[float, float]]]) -> None:
     import matplotlib
 
@@ -221,6 +262,7 @@ def main() -> None:
     warm_up()
     rates()
     picture(sizes(quick), counts(quick))
+    repetition()
     memory(quick)
     start_up()
 
