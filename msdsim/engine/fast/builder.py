@@ -46,7 +46,7 @@ class Capacities:
         """Enough for the tokens that rings begin with and, as far as sizes are known, for what ports may have in flight."""
         initial = max((item.initial for table in tables for item in table.part.semaphores), default=0)
         pieces = max((_most_in_flight(*transfer, chunk) for table in tables for transfer in table.transfers), default=0)
-        return cls(ring=max(cls.ring, _power_above(2 * initial)), window=max(cls.window, _power_above(min(pieces, 256))))
+        return cls(ring=max(cls.ring, _power_above(2 * initial)), window=max(cls.window, _power_above(min(pieces, 64))))
 
     def grow(self, status: int) -> None:
         """Enlarge what was too small."""
@@ -93,7 +93,7 @@ def _most_in_flight(transfer: Transfer, rows: Interval, row_bytes: Interval, chu
     if row_bytes.low <= 0 or rows.low <= 0:
         return 0
     segments = 1 if row_bytes.low >= chunk else min(rows.low, chunk // row_bytes.low)
-    return transfer.cost.outstanding_bytes // (segments * transfer.cost.port_bytes(min(chunk, row_bytes.low))) + 1
+    return transfer.cost.outstanding_bytes // (segments * min(chunk, row_bytes.low)) + 1
 
 
 class _Words:

@@ -393,10 +393,14 @@ def _next_piece(C, S, pipe, instr):
     port = S[pipe + at.P_PORT]
     window, mask, head = S[pipe + at.P_WINDOW], C[at.K_WINDOW_MASK], S[pipe + at.P_WINDOW_HEAD]
     in_flight = S[pipe + at.P_WINDOW_BYTES]
-    while head < S[pipe + at.P_WINDOW_TAIL] and in_flight + rows * piece_bytes > C[instr + at.I_OUTSTANDING]:
+    while head < S[pipe + at.P_WINDOW_TAIL]:
         slot = window + (head & mask) * at.WINDOW_SIZE
+        landed = S[slot + at.WINDOW_DONE] * scale
+        # What has landed leaves at no cost; for the rest the port waits as long as the window has no room.
+        if landed > port and in_flight + rows * piece_bytes <= C[instr + at.I_OUTSTANDING]:
+            break
         in_flight -= S[slot + at.WINDOW_BYTES]
-        port = max(port, S[slot + at.WINDOW_DONE] * scale)
+        port = max(port, landed)
         head += 1
     S[pipe + at.P_WINDOW_HEAD] = head
     S[pipe + at.P_WINDOW_BYTES] = in_flight
