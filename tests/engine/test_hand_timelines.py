@@ -178,3 +178,30 @@ def test_books_by_hand(engine):
     assert record.cycles == 645
     assert record.traffic == {"hbm_read_bytes": 2048, "hbm_write_bytes": 0, "l2_read_bytes": 2048, "l2_write_bytes": 2048}
     assert record.l2_dirty_bytes == 2048
+
+
+def ports_kernel(*copies: tuple[str, int]) -> Kernel:
+    """Copies from GM one after the other on MTE2, each to a space with a number of bytes."""
+    kb = KernelBuilder("ports", cores=1, aiv_per_core=1)
+    x = kb.tensor("x", "int8", (1, 128), "in")
+    with kb.part("aic"):
+        for index, (space, count) in enumerate(copies):
+            kb.copy(kb.buffer(f"b{index}", space, "int8", (1, 128))[0, at(0, count)], x[0, at(0, count)])
+    return kb.build()
+
+
+@pytest.mark.parametrize("engine", list(ENGINES))
+@pytest.mark.parametrize(("copies", "starts"), [
+    # 96 bytes at 64 a cycle are one and a half: the port moves 1..2.5, goes on from there (start 3, the first whole cycle) to
+    # 4, and the third starts at 4.  Had the second moved 3..4.5, the third would have started at 5.
+    ((("L1", 96), ("L1", 96), ("L1", 96)), [1, 3, 4]),
+    # On another path the port begins with the cycle: 66 bytes at 65 a cycle move 2..3.02, the third starts at 4.
+    ((("L1", 64), ("L0A", 66), ("L0A", 1)), [1, 2, 4]),
+])
+def test_a_port_keeps_its_exact_position_on_one_path(copies, starts, engine):
+    chip = load_hw("toy").replace(**{
+        "paths.gm_l1.interval_cycles": 0, "paths.gm_l0a.interval_cycles": 0, "paths.gm_l0a.bytes_per_cycle": 65}).chip
+    record = run(lower(ports_kernel(*copies), chip), engine)
+    assert not isinstance(record, Refused)
+    assert record.timeline is not None
+    assert record.timeline["start"].tolist() == starts
