@@ -345,8 +345,8 @@ def _matmul(problem: Micro, chip: Chip) -> Kernel:
 
 def _msd_groups(problem: Micro, chip: Chip) -> Kernel:
     """One row times INT4 weights with scales for each K group, all cores in step: split on one AIV, products on every
-    AIC, merge on every AIV, one after the other; with ``preload`` side by side, the split one group ahead, the merge one
-    behind."""
+    AIC by a call of the Matmul object, merge on every AIV, one after the other; with ``preload`` side by side, the split one
+    group ahead, the merge one behind."""
     p, cores, aivs = problem, chip.cores.aic, chip.cores.aiv_per_aic
     groups, cols, share = p.k // p.group, ceil_int(p.n, cores), ceil_int(p.n, cores * aivs)
     kb = KernelBuilder("micro_msd_groups", cores, aivs)
@@ -365,6 +365,8 @@ def _msd_groups(problem: Micro, chip: Chip) -> Kernel:
         kb.copy(b1[:, :], w[at(g * p.group, p.group), at(kb.core * cols, cols)])
         kb.copy(a1[rows, :], parts[g % 3, :, :])
         kb.copy(a0[rows, :], a1[rows, :])
+        # The sample's own copies bring the tiles into L1; then it calls the vendor's Matmul object.
+        kb.op("hold", cycles=chip.dispatch.matmul_setup_cycles, pipe="MTE1")
         kb.copy(b0[:, :], b1[:, :])
         kb.op("mmad", acc[rows, :], a0[rows, :], b0[:, :])
         kb.op("fixpipe", sums[g % 2, :, at(kb.core * cols, cols)], acc[rows, :])

@@ -88,11 +88,15 @@ class Alignment(_Table):
 
 
 class Dispatch(_Table):
-    """The scalar unit: program-order dispatch into bounded pipe queues."""
+    """The scalar unit: program-order dispatch into bounded pipe queues.
+
+    ``matmul_setup_cycles`` is what a call of the vendor's Matmul object costs it, for kernels that are built on that object.
+    """
 
     issue_cycles: Cycles
     flag_cycles: Cycles
     event_ids_per_pipe_pair: PositiveInt
+    matmul_setup_cycles: Cycles
     queue_depth: dict[Literal["MTE1", "MTE2", "MTE3", "M", "V", "FIX"], PositiveInt]
 
 

@@ -172,8 +172,8 @@ def test_one_core_reaches_its_port_on_hits_and_a_part_of_it_on_misses(name):
         assert path.outstanding_bytes % chip.memory.chunk_bytes == 0, key
         if path.source == "GM" and name != "toy":
             miss = path.outstanding_bytes / (path.latency_cycles + chip.hbm.extra_latency_cycles)
-            # The 950DT's AIC is given 80 B/cycle from its faster memory, where the 950PR's has 31.
-            most = 0.8 if (name, key) == ("ascend950dt", "gm_l1") else 0.6
+            # An AIC of the 950 can take 80 of 106 B/cycle from memory, where the 950DT's is fast enough to give them.
+            most = 0.8 if chip.arch == "3510" and key == "gm_l1" else 0.6
             assert 1 / 4.5 <= miss / path.bytes_per_cycle <= most, key
 
 
