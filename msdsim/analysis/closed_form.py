@@ -8,6 +8,7 @@ the largest of them.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -74,9 +75,18 @@ def gemm_terms(dataflow: str, problem: Any, chip: Chip) -> dict[str, float]:
 
     ``memory`` is one read of the activations and the weights from HBM at its peak.  KeyError for other dataflows.
     """
+    rows = {problem.m: problem.groups if problem.kind == "grouped_gemm" else 1}
+    if getattr(problem, "rows", None) is not None:
+        # An expert without rows reads no weights.
+        rows = Counter(m for m in problem.rows if m)
+    of_each = [(count, _terms(dataflow, problem, m, chip)) for m, count in rows.items()]
+    return {name: sum(count * terms[name] for count, terms in of_each) / float(chip.clock_mhz) for name in of_each[0][1]}
+
+
+def _terms(dataflow: str, problem: Any, m: int, chip: Chip) -> dict[str, float]:
+    """Cycles of each term for one matmul of ``m`` rows."""
     form = _FORMS[dataflow]
-    m, k, n = problem.m, problem.k, problem.n
-    experts = problem.groups if problem.kind == "grouped_gemm" else 1
+    k, n = problem.k, problem.n
     groups = 1 if problem.group is None else ceil_div(k, problem.group)
     terms = {"cube": _cube(chip, form.cube, form.passes * m, k, n),
              "memory": _memory(chip, 2 * m * k + form.weight_bits * k * n / 8)}
@@ -91,7 +101,7 @@ def gemm_terms(dataflow: str, problem: Any, chip: Chip) -> dict[str, float]:
         scale = (("mul", 32),) if form.scaled else ()
         merge = (*groups * (*form.combine, *scale), *(groups - 1) * (("add", 32),), *scale, ("cast", 32))
         terms["merge"] = _vector(chip, merge, m * n) if form.combine else 0.0
-    return {name: experts * cycles / float(chip.clock_mhz) for name, cycles in terms.items()}
+    return terms
 
 
 def gemm_time_us(dataflow: str, problem: Any, chip: Chip) -> float:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from msdsim.dataflows.base import require_positive
 from msdsim.dataflows.cube_tiles import CubeWork, choose_band, choose_split_k
+from msdsim.dataflows.experts import Expert, Experts
 from msdsim.dataflows.gemm import (
     CubeOperands,
     GemmShape,
@@ -15,7 +16,6 @@ from msdsim.dataflows.gemm import (
     Stream,
     accumulate,
     check_cube_tiling,
-    experts_of,
     operand,
     ragged,
     refuse_rate,
@@ -52,7 +52,7 @@ class Bf16Tiling:
 
 def auto(problem: GemmShape, chip: Chip) -> Bf16Tiling:
     """Tiles by :func:`~msdsim.dataflows.cube_tiles.choose_cube_tiles`, the order of tiles by what HBM then reads."""
-    work = CubeWork(problem.m, problem.k, problem.n, out_bytes=2, experts=experts_of(problem))
+    work = CubeWork.of(problem, out_bytes=2)
     c, split_k = choose_split_k(chip, FORMATS, work)
     band = choose_band(ceil_div(problem.m, c.base_m), ceil_div(problem.n, c.base_n), chip.cores.aic,
                        (2 * c.base_m * problem.k, 2 * c.base_n * problem.k), chip.l2.capacity_bytes)
@@ -63,27 +63,29 @@ def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling) -> Kernel:
     """Output tiles are dealt to the AICs round robin, in bands so that neighbours share operands in L2."""
     require_positive(tile, "a_resident")
     kinds = CubeOperands(*FORMATS, transpose_b=problem.trans_b)
-    m, k, n = problem.m, problem.k, problem.n
-    if tile.a_resident and (m > tile.base_m or tile.split_k > 1 or experts_of(problem) > 1):
+    m, k, n, experts = problem.m, problem.k, problem.n, Experts(problem)
+    if tile.a_resident and (m > tile.base_m or tile.split_k > 1 or experts.several):
         raise TilingError(f"tiling a_resident={tile.a_resident} holds one tile of rows in L1: it needs base_m of at least {m}, "
                           f"split_k=1 and no groups of experts")
     check_cube_tiling(chip, tile, kinds, held_a_bytes=2 * tile.base_m * k if tile.a_resident else None)
-    grid = Grid(experts_of(problem), ceil_div(m, tile.base_m), ceil_div(n, tile.base_n), tile.band)
+    grid = Grid(experts, n, tile.base_m, tile.base_n, tile.band)
     kb = KernelBuilder("bf16", chip.cores.aic, chip.cores.aiv_per_aic)
-    x = operand(kb, problem, "x", "bf16", (m, k), "in")
+    x = operand(kb, problem, "x", "bf16", (m, k), "in", rows_axis=0)
     w = operand(kb, problem, "w", "bf16", (n, k) if problem.trans_b else (k, n), "in")
-    y = operand(kb, problem, "y", "bf16", (m, n), "out")
+    y = operand(kb, problem, "y", "bf16", (m, n), "out", rows_axis=0)
     split = FloatParts(kb, chip, problem, tile.split_k) if part_size(k, tile.split_k) < k else None
     parts = split.parts if split is not None else 1
     held = None
     if tile.a_resident:
         with kb.part("aic"):
             held = _hold(kb, x, m, k, tile)
-    with kb.part("aic"), kb.loop("t", kb.core, grid.tiles * parts, chip.cores.aic) as unit:
-        e, mt, nt = grid.place(unit // parts)
+    with (
+        kb.part("aic"), kb.loop("t", kb.core, grid.tiles * parts, chip.cores.aic) as unit,
+        grid.place(kb, unit // parts) as place,
+    ):
+        e, mt, nt, rows, cols = place.expert, place.mt, place.nt, place.rows, place.cols
         part = unit % parts
         first, depth = (part * split.depth, ragged(k, split.depth, part)) if split is not None else (Const(0), Const(k))
-        rows, cols = ragged(m, tile.base_m, mt), ragged(n, tile.base_n, nt)
         acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)
 
         def load_a(a1: Handle, start: Expr, size: Expr) -> None:
@@ -112,7 +114,7 @@ def _hold(kb: KernelBuilder, x: Operand, m: int, k: int, tile: Bf16Tiling) -> He
     whole = kb.buffer("a_all", "L1", "bf16", (tile.base_m, k))
     with kb.loop("h", 0, ceil_div(k, tile.l1_k)) as h:
         depth = at(h * tile.l1_k, ragged(k, tile.l1_k, h))
-        kb.copy(whole[at(0, m), depth], x.at(Const(0), at(0, m), depth))
+        kb.copy(whole[at(0, m), depth], x.at(Expert(Const(0), Const(m)), at(0, m), depth))
     return Held(lambda start, size: whole[at(0, m), at(start, size)])
 
 

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from math import ceil
+from typing import Any
 
+from msdsim.dataflows.experts import Experts
 from msdsim.dataflows.gemm import element_bits
 from msdsim.errors import TilingError
 from msdsim.hardware.chip import Chip
@@ -30,7 +32,8 @@ class CubeChoice:
 
 @dataclass(frozen=True)
 class CubeWork:
-    """What is to be multiplied: ``rows`` the Cube sees (stacked components included) by K by ``n``, for each of ``experts``.
+    """What is to be multiplied: ``rows`` the Cube sees (stacked components included) by K by ``n``, for each of ``experts``;
+    where these have rows of their own, ``counts`` holds them and ``rows`` is the most.
 
     ``step_m`` is what base_m must be a multiple of, ``out_bytes`` the size of an output element.  ``own_columns`` says that a
     core does all rows of its columns, ``k_quantum`` that an L0 tile is at most that deep (the K group of scales),
@@ -45,6 +48,7 @@ class CubeWork:
     n: int
     out_bytes: int
     experts: int = 1
+    counts: tuple[int, ...] = ()
     step_m: int = 16
     max_base_m: int = 256
     own_columns: bool = False
@@ -53,6 +57,29 @@ class CubeWork:
     vector_per_weight: float = 0.0
     stored_bits: int | None = None
     ring_in_l1: bool = False
+
+    @classmethod
+    def of(cls, problem: Any, out_bytes: int, passes: int = 1, **options: Any) -> CubeWork:
+        """The work of a GEMM, plain or grouped, whose rows are stacked ``passes`` times."""
+        experts = Experts(problem)
+        counts = () if experts.uneven is None else tuple(passes * m for m in experts.uneven if m)
+        count = experts.count if experts.uneven is None else len(counts)
+        return cls(passes * experts.rows, problem.k, problem.n, out_bytes, count, counts, **options)
+
+    def split(self, parts: int) -> CubeWork:
+        """The same work with K in ``parts`` parts, each of which gives FP32 sums."""
+        return replace(self, k=part_size(self.k, parts), experts=self.experts * parts, counts=self.counts * parts, out_bytes=4)
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of all experts."""
+        return sum(self.counts) if self.counts else self.experts * self.rows
+
+    def row_tiles(self, base_m: int) -> int:
+        """Tiles of rows of all experts."""
+        if self.counts:
+            return sum(ceil_div(count, base_m) for count in self.counts)
+        return self.experts * ceil_div(self.rows, base_m)
 
 
 #: Parts of K worth trying.
@@ -71,14 +98,14 @@ def choose_split_k(chip: Chip, formats: tuple[str, str], work: CubeWork) -> tupl
         depth = part_size(work.k, candidate)
         if ceil_div(work.k, depth) != candidate or depth < 512:
             continue
-        split = replace(work, k=depth, experts=work.experts * candidate, out_bytes=4)
+        split = work.split(candidate)
         tile = choose_cube_tiles(chip, formats, split)
         # The sums are read back by the AIVs of the tiles; all cores meet before that.
-        tiles = work.experts * ceil_div(work.rows, tile.base_m) * ceil_div(work.n, tile.base_n)
+        tiles = work.row_tiles(tile.base_m) * ceil_div(work.n, tile.base_n)
         port = chip.path("GM", "UB")
         assert port is not None
         ports = min(tiles, chip.cores.aic) * chip.cores.aiv_per_aic * port.bytes_per_cycle
-        back = candidate * work.experts * work.rows * work.n * 4 / min(
+        back = candidate * work.total_rows * work.n * 4 / min(
             ports, float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)))
         time = _estimate(chip, formats, tile, split) + back + chip.cross_core.barrier_latency_cycles + _REDUCE_CYCLES
         if time < least:
@@ -146,14 +173,18 @@ def _estimate(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: Cube
     assert path is not None
     port = port_cost(path, several_rows=True)
     bytes_a, bytes_b = (element_bits(fmt) / 8 for fmt in formats)
-    m_tiles, n_tiles = ceil_div(work.rows, tile.base_m), work.experts * ceil_div(work.n, tile.base_n)
+    n_tiles = work.experts * ceil_div(work.n, tile.base_n)
+    tiles = work.row_tiles(tile.base_m) * ceil_div(work.n, tile.base_n)
+    # Tiles of rows of an expert, on average.
+    m_tiles = tiles / n_tiles
     cores = chip.cores.aic
-    waves = m_tiles * ceil_div(n_tiles, cores) if work.own_columns else ceil_div(m_tiles * n_tiles, cores)
-    base_m, base_n = min(tile.base_m, round_up(work.rows, 16)), min(tile.base_n, round_up(work.n, 16))
+    waves = m_tiles * ceil_div(n_tiles, cores) if work.own_columns else ceil_div(tiles, cores)
+    rows = work.rows if not work.counts else ceil_div(work.total_rows, work.row_tiles(tile.base_m))
+    base_m, base_n = min(tile.base_m, round_up(rows, 16)), min(tile.base_n, round_up(work.n, 16))
     fractals = base_m / 16 * (base_n / 16) * ceil_div(work.k, rate.fractal_k)
     cube = fractals * rate.cycles_per_fractal + ceil_div(work.k, tile.l0_k) * chip.cube.head_back_to_back_cycles
     mte1 = base_m * work.k * bytes_a / loads["L1", "L0A"] + base_n * work.k * bytes_b / loads["L1", "L0B"]
-    l2_share = float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)) / min(chip.cores.aic, m_tiles * n_tiles)
+    l2_share = float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)) / min(cores, tiles)
     # Rows are cut into requests: short and odd ones cost the port, and L2, more than their bytes.
     row_a, row_b = port.port_bytes(int(tile.l1_k * bytes_a)), port.port_bytes(ceil(base_n * bytes_b))
     hit = min(float(port.bytes_per_cycle), l2_share * float(port.l2_share))
@@ -170,7 +201,7 @@ def _estimate(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: Cube
     one = max(cube, mte1, mte2) + (drain if tile.l0c_ring == 1 else 0)
     vector = base_n * work.k * work.vector_per_weight / chip.cores.aiv_per_aic
     # A core that owns columns prepares their weights once, whatever its rows.
-    prepared = (waves // m_tiles if work.own_columns else waves) * vector
+    prepared = (ceil_div(n_tiles, cores) if work.own_columns else waves) * vector
     units = (waves * one, prepared, _hbm_cycles(chip, formats, tile, work))
     return max(units) + _SHOWING * (sum(units) - max(units)) + drain
 
@@ -187,10 +218,10 @@ def _hbm_cycles(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: Cu
     """Cycles to read both operands once; in a last wave of few cores, what their ports can keep in flight limits them."""
     chip_rate = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz)) * chip.hbm.efficiency
     core_rate = _miss_rate(chip)
-    tiles = work.experts * ceil_div(work.rows, tile.base_m) * ceil_div(work.n, tile.base_n)
+    tiles = work.row_tiles(tile.base_m) * ceil_div(work.n, tile.base_n)
     last = tiles % chip.cores.aic
     bytes_a, bytes_b = element_bits(formats[0]) / 8, (work.stored_bits or element_bits(formats[1])) / 8
-    total = work.experts * (work.rows * work.k * bytes_a + work.k * work.n * bytes_b)
+    total = work.total_rows * work.k * bytes_a + work.experts * work.k * work.n * bytes_b
     return total * ((tiles - last) / chip_rate + last / min(chip_rate, max(1, last) * core_rate)) / tiles
 
 

@@ -20,6 +20,7 @@ from dataclasses import dataclass, replace
 
 from msdsim.dataflows.base import require_positive
 from msdsim.dataflows.cube_tiles import CubeWork, choose_band, choose_cube_tiles
+from msdsim.dataflows.experts import Expert, Experts
 from msdsim.dataflows.gemm import (
     CubeOperands,
     GemmShape,
@@ -27,12 +28,12 @@ from msdsim.dataflows.gemm import (
     Held,
     Loader,
     Operand,
+    Place,
     Stream,
     accumulate,
     check_cube_tiling,
     element_bits,
     element_format,
-    experts_of,
     operand,
     ragged,
     ragged_of,
@@ -48,7 +49,7 @@ from msdsim.formats.number import FORMATS as NUMBER_FORMATS
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units.vector import lanes
 from msdsim.ir.builder import At, Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr
+from msdsim.ir.expr import Const, Expr, minimum
 from msdsim.ir.expr import ceil_div as ceil_expr
 from msdsim.ir.kernel import Kernel, Slice
 from msdsim.ir.ops.mx import DECODE_FP4
@@ -119,9 +120,8 @@ def _direct(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str
     if chip.path("UB", "L1") is None:
         return None
     wide = element_bits(formats[1]) // 8
-    work = CubeWork(problem.m, problem.k, problem.n, out_bytes=2, experts=experts_of(problem),
-                    vector_per_weight=_vector_cycles(chip, weights, formats), ring_in_l1=True,
-                    stored_bits=NUMBER_FORMATS[weights.fmt].bits)
+    work = CubeWork.of(problem, out_bytes=2, vector_per_weight=_vector_cycles(chip, weights, formats), ring_in_l1=True,
+                       stored_bits=NUMBER_FORMATS[weights.fmt].bits)
     c = choose_cube_tiles(chip, formats, work)
     m_tiles, n_tiles = ceil_div(problem.m, c.base_m), ceil_div(problem.n, c.base_n)
     vector = c.base_n * work.vector_per_weight / chip.cores.aiv_per_aic
@@ -149,8 +149,8 @@ def _direct(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str
 
 def _through_gm(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str, str]) -> DequantTiling:
     """Tiles for a ring in GM."""
-    work = CubeWork(problem.m, problem.k, problem.n, out_bytes=2, experts=experts_of(problem), own_columns=True,
-                    vector_per_weight=_vector_cycles(chip, weights, formats), stored_bits=NUMBER_FORMATS[weights.fmt].bits)
+    work = CubeWork.of(problem, out_bytes=2, own_columns=True, vector_per_weight=_vector_cycles(chip, weights, formats),
+                       stored_bits=NUMBER_FORMATS[weights.fmt].bits)
     c = choose_cube_tiles(chip, formats, work)
     target, slots = _SLOT_K, _SLOTS
     several = problem.m > c.base_m
@@ -281,19 +281,20 @@ class DequantKernel:
         self.layout.check()
         self.cores = chip.cores.aic
         m, k, n = problem.m, problem.k, problem.n
-        self.grid = Grid(experts_of(problem), ceil_div(m, tile.base_m), ceil_div(n, tile.base_n), tile.band)
+        self.experts = Experts(problem)
+        self.grid = Grid(self.experts, n, tile.base_m, tile.base_n, tile.band)
         self.m_tiles, self.n_tiles = self.grid.m_tiles, self.grid.n_tiles
-        self.columns, self.k_slots = self.grid.experts * self.n_tiles, ceil_div(k, tile.slot_k)
+        self.k_slots = ceil_div(k, tile.slot_k)
         self._check_tiling()
         self.kb = kb = KernelBuilder(name, self.cores, chip.cores.aiv_per_aic)
-        self.x = operand(kb, problem, "x", "bf16", (m, k), "in")
+        self.x = operand(kb, problem, "x", "bf16", (m, k), "in", rows_axis=0)
         self.w = operand(kb, problem, "w", weights.fmt, (n, k) if problem.trans_b else (k, n), "in")
         self.scale = self.scale_tensor("scale", "e8m0" if weights.mx else "fp32")
         self.offset = self.scale_tensor("offset", "fp32") if problem.offset else None
         slot = (tile.base_n, tile.slot_k) if problem.trans_b else (tile.slot_k, tile.base_n)
         self.ring = kb.tensor("ring", element_format(formats[1]), (self.cores, tile.slots, *slot), "workspace",
                               "L1" if tile.direct else "GM")
-        self.y = operand(kb, problem, "y", "bf16", (m, n), "out")
+        self.y = operand(kb, problem, "y", "bf16", (m, n), "out", rows_axis=0)
         kb.signal("full", "aiv_to_aic")
         kb.signal("empty", "aic_to_aiv")
         #: The pipe of the AIC that reads the ring.
@@ -333,26 +334,24 @@ class DequantKernel:
         return self.kb.build()
 
     @contextmanager
-    def _tiles(self, shared: bool) -> Iterator[tuple[Expr, Expr, Expr, Expr]]:
-        """Loop over this core's output tiles: expert, tile of rows, tile of columns, and their turn on the core.
+    def _tiles(self) -> Iterator[tuple[Place, Expr]]:
+        """Loop over this core's output tiles, for a ring in L1: the tile and its turn on the core."""
+        with self.kb.loop("t", self.kb.core, self.grid.tiles, self.cores) as t, self.grid.place(self.kb, t) as place:
+            yield place, t // self.cores
 
-        A ring in GM is filled once for all rows of a tile of columns, so that its producer (``shared``) has no loop over rows.
-        """
-        kb = self.kb
-        if self.tile.direct:
-            with kb.loop("t", kb.core, self.grid.tiles, self.cores) as t:
-                yield (*self.grid.place(t), t // self.cores)
-            return
-        with kb.loop("nt", kb.core, self.columns, self.cores) as column:
-            e: Expr = Const(0)
-            nt: Expr = column
-            if self.columns != self.n_tiles:
-                e, nt = column // self.n_tiles, column % self.n_tiles
-            if shared:
-                yield e, Const(0), nt, column // self.cores
-                return
-            with kb.loop("mt", 0, self.m_tiles) as mt:
-                yield e, mt, nt, column // self.cores
+    @contextmanager
+    def _columns(self) -> Iterator[tuple[Expert, Expr, Expr]]:
+        """Loop over this core's tiles of columns, for a ring in GM: expert, tile of columns, and its turn on the core."""
+        def columns(m: int) -> int:
+            return self.n_tiles if m else 0
+
+        kb, experts = self.kb, self.experts
+        with (
+            kb.loop("nt", kb.core, experts.units(columns), self.cores) as column,
+            experts.find(kb, column, columns) as (expert, inside),
+        ):
+            nt = inside if experts.uneven is None else minimum(self.n_tiles - 1, inside)
+            yield expert, nt, column // self.cores
 
     def _slot(self, turn: Expr, c: Expr) -> Expr:
         return (turn * self.k_slots + c) % self.tile.slots
@@ -361,21 +360,34 @@ class DequantKernel:
 
     def consume(self) -> None:
         """Multiply every tile of rows with the slots of a tile of columns."""
-        kb, tile, m, n, k = self.kb, self.tile, self.problem.m, self.problem.n, self.problem.k
+        kb, tile = self.kb, self.tile
         with kb.loop("s", 0, tile.slots):
             kb.raise_signal("empty", self.reader)
         self.before_multiply()
-        with self._tiles(shared=False) as (e, mt, nt, turn):
-            rows, cols = ragged(m, tile.base_m, mt), ragged(n, tile.base_n, nt)
-            acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)
-            whole = acc[at(0, rows), at(0, cols)]
-            with kb.loop("c", 0, self.k_slots) as c:
-                self._once(mt.equals(0), lambda: kb.wait_signal("full", self.reader))
-                a = self.activations(e, mt, rows, c * tile.slot_k)
-                b = self._slot_operand(self._slot(turn, c), cols, self.weight_scales(e, nt, cols, c * tile.slot_k))
-                accumulate(kb, tile, self.kinds, whole, rows, cols, ragged(k, tile.slot_k, c), a, b, before=c)
-                self._once(mt.equals(self.m_tiles - 1), lambda: kb.raise_signal("empty", self.reader))
-            kb.op("fixpipe", self.y.at(e, at(mt * tile.base_m, rows), at(nt * tile.base_n, cols)), whole)
+        if tile.direct:
+            with self._tiles() as (place, turn):
+                self._multiply(place, turn)
+            return
+        with (
+            self._columns() as (expert, nt, turn),
+            self.grid.row_tiles_before(kb, expert) as before,
+            kb.loop("mt", 0, self.grid.row_tiles_of(expert)) as mt,
+        ):
+            self._multiply(self.grid.tile(expert, mt, nt, before), turn)
+
+    def _multiply(self, place: Place, turn: Expr) -> None:
+        """One output tile: the slots of its columns times a tile of rows."""
+        kb, tile, k = self.kb, self.tile, self.problem.k
+        expert, mt, nt, rows, cols = place.expert, place.mt, place.nt, place.rows, place.cols
+        acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)
+        whole = acc[at(0, rows), at(0, cols)]
+        with kb.loop("c", 0, self.k_slots) as c:
+            self._once(mt.equals(0), lambda: kb.wait_signal("full", self.reader))
+            a = self.activations(place, c * tile.slot_k)
+            b = self._slot_operand(self._slot(turn, c), cols, self.weight_scales(expert, nt, cols, c * tile.slot_k))
+            accumulate(kb, tile, self.kinds, whole, rows, cols, ragged(k, tile.slot_k, c), a, b, before=c)
+            self._once(mt.equals(self.grid.row_tiles_of(expert) - 1), lambda: kb.raise_signal("empty", self.reader))
+        kb.op("fixpipe", self.y.at(expert, at(mt * tile.base_m, rows), at(nt * tile.base_n, cols)), whole)
 
     def _once(self, condition: Expr, emit: Callable[[], None]) -> None:
         """Emit for the tile of rows that ``condition`` names, and for every one where each has a slot of its own."""
@@ -403,16 +415,16 @@ class DequantKernel:
     def before_multiply(self) -> None:
         """What the AIC waits for before its first tile."""
 
-    def activations(self, e: Expr, mt: Expr, rows: Expr, first: Expr) -> Stream:
+    def activations(self, place: Place, first: Expr) -> Stream:
         """A: rows of x, for K ranges counted from ``first``."""
-        kb, tile = self.kb, self.tile
+        kb, rows = self.kb, at(place.mt * self.tile.base_m, place.rows)
 
         def load(a1: Handle, start: Expr, size: Expr) -> None:
-            kb.copy(a1[at(0, rows), at(0, size)], self.x.at(e, at(mt * tile.base_m, rows), at(first + start, size)))
+            kb.copy(a1[at(0, place.rows), at(0, size)], self.x.at(place.expert, rows, at(first + start, size)))
 
         return Stream(load)
 
-    def weight_scales(self, e: Expr, nt: Expr, cols: Expr, first: Expr) -> Loader | None:
+    def weight_scales(self, e: Expert, nt: Expr, cols: Expr, first: Expr) -> Loader | None:
         """Loader of the scales that the Cube applies to the weights itself, if it does."""
         return None
 
@@ -423,32 +435,41 @@ class DequantKernel:
 
     def produce(self) -> None:
         """Fill the slots of the group's tiles of columns."""
-        kb, tile, lay = self.kb, self.tile, self.layout
+        kb = self.kb
         self.before_produce()
-        with self._tiles(shared=True) as (e, _, nt, turn):
-            cols = ragged(self.problem.n, tile.base_n, nt)
-            scales = self.scales(e, nt, cols)
-            if scales is not None and lay.group is None:
-                scales.load(Const(0))
-            with kb.loop("c", 0, self.k_slots) as c:
-                depth = ragged(self.problem.k, tile.slot_k, c)
-                if scales is not None and lay.group is not None:
-                    scales.load(c)
-                mine = share_of(cols if self.problem.trans_b else depth, lay.share, kb.sub)
-                kb.wait_signal("empty", "MTE3")
-                with kb.loop("v", 0, ceil_expr(mine, tile.vector_k)) as v:
-                    line, size = v * tile.vector_k, ragged_of(mine, tile.vector_k, v)
-                    run = depth if self.problem.trans_b else cols
-                    here = (at(0, size), at(0, run))
-                    wq = self._load(e, nt, c, line, here)
-                    wide = self.convert(wq, here, scales, line, size, run)
-                    kb.copy(self.ring[kb.core, self._slot(turn, c), at(kb.sub * lay.share + line, size), at(0, run)], wide)
-                kb.raise_signal("full", "MTE3")
+        if self.tile.direct:
+            with self._tiles() as (place, turn):
+                self._fill(place.expert, place.nt, turn)
+        else:
+            with self._columns() as (expert, nt, turn):
+                self._fill(expert, nt, turn)
         # The last slots come back unused.
-        with kb.loop("s", 0, tile.slots):
+        with kb.loop("s", 0, self.tile.slots):
             kb.wait_signal("empty", "MTE3")
 
-    def scales(self, e: Expr, nt: Expr, cols: Expr) -> Scales | None:
+    def _fill(self, e: Expert, nt: Expr, turn: Expr) -> None:
+        """Dequantize a tile of columns into its slots."""
+        kb, tile, lay = self.kb, self.tile, self.layout
+        cols = ragged(self.problem.n, tile.base_n, nt)
+        scales = self.scales(e, nt, cols)
+        if scales is not None and lay.group is None:
+            scales.load(Const(0))
+        with kb.loop("c", 0, self.k_slots) as c:
+            depth = ragged(self.problem.k, tile.slot_k, c)
+            if scales is not None and lay.group is not None:
+                scales.load(c)
+            mine = share_of(cols if self.problem.trans_b else depth, lay.share, kb.sub)
+            kb.wait_signal("empty", "MTE3")
+            with kb.loop("v", 0, ceil_expr(mine, tile.vector_k)) as v:
+                line, size = v * tile.vector_k, ragged_of(mine, tile.vector_k, v)
+                run = depth if self.problem.trans_b else cols
+                here = (at(0, size), at(0, run))
+                wq = self._load(e, nt, c, line, here)
+                wide = self.convert(wq, here, scales, line, size, run)
+                kb.copy(self.ring[kb.core, self._slot(turn, c), at(kb.sub * lay.share + line, size), at(0, run)], wide)
+            kb.raise_signal("full", "MTE3")
+
+    def scales(self, e: Expert, nt: Expr, cols: Expr) -> Scales | None:
         """Scales that Vector applies."""
         return Scales(self, e, nt, cols)
 
@@ -457,7 +478,7 @@ class DequantKernel:
         """Lines and weights of a UB tile."""
         return self.tile.vector_k, self.layout.run
 
-    def _load(self, e: Expr, nt: Expr, c: Expr, line: Expr, here: tuple[At, At]) -> Slice:
+    def _load(self, e: Expert, nt: Expr, c: Expr, line: Expr, here: tuple[At, At]) -> Slice:
         """Stored weights of slot ``c`` from ``line`` of this AIV's share."""
         kb, tile = self.kb, self.tile
         wq = kb.buffer("wq", "UB", self.weights.fmt, self.shape, tile.ub_ring)[here]
@@ -507,7 +528,7 @@ class Scales:
     Weights [k, n]: row g has those of group g for every column.  Transposed: column g has those of this AIV's columns.
     """
 
-    def __init__(self, kernel: DequantKernel, e: Expr, nt: Expr, cols: Expr) -> None:
+    def __init__(self, kernel: DequantKernel, e: Expert, nt: Expr, cols: Expr) -> None:
         self.kernel, self.e, self.nt, self.cols = kernel, e, nt, cols
 
     def load(self, c: Expr) -> None:

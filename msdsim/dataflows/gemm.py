@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_fits, require_multiple
+from msdsim.dataflows.experts import Expert, Experts
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
@@ -86,36 +88,56 @@ def share_of(total: ExprLike, share: int, index: ExprLike) -> Expr:
 # Operands
 
 
-def experts_of(problem: Any) -> int:
-    """Independent matmuls of a problem: the groups of a grouped GEMM, one otherwise."""
-    return int(problem.groups) if problem.kind == "grouped_gemm" else 1
-
-
 @dataclass(frozen=True)
 class Operand:
-    """A tensor of a GEMM in GM; that of a grouped GEMM has the expert as its first dimension."""
+    """A tensor of a GEMM in GM.  That of a grouped GEMM has the expert as its first dimension, unless the rows of all experts
+    lie one after the other along ``rows_axis``."""
 
     handle: Handle
     grouped: bool
+    rows_axis: int | None = None
 
-    def at(self, expert: Expr, *ranges: At | ExprLike) -> Slice:
+    def at(self, expert: Expert, *ranges: At | ExprLike) -> Slice:
         """A rectangle of one expert's tensor."""
-        return self.handle[(expert, *ranges) if self.grouped else ranges]
+        if self.rows_axis is not None and expert.first is not None:
+            rows = ranges[self.rows_axis]
+            assert isinstance(rows, At)
+            moved = at(expert.first + rows.start, rows.size)
+            ranges = (*ranges[: self.rows_axis], moved, *ranges[self.rows_axis + 1 :])
+        return self.handle[(expert.index, *ranges) if self.grouped else ranges]
 
 
-def operand(kb: KernelBuilder, problem: GemmShape, name: str, fmt: str, shape: tuple[int, ...], role: Role) -> Operand:
-    """Declare a tensor of every expert."""
+def operand(kb: KernelBuilder, problem: GemmShape, name: str, fmt: str, shape: tuple[int, ...], role: Role,
+            rows_axis: int | None = None) -> Operand:
+    """Declare a tensor of every expert; ``shape`` is that of one, ``rows_axis`` the axis of its rows if it has any."""
+    experts = Experts(problem)
+    if experts.uneven is not None and rows_axis is not None:
+        shape = (*shape[:rows_axis], experts.total_rows, *shape[rows_axis + 1 :])
+        return Operand(kb.tensor(name, fmt, shape, role), False, rows_axis)
     grouped = problem.kind == "grouped_gemm"
-    full = (experts_of(problem), *shape) if grouped else shape
-    return Operand(kb.tensor(name, fmt, full, role), grouped)
+    return Operand(kb.tensor(name, fmt, (experts.count, *shape) if grouped else shape, role), grouped)
 
 
 # The order of output tiles
 
 
 @dataclass(frozen=True)
+class Place:
+    """An output tile: its expert, its tile of rows and of columns in it, and their sizes; ``row_tile`` counts the tiles of rows
+    of all experts."""
+
+    expert: Expert
+    mt: Expr
+    nt: Expr
+    rows: Expr
+    cols: Expr
+    row_tile: Expr
+
+
+@dataclass(frozen=True)
 class Grid:
-    """Output tiles, dealt to the cores round robin in an order that lets L2 serve neighbours.
+    """Output tiles of ``base_m`` rows and ``base_n`` columns, dealt to the cores round robin in an order that lets L2 serve
+    neighbours.
 
     Expert after expert; inside one, bands of ``band`` tiles of rows, and in a band column after column of tiles::
 
@@ -126,22 +148,57 @@ class Grid:
     so that a band's rows of A stay in L2 while B passes by.  The last band may be lower.
     """
 
-    experts: int
-    m_tiles: int
-    n_tiles: int
+    experts: Experts
+    n: int
+    base_m: int
+    base_n: int
     band: int
 
     @property
-    def tiles(self) -> int:
-        return self.experts * self.m_tiles * self.n_tiles
+    def m_tiles(self) -> int:
+        """Tiles of rows of the largest expert."""
+        return ceil_int(self.experts.rows, self.base_m)
 
-    def place(self, t: Expr) -> tuple[Expr, Expr, Expr]:
-        """Expert, tile of rows and tile of columns of output tile ``t``."""
-        each = self.m_tiles * self.n_tiles
-        expert: Expr = t // each if self.experts > 1 else Const(0)
-        inside = t % each if self.experts > 1 else t
+    @property
+    def n_tiles(self) -> int:
+        return ceil_int(self.n, self.base_n)
+
+    @property
+    def row_tiles(self) -> int:
+        """Tiles of rows of all experts."""
+        return self.experts.units(lambda m: ceil_int(m, self.base_m))
+
+    @property
+    def tiles(self) -> int:
+        return self.row_tiles * self.n_tiles
+
+    @contextmanager
+    def place(self, kb: KernelBuilder, t: Expr) -> Iterator[Place]:
+        """Where output tile ``t`` lies; statements inside the ``with`` can use it."""
+        with (
+            self.experts.find(kb, t, lambda m: ceil_int(m, self.base_m) * self.n_tiles) as (expert, inside),
+            self.row_tiles_before(kb, expert) as before,
+        ):
+            mt, nt = self._even(inside) if self.experts.uneven is None else self._uneven(inside, expert)
+            yield self.tile(expert, mt, nt, before)
+
+    def row_tiles_before(self, kb: KernelBuilder, expert: Expert) -> AbstractContextManager[Expr]:
+        """Tiles of rows of the experts before this one."""
+        return self.experts.before(kb, expert, lambda m: ceil_int(m, self.base_m))
+
+    def row_tiles_of(self, expert: Expert) -> Expr:
+        """Tiles of rows of an expert."""
+        return ceil_div(expert.rows, self.base_m)
+
+    def tile(self, expert: Expert, mt: Expr, nt: Expr, before: Expr) -> Place:
+        """An output tile of an expert that has ``before`` tiles of rows before its own."""
+        row_tile = before + mt if self.experts.uneven is None else minimum(before + mt, self.row_tiles - 1)
+        return Place(expert, mt, nt, ragged_of(expert.rows, self.base_m, mt), ragged(self.n, self.base_n, nt), row_tile)
+
+    def _even(self, inside: Expr) -> tuple[Expr, Expr]:
+        """Tile of rows and tile of columns where every expert has as many."""
         if self.band >= self.m_tiles:
-            return expert, inside % self.m_tiles, inside // self.m_tiles
+            return inside % self.m_tiles, inside // self.m_tiles
         of_band = self.band * self.n_tiles
         row, column = inside // of_band * self.band + inside % self.band, inside % of_band // self.band
         full = self.m_tiles // self.band
@@ -152,7 +209,86 @@ class Grid:
             last = inside >= full * of_band
             row = minimum(self.m_tiles - 1, row + last * (full * self.band + beyond % rest - row))
             column = minimum(self.n_tiles - 1, column + last * (beyond // rest - column))
-        return expert, row, column
+        return row, column
+
+    def _uneven(self, inside: Expr, expert: Expert) -> tuple[Expr, Expr]:
+        """The same where the number of tiles of rows depends on the expert: every band has a height of its own."""
+        if self.m_tiles == 1:
+            return Const(0), minimum(self.n_tiles - 1, inside)
+        m_tiles = self.row_tiles_of(expert)
+        if self.band >= self.m_tiles:
+            return inside % m_tiles, minimum(self.n_tiles - 1, inside // m_tiles)
+        of_band = self.band * self.n_tiles
+        band = inside // of_band
+        height = maximum(1, minimum(self.band, m_tiles - band * self.band))
+        row = minimum(m_tiles - 1, band * self.band + inside % of_band % height)
+        return row, minimum(self.n_tiles - 1, inside % of_band // height)
+
+
+# Rows in blocks, for what Vector makes of the activations
+
+
+@dataclass(frozen=True)
+class RowBlock:
+    """Some rows of an expert, which lie in one tile of rows: ``row_tile`` counted over all experts, ``inside`` of it the first
+    row, ``row`` the first row of the expert, and their number."""
+
+    expert: Expert
+    row_tile: Expr
+    inside: Expr
+    row: Expr
+    rows: Expr
+
+
+@dataclass(frozen=True)
+class RowBlocks:
+    """Rows of all experts in blocks of ``size``, none of which crosses a tile of ``tile_rows``."""
+
+    experts: Experts
+    tile_rows: int
+    size: int
+
+    @property
+    def _per_tile(self) -> int:
+        return ceil_int(min(self.tile_rows, self.experts.rows), self.size)
+
+    def _of(self, m: int) -> int:
+        """Blocks of an expert of ``m`` rows; with equal rows also empty ones in its last tile."""
+        if self.experts.uneven is None:
+            return ceil_int(m, self.tile_rows) * self._per_tile
+        full, rest = divmod(m, self.tile_rows)
+        return full * self._per_tile + ceil_int(rest, self.size)
+
+    @property
+    def count(self) -> int:
+        """Blocks of all experts."""
+        return self.experts.units(self._of)
+
+    @contextmanager
+    def place(self, kb: KernelBuilder, b: Expr) -> Iterator[RowBlock]:
+        """Where block ``b`` lies; statements inside the ``with`` can use it."""
+        experts, tile_rows = self.experts, self.tile_rows
+        if experts.uneven is not None:
+            with (
+                experts.find(kb, b, self._of) as (expert, number),
+                experts.before(kb, expert, lambda m: ceil_int(m, tile_rows)) as before,
+            ):
+                mt, inside = number // self._per_tile, number % self._per_tile * self.size
+                row_tile = minimum(before + mt, experts.units(lambda m: ceil_int(m, tile_rows)) - 1)
+                rows = minimum(self.size, ragged_of(expert.rows, tile_rows, mt) - inside)
+                yield RowBlock(expert, row_tile, inside, mt * tile_rows + inside, rows)
+            return
+        m, m_tiles = experts.rows, ceil_int(experts.rows, tile_rows)
+        row_tile, inside = b // self._per_tile, b % self._per_tile * self.size
+        e, mt = (Const(0), row_tile) if experts.count == 1 else (row_tile // m_tiles, row_tile % m_tiles)
+        rows = minimum(self.size, ragged(m, tile_rows, mt) - inside)
+        block = RowBlock(Expert(e, Const(m)), row_tile, inside, mt * tile_rows + inside, rows)
+        if m % tile_rows:
+            # The last tile of rows may have fewer blocks than the others.
+            with kb.when(rows > 0):
+                yield block
+        else:
+            yield block
 
 
 # The main loop

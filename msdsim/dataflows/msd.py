@@ -16,12 +16,12 @@ from math import lcm
 from msdsim.dataflows import msd_merge, msd_split, mx_split
 from msdsim.dataflows.base import require_multiple, require_positive
 from msdsim.dataflows.cube_tiles import CubeWork, choose_band, choose_cube_tiles, choose_split_k
+from msdsim.dataflows.experts import Experts
 from msdsim.dataflows.gemm import (
     CubeOperands,
     GemmShape,
     check_cube_tiling,
     element_bits,
-    experts_of,
     k_groups,
     refuse_packed,
     refuse_rate,
@@ -51,8 +51,8 @@ def choose_tiling(problem: GemmShape, chip: Chip, kind: MsdKind) -> MsdTiling:
     kept = (1 + int(problem.offset)) * 4 / passes if problem.group is not None else 0
     kept += 4 if direct else 0
     max_tile = int(0.75 * chip.buffers.ub_bytes * chip.cores.aiv_per_aic / kept) if kept else None
-    work = CubeWork(passes * problem.m, problem.k, problem.n, out_bytes=4, experts=experts_of(problem), step_m=step,
-                    k_quantum=problem.group, max_tile=max_tile)
+    work = CubeWork.of(problem, out_bytes=4, passes=passes, step_m=step,
+                       k_quantum=problem.group, max_tile=max_tile)
     if kind.mx or problem.group is not None:
         c, k_parts = choose_cube_tiles(chip, kind.formats, work), 1
     else:
@@ -84,7 +84,7 @@ def choose_tiling(problem: GemmShape, chip: Chip, kind: MsdKind) -> MsdTiling:
 def _prefetch(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling) -> int:
     """Weight tiles that HBM can deliver to all cores while Vector splits, beside the first, which is loaded in any case."""
     form = 26 if tile.passes > 1 else 14
-    split = ceil_div(experts_of(problem) * problem.m, chip.aiv) * problem.k * form / FOLD_LANES
+    split = ceil_div(Experts(problem).total_rows, chip.aiv) * problem.k * form / FOLD_LANES
     rate = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz)) / chip.cores.aic
     tiles = split * rate / (tile.l1_k * tile.base_n * FORMATS[kind.weights].bits / 8)
     return max(0, min(3, int(tiles)))
@@ -144,9 +144,10 @@ def build(problem: GemmShape, chip: Chip, tile: MsdTiling, kind: MsdKind) -> Ker
                           f"scale per channel and direct=0")
     held = None
     if tile.a_resident:
-        if problem.group is not None or kind.mx or tile.k_parts > 1 or problem.m > tile.base_m // tile.passes:
+        whole = problem.m <= tile.base_m // tile.passes and not Experts(problem).several
+        if problem.group is not None or kind.mx or tile.k_parts > 1 or not whole:
             raise TilingError(f"tiling a_resident={tile.a_resident} holds one tile of integer components in L1: it needs "
-                              f"{problem.m} rows in a tile (base_m), one scale per channel and k_parts=1")
+                              f"{problem.m} rows in a tile (base_m), one scale per channel, k_parts=1 and no experts")
         held = tile.base_m * problem.k * FORMATS[kind.component].bits // 8
     if tile.stepwise and (problem.group is None or problem.group > tile.l1_k or tile.direct):
         raise TilingError(f"tiling stepwise={tile.stepwise} takes groups of scales an L1 tile at a time through GM: it needs a "
@@ -185,7 +186,7 @@ def _split_blocks(ctx: MsdContext) -> None:
     if tile.split_k % mx_split.QUANTUM:
         require_multiple(tile, "split_k", mx_split.QUANTUM, "two blocks fill a repeat of Vector")
     mx_split.MxSplit(
-        ctx.kb, ctx.chip, ctx.x, ctx.components, ctx.block_scales, problem.m, problem.k, ctx.experts, ctx.tile_rows,
+        ctx.kb, ctx.chip, ctx.x, ctx.components, ctx.block_scales, problem.k, ctx.experts, ctx.tile_rows,
         ctx.kind.component, tile.passes, spec.scale_rule, tile.split_m, tile.split_k, tile.ub_ring,
     ).emit()
 

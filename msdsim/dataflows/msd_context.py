@@ -7,7 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msdsim.dataflows.gemm import CubeOperands, GemmShape, Grid, experts_of, k_groups, operand, ragged, share_of
+from msdsim.dataflows.experts import Experts
+from msdsim.dataflows.gemm import CubeOperands, GemmShape, Grid, RowBlocks, k_groups, operand, share_of
 from msdsim.formats.msd import MSD_NIBBLES, MsdSpec
 from msdsim.formats.mx import block_count
 from msdsim.hardware.chip import Chip
@@ -105,13 +106,14 @@ class MsdContext:
         self.kinds = CubeOperands(*kind.formats, transpose_b=problem.trans_b)
         self.group, self.groups = problem.group, k_groups(problem)
         m, k, n = problem.m, problem.k, problem.n
-        self.experts = experts_of(problem)
+        self.experts = Experts(problem)
         self.tile_rows = tile.base_m // tile.passes
-        self.m_tiles = ceil_div(m, self.tile_rows)
-        self.grid = Grid(self.experts, self.m_tiles, ceil_div(n, tile.base_n), tile.band)
+        self.grid = Grid(self.experts, n, self.tile_rows, tile.base_n, tile.band)
+        #: Rows as the split deals them.
+        self.row_blocks = RowBlocks(self.experts, self.tile_rows, tile.split_m)
         self._divide_merge()
         self.kb = kb = KernelBuilder(kind.name.replace("-", "_"), self.cores, self.aivs)
-        self.x = operand(kb, problem, "x", "bf16", (m, k), "in")
+        self.x = operand(kb, problem, "x", "bf16", (m, k), "in", rows_axis=0)
         self.w = operand(kb, problem, "w", kind.weights, (n, k) if problem.trans_b else (k, n), "in")
         blocks = block_count(k)
         scale = ("e8m0", (blocks, n)) if kind.mx else ("fp32", (self.groups, n))
@@ -119,17 +121,19 @@ class MsdContext:
         self.offset = operand(kb, problem, "offset", "fp32", (self.groups, n), "in") if problem.offset else None
         self.bias8 = operand(kb, problem, "bias8", "fp32", (self.groups, n), "in") if kind.nibbles else None
         # Rows of packed components end on a byte.
-        stacked = (self.experts * self.m_tiles, tile.passes, self.tile_rows)
+        stacked = (self.grid.row_tiles, tile.passes, self.tile_rows)
         self.components = kb.tensor("a", kind.component, (*stacked, round_up(k, 2)), "workspace")
         self.block_scales = kb.tensor("a_scale", "e8m0", (*stacked, blocks), "workspace") if kind.mx else None
-        self.row_scale = operand(kb, problem, "row_scale", "fp32", (m, 1), "workspace") if not kind.mx else None
-        self.row_top = operand(kb, problem, "row_top", "fp32", (m, 1), "workspace") if tile.stepwise else None
-        self.row_sum = operand(kb, problem, "row_sum", "fp32", (m, self.groups), "workspace") if problem.offset else None
+        self.row_scale = None if kind.mx else operand(kb, problem, "row_scale", "fp32", (m, 1), "workspace", rows_axis=0)
+        self.row_top = operand(kb, problem, "row_top", "fp32", (m, 1), "workspace", rows_axis=0) if tile.stepwise else None
+        self.row_sum = None
+        if problem.offset:
+            self.row_sum = operand(kb, problem, "row_sum", "fp32", (m, self.groups), "workspace", rows_axis=0)
         #: K that one core multiplies of a tile, and how many share the tile.
         self.part_k = part_size(k, tile.k_parts)
         self.k_parts = ceil_div(k, self.part_k)
         self.ring = self._ring()
-        self.y = operand(kb, problem, "y", "bf16", (m, n), "out")
+        self.y = operand(kb, problem, "y", "bf16", (m, n), "out", rows_axis=0)
         kb.signal("split_done", "barrier")
         if tile.stepwise:
             kb.signal("stats_done", "barrier")
@@ -183,15 +187,6 @@ class MsdContext:
         return ceil_div(self.problem.k, self.pack_k)
 
     # Tiles
-
-    def place(self, t: Expr) -> tuple[Expr, Expr, Expr, Expr, Expr]:
-        """Expert, row tile, column tile, rows and columns of output tile ``t``."""
-        e, mt, nt = self.grid.place(t)
-        return e, mt, nt, ragged(self.problem.m, self.tile_rows, mt), ragged(self.problem.n, self.tile.base_n, nt)
-
-    def row_tile(self, e: Expr, mt: Expr) -> Expr:
-        """Index of a row tile among those of all experts."""
-        return mt if self.experts == 1 else e * self.m_tiles + mt
 
     @property
     def tiles_per_core(self) -> int:

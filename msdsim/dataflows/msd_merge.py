@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from msdsim.dataflows.gemm import ragged_of
+from msdsim.dataflows.gemm import Place, ragged_of
 from msdsim.dataflows.msd_context import MsdContext
 from msdsim.ir.builder import At, Handle, at
 from msdsim.ir.expr import Const, Expr
@@ -47,8 +47,8 @@ class Merge:
         else:
             with kb.loop("s", 0, tile.slots):
                 kb.raise_signal("merged", ctx.reader)
-        with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t:
-            part = Share(ctx, t)
+        with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t, ctx.grid.place(kb, t) as place:
+            part = Share(ctx, t, place)
             if ctx.kind.mx:
                 self._every_row(part, lambda r: self._mx_rows(part, r))
             elif ctx.group is None:
@@ -220,10 +220,9 @@ class Merge:
 class Share:
     """What this AIV merges of output tile ``t``."""
 
-    def __init__(self, ctx: MsdContext, t: Expr) -> None:
-        self.ctx, self.t = ctx, t
-        self.e, self.mt, self.nt, self.tile_rows, tile_cols = ctx.place(t)
-        self.row, self.rows, self.col, self.cols = ctx.merge_share(self.tile_rows, tile_cols, ctx.kb.sub)
+    def __init__(self, ctx: MsdContext, t: Expr, place: Place) -> None:
+        self.ctx, self.t, self.e, self.mt, self.nt, self.tile_rows = ctx, t, place.expert, place.mt, place.nt, place.rows
+        self.row, self.rows, self.col, self.cols = ctx.merge_share(place.rows, place.cols, ctx.kb.sub)
 
     def tensor_rows(self, start: Expr, size: Expr) -> At:
         """Rows of y from ``start`` of the share."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msdsim.dataflows.gemm import Held, Stream, accumulate, bring, element_bits, multiply, ragged, ragged_of
+from msdsim.dataflows.gemm import Held, Place, Stream, accumulate, bring, element_bits, multiply, ragged, ragged_of
 from msdsim.dataflows.msd_context import MsdContext
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.ir.builder import Handle, at
@@ -32,20 +32,20 @@ class Multiply:
             self._parts()
             return
         held = self._hold() if tile.a_resident else None
-        with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t:
+        with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t, ctx.grid.place(kb, t) as place:
             if ctx.group is None:
-                acc = self._accumulator(t)
-                streamed, b = self._operands(t, Const(0), t - kb.core)
+                acc = self._accumulator(place)
+                streamed, b = self._operands(place, Const(0), t - kb.core)
                 a = held or streamed
                 accumulate(kb, tile, ctx.kinds, acc, acc.sizes[0], acc.sizes[1], ctx.problem.k, a, b)
                 kb.wait_signal("merged", "FIX")
-                self._drain(t, Const(0), Const(0), acc)
+                self._drain(t, place, Const(0), Const(0), acc)
                 kb.raise_signal("product", "FIX")
             else:
                 with kb.loop("p", 0, ctx.packs) as p:
                     if not tile.direct:
                         kb.wait_signal("merged", "FIX")
-                    self._pack(t, p)
+                    self._pack(t, place, p)
                     if not tile.direct:
                         kb.raise_signal("product", "FIX")
         # The last slots come back unused.
@@ -67,10 +67,13 @@ class Multiply:
     def _parts(self) -> None:
         """Parts of K of a tile on neighbouring cores; every part's sums go to a place of their own."""
         ctx, kb = self.ctx, self.kb
-        with kb.loop("t", kb.core, ctx.grid.tiles * ctx.k_parts, ctx.cores) as unit:
+        with (
+            kb.loop("t", kb.core, ctx.grid.tiles * ctx.k_parts, ctx.cores) as unit,
+            ctx.grid.place(kb, unit // ctx.k_parts) as place,
+        ):
             t, part = unit // ctx.k_parts, unit % ctx.k_parts
-            acc = self._accumulator(t)
-            a, b = self._operands(t, part * ctx.part_k, unit - kb.core)
+            acc = self._accumulator(place)
+            a, b = self._operands(place, part * ctx.part_k, unit - kb.core)
             stacked, cols = acc.sizes
             accumulate(kb, self.tile, ctx.kinds, acc, stacked, cols, ragged(ctx.problem.k, ctx.part_k, part), a, b)
             kb.op("fixpipe", ctx.ring[t, part, at(0, stacked), at(0, cols)], acc)
@@ -83,24 +86,22 @@ class Multiply:
             kb.wait_signal("merged", "FIX")
             with kb.when(kb.core >= ctx.grid.tiles):
                 kb.wait_signal("split_done", "MTE2")
-            with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t:
-                self._pack(t, p)
+            with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t, ctx.grid.place(kb, t) as place:
+                self._pack(t, place, p)
             kb.raise_signal("product", "FIX")
         with kb.loop("s", 0, self.tile.slots):
             kb.wait_signal("merged", "FIX")
 
-    def _accumulator(self, t: Expr) -> Slice:
-        _, _, _, rows, cols = self.ctx.place(t)
+    def _accumulator(self, place: Place) -> Slice:
         tile = self.tile
         acc = self.kb.buffer("acc", "L0C", self.ctx.sums, (tile.base_m, tile.base_n), tile.l0c_ring)
-        return acc[at(0, rows * tile.passes), at(0, cols)]
+        return acc[at(0, place.rows * tile.passes), at(0, place.cols)]
 
-    def _operands(self, t: Expr, first: Expr, turn: Expr) -> tuple[Stream, Stream]:
-        """Loaders of both operands of tile ``t`` for K ranges counted from ``first``; ``turn`` is zero for what this core
+    def _operands(self, place: Place, first: Expr, turn: Expr) -> tuple[Stream, Stream]:
+        """Loaders of both operands of a tile for K ranges counted from ``first``; ``turn`` is zero for what this core
         multiplies first."""
         ctx, kb, tile = self.ctx, self.kb, self.tile
-        e, mt, nt, rows, cols = ctx.place(t)
-        em = ctx.row_tile(e, mt)
+        rows, cols = place.rows, place.cols
 
         def load_a(a1: Handle, start: Expr, size: Expr) -> None:
             if not tile.stepwise:
@@ -109,31 +110,32 @@ class Multiply:
                     kb.wait_signal("split_done", "MTE2")
             for number in range(ctx.passes):
                 kb.copy(a1[at(rows * number, rows), at(0, size)],
-                        ctx.components[em, number, at(0, rows), at(first + start, size)])
+                        ctx.components[place.row_tile, number, at(0, rows), at(first + start, size)])
 
         def load_b(b1: Handle, start: Expr, size: Expr) -> None:
-            kb.copy(*self._weights(b1, e, nt, cols, first + start, size))
+            kb.copy(*self._weights(b1, place, first + start, size))
 
         if ctx.block_scales is None:
             return Stream(load_a), Stream(load_b)
-        a_scales, columns = ctx.block_scales, at(nt * tile.base_n, cols)
+        a_scales, row_tile, columns = ctx.block_scales, place.row_tile, at(place.nt * tile.base_n, cols)
 
         def load_a_scales(sa1: Handle, start: Expr, count: Expr) -> None:
             for number in range(ctx.passes):
-                kb.copy(sa1[at(rows * number, rows), at(0, count)], a_scales[em, number, at(0, rows), at(start, count)])
+                kb.copy(sa1[at(rows * number, rows), at(0, count)], a_scales[row_tile, number, at(0, rows), at(start, count)])
 
         def load_b_scales(sb1: Handle, start: Expr, count: Expr) -> None:
-            kb.copy(sb1[at(0, count), at(0, cols)], ctx.scale.at(e, at(start, count), columns))
+            kb.copy(sb1[at(0, count), at(0, cols)], ctx.scale.at(place.expert, at(start, count), columns))
 
         return Stream(load_a, load_a_scales), Stream(load_b, load_b_scales)
 
-    def _weights(self, b1: Handle, e: Expr, nt: Expr, cols: Expr, start: Expr, size: Expr) -> tuple[Slice, Slice]:
-        columns = at(nt * self.tile.base_n, cols)
+    def _weights(self, b1: Handle, place: Place, start: Expr, size: Expr) -> tuple[Slice, Slice]:
+        e, cols = place.expert, place.cols
+        columns = at(place.nt * self.tile.base_n, cols)
         if self.ctx.problem.trans_b:
             return b1[at(0, cols), at(0, size)], self.ctx.w.at(e, columns, at(start, size))
         return b1[at(0, size), at(0, cols)], self.ctx.w.at(e, at(start, size), columns)
 
-    def _pack(self, t: Expr, p: Expr) -> None:
+    def _pack(self, t: Expr, place: Place, p: Expr) -> None:
         """The products of the groups of one ring slot, each a sum of its own::
 
             group fits an L1 tile:  a1, b1 <- pack of groups;  for j: acc <- group j through L0; ring[j] <- acc
@@ -141,13 +143,13 @@ class Multiply:
         """
         ctx, kb, tile, k = self.ctx, self.kb, self.tile, self.ctx.problem.k
         assert ctx.group is not None
-        a, b = self._operands(t, p * ctx.pack_k, t - kb.core + p)
+        a, b = self._operands(place, p * ctx.pack_k, t - kb.core + p)
         if ctx.group > tile.l1_k:
-            acc = self._accumulator(t)
+            acc = self._accumulator(place)
             accumulate(kb, tile, ctx.kinds, acc, acc.sizes[0], acc.sizes[1], ragged(k, ctx.group, p), a, b)
-            self._drain_group(t, p, Const(0), acc)
+            self._drain_group(t, place, p, Const(0), acc)
             return
-        _, _, _, rows, cols = ctx.place(t)
+        rows, cols = place.rows, place.cols
         size = ragged(k, ctx.pack_k, p)
         b1 = bring(kb, tile, ctx.kinds, "b", cols, b, Const(0), size)
         if tile.stepwise:
@@ -156,30 +158,30 @@ class Multiply:
                 kb.wait_signal("split_done", "MTE2")
         a1 = bring(kb, tile, ctx.kinds, "a", rows * ctx.passes, a, Const(0), size)
         with kb.loop("j", 0, ceil_expr(size, ctx.group)) as j:
-            acc = self._accumulator(t)
+            acc = self._accumulator(place)
             depth = ragged_of(size, ctx.group, j)
             with kb.loop("k0", 0, ceil_expr(depth, tile.l0_k)) as k0:
                 start, step = j * ctx.group + k0 * tile.l0_k, ragged_of(depth, tile.l0_k, k0)
                 multiply(kb, tile, ctx.kinds, acc, rows * ctx.passes, cols, start, step, a1, b1, k0)
-            self._drain_group(t, p, j, acc)
+            self._drain_group(t, place, p, j, acc)
 
-    def _drain_group(self, t: Expr, p: Expr, j: Expr, acc: Slice) -> None:
+    def _drain_group(self, t: Expr, place: Place, p: Expr, j: Expr, acc: Slice) -> None:
         """A ring in UB hands over every group by itself, one in GM whole packs of them."""
         kb = self.kb
         if self.tile.direct:
             kb.wait_signal("merged", "FIX")
-        self._drain(t, p, j, acc)
+        self._drain(t, place, p, j, acc)
         if self.tile.direct:
             kb.raise_signal("product", "FIX")
 
-    def _drain(self, t: Expr, p: Expr, j: Expr, acc: Slice) -> None:
+    def _drain(self, t: Expr, place: Place, p: Expr, j: Expr, acc: Slice) -> None:
         ctx, kb, slot = self.ctx, self.kb, self.ctx.slot(t, p, j)
         stacked, cols = acc.sizes
         if not self.tile.direct:
             kb.op("fixpipe", ctx.ring[kb.core, slot, ctx.in_slot(t, j), at(0, stacked), at(0, cols)], acc)
             return
         # Every AIV gets its share of every pass.
-        _, _, _, rows, _ = ctx.place(t)
+        rows = place.rows
         for sub in range(ctx.aivs):
             first_row, own_rows, first_col, own_cols = ctx.merge_share(rows, cols, Const(sub))
             for number in range(ctx.passes):
@@ -200,11 +202,13 @@ class Multiply:
         last = min(first + pieces * tile.prefetch, ceil_div(k, depth)) if depth else 0
         if last <= first:
             return
-        with kb.when(kb.core < ctx.grid.tiles), kb.loop("f", first, last) as f:
-            e, _, nt, _, cols = ctx.place(minimum(kb.core, ctx.grid.tiles - 1))
+        with (
+            kb.when(kb.core < ctx.grid.tiles), kb.loop("f", first, last) as f,
+            ctx.grid.place(kb, minimum(kb.core, ctx.grid.tiles - 1)) as place,
+        ):
             shape = (tile.base_n, depth) if ctx.problem.trans_b else (depth, tile.base_n)
             warm = kb.buffer("warm", "L1", ctx.kind.weights, shape)
-            kb.copy(*self._weights(warm, e, nt, cols, f * depth, ragged(k, depth, f)))
+            kb.copy(*self._weights(warm, place, f * depth, ragged(k, depth, f)))
 
     def _warm_depth(self) -> int:
         """K of the pieces in which weights are fetched: the largest even part of an L1 tile that L1 has room for, or 0."""

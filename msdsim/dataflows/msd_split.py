@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from msdsim.dataflows.gemm import ragged, ragged_of
+from msdsim.dataflows.gemm import RowBlock, ragged, ragged_of
 from msdsim.dataflows.msd_context import MsdContext
 from msdsim.errors import TilingError
 from msdsim.ir.builder import at
-from msdsim.ir.expr import Const, Expr, minimum
+from msdsim.ir.expr import Const, Expr
 from msdsim.ir.expr import ceil_div as ceil_expr
 from msdsim.ir.kernel import Slice
 from msdsim.ir.ops.vector import FOLD_LANES
@@ -50,83 +50,74 @@ class Split:
         """Components of the K range ``start +: size``, at most ``depth``."""
         ctx, kb = self.ctx, self.kb
 
-        def rows_of(e: Expr, em: Expr, inside: Expr, row: Expr, rows: Expr) -> None:
-            top = kb.buffer("step_top", "UB", "fp32", (self.tile.split_m, 1), self.tile.ub_ring)[at(0, rows), 0]
+        def rows_of(block: RowBlock) -> None:
+            top = kb.buffer("step_top", "UB", "fp32", (self.tile.split_m, 1), self.tile.ub_ring)[at(0, block.rows), 0]
             assert ctx.row_top is not None
-            kb.copy(top, ctx.row_top.at(e, at(row, rows), 0))
-            xf, q = self.load_x(e, row, rows, start, size, depth, "_step")
-            self.decompose(em, inside, rows, start, xf, q, top)
+            kb.copy(top, ctx.row_top.at(block.expert, at(block.row, block.rows), 0))
+            xf, q = self.load_x(block, start, size, depth, "_step")
+            self.decompose(block, start, xf, q, top)
 
         self.row_blocks("bs", rows_of)
 
-    def row_blocks(self, var: str, emit: Callable[[Expr, Expr, Expr, Expr, Expr], None]) -> None:
-        """Deal blocks of ``split_m`` rows to the AIVs: expert, its row tile, row inside that, row of x, number of rows."""
-        ctx, kb, tile, m = self.ctx, self.kb, self.tile, self.ctx.problem.m
-        # A split tile never crosses a tile of rows, so that its components are one rectangle of the stacked layout.
-        per_tile = ceil_div(min(ctx.tile_rows, m), tile.split_m)
-        blocks = ctx.experts * ctx.m_tiles * per_tile
-        with kb.loop(var, kb.core * ctx.aivs + kb.sub, blocks, ctx.cores * ctx.aivs) as b:
-            em, inside = b // per_tile, b % per_tile * tile.split_m
-            e, mt = (Const(0), em) if ctx.experts == 1 else (em // ctx.m_tiles, em % ctx.m_tiles)
-            rows = minimum(tile.split_m, ragged(m, ctx.tile_rows, mt) - inside)
-            row = mt * ctx.tile_rows + inside
-            if m % ctx.tile_rows:
-                # The last tile of rows may have fewer blocks than the others.
-                with kb.when(rows > 0):
-                    emit(e, em, inside, row, rows)
-            else:
-                emit(e, em, inside, row, rows)
+    def row_blocks(self, var: str, emit: Callable[[RowBlock], None]) -> None:
+        """Deal blocks of ``split_m`` rows to the AIVs.  A block never crosses a tile of rows, so that its components are one
+        rectangle of the stacked layout."""
+        ctx, kb, blocks = self.ctx, self.kb, self.ctx.row_blocks
+        with (
+            kb.loop(var, kb.core * ctx.aivs + kb.sub, blocks.count, ctx.cores * ctx.aivs) as b,
+            blocks.place(kb, b) as block,
+        ):
+            emit(block)
 
-    def _rows(self, e: Expr, em: Expr, inside: Expr, row: Expr, rows: Expr) -> None:
+    def _rows(self, block: RowBlock) -> None:
         """Two sweeps over the row block's K, row statistics first; one load serves both when K is a single tile."""
         kb, k, k_tiles = self.kb, self.ctx.problem.k, self.k_tiles
-        stats = _RowStatistics(self.ctx, e, row, rows)
+        stats = _RowStatistics(self.ctx, block)
         if k_tiles == 1:
-            xf, q = self.load_x(e, row, rows, Const(0), Const(k))
+            xf, q = self.load_x(block, Const(0), Const(k))
             stats.fold(xf, q, Const(0), Const(k))
             stats.reduce()
             if not self.tile.stepwise:
-                self.decompose(em, inside, rows, Const(0), xf, q, stats.top)
+                self.decompose(block, Const(0), xf, q, stats.top)
             return
         sweeps = 1 if self.tile.stepwise else 2
         with kb.loop("sweep", 0, sweeps * k_tiles) as sweep:
             at_k = sweep % k_tiles
             size = ragged(k, self.tile.split_k, at_k)
-            xf, q = self.load_x(e, row, rows, at_k * self.tile.split_k, size)
+            xf, q = self.load_x(block, at_k * self.tile.split_k, size)
             with kb.when(sweep < k_tiles):
                 stats.fold(xf, q, sweep, size)
             with kb.when(sweep.equals(k_tiles - 1)):
                 stats.reduce()
             if sweeps == 2:
                 with kb.when(sweep >= k_tiles):
-                    self.decompose(em, inside, rows, at_k * self.tile.split_k, xf, q, stats.top)
+                    self.decompose(block, at_k * self.tile.split_k, xf, q, stats.top)
 
-    def load_x(self, e: Expr, row: Expr, rows: Expr, start: Expr, size: Expr, depth: int = 0,
-               suffix: str = "") -> tuple[Slice, Slice]:
+    def load_x(self, block: RowBlock, start: Expr, size: Expr, depth: int = 0, suffix: str = "") -> tuple[Slice, Slice]:
         """x as FP32 in UB, and a scratch tile of the same shape; ``depth`` is the K of the tile if it is not ``split_k``."""
-        kb, tile = self.kb, self.tile
+        kb, tile, rows = self.kb, self.tile, block.rows
         shape, here = (tile.split_m, depth or tile.split_k), (at(0, rows), at(0, size))
         xb = kb.buffer("xb" + suffix, "UB", "bf16", shape, tile.ub_ring)[here]
         xf = kb.buffer("xf" + suffix, "UB", "fp32", shape)
         q = kb.buffer("q" + suffix, "UB", "fp32", shape)[here]
-        kb.copy(xb, self.ctx.x.at(e, at(row, rows), at(start, size)))
+        kb.copy(xb, self.ctx.x.at(block.expert, at(block.row, rows), at(start, size)))
         kb.op("cast", xf[here], xb)
         return xf[here], q
 
-    def decompose(self, em: Expr, inside: Expr, rows: Expr, start: Expr, xf: Slice, q: Slice, top: Slice) -> None:
+    def decompose(self, block: RowBlock, start: Expr, xf: Slice, q: Slice, top: Slice) -> None:
         """Components of the rows in ``xf``, whose K begins at ``start``."""
         ctx, kb, tile, spec = self.ctx, self.kb, self.tile, self.ctx.kind.spec
         shape, size = (tile.split_m, xf.of.shape[1]), xf.sizes[1]
-        here = (at(0, rows), at(0, size))
+        here = (at(0, block.rows), at(0, size))
         t = kb.buffer("t", "UB", "fp32", shape)[here]
         q16 = kb.buffer("q16", "UB", "fp16", shape)[here]
-        target = at(inside, rows), at(start, size)
+        target = at(block.inside, block.rows), at(start, size)
 
         def store(number: int, value: Slice) -> None:
             narrow = kb.buffer(f"a{number}", "UB", ctx.kind.component, shape)[here]
             kb.op("cast", q16, value, round="rint")
             kb.op("cast", narrow, q16, round="rint")
-            kb.copy(ctx.components[(em, number, *target)], narrow)
+            kb.copy(ctx.components[(block.row_tile, number, *target)], narrow)
 
         kb.op("muls", xf, xf, scalar=spec.first_factor)
         if ctx.kind.nibbles:
@@ -155,8 +146,8 @@ class Split:
 class _RowStatistics:
     """Row maximum, and row sums where offsets need them, of a block of rows, folded tile by tile of K."""
 
-    def __init__(self, ctx: MsdContext, e: Expr, row: Expr, rows: Expr) -> None:
-        self.ctx, self.kb, self.e, self.row, self.rows = ctx, ctx.kb, e, row, rows
+    def __init__(self, ctx: MsdContext, block: RowBlock) -> None:
+        self.ctx, self.kb, self.block, self.rows = ctx, ctx.kb, block, block.rows
         self.lanes, self.top = self._vector("lanes", FOLD_LANES), self._vector("top")
         self.factor = self._vector("factor")
         # What is stored lies side by side, so that one flag covers all of it.
@@ -197,17 +188,17 @@ class _RowStatistics:
 
     def reduce(self) -> None:
         """Finish and store; ``top`` is then what the rows are divided by."""
-        kb, ctx, rows = self.kb, self.ctx, at(self.row, self.rows)
+        kb, ctx, e, rows = self.kb, self.ctx, self.block.expert, at(self.block.row, self.rows)
         scale = self.stored[at(0, self.rows), 0]
         kb.op("reduce_max", self.top, self.lanes)
         kb.op("dup", self.factor, scalar=ctx.kind.spec.first_factor)
         kb.op("div", scale, self.top, self.factor)
         assert ctx.row_scale is not None
-        kb.copy(ctx.row_scale.at(self.e, rows, 0), scale)
+        kb.copy(ctx.row_scale.at(e, rows, 0), scale)
         kb.op("maxs", self.top, self.top, scalar=SMALLEST)
         if ctx.row_top is not None:
-            kb.copy(ctx.row_top.at(self.e, rows, 0), self.top)
+            kb.copy(ctx.row_top.at(e, rows, 0), self.top)
         if ctx.row_sum is not None:
             if ctx.group is None:
                 kb.op("reduce_add", self._sum(Const(0)), self.sum_lanes)
-            kb.copy(ctx.row_sum.at(self.e, rows, at(0, ctx.groups)), self.stored[at(0, self.rows), at(1, ctx.groups)])
+            kb.copy(ctx.row_sum.at(e, rows, at(0, ctx.groups)), self.stored[at(0, self.rows), at(1, ctx.groups)])

@@ -38,8 +38,8 @@ def emit_steps(ctx: MsdContext) -> None:
         with kb.when(i >= lag):
             step = i - lag
             kb.wait_signal("product", "MTE2")
-            with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t:
-                merge.pack(Share(ctx, t), step, sums, t // ctx.cores * ctx.share_rows)
+            with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t, ctx.grid.place(kb, t) as place:
+                merge.pack(Share(ctx, t, place), step, sums, t // ctx.cores * ctx.share_rows)
             kb.raise_signal("merged", "MTE2")
-    with kb.loop("tf", kb.core, ctx.grid.tiles, ctx.cores) as t:
-        merge.finish(Share(ctx, t), sums, t // ctx.cores * ctx.share_rows)
+    with kb.loop("tf", kb.core, ctx.grid.tiles, ctx.cores) as t, ctx.grid.place(kb, t) as place:
+        merge.finish(Share(ctx, t, place), sums, t // ctx.cores * ctx.share_rows)

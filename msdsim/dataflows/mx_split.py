@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msdsim.dataflows.gemm import Operand, ragged
+from msdsim.dataflows.experts import Experts
+from msdsim.dataflows.gemm import Operand, RowBlock, RowBlocks, ragged
 from msdsim.formats.mx import MIN_SCALE_EXPONENT, MX_BLOCK
 from msdsim.formats.number import E8M0, FORMATS
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr, ceil_div, minimum
+from msdsim.ir.expr import Expr, ceil_div
 from msdsim.units import ceil_div as ceil_int
 from msdsim.units import round_up
 
@@ -38,9 +39,8 @@ class MxSplit:
     x: Operand
     components: Handle
     scales: Handle
-    m: int
     k: int
-    experts: int
+    experts: Experts
     tile_rows: int
     element: str
     passes: int
@@ -51,26 +51,18 @@ class MxSplit:
 
     def emit(self) -> None:
         """Every AIV takes blocks of rows; a block never crosses a tile of rows."""
-        kb, tile_rows = self.kb, self.tile_rows
-        m_tiles = ceil_int(self.m, tile_rows)
-        per_tile = ceil_int(min(tile_rows, self.m), self.split_m)
+        kb = self.kb
+        blocks = RowBlocks(self.experts, self.tile_rows, self.split_m)
         k_tiles = ceil_int(self.k, self.split_k)
         cores, aivs = self.chip.cores.aic, self.chip.cores.aiv_per_aic
-        units = cores * aivs
-        with kb.loop("b", kb.core * aivs + kb.sub, self.experts * m_tiles * per_tile * k_tiles, units) as b:
-            block, at_k = b // k_tiles, b % k_tiles
-            em, inside = block // per_tile, block % per_tile * self.split_m
-            e, mt = (Const(0), em) if self.experts == 1 else (em // m_tiles, em % m_tiles)
-            rows = minimum(self.split_m, ragged(self.m, tile_rows, mt) - inside)
-            if self.m % tile_rows:
-                # The last tile of rows may have fewer blocks than the others.
-                with kb.when(rows > 0):
-                    self._tile(e, mt, em, inside, rows, at_k)
-            else:
-                self._tile(e, mt, em, inside, rows, at_k)
+        with (
+            kb.loop("b", kb.core * aivs + kb.sub, blocks.count * k_tiles, cores * aivs) as b,
+            blocks.place(kb, b // k_tiles) as block,
+        ):
+            self._tile(block, b % k_tiles)
 
-    def _tile(self, e: Expr, mt: Expr, em: Expr, inside: Expr, rows: Expr, at_k: Expr) -> None:
-        kb = self.kb
+    def _tile(self, block: RowBlock, at_k: Expr) -> None:
+        kb, rows = self.kb, block.rows
         size = ragged(self.k, self.split_k, at_k)
         blocks, first = ceil_div(size, MX_BLOCK), at_k * (self.split_k // MX_BLOCK)
         shape, of_blocks = (self.split_m, self.split_k), (self.split_m, self.split_k // MX_BLOCK)
@@ -80,7 +72,7 @@ class MxSplit:
         q = kb.buffer("q", "UB", "fp32", shape)[here]
         q16 = kb.buffer("q16", "UB", "bf16", shape)[here]
         top = kb.buffer("top", "UB", "fp32", of_blocks)[there]
-        kb.copy(xb, self.x.at(e, at(mt * self.tile_rows + inside, rows), at(at_k * self.split_k, size)))
+        kb.copy(xb, self.x.at(block.expert, at(block.row, rows), at(at_k * self.split_k, size)))
         kb.op("cast", xf, xb)
         kb.op("block_max", top, xf)
         scale = kb.buffer("s0", "UB", "e8m0", of_blocks)[there]
@@ -96,9 +88,9 @@ class MxSplit:
                 kb.op("cast", a, q16, round="rint")
             else:
                 kb.op("cast", a, q, round="rint")
-            rectangle = at(inside, rows)
-            kb.copy(self.components[em, number, rectangle, at(at_k * self.split_k, size)], a)
-            kb.copy(self.scales[em, number, rectangle, at(first, blocks)], scale)
+            rectangle = at(block.inside, rows)
+            kb.copy(self.components[block.row_tile, number, rectangle, at(at_k * self.split_k, size)], a)
+            kb.copy(self.scales[block.row_tile, number, rectangle, at(first, blocks)], scale)
             if number + 1 < self.passes:
                 kb.op("cast", q16, a)
                 kb.op("cast", q, q16)

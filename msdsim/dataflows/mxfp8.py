@@ -12,11 +12,12 @@ from dataclasses import asdict, dataclass
 from msdsim.dataflows import mx_split
 from msdsim.dataflows.base import require_multiple
 from msdsim.dataflows.dequant import DequantKernel, DequantTiling, Scales, Weights, choose_tiling
+from msdsim.dataflows.experts import Expert
 from msdsim.dataflows.gemm import (
     GemmShape,
     Loader,
+    Place,
     Stream,
-    experts_of,
     refuse_packed,
     refuse_rate,
     refuse_scales,
@@ -27,7 +28,7 @@ from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import At, Handle, at
 from msdsim.ir.expr import Expr
 from msdsim.ir.kernel import Kernel, Slice
-from msdsim.units import ceil_div, round_up
+from msdsim.units import round_up
 
 FORMATS = ("mxfp8", "mxfp8")
 ELEMENT = "fp8_e4m3fn"
@@ -57,13 +58,12 @@ class _Mxfp8(DequantKernel):
         super().__init__(problem, chip, tile, WEIGHTS, FORMATS, "mxfp8")
         require_multiple(tile, "split_k", mx_split.QUANTUM, "two blocks fill a repeat of Vector")
         require_multiple(tile, "slot_k", MX_BLOCK, "a ring slot holds whole blocks")
-        m_tiles = ceil_div(problem.m, tile.base_m)
-        stacked = (experts_of(problem) * m_tiles, 1, tile.base_m)
+        stacked = (self.grid.row_tiles, 1, tile.base_m)
         self.a = self.kb.tensor("a", ELEMENT, (*stacked, round_up(problem.k, 2)), "workspace")
         self.a_scale = self.kb.tensor("a_scale", "e8m0", (*stacked, block_count(problem.k)), "workspace")
         self.kb.signal("split_done", "barrier")
         self.split = mx_split.MxSplit(
-            self.kb, chip, self.x, self.a, self.a_scale, problem.m, problem.k, experts_of(problem), tile.base_m, ELEMENT, 1,
+            self.kb, chip, self.x, self.a, self.a_scale, problem.k, self.experts, tile.base_m, ELEMENT, 1,
             RULE, tile.split_m, tile.split_k, tile.ub_ring,
         )
 
@@ -79,25 +79,25 @@ class _Mxfp8(DequantKernel):
         self.kb.raise_signal("split_done", "MTE3")
         self.kb.wait_signal("split_done", "MTE2")
 
-    def activations(self, e: Expr, mt: Expr, rows: Expr, first: Expr) -> Stream:
-        em = mt if experts_of(self.problem) == 1 else e * self.m_tiles + mt
+    def activations(self, place: Place, first: Expr) -> Stream:
+        rows, tile = at(0, place.rows), place.row_tile
 
         def load(a1: Handle, start: Expr, size: Expr) -> None:
-            self.kb.copy(a1[at(0, rows), at(0, size)], self.a[em, 0, at(0, rows), at(first + start, size)])
+            self.kb.copy(a1[rows, at(0, size)], self.a[tile, 0, rows, at(first + start, size)])
 
         def load_scales(sa1: Handle, start: Expr, count: Expr) -> None:
-            self.kb.copy(sa1[at(0, rows), at(0, count)], self.a_scale[em, 0, at(0, rows), at(first // MX_BLOCK + start, count)])
+            self.kb.copy(sa1[rows, at(0, count)], self.a_scale[tile, 0, rows, at(first // MX_BLOCK + start, count)])
 
         return Stream(load, load_scales)
 
-    def weight_scales(self, e: Expr, nt: Expr, cols: Expr, first: Expr) -> Loader:
+    def weight_scales(self, e: Expert, nt: Expr, cols: Expr, first: Expr) -> Loader:
         def load(sb1: Handle, start: Expr, count: Expr) -> None:
             rows, columns = at(first // MX_BLOCK + start, count), at(nt * self.tile.base_n, cols)
             self.kb.copy(sb1[at(0, count), at(0, cols)], self.scale.at(e, rows, columns))
 
         return load
 
-    def scales(self, e: Expr, nt: Expr, cols: Expr) -> None:
+    def scales(self, e: Expert, nt: Expr, cols: Expr) -> None:
         return None
 
     def convert(self, wq: Slice, here: tuple[At, At], scales: Scales | None, line: Expr, size: Expr, run: Expr) -> Slice:

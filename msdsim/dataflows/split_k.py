@@ -12,10 +12,11 @@ order.
 
 from __future__ import annotations
 
-from msdsim.dataflows.gemm import GemmShape, Operand, experts_of, operand, ragged
+from msdsim.dataflows.experts import Experts
+from msdsim.dataflows.gemm import GemmShape, Operand, operand, ragged, ragged_of
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import KernelBuilder, at
-from msdsim.ir.expr import Const, Expr
+from msdsim.ir.expr import Const
 from msdsim.units import ceil_div, part_size, round_up
 
 #: Columns of a tile in which partial sums are added up: rows of 2 KiB of FP32.
@@ -29,7 +30,8 @@ class FloatParts:
         self.kb, self.chip, self.problem = kb, chip, problem
         self.depth = part_size(problem.k, split_k)
         self.parts = ceil_div(problem.k, self.depth)
-        self.sums: Operand = operand(kb, problem, "partial", "fp32", (self.parts, problem.m, problem.n), "workspace")
+        shape = (self.parts, problem.m, problem.n)
+        self.sums: Operand = operand(kb, problem, "partial", "fp32", shape, "workspace", rows_axis=1)
         kb.signal("summed", "barrier")
 
     def add_up(self, y: Operand, ring: int = 2) -> None:
@@ -38,13 +40,19 @@ class FloatParts:
         cols = min(_COLUMNS, round_up(n, 16))
         room = (self.chip.buffers.ub_bytes - 1024) // (cols * (ring * (4 * self.parts + 2)))
         rows = max(1, min(m, room))
-        m_blocks, n_blocks, experts = ceil_div(m, rows), ceil_div(n, cols), experts_of(self.problem)
+        n_blocks, experts = ceil_div(n, cols), Experts(self.problem)
+
+        def blocks(m: int) -> int:
+            return ceil_div(m, rows) * n_blocks
+
         units = self.chip.cores.aic * self.chip.cores.aiv_per_aic
         kb.wait_signal("summed", "MTE2")
-        with kb.loop("u", kb.core * self.chip.cores.aiv_per_aic + kb.sub, experts * m_blocks * n_blocks, units) as u:
-            e: Expr = u // (m_blocks * n_blocks) if experts > 1 else Const(0)
-            mb, nb = u // n_blocks % m_blocks, u % n_blocks
-            here_m, here_n = ragged(m, rows, mb), ragged(n, cols, nb)
+        with (
+            kb.loop("u", kb.core * self.chip.cores.aiv_per_aic + kb.sub, experts.units(blocks), units) as u,
+            experts.find(kb, u, blocks) as (e, inside),
+        ):
+            mb, nb = inside // n_blocks % ceil_div(m, rows), inside % n_blocks
+            here_m, here_n = ragged_of(e.rows, rows, mb), ragged(n, cols, nb)
             there = at(mb * rows, here_m), at(nb * cols, here_n)
             loaded = kb.buffer("loaded", "UB", "fp32", (self.parts * rows, cols), ring)
             pieces = [loaded[at(p * rows, here_m), at(0, here_n)] for p in range(self.parts)]

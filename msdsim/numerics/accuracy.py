@@ -94,8 +94,10 @@ def _draw(problem: Any, distributions: Iterable[str], seed: int) -> Iterator[tup
             plain = DISTRIBUTIONS["normal"] if name == "outliers" else entry
             yield name, {"q": plain.draw(rng, q), "k": entry.draw(rng, kv), "v": entry.draw(rng, kv)}
         else:
-            groups = (problem.groups,) if problem.kind == "grouped_gemm" else ()
-            yield name, {"x": entry.draw(rng, (*groups, problem.m, problem.k))}
+            rows: tuple[int, ...] = (problem.m,)
+            if problem.kind == "grouped_gemm":
+                rows = (problem.groups, problem.m) if problem.rows is None else (sum(problem.rows),)
+            yield name, {"x": entry.draw(rng, (*rows, problem.k))}
 
 
 def _measure(problem: Any, name: str, contract: Contract, passes: int | None,

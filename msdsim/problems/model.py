@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import difflib
 import numbers
+import re
+from collections.abc import Iterable
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, TypeAdapter, ValidationError, model_validator
@@ -13,6 +15,9 @@ from msdsim.errors import ProblemError
 
 #: Largest size along one axis: a row index must fit the 32-bit registers of the machines described here.
 MAX_SIZE = 2**31 - 1
+#: Between the rows of one group and the next in the inline form: no comma, and nothing that a shell reads.
+ROWS_SEPARATOR = "+"
+_DIGITS = re.compile(r"[0-9]{1,99}")
 
 
 def _size(value: Any) -> int:
@@ -33,7 +38,32 @@ def _flag(value: Any) -> bool:
     raise PydanticCustomError("rule", "is not a switch; give 1 or 0")
 
 
+def _rows(value: Any) -> tuple[int, ...]:
+    """Rows of every group: a list of whole numbers, or text such as ``5+0+33+16``."""
+    if isinstance(value, str):
+        parts: list[Any] = [int(part) if _DIGITS.fullmatch(part) else part for part in value.split(ROWS_SEPARATOR)]
+    elif isinstance(value, numbers.Integral) and not isinstance(value, bool):
+        parts = [value]
+    elif isinstance(value, Iterable) and not isinstance(value, bytes | dict):
+        parts = list(value)
+    else:
+        parts = [value]
+    found = []
+    for number, part in enumerate(parts, start=1):
+        whole = isinstance(part, numbers.Integral) or (isinstance(part, float) and part.is_integer())
+        if not whole or isinstance(part, bool) or not 0 <= part <= MAX_SIZE:
+            raise PydanticCustomError(
+                "rule", "has {part} for group {number}, which is no whole number from 0 to {limit}; give one for each group, "
+                "such as 5+0+33+16", {"part": repr(part), "number": number, "limit": MAX_SIZE})
+        found.append(int(part))
+    if not 1 <= sum(found) <= MAX_SIZE:
+        raise PydanticCustomError(
+            "rule", "has {total} rows in all; give from 1 to {limit}", {"total": sum(found), "limit": MAX_SIZE})
+    return tuple(found)
+
+
 Size = Annotated[int, BeforeValidator(_size)]
+Rows = Annotated[tuple[int, ...], BeforeValidator(_rows)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 
 
@@ -55,9 +85,17 @@ class Shape(BaseModel):
         """The name in front of the inline form, for example ``gemm``."""
         return str(cls.model_fields["kind"].default)
 
+    @classmethod
+    def keys_text(cls) -> str:
+        """``keys: m, k, n; optional: group, offset, trans_b``: the ending of every error about a problem."""
+        needed = [key for key in keys(cls) if cls.model_fields[key].is_required()]
+        optional = [key for key in keys(cls) if key not in needed]
+        return f"keys: {', '.join(needed)}; optional: {', '.join(optional)}"
+
     def to_json(self) -> dict[str, Any]:
         """The problem as the JSON of a run has it: the kind, the sizes, and the options not at their default."""
-        return {"kind": self.kind, **{key: getattr(self, key) for key in self._set_keys()}}
+        values = {key: getattr(self, key) for key in self._set_keys()}
+        return {"kind": self.kind, **{key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}}
 
     def _set_keys(self) -> list[str]:
         fields = type(self).model_fields
@@ -65,7 +103,13 @@ class Shape(BaseModel):
 
     def __str__(self) -> str:
         values = {key: getattr(self, key) for key in self._set_keys()}
-        return f"{self.kind}:" + ",".join(f"{k}={int(v) if isinstance(v, bool) else v}" for k, v in values.items())
+        return f"{self.kind}:" + ",".join(f"{key}={_inline(value)}" for key, value in values.items())
+
+
+def _inline(value: Any) -> str:
+    if isinstance(value, tuple):
+        return ROWS_SEPARATOR.join(map(str, value))
+    return str(int(value) if isinstance(value, bool) else value)
 
 
 class Gemm(Shape):
@@ -87,17 +131,63 @@ class Gemm(Shape):
 class GroupedGemm(Shape):
     """``groups`` independent matmuls of ``m`` rows, each with its own weights: the experts of a mixture of experts.
 
-    The other keys are those of :class:`Gemm`, for every group.
+    ``rows`` instead of ``m`` gives every group its own number of rows, possibly 0; x [sum of rows, k] and y [sum of rows, n]
+    then hold the rows of one group after those of the other, ``groups`` is the length of ``rows``, and ``m`` the rows of the
+    largest group.  The other keys are those of :class:`Gemm`, for every group.
     """
 
     kind: Literal["grouped_gemm"] = "grouped_gemm"
     groups: Size
     m: Size
+    rows: Rows | None = None
     k: Size
     n: Size
     group: Size | None = None
     offset: Flag = False
     trans_b: Flag = False
+
+    @model_validator(mode="before")
+    @classmethod
+    def _fill(cls, values: Any) -> Any:
+        """With ``rows`` the other two follow from it."""
+        if not isinstance(values, dict) or values.get("rows") is None:
+            return values
+        if values.get("m") is not None:
+            raise PydanticCustomError("rule", "m and rows are both given; leave out m, or give every group the same rows by "
+                                              "groups and m")
+        rows = _rows_of(values["rows"])
+        if rows is None:
+            # Let the field say what is wrong with it.
+            return {"groups": 1, "m": 1} | values
+        groups = values.get("groups", len(rows))
+        if groups != len(rows):
+            raise PydanticCustomError(
+                "rule", "groups = {groups} does not agree with rows, which has {count} numbers; leave out groups or give one "
+                "number for each group", {"groups": repr(groups), "count": len(rows)})
+        return values | {"groups": len(rows), "m": max(rows), "rows": rows}
+
+    @classmethod
+    def keys_text(cls) -> str:
+        return "keys: groups and m, or rows; k, n; optional: group, offset, trans_b"
+
+    def _set_keys(self) -> list[str]:
+        return [key for key in super()._set_keys() if self.rows is None or key != "m"]
+
+    @property
+    def total_rows(self) -> int:
+        """Rows of all groups together."""
+        return self.groups * self.m if self.rows is None else sum(self.rows)
+
+    def __str__(self) -> str:
+        text = super().__str__()
+        return text if self.rows is None else text.replace(f"groups={self.groups},", "", 1)
+
+
+def _rows_of(value: Any) -> tuple[int, ...] | None:
+    try:
+        return _rows(value)
+    except PydanticCustomError:
+        return None
 
 
 class Attention(Shape):
@@ -207,10 +297,8 @@ def keys(cls: type[Shape]) -> list[str]:
 
 
 def keys_text(cls: type[Shape]) -> str:
-    """``keys: m, k, n; optional: group, offset, trans_b``: the ending of every error about a problem."""
-    needed = [key for key in keys(cls) if cls.model_fields[key].is_required()]
-    optional = [key for key in keys(cls) if key not in needed]
-    return f"keys: {', '.join(needed)}; optional: {', '.join(optional)}"
+    """The ending of every error about a problem of class ``cls``: its keys."""
+    return cls.keys_text()
 
 
 def closest(name: str, known: list[str]) -> str:
