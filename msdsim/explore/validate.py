@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,12 +24,13 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from msdsim.api import simulate
 from msdsim.errors import InputError, MsdsimError
 from msdsim.hardware import Hardware, load_hw
+from msdsim.hardware.chip import Chip
 from msdsim.hardware.load import leaves, override
-from msdsim.problems import Gemm, GroupedGemm, Micro, parse_inline
+from msdsim.problems import Attention, Gemm, parse_inline
 from msdsim.report.result import Result
 from msdsim.resources import find_file, shipped_names
 from msdsim.timeline.record import BUSY, DRAINED, HEAD, WAIT_MEMORY
-from msdsim.units import ticks_to_us
+from msdsim.units import ceil_div, ticks_to_us
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -38,10 +39,16 @@ if TYPE_CHECKING:
 PUBLISHED = "published"
 _COPY = re.compile(r"copy (\d+)x(\d+) fp16 GM->(UB|L1), \d+ AI[CV], tile \[(\d+),\s*(\d+)\]")
 _BASE = re.compile(r"base (\d+)x(\d+)x(\d+)")
+#: Both operands in one format, as in "mxfp8 x mxfp8".
+_PAIR = re.compile(r"(\w+) x \1")
 
 
 class Measurement(BaseModel):
-    """One row of a validation file, as it is written there."""
+    """One row of a validation file, as it is written there.
+
+    ``informs`` names the constants of chip files that were inferred with this row's help; a row without is a test of them all.
+    Further times of the same source (``time_us_...``) may stand beside and are not used.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -59,8 +66,7 @@ class Measurement(BaseModel):
     note: str = ""
     ratio_to: str = ""
     ratio_only: float | None = None
-    time_us_without_reuse: float | None = None
-    time_us_preload: float | None = None
+    informs: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -92,6 +98,7 @@ class Prediction:
     predicted_us: float | None = None
     kernel_us: float | None = None
     components: tuple[Component, ...] = ()
+    informs: tuple[str, ...] = ()
     reason: str = ""
 
     @property
@@ -118,6 +125,24 @@ class Ratio:
 
 
 @dataclass(frozen=True)
+class Overall:
+    """|error| of a number of predictions: how many, the median, the 90th percentile and the worst; zeros for none."""
+
+    predicted: int
+    median_error: float
+    p90_error: float
+    worst_error: float
+
+    @classmethod
+    def of(cls, errors: Iterable[float | None]) -> Overall:
+        """From signed errors; None where there is none."""
+        known = np.array([abs(error) for error in errors if error is not None])
+        if not known.size:
+            return cls(0, 0.0, 0.0, 0.0)
+        return cls(known.size, float(np.median(known)), float(np.percentile(known, 90)), float(known.max()))
+
+
+@dataclass(frozen=True)
 class ValidationReport:
     """All rows of a validation file."""
 
@@ -128,22 +153,14 @@ class ValidationReport:
     ratios: tuple[Ratio, ...]
 
     @property
-    def errors(self) -> np.ndarray:
-        """|error| of every row that has one."""
-        return np.array([abs(row.error) for row in self.rows if row.error is not None])
+    def overall(self) -> Overall:
+        """|error| over every row that has one."""
+        return Overall.of(row.error for row in self.rows)
 
     @property
-    def median_error(self) -> float:
-        return float(np.median(self.errors)) if self.errors.size else 0.0
-
-    @property
-    def p90_error(self) -> float:
-        """The 90th percentile of |error|."""
-        return float(np.percentile(self.errors, 90)) if self.errors.size else 0.0
-
-    @property
-    def worst_error(self) -> float:
-        return float(self.errors.max()) if self.errors.size else 0.0
+    def unseen(self) -> Overall:
+        """|error| over the rows that informed no constant."""
+        return Overall.of(row.error for row in self.rows if not row.informs)
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, ``schema: "msdsim.validate/1"``."""
@@ -154,8 +171,8 @@ class ValidationReport:
         return {
             "schema": "msdsim.validate/1", "file": self.file, "engine": self.engine, "memory": self.memory, "rows": rows,
             "ratios": [asdict(item) | {"error": item.error} for item in self.ratios],
-            "overall": {"rows": len(self.rows), "predicted": int(self.errors.size), "median_error": self.median_error,
-                        "p90_error": self.p90_error, "worst_error": self.worst_error},
+            "overall": {"rows": len(self.rows)} | asdict(self.overall),
+            "unseen": {"rows": sum(not row.informs for row in self.rows)} | asdict(self.unseen),
         }
 
 
@@ -178,7 +195,7 @@ def load_measurements(file: str | Path = PUBLISHED) -> list[Measurement]:
     sources = raw.get("sources", {})
     found = []
     for index, item in enumerate(raw["row"], start=1):
-        values = {"run_as" if key == "as" else key: value for key, value in item.items()}
+        values = {"run_as" if key == "as" else key: value for key, value in item.items() if not key.startswith("time_us_")}
         values["source"] = sources.get(values.get("source"), values.get("source", ""))
         try:
             row = Measurement(**values)
@@ -193,7 +210,7 @@ def load_measurements(file: str | Path = PUBLISHED) -> list[Measurement]:
 
 def _spelled_out(row: Measurement, same: Measurement) -> Measurement:
     """``row`` with what the shipped row of the same id says about how it was run."""
-    known = same.model_dump(include={"problem", "dataflow", "run_as", "tiling", "ratio_to", "ratio_only"})
+    known = same.model_dump(include={"problem", "dataflow", "run_as", "tiling", "ratio_to", "ratio_only", "informs"})
     if same.time_us is None and same.tflops is None:
         known |= {"time_us": None, "tflops": None}
     return row.model_copy(update=known)
@@ -212,7 +229,8 @@ def validate(file: str | Path = PUBLISHED, *, engine: str = "fast", memory: str 
 
 def _predict(row: Measurement, engine: str, memory: str, factors: Mapping[str, float]) -> Prediction:
     measured = row.time_us if row.time_us is not None else _time_of(row)
-    about = Prediction(row.id, row.chip, row.problem, row.dataflow, row.run_as, row.scope, row.source, row.note, measured)
+    about = Prediction(row.id, row.chip, row.problem, row.dataflow, row.run_as, row.scope, row.source, row.note, measured,
+                       informs=row.informs)
     try:
         hardware = scaled(load_hw(row.chip), factors)
         result = _run(row, hardware, engine, memory)
@@ -228,21 +246,52 @@ def _with(prediction: Prediction, **values: Any) -> Prediction:
 
 
 def _run(row: Measurement, hardware: Hardware, engine: str, memory: str) -> Result:
-    text = row.run_as or _spelled(row.problem)
+    text = row.run_as or _spelled(row, hardware.chip)
     if text.startswith("micro:"):
         return simulate(text, hardware, "micro", engine=engine, memory=memory)
     if ":" not in text:
         raise InputError(f"'{row.problem}' is no problem the simulator knows; spell it as a problem in 'as'")
-    return simulate(text, hardware, row.dataflow, tiling=_tiling(row), engine=engine, memory=memory)
+    # 16 bits are 16 bits to the Cube and to memory.
+    dataflow = "bf16" if row.dataflow == "fp16" else row.dataflow
+    return simulate(text, hardware, dataflow, tiling=_tiling(row), engine=engine, memory=memory)
 
 
-def _spelled(problem: str) -> str:
-    """A copy of a matrix described in words, as the microbenchmark it is."""
-    found = _COPY.match(problem)
-    if found is None:
-        return problem
-    m, n, into, base_m, base_n = found.groups()
-    return f"micro:read_matrix,m={m},n={n},into={into.lower()},base_m={base_m},base_n={base_n}"
+def _spelled(row: Measurement, chip: Chip) -> str:
+    """A copy of a matrix described in words, and a product of two operands of one format, as the microbenchmarks they are."""
+    found = _COPY.match(row.problem)
+    if found is not None:
+        m, n, into, base_m, base_n = found.groups()
+        return f"micro:read_matrix,m={m},n={n},into={into.lower()},base_m={base_m},base_n={base_n}"
+    pair = _PAIR.fullmatch(row.dataflow)
+    if pair is not None and row.problem.startswith("gemm:"):
+        return _matmul(row, pair[1], chip)
+    return row.problem
+
+
+def _matmul(row: Measurement, fmt: str, chip: Chip) -> str:
+    """A GEMM of two operands of ``fmt`` with the vendor's common blocks: L0 tiles of 256 columns that are 128 B deep, L1 tiles
+    of four of them, and one block of the result for each core, as square as the core count allows."""
+    problem = parse_inline(row.problem)
+    assert isinstance(problem, Gemm)
+    found = _BASE.search(row.tiling) if isinstance(row.tiling, str) else None
+    bits = 4 if fmt.endswith("4") else 8 if fmt.endswith("8") else 16
+    base_m, base_n, base_k = map(int, found.groups()) if found else (128, 256, 1024 // bits)
+    grids = [(down, chip.cores.aic // down) for down in range(1, chip.cores.aic + 1)]
+    down, across = min(grids, key=lambda grid: _block_cost(problem, grid, (base_m, base_n)))
+    single_m, single_n = _block(problem.m, down, base_m), _block(problem.n, across, base_n)
+    return (f"micro:matmul,m={problem.m},k={problem.k},n={problem.n},fmt={fmt},base_m={base_m},base_n={base_n},base_k={base_k},"
+            f"single_m={single_m},single_n={single_n},step_ka=4,step_kb=4,trans_b=1")
+
+
+def _block(size: int, parts: int, base: int) -> int:
+    """Size of one of ``parts`` blocks, in whole tiles."""
+    return ceil_div(ceil_div(size, base), parts) * base
+
+
+def _block_cost(problem: Gemm, grid: tuple[int, int], base: tuple[int, int]) -> tuple[int, int]:
+    """Area of the largest block, then its circumference, which is what it loads."""
+    rows, cols = (_block(size, parts, tile) for size, parts, tile in zip((problem.m, problem.n), grid, base, strict=True))
+    return rows * cols, rows + cols
 
 
 def _tiling(row: Measurement) -> dict[str, int]:
@@ -267,8 +316,12 @@ def _time_of(row: Measurement) -> float | None:
         problem = parse_inline(row.problem)
     except MsdsimError:
         return None
-    if row.tflops is None or not isinstance(problem, Gemm | GroupedGemm | Micro):
+    if row.tflops is None:
         return None
+    if isinstance(problem, Attention):
+        # Half of a causal square is left out, by convention of those who print the rate.
+        pairs = problem.batch * problem.heads * problem.q * problem.kv / (2 if problem.causal else 1)
+        return 2 * pairs * 2 * problem.head_dim / row.tflops / 1e6
     return 2 * problem.m * problem.k * problem.n * getattr(problem, "groups", 1) / row.tflops / 1e6
 
 
@@ -395,8 +448,8 @@ def parity_plot(report: ValidationReport) -> Figure:
     names = [f"{number:2}  {row.id}  {row.error:+.0%}" for number, row in enumerate(known, start=1)]
     axes.text(1.03, 1, "\n".join(names), transform=axes.transAxes, va="top", fontsize=7.5, linespacing=1.5)
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), xlabel="measured (µs)", ylabel="predicted (µs)",
-             title=f"{len(known)} published kernels: median error {report.median_error:.1%}, "
-                   f"90th percentile {report.p90_error:.1%}")
+             title=f"{len(known)} published kernels: median error {report.overall.median_error:.1%}, "
+                   f"90th percentile {report.overall.p90_error:.1%}")
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
     axes.set_aspect("equal")

@@ -41,8 +41,14 @@ def print_validation(console: Console, report: Any) -> None:
     for row in report.rows:
         if row.reason:
             console.print(Text(f"not expressed: {row.id}: {row.reason}"), soft_wrap=True)
-    console.print(Text(f"{report.errors.size} of {len(report.rows)} rows predicted: median |error| {report.median_error:.1%}, "
-                       f"90th percentile {report.p90_error:.1%}, worst {report.worst_error:.1%}", style="bold"), soft_wrap=True)
+    _print_overall(console, f"{report.overall.predicted} of {len(report.rows)} rows predicted", report.overall, "bold")
+    if 0 < report.unseen.predicted < report.overall.predicted:
+        _print_overall(console, f"{report.unseen.predicted} of them informed no constant of a chip file", report.unseen, "")
+
+
+def _print_overall(console: Console, of: str, errors: Any, style: str) -> None:
+    console.print(Text(f"{of}: median |error| {errors.median_error:.1%}, 90th percentile {errors.p90_error:.1%}, "
+                       f"worst {errors.worst_error:.1%}", style=style), soft_wrap=True)
 
 
 def print_micro(console: Console, tables: Sequence[Any]) -> None:

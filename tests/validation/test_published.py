@@ -8,12 +8,7 @@ import pytest
 
 from msdsim.errors import InputError
 from msdsim.explore.validate import load_measurements, parity_plot, validate
-
-#: Ratios of the shipped file that are not met, and why: the two are reported all the same.
-OPEN_RATIOS = {
-    "a2-msd-a16w4-g128-basic-vs-preload": "the cost of synchronising all cores is not published",
-    "910b2-fa-d128-s8192": "the number of heads is not published",
-}
+from msdsim.hardware import load_hw
 
 
 @pytest.fixture(scope="module")
@@ -22,16 +17,23 @@ def report():
 
 
 def test_targets(report):
-    assert report.median_error <= 0.10
-    assert report.p90_error <= 0.20
-    assert sorted(abs(row.error) for row in report.rows if row.error is not None)[-2] <= 0.31
+    assert report.overall.predicted >= 33
+    assert report.overall.median_error <= 0.10
+    assert report.overall.worst_error <= 0.30
+
+
+def test_rows_that_informed_no_constant_are_met_as_well(report):
+    assert report.unseen.predicted >= 20
+    assert report.unseen.median_error <= 0.10
+    assert report.unseen.p90_error <= 0.20
+    known = set(load_hw("ascend910b1").provenance)
+    assert {key for row in report.rows for key in row.informs} <= known
 
 
 def test_ratios(report):
     assert len(report.ratios) == 5
     for ratio in report.ratios:
-        if ratio.id not in OPEN_RATIOS:
-            assert abs(ratio.error) <= 0.15, ratio
+        assert abs(ratio.error) <= 0.15, ratio
 
 
 def test_rows_that_cannot_be_run_are_listed_with_the_reason(report):
@@ -42,9 +44,10 @@ def test_rows_that_cannot_be_run_are_listed_with_the_reason(report):
 
 
 def test_the_cube_is_as_busy_as_published(report):
-    found = [part for row in report.rows for part in row.components if part.name == "mac"]
-    assert len(found) >= 2
-    assert all(abs(part.error) <= 0.02 for part in found)
+    """Where the products take long enough that their start does not matter."""
+    found = [part for row in report.rows for part in row.components if part.name == "mac" and part.measured_us > 100]
+    assert len(found) >= 8
+    assert all(abs(part.error) <= 0.03 for part in found)
 
 
 def test_launch_is_added_to_tasks_only(report):
@@ -56,7 +59,8 @@ def test_launch_is_added_to_tasks_only(report):
 def test_json_and_plot(report, tmp_path):
     data = json.loads(json.dumps(report.to_json()))
     assert data["schema"] == "msdsim.validate/1"
-    assert data["overall"]["median_error"] == pytest.approx(report.median_error)
+    assert data["overall"]["median_error"] == pytest.approx(report.overall.median_error)
+    assert data["overall"]["rows"] == len(data["rows"]) > data["unseen"]["rows"] > 0
     parity_plot(report).savefig(tmp_path / "parity.png")
     assert (tmp_path / "parity.png").stat().st_size > 10_000
 
@@ -89,6 +93,32 @@ tflops = 0.5
 source = "my bench"
 
 [[row]]
+id = "pair"
+chip = "ascend950pr"
+problem = "gemm:m=512,k=512,n=768"
+dataflow = "mxfp8 x mxfp8"
+time_us = 5
+time_us_before = 6
+source = "my bench"
+
+[[row]]
+id = "fp16"
+chip = "toy"
+problem = "gemm:m=16,k=64,n=96"
+dataflow = "fp16"
+time_us = 1.5
+scope = "kernel"
+source = "my bench"
+
+[[row]]
+id = "attention-rate"
+chip = "toy"
+problem = "attention:batch=1,heads=2,kv_heads=2,head_dim=32,q=16,kv=64"
+dataflow = "bf16"
+tflops = 0.5
+source = "my bench"
+
+[[row]]
 id = "unknown"
 chip = "toy"
 problem = "gemm:m=16,k=64,n=96"
@@ -102,12 +132,16 @@ def test_a_file_of_ones_own(tmp_path):
     path = tmp_path / "own.toml"
     path.write_text(OWN)
     report = validate(path)
-    mine, words, rate, unknown = report.rows
+    mine, words, rate, pair, fp16, attention, unknown = report.rows
     assert mine.error is not None
     assert mine.scope == "kernel"
     assert words.predicted_us == words.kernel_us + 10
     assert rate.measured_us == pytest.approx(2 * 16 * 64 * 96 / 0.5 / 1e6)
     assert "magic" in unknown.reason
+    assert fp16.predicted_us == mine.predicted_us
+    assert attention.measured_us == pytest.approx(4 * 2 * 16 * 64 * 32 / 0.5 / 1e6)
+    # All cores have a block, so that the product takes about its share of the Cube's rate and its start.
+    assert 2 * 512 * 512 * 768 / 865e6 < pair.predicted_us < 30
 
 
 @pytest.mark.parametrize(("text", "message"), [
