@@ -83,13 +83,13 @@ def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling) -> Kernel:
         kb.part("aic"), kb.loop("t", kb.core, grid.tiles * parts, chip.cores.aic) as unit,
         grid.place(kb, unit // parts) as place,
     ):
-        e, mt, nt, rows, cols = place.expert, place.mt, place.nt, place.rows, place.cols
+        e, row, nt, rows, cols = place.expert, place.row, place.nt, place.rows, place.cols
         part = unit % parts
         first, depth = (part * split.depth, ragged(k, split.depth, part)) if split is not None else (Const(0), Const(k))
         acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)
 
         def load_a(a1: Handle, start: Expr, size: Expr) -> None:
-            kb.copy(a1[at(0, rows), at(0, size)], x.at(e, at(mt * tile.base_m, rows), at(first + start, size)))
+            kb.copy(a1[at(0, rows), at(0, size)], x.at(e, at(row, rows), at(first + start, size)))
 
         def load_b(b1: Handle, start: Expr, size: Expr) -> None:
             if problem.trans_b:
@@ -99,7 +99,7 @@ def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling) -> Kernel:
 
         whole = acc[at(0, rows), at(0, cols)]
         accumulate(kb, tile, kinds, whole, rows, cols, depth, held or Stream(load_a), Stream(load_b))
-        here = at(mt * tile.base_m, rows), at(nt * tile.base_n, cols)
+        here = at(row, rows), at(nt * tile.base_n, cols)
         kb.op("fixpipe", y.at(e, *here) if split is None else split.sums.at(e, part, *here), whole)
     if split is not None:
         with kb.part("aic"):

@@ -366,17 +366,18 @@ class DequantKernel:
         self.before_multiply()
         if tile.direct:
             with self._tiles() as (place, turn):
-                self._multiply(place, turn)
+                self._multiply(place, turn, Const(1))
             return
         with (
             self._columns() as (expert, nt, turn),
             self.grid.row_tiles_before(kb, expert) as before,
             kb.loop("mt", 0, self.grid.row_tiles_of(expert)) as mt,
+            self.grid.tile(kb, expert, mt, nt, before) as place,
         ):
-            self._multiply(self.grid.tile(expert, mt, nt, before), turn)
+            self._multiply(place, turn, mt.equals(self.grid.row_tiles_of(expert) - 1))
 
-    def _multiply(self, place: Place, turn: Expr) -> None:
-        """One output tile: the slots of its columns times a tile of rows."""
+    def _multiply(self, place: Place, turn: Expr, last: Expr) -> None:
+        """One output tile: the slots of its columns times a tile of rows, the ``last`` of which hands them back."""
         kb, tile, k = self.kb, self.tile, self.problem.k
         expert, mt, nt, rows, cols = place.expert, place.mt, place.nt, place.rows, place.cols
         acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)
@@ -386,8 +387,8 @@ class DequantKernel:
             a = self.activations(place, c * tile.slot_k)
             b = self._slot_operand(self._slot(turn, c), cols, self.weight_scales(expert, nt, cols, c * tile.slot_k))
             accumulate(kb, tile, self.kinds, whole, rows, cols, ragged(k, tile.slot_k, c), a, b, before=c)
-            self._once(mt.equals(self.grid.row_tiles_of(expert) - 1), lambda: kb.raise_signal("empty", self.reader))
-        kb.op("fixpipe", self.y.at(expert, at(mt * tile.base_m, rows), at(nt * tile.base_n, cols)), whole)
+            self._once(last, lambda: kb.raise_signal("empty", self.reader))
+        kb.op("fixpipe", self.y.at(expert, at(place.row, rows), at(nt * tile.base_n, cols)), whole)
 
     def _once(self, condition: Expr, emit: Callable[[], None]) -> None:
         """Emit for the tile of rows that ``condition`` names, and for every one where each has a slot of its own."""
@@ -417,7 +418,7 @@ class DequantKernel:
 
     def activations(self, place: Place, first: Expr) -> Stream:
         """A: rows of x, for K ranges counted from ``first``."""
-        kb, rows = self.kb, at(place.mt * self.tile.base_m, place.rows)
+        kb, rows = self.kb, at(place.row, place.rows)
 
         def load(a1: Handle, start: Expr, size: Expr) -> None:
             kb.copy(a1[at(0, place.rows), at(0, size)], self.x.at(place.expert, rows, at(first + start, size)))

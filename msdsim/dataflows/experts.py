@@ -71,10 +71,10 @@ class Experts:
         counts = self._units(self.uneven, of)
         active = [m for m in self.uneven if m]
         with (
-            _named(kb, "expert", _steps(unit, _before(counts), range(self.count), sum(counts))) as index,
-            _named(kb, "expert_rows", self._by_expert(index, self.uneven)) as rows,
-            _named(kb, "expert_row", self._by_expert(index, _before(self.uneven))) as first,
-            _named(kb, "expert_unit", self._by_expert(index, _before(counts))) as start,
+            named(kb, "expert", _steps(unit, _before(counts), range(self.count), sum(counts))) as index,
+            named(kb, "expert_rows", self._by_expert(index, self.uneven)) as rows,
+            named(kb, "expert_row", self._by_expert(index, _before(self.uneven))) as first,
+            named(kb, "expert_unit", self._by_expert(index, _before(counts))) as start,
         ):
             # The limits say nothing new, but let the verifier see that no row lies outside of the tensor.
             within = minimum(max(active), maximum(min(active), rows))
@@ -86,7 +86,7 @@ class Experts:
         if self.uneven is None:
             yield expert.index * of(self.rows) if self.count > 1 else Const(0)
             return
-        with _named(kb, "expert_before", self._by_expert(expert.index, _before(self._units(self.uneven, of)))) as start:
+        with named(kb, "expert_before", self._by_expert(expert.index, _before(self._units(self.uneven, of)))) as start:
             yield start
 
     def _by_expert(self, index: Expr, values: Sequence[int]) -> Expr:
@@ -105,7 +105,8 @@ def _before(counts: Sequence[int]) -> list[int]:
 
 
 @contextmanager
-def _named(kb: KernelBuilder, name: str, value: Expr) -> Iterator[Expr]:
+def named(kb: KernelBuilder, name: str, value: Expr) -> Iterator[Expr]:
+    """``value`` under a name for the statements inside the ``with``, unless it is a constant."""
     if isinstance(value, Const):
         yield value
     else:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_fits, require_multiple
-from msdsim.dataflows.experts import Expert, Experts
+from msdsim.dataflows.experts import Expert, Experts, named
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
@@ -123,12 +123,13 @@ def operand(kb: KernelBuilder, problem: GemmShape, name: str, fmt: str, shape: t
 
 @dataclass(frozen=True)
 class Place:
-    """An output tile: its expert, its tile of rows and of columns in it, and their sizes; ``row_tile`` counts the tiles of rows
-    of all experts."""
+    """An output tile: its expert, tile of rows and of columns in it, its first row in the expert's rows, and its size;
+    ``row_tile`` counts the tiles of rows of all experts."""
 
     expert: Expert
     mt: Expr
     nt: Expr
+    row: Expr
     rows: Expr
     cols: Expr
     row_tile: Expr
@@ -180,7 +181,8 @@ class Grid:
             self.row_tiles_before(kb, expert) as before,
         ):
             mt, nt = self._even(inside) if self.experts.uneven is None else self._uneven(inside, expert)
-            yield self.tile(expert, mt, nt, before)
+            with self.tile(kb, expert, mt, nt, before) as place:
+                yield place
 
     def row_tiles_before(self, kb: KernelBuilder, expert: Expert) -> AbstractContextManager[Expr]:
         """Tiles of rows of the experts before this one."""
@@ -190,10 +192,20 @@ class Grid:
         """Tiles of rows of an expert."""
         return ceil_div(expert.rows, self.base_m)
 
-    def tile(self, expert: Expert, mt: Expr, nt: Expr, before: Expr) -> Place:
+    @contextmanager
+    def tile(self, kb: KernelBuilder, expert: Expert, mt: Expr, nt: Expr, before: Expr) -> Iterator[Place]:
         """An output tile of an expert that has ``before`` tiles of rows before its own."""
-        row_tile = before + mt if self.experts.uneven is None else minimum(before + mt, self.row_tiles - 1)
-        return Place(expert, mt, nt, ragged_of(expert.rows, self.base_m, mt), ragged(self.n, self.base_n, nt), row_tile)
+        cols = ragged(self.n, self.base_n, nt)
+        if expert.first is None:
+            rows = ragged_of(expert.rows, self.base_m, mt)
+            yield Place(expert, mt, nt, mt * self.base_m, rows, cols, before + mt)
+            return
+        # Limits that say nothing new, for the verifier.
+        most = min(self.base_m, self.experts.rows)
+        with named(kb, "tile_rows", minimum(most, maximum(1, expert.rows - mt * self.base_m))) as rows:
+            first = minimum(expert.first + mt * self.base_m, self.experts.total_rows - rows)
+            row_tile = minimum(before + mt, self.row_tiles - 1)
+            yield Place(Expert(expert.index, rows, first), mt, nt, Const(0), rows, cols, row_tile)
 
     def _even(self, inside: Expr) -> tuple[Expr, Expr]:
         """Tile of rows and tile of columns where every expert has as many."""

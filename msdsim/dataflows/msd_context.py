@@ -13,7 +13,7 @@ from msdsim.formats.msd import MSD_NIBBLES, MsdSpec
 from msdsim.formats.mx import block_count
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, KernelBuilder
-from msdsim.ir.expr import Const, Expr
+from msdsim.ir.expr import Const, Expr, minimum
 from msdsim.ir.ops.mx import MX_MODES
 from msdsim.units import ceil_div, part_size, round_up
 
@@ -217,5 +217,9 @@ class MsdContext:
     def merge_share(self, rows: Expr, cols: Expr, sub: Expr) -> tuple[Expr, Expr, Expr, Expr]:
         """First row, rows, first column and columns that AIV ``sub`` merges of a tile."""
         if self.by_rows:
-            return sub * self.share_rows, share_of(rows, self.share_rows, sub), Const(0), cols
+            if self.experts.uneven is None:
+                return sub * self.share_rows, share_of(rows, self.share_rows, sub), Const(0), cols
+            # Many a tile leaves nothing to the last AIV, which then begins at the end of the tile.
+            first = minimum(sub * self.share_rows, rows)
+            return first, minimum(self.share_rows, rows - first), Const(0), cols
         return Const(0), rows, sub * self.share_cols, share_of(cols, self.share_cols, sub)

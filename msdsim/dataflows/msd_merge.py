@@ -221,12 +221,12 @@ class Share:
     """What this AIV merges of output tile ``t``."""
 
     def __init__(self, ctx: MsdContext, t: Expr, place: Place) -> None:
-        self.ctx, self.t, self.e, self.mt, self.nt, self.tile_rows = ctx, t, place.expert, place.mt, place.nt, place.rows
+        self.ctx, self.t, self.e, self.first, self.nt, self.tile_rows = ctx, t, place.expert, place.row, place.nt, place.rows
         self.row, self.rows, self.col, self.cols = ctx.merge_share(place.rows, place.cols, ctx.kb.sub)
 
     def tensor_rows(self, start: Expr, size: Expr) -> At:
         """Rows of y from ``start`` of the share."""
-        return at(self.mt * self.ctx.tile_rows + self.row + start, size)
+        return at(self.first + self.row + start, size)
 
     def tensor_cols(self) -> At:
         """Columns of y."""

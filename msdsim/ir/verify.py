@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from msdsim.errors import KernelError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import SPACES, Chip
-from msdsim.ir.expr import Expr, Interval, Var, bounds, evaluate, free_vars, upper_bound
+from msdsim.ir.expr import Binary, Const, Expr, Interval, Var, bounds, evaluate, free_vars, upper_bound
 from msdsim.ir.kernel import SHARED_SPACES, Alloc, Block, Buffer, For, Kernel, Op, Slice, Statement, Tensor, When, operations
 from msdsim.ir.lower import is_phase_end
 from msdsim.ir.ops import OPS
@@ -349,16 +349,17 @@ DIRECTIONS = {"aic_to_aiv": ("aic", "aiv"), "aiv_to_aic": ("aiv", "aic")}
 
 def _check_signals(kernel: Kernel) -> None:
     """Every signal is waited for as often as it is raised, on every core: a surplus would outlive the kernel."""
+    flow = _Flow()
     for signal in kernel.signals:
         for core in range(kernel.cores):
             if signal.kind in DIRECTIONS:
                 sender, receiver = DIRECTIONS[signal.kind]
-                raised = _per_unit(kernel, sender, "signal", signal.name, core) or {0}
-                awaited = _per_unit(kernel, receiver, "wait", signal.name, core) or {0}
+                raised = flow.per_unit(kernel, sender, "signal", signal.name, core) or {0}
+                awaited = flow.per_unit(kernel, receiver, "wait", signal.name, core) or {0}
             else:
                 # A part may stay away from a barrier, or only wait for it.
-                raised = _both_parts(kernel, "signal", signal.name, core) or {0}
-                awaited = _both_parts(kernel, "wait", signal.name, core) or {0}
+                raised = flow.both_parts(kernel, "signal", signal.name, core) or {0}
+                awaited = flow.both_parts(kernel, "wait", signal.name, core) or {0}
             if len(raised | awaited) > 1:
                 raise KernelError(
                     f"signal '{signal.name}' is raised {_times(raised)} and waited for {_times(awaited)} on core {core}; "
@@ -366,47 +367,76 @@ def _check_signals(kernel: Kernel) -> None:
                 )
 
 
-def _both_parts(kernel: Kernel, kind: str, name: str, core: int) -> set[int]:
-    return _per_unit(kernel, "aic", kind, name, core) | _per_unit(kernel, "aiv", kind, name, core)
-
-
 def _times(counts: set[int]) -> str:
     return " or ".join("never" if not count else f"{count} times" for count in sorted(counts))
 
 
-def _per_unit(kernel: Kernel, part: str, kind: str, name: str, core: int) -> set[int]:
-    """How often each unit of a core's part executes that statement; empty where the part has no such statement."""
-    block = kernel.part(part)
-    if not any(op.kind == kind and op.attr("name", "") == name for op in operations(block)):
-        return set()
-    subs = range(kernel.aiv_per_core if part == "aiv" else 1)
-    return {_count(block, kind, name, {"core": core, "sub": sub}) for sub in subs}
+class _Flow:
+    """How often statements are executed; what control flow reads is worked out once for each block."""
+
+    def __init__(self) -> None:
+        self._reads: dict[tuple[int, str], bool] = {}
+        self._holds: dict[tuple[int, str, str], bool] = {}
+
+    def both_parts(self, kernel: Kernel, kind: str, name: str, core: int) -> set[int]:
+        return self.per_unit(kernel, "aic", kind, name, core) | self.per_unit(kernel, "aiv", kind, name, core)
+
+    def per_unit(self, kernel: Kernel, part: str, kind: str, name: str, core: int) -> set[int]:
+        """How often each unit of a core's part executes that statement; empty where the part has no such statement."""
+        block = kernel.part(part)
+        if not self._has(block, kind, name):
+            return set()
+        subs = range(kernel.aiv_per_core if part == "aiv" else 1)
+        return {self._count(block, kind, name, {"core": core, "sub": sub}) for sub in subs}
+
+    def _has(self, block: Block, kind: str, name: str) -> bool:
+        key = (id(block), kind, name)
+        if key not in self._holds:
+            self._holds[key] = any(op.kind == kind and op.attr("name", "") == name for op in operations(block))
+        return self._holds[key]
+
+    def _count(self, block: Block, kind: str, name: str, env: dict[str, int]) -> int:
+        total = 0
+        for statement in block:
+            if isinstance(statement, Op):
+                total += statement.kind == kind and statement.attr("name") == name
+            elif isinstance(statement, For | When):
+                if not self._has(statement.body, kind, name):
+                    continue
+                if isinstance(statement, When):
+                    total += self._count(statement.body, kind, name, env) if evaluate(statement.condition, env) else 0
+                    continue
+                depends = self._depends(statement.body, statement.var)
+                if _is_value(statement) and not depends:
+                    total += self._count(statement.body, kind, name, env)
+                    continue
+                values = range(evaluate(statement.low, env), evaluate(statement.high, env), statement.step)
+                if depends:
+                    total += sum(self._count(statement.body, kind, name, {**env, statement.var: v}) for v in values)
+                elif values:
+                    total += len(values) * self._count(statement.body, kind, name, {**env, statement.var: values[0]})
+        return total
+
+    def _depends(self, block: Block, var: str) -> bool:
+        """Whether the control flow of a block reads ``var``."""
+        key = (id(block), var)
+        if key not in self._reads:
+            self._reads[key] = any(self._reads_in(item, var) for item in block if isinstance(item, For | When))
+        return self._reads[key]
+
+    def _reads_in(self, statement: For | When, var: str) -> bool:
+        if self._depends(statement.body, var):
+            return True
+        if isinstance(statement, When):
+            return var in free_vars(statement.condition)
+        if var not in free_vars(statement.low) | free_vars(statement.high):
+            return False
+        # A loop that only gives a value a name runs once, whatever the value is.
+        return not _is_value(statement) or self._depends(statement.body, statement.var)
 
 
-def _count(block: Block, kind: str, name: str, env: dict[str, int]) -> int:
-    total = 0
-    for statement in block:
-        if isinstance(statement, Op):
-            total += statement.kind == kind and statement.attr("name") == name
-        elif isinstance(statement, For | When):
-            if not any(op.kind == kind and op.attr("name", "") == name for op in operations(statement.body)):
-                continue
-            if isinstance(statement, When):
-                total += _count(statement.body, kind, name, env) if evaluate(statement.condition, env) else 0
-                continue
-            values = range(evaluate(statement.low, env), evaluate(statement.high, env), statement.step)
-            if _depends(statement.body, statement.var):
-                total += sum(_count(statement.body, kind, name, {**env, statement.var: v}) for v in values)
-            elif values:
-                total += len(values) * _count(statement.body, kind, name, {**env, statement.var: values[0]})
-    return total
-
-
-def _depends(block: Block, var: str) -> bool:
-    """Whether the control flow of a block reads ``var``."""
-    return any(
-        var in free_vars(statement.condition if isinstance(statement, When) else statement.low)
-        or (isinstance(statement, For) and var in free_vars(statement.high))
-        or _depends(statement.body, var)
-        for statement in block if isinstance(statement, For | When)
-    )
+def _is_value(loop: For) -> bool:
+    """Whether a loop runs exactly once, for one value: ``for v in value .. value + 1``."""
+    high = loop.high
+    return loop.step == 1 and isinstance(high, Binary) and high.op == "+" and high.right == Const(1) and (
+        high.left is loop.low or high.left == loop.low)

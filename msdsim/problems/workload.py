@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msdsim.errors import ProblemError
-from msdsim.problems.model import Problem, closest
+from msdsim.problems.model import Problem, closest, problem_from_json
 from msdsim.resources import find_file
 
 _KEYS = {"name": str, "description": str, "source": str, "batch": int, "op": list}
-_ENTRY_KEYS = {"name": str, "count": int, "problem": str}
+_ENTRY_KEYS = {"name": str, "count": int, "problem": str | dict}
 
 
 @dataclass(frozen=True)
@@ -69,13 +69,14 @@ def _entry(item: object, index: int, where: str, parse: Callable[[str], Problem]
     if item["count"] < 1:
         raise ProblemError(f"{where}: key 'count' = {item['count']} must be at least 1")
     try:
-        return Entry(item["name"], item["count"], parse(item["problem"]))
+        given = item["problem"]
+        return Entry(item["name"], item["count"], parse(given) if isinstance(given, str) else problem_from_json(given))
     except ProblemError as err:
         raise ProblemError(f"{where}: {err}") from None
 
 
-def _check_keys(table: dict[str, Any], known: dict[str, type], needed: tuple[str, ...], where: str) -> None:
-    words = {str: "text", int: "a whole number", list: "a list of [[op]] tables"}
+def _check_keys(table: dict[str, Any], known: Mapping[str, Any], needed: tuple[str, ...], where: str) -> None:
+    words = {str: "text", int: "a whole number", list: "a list of [[op]] tables", str | dict: "an inline form or a table"}
     for key, value in table.items():
         if key not in known:
             raise ProblemError(f"{where}: unknown key {key!r}{closest(key, list(known))} (keys: {', '.join(known)})")

@@ -17,7 +17,7 @@ CHIPS = ("toy", "ascend910b1", "ascend950pr")
 PROBLEMS = {
     "gemm": [Gemm(m=3, k=70, n=5), Gemm(m=3, k=70, n=6), Gemm(m=2, k=70, n=4, offset=True), Gemm(m=2, k=64, n=4, group=32),
              Gemm(m=2, k=70, n=4, group=32, offset=True), Gemm(m=3, k=64, n=4, trans_b=True)],
-    "grouped_gemm": [GroupedGemm(groups=2, m=2, k=40, n=4)],
+    "grouped_gemm": [GroupedGemm(groups=2, m=2, k=40, n=4), GroupedGemm(rows=(2, 0, 1, 3), k=40, n=4)],
     "attention": [Attention(batch=1, heads=2, kv_heads=1, head_dim=16, q=1, kv=40),
                   Attention(batch=1, heads=2, kv_heads=1, head_dim=16, q=2, kv=40, scales="token", causal=1)],
 }
@@ -29,9 +29,14 @@ def oracle_values(problem, name, operands):
         return [row for batch in nested for head in batch for row in head]
     if problem.kind == "gemm":
         return GEMM_ORACLES[name](problem, operands)
-    single = Gemm(m=problem.m, k=problem.k, n=problem.n)
-    parts = [{key: array[g] for key, array in operands.items()} for g in range(problem.groups)]
-    return [row for part in parts for row in GEMM_ORACLES[name](single, part)]
+    found, start = [], 0
+    for g, m in enumerate(problem.rows or (problem.m,) * problem.groups):
+        part = {key: array[g] for key, array in operands.items() if key != "x"}
+        part["x"] = operands["x"][g] if problem.rows is None else operands["x"][start : start + m]
+        start += m
+        if m:
+            found += GEMM_ORACLES[name](Gemm(m=m, k=problem.k, n=problem.n), part)
+    return found
 
 
 # Microbenchmarks measure time and have no contract.

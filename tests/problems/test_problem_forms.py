@@ -15,7 +15,7 @@ from msdsim.errors import InputError, ProblemError, UnknownNameError
 from msdsim.problems import Attention, Gemm, GroupedGemm, KernelFile, Workload, parse_problem, problem_from_json
 
 GEMM_KEYS = "(keys: m, k, n; optional: group, offset, trans_b)"
-GROUPED_KEYS = "(keys: groups, m, k, n; optional: group, offset, trans_b)"
+GROUPED_KEYS = "(keys: groups and m, or rows; k, n; optional: group, offset, trans_b)"
 ATTENTION_KEYS = "(keys: batch, heads, kv_heads, head_dim, q, kv; optional: scales, causal)"
 WORKLOADS = "deepseek-v3-decode, llama3-8b-decode, qwen3-14b-decode"
 
@@ -23,6 +23,9 @@ SIZES = st.integers(1, 2**31 - 1)
 OPTIONS = {"group": st.none() | SIZES, "offset": st.booleans(), "trans_b": st.booleans()}
 GEMMS = st.builds(Gemm, m=SIZES, k=SIZES, n=SIZES, **OPTIONS)
 GROUPED = st.builds(GroupedGemm, groups=SIZES, m=SIZES, k=SIZES, n=SIZES, **OPTIONS)
+#: Rows of every group, not all zero.
+ROWS = st.lists(st.integers(0, 1000), min_size=1, max_size=20).filter(any)
+UNEVEN = st.builds(lambda **values: GroupedGemm(**values), rows=ROWS, k=SIZES, n=SIZES, **OPTIONS)
 SCALES = st.sampled_from(["channel", "token"])
 
 
@@ -36,7 +39,7 @@ def attentions(draw):
     )  # fmt: skip
 
 
-@given(GEMMS | GROUPED | attentions())
+@given(GEMMS | GROUPED | UNEVEN | attentions())
 def test_inline_and_json_forms_are_inverses(problem):
     assert parse_problem(str(problem)) == problem
     assert problem_from_json(problem.to_json()) == problem
@@ -51,6 +54,8 @@ def test_inline_and_json_forms_are_inverses(problem):
          {"kind": "gemm", "m": 1, "k": 8192, "n": 12288, "group": 128, "offset": True, "trans_b": True}),
         ("grouped_gemm:groups=8,m=16,k=7168,n=2048",
          {"kind": "grouped_gemm", "groups": 8, "m": 16, "k": 7168, "n": 2048}),
+        ("grouped_gemm:rows=5+0+33+16,k=7168,n=2048,offset=1",
+         {"kind": "grouped_gemm", "groups": 4, "rows": [5, 0, 33, 16], "k": 7168, "n": 2048, "offset": True}),
         ("attention:batch=8,heads=32,kv_heads=8,head_dim=128,q=1,kv=4096",
          {"kind": "attention", "batch": 8, "heads": 32, "kv_heads": 8, "head_dim": 128, "q": 1, "kv": 4096}),
         ("attention:batch=8,heads=32,kv_heads=8,head_dim=128,q=1,kv=4096,scales=token,causal=1",
@@ -92,6 +97,20 @@ def test_what_is_not_set_is_left_out():
         ("gemm:m=1,k=1,n=1,offset=2", f"gemm: offset = 2 is not a switch; give 1 or 0 {GEMM_KEYS}"),
         ("gemm:m=1,k=1,n=1,trans_b=yes", f"gemm: trans_b = 'yes' is not a switch; give 1 or 0 {GEMM_KEYS}"),
         ("grouped_gemm:m=1,k=1,n=1", f"grouped_gemm: key 'groups' is missing {GROUPED_KEYS}"),
+        ("grouped_gemm:rows=5+0,m=3,k=1,n=1", "grouped_gemm: m = 3 does not agree with rows, whose largest is 5; leave out m, or "
+         f"give every group the same rows by groups and m {GROUPED_KEYS}"),
+        ("grouped_gemm:groups=3,rows=5+0,k=1,n=1", "grouped_gemm: groups = 3 does not agree with rows, which has 2 numbers; leave "
+         f"out groups or give one number for each group {GROUPED_KEYS}"),
+        *((f"grouped_gemm:rows={rows},k=1,n=1",
+           f"grouped_gemm: rows = '{rows}' has '{part}' for group {group}, which is no whole number from 0 to 2147483647; give "
+           f"one for each group, such as 5+0+33+16 {GROUPED_KEYS}")
+          for rows, part, group in (("5+x", "x", 2), ("5++3", "", 2), ("-1+3", "-1", 1), ("3+", "", 2), ("1.5+2", "1.5", 1),
+                                    ("3 +4", "3 ", 1), ("", "", 1))),
+        ("grouped_gemm:rows=0+0,k=1,n=1",
+         f"grouped_gemm: rows = '0+0' has 0 rows in all; give from 1 to 2147483647 {GROUPED_KEYS}"),
+        ("grouped_gemm:rows=2147483647+1,k=1,n=1",
+         f"grouped_gemm: rows = '2147483647+1' has 2147483648 rows in all; give from 1 to 2147483647 {GROUPED_KEYS}"),
+        ("grouped_gemm:rows=5+0,n=1", f"grouped_gemm: key 'k' is missing {GROUPED_KEYS}"),
         ("attention:batch=1,heads=32,kv_heads=5,head_dim=128,q=1,kv=8",
          "attention: heads = 32 is not a multiple of kv_heads = 5; every KV head serves equally many query heads, give "
          f"for example kv_heads = 4 {ATTENTION_KEYS}"),
@@ -145,6 +164,18 @@ def test_whole_numbers_of_any_type_are_sizes():
     assert type(found.m) is type(found.k) is int
     with pytest.raises(ProblemError, match=r"k = 1\.5 is not a whole number"):
         Gemm(m=1, k=1.5, n=1)
+
+
+def test_groups_with_rows_of_their_own():
+    shape = GroupedGemm(rows=[5, 0, 33, 16], k=2, n=3)
+    assert (shape.groups, shape.m, shape.rows, shape.total_rows) == (4, 33, (5, 0, 33, 16), 54)
+    assert shape == parse_problem("grouped_gemm:rows=5+0+33+16,groups=4,k=2,n=3")
+    assert shape == GroupedGemm(rows=np.array([5, 0, 33, 16]), k=2.0, n=3)
+    assert parse_problem("grouped_gemm:rows=7,k=2,n=3").rows == (7,)
+    assert GroupedGemm(groups=4, m=33, k=2, n=3).total_rows == 132
+    for wrong, part in (([5, True], "True"), ([5, None], "None"), ([5, 1.5], "1.5")):
+        with pytest.raises(ProblemError, match=f"has {part} for group 2, which is no whole number"):
+            problem_from_json({"kind": "grouped_gemm", "rows": wrong, "k": 1, "n": 2})
 
 
 def test_names_and_paths():

@@ -86,6 +86,12 @@ def test_a_small_file(tmp_path):
     assert (entry.name, entry.count, entry.problem) == ("a", 1, Gemm(m=1, k=2, n=3))
 
 
+def test_a_problem_as_a_table(tmp_path):
+    table = 'problem = {kind = "grouped_gemm", rows = [5, 0, 33], k = 2, n = 3}'
+    [entry] = load(tmp_path, HEAD + OP.replace('problem = "gemm:m=1,k=2,n=3"', table)).entries
+    assert entry.problem == GroupedGemm(rows=(5, 0, 33), k=2, n=3)
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -105,6 +111,13 @@ def test_a_small_file(tmp_path):
          f"{FILE}, operator 1 'a': key 'count' is missing (keys: name, count, problem)"),
         (HEAD + OP.replace("count", "cuont"),
          f"{FILE}, operator 1 'a': unknown key 'cuont'; did you mean 'count'? (keys: name, count, problem)"),
+        (HEAD + OP.replace('"gemm:m=1,k=2,n=3"', "3"),
+         f"{FILE}, operator 1 'a': key 'problem' = 3 must be an inline form or a table"),
+        (HEAD + OP.replace('"gemm:m=1,k=2,n=3"', '{kind = "grouped_gemm", rows = [1, -1], k = 1, n = 1}'),
+         f"{FILE}, operator 1 'a': grouped_gemm: rows = [1, -1] has -1 for group 2, which is no whole number from 0 to 2147483647; "
+         "give one for each group, such as 5+0+33+16 (keys: groups and m, or rows; k, n; optional: group, offset, trans_b)"),
+        (HEAD + OP.replace('"gemm:m=1,k=2,n=3"', "{m = 3}"),
+         f"{FILE}, operator 1 'a': a problem needs a 'kind' (gemm, grouped_gemm, attention, micro)"),
         (HEAD + OP + OP, f"{FILE} has two operators called 'a'; rename one"),
         (HEAD + OP + OP.replace('"a"', '"b"').replace("k=2", "k=0"),
          f"{FILE}, operator 2 'b': gemm: k = 0 is below 1; give a whole number of at least 1 "
