@@ -152,14 +152,15 @@ class GroupedGemm(Shape):
         """With ``rows`` the other two follow from it."""
         if not isinstance(values, dict) or values.get("rows") is None:
             return values
-        if values.get("m") is not None:
-            raise PydanticCustomError("rule", "m and rows are both given; leave out m, or give every group the same rows by "
-                                              "groups and m")
         rows = _rows_of(values["rows"])
         if rows is None:
             # Let the field say what is wrong with it.
             return {"groups": 1, "m": 1} | values
-        groups = values.get("groups", len(rows))
+        groups, m = values.get("groups", len(rows)), values.get("m", max(rows))
+        if m != max(rows):
+            raise PydanticCustomError(
+                "rule", "m = {m} does not agree with rows, whose largest is {largest}; leave out m, or give every group the "
+                "same rows by groups and m", {"m": repr(m), "largest": max(rows)})
         if groups != len(rows):
             raise PydanticCustomError(
                 "rule", "groups = {groups} does not agree with rows, which has {count} numbers; leave out groups or give one "
