@@ -142,12 +142,32 @@ class VectorOp(_Table):
     latency_cycles: Cycles
 
 
+class Banks(_Table):
+    """The banks of UB as Vector meets them (:mod:`msdsim.hardware.units.banks`).
+
+    Rows of ``row_bytes`` go round the ``groups``; ``interleaved`` says whether the banks of a group take turns from round to
+    round, or each holds its ``rows_per_bank`` rows one after the other.  ``group_reads`` reads of a group, one write of it and
+    one access of a bank fit into a cycle.  ``read_write_conflicts`` says whether reading and writing one bank in the same
+    repeat costs anything, ``delays_aligned_writes`` whether writes to the very banks that are read wait for the next repeat.
+    """
+
+    row_bytes: PositiveInt
+    groups: PositiveInt
+    banks_per_group: PositiveInt
+    rows_per_bank: PositiveInt
+    interleaved: bool
+    group_reads: PositiveInt
+    read_write_conflicts: bool
+    delays_aligned_writes: bool
+
+
 class Vector(_Table):
     """The vector unit: an instruction works through repeats of ``repeat_bytes`` of its widest operand; ``ops`` has
-    every name of :data:`msdsim.hardware.sanity.VECTOR_OPS`."""
+    every name of :data:`msdsim.hardware.sanity.VECTOR_OPS`.  Without ``banks`` UB serves whatever Vector asks for."""
 
     repeat_bytes: PositiveInt
     ops: dict[str, VectorOp]
+    banks: Banks | None = None
 
 
 class Nd2nz(_Table):

@@ -129,9 +129,10 @@ class KernelBuilder:
         self._stack.pop()
         self._stack[-1].append(When(condition, tuple(body)))
 
-    def buffer(self, name: str, space: str, fmt: str, shape: tuple[int, int], ring: int = 1) -> Handle:
-        """Declare a buffer of the current block."""
-        buffer = Buffer(name, space, fmt, shape, ring)
+    def buffer(self, name: str, space: str, fmt: str, shape: tuple[int, int], ring: int = 1,
+               address: int | None = None) -> Handle:
+        """Declare a buffer of the current block; ``address`` pins it to a byte address in UB."""
+        buffer = Buffer(name, space, fmt, shape, ring, address)
         self._stack[-1].append(Alloc(buffer))
         return Handle(buffer)
 

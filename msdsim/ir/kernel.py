@@ -7,7 +7,7 @@
     signal    := 'signal' NAME ':' ('aic_to_aiv' | 'aiv_to_aic' | 'barrier')
     part      := ('aic' | 'aiv') block              -- runs on every core group, the aiv part on every AIV of the group
     block     := '{' statement* '}'
-    statement := 'buffer' NAME ':' SPACE FORMAT '[' N ',' N ']' 'ring' N
+    statement := 'buffer' NAME ':' SPACE FORMAT '[' N ',' N ']' 'ring' N ('at' N)?
                | 'for' VAR 'in' expr '..' expr ('step' N)? block
                | 'when' expr block
                | OP slice? ('<-' slice (',' slice)*)? ('{' NAME '=' value (',' NAME '=' value)* '}')?
@@ -15,7 +15,8 @@
 
 A buffer belongs to the block that declares it: every time control enters the block it gets the next slot of its ring, and
 the slot is free again when the last reader of that iteration has finished.  All dependences inside a core follow from that;
-dependences between cores are written as ``signal`` and ``wait``.
+dependences between cores are written as ``signal`` and ``wait``.  ``at`` pins the first slot of a UB buffer to a byte address;
+the other buffers find their places by themselves (:mod:`msdsim.ir.placement`).
 
 A workspace may lie on chip, in the L1 of every AIC or the UB of every AIV, where the other kind of core reaches it: its first
 dimension is the core (for UB the first two are the core and the AIV), and its order is written with signals like that of GM.
@@ -73,13 +74,14 @@ class Tensor:
 
 @dataclass(frozen=True)
 class Buffer:
-    """An on-chip buffer: ``ring`` slots of ``shape`` (rows, columns) in one space of one core."""
+    """An on-chip buffer: ``ring`` slots of ``shape`` (rows, columns) in one space of one core; ``address`` pins it in UB."""
 
     name: str
     space: str
     fmt: str
     shape: tuple[int, int]
     ring: int = 1
+    address: int | None = None
 
     @property
     def slot_bytes(self) -> int:
@@ -233,6 +235,13 @@ class Kernel:
             found[tensor.name] = at
             at += -(-tensor.size_bytes // alignment) * alignment
         return found
+
+
+def ends_phase(kernel: Kernel, statement: Statement) -> bool:
+    """Whether a statement is a wait for a barrier."""
+    if not isinstance(statement, Op) or statement.kind != "wait":
+        return False
+    return any(signal.name == statement.attr("name") and signal.kind == "barrier" for signal in kernel.signals)
 
 
 def walk(block: Block) -> Iterator[Statement]:

@@ -15,11 +15,13 @@ from dataclasses import dataclass, field
 
 from msdsim.errors import KernelError
 from msdsim.hardware.chip import Chip
+from msdsim.hardware.units.banks import bank_model
 from msdsim.ir.expr import Const, Expr, Var, binary, product
-from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, PartName
+from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, PartName, ends_phase
 from msdsim.ir.ops import OPS
+from msdsim.ir.placement import place, with_conflicts
 from msdsim.ir.program import Cause, Instr, Loop, Node, Part, Program, Semaphore, walk_nodes
-from msdsim.ir.timing import Sync
+from msdsim.ir.timing import Local, Sync, Timing
 from msdsim.naming import PIPES
 
 #: Per pipe: does it read the buffer, does it write it.
@@ -66,6 +68,8 @@ class _PartLowering:
         self.kernel, self.chip, self.name, self.addresses = kernel, chip, name, addresses
         self.signals = {signal.name: index for index, signal in enumerate(kernel.signals)}
         self.semaphores: list[Semaphore] = []
+        self.banks = bank_model(chip.vector.banks) if name == "aiv" and chip.vector.banks is not None else None
+        self.places = place(kernel, chip) if self.banks is not None else {}
         self.fresh = 0
 
     def run(self) -> Part:
@@ -114,8 +118,15 @@ class _PartLowering:
                 r, w = access[item.of.name].get(pipe, (False, False))
                 access[item.of.name][pipe] = (r or reads, w or writes)
         signal = (op.kind, self.signals[str(op.attr("name"))]) if op.kind in ("signal", "wait") else None
-        instr = Instr(-1, pipe, op, definition.timing(op, self.chip, self.addresses), Const(0), signal=signal)
+        instr = Instr(-1, pipe, op, self._timing(op), Const(0), signal=signal)
         return _Item(instr, dict(access))
+
+    def _timing(self, op: Op) -> Timing:
+        """What the operation costs, with the bank conflicts of its operands where they lie."""
+        timing = OPS[op.kind].timing(op, self.chip, self.addresses)
+        if self.banks is None or not isinstance(timing, Local):
+            return timing
+        return with_conflicts(timing, self.banks, self.places)
 
     # Flags between pipes
 
@@ -167,7 +178,8 @@ class _PartLowering:
         A phase ends at a wait for a barrier among the part's own statements.
         """
         for index, item in enumerate(scope.items):
-            if not is_phase_end(self.kernel, item.node):
+            node = item.node
+            if not isinstance(node, Instr) or node.op is None or not ends_phase(self.kernel, node.op):
                 continue
             before = {pipe for earlier in scope.items[:index] for pipe in _pipes(earlier.node)}
             after = {pipe for later in scope.items[index:] for pipe in _pipes(later.node)}
@@ -270,14 +282,6 @@ class _PartLowering:
 
 #: Stands for all buffers of a phase where a semaphore names what it protects.
 PHASE = "(phase)"
-
-
-def is_phase_end(kernel: Kernel, node: object) -> bool:
-    """Whether a statement is a wait for a barrier."""
-    op = node.op if isinstance(node, Instr) else node
-    if not isinstance(op, Op) or op.kind != "wait":
-        return False
-    return any(signal.name == op.attr("name") and signal.kind == "barrier" for signal in kernel.signals)
 
 
 def _pipes(node: Instr | _Scope) -> set[str]:

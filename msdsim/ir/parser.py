@@ -36,7 +36,7 @@ _TOKEN = re.compile(r"""
     (?P<space>[ \t\r]+|\#[^\n]*)
   | (?P<newline>\n)
   | (?P<float>[+-]?(?:\d+\.\d*(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+|inf\b|nan\b))
-  | (?P<int>\d+)
+  | (?P<int>0[xX][0-9a-fA-F]+|\d+)
   | (?P<name>[A-Za-z_$][\w$]*)
   | (?P<symbol><-|\+:|\.\.|==|!=|<=|>=|//|[-+*%<>(){}\[\],:=])
 """, re.VERBOSE)
@@ -119,7 +119,8 @@ class _Parser:
         return self.tokens[self.at - 1].text
 
     def number(self, expected: str = "a whole number") -> int:
-        return int(self.take("int", expected))
+        text = self.take("int", expected)
+        return int(text, 16) if text[:2] in ("0x", "0X") else int(text)
 
     def one_of(self, options: tuple[str, ...]) -> str:
         if self.next.text not in options:
@@ -208,7 +209,9 @@ class _Parser:
         cols = self.number()
         self.expect("]")
         self.expect("ring")
-        buffer = Buffer(name, space, fmt, (rows, cols), self.number())
+        ring = self.number()
+        address = self.number("a byte address") if self.accept("at") else None
+        buffer = Buffer(name, space, fmt, (rows, cols), ring, address)
         self.names[name] = buffer
         return buffer
 
@@ -257,8 +260,7 @@ class _Parser:
             negative = self.next.kind == "symbol" and self.accept("-")
             if self.next.kind not in ("float", "int"):
                 self.fail("a number")
-            self.at += 1
-            value = float(self.tokens[self.at - 1].text)
+            value = float(self.number() if self.next.kind == "int" else self.take("float", "a number"))
             return name, -value if negative else value
         value_expr = self.expr()
         if form == "int" and isinstance(value_expr, Const):

@@ -60,7 +60,8 @@ def statement_text(statement: Statement) -> str:
         return str(statement)
     if isinstance(statement, Alloc):
         b = statement.buffer
-        return f"buffer {b.name}: {b.space} {b.fmt}[{b.shape[0]}, {b.shape[1]}] ring {b.ring}"
+        pinned = "" if b.address is None else f" at {b.address:#x}"
+        return f"buffer {b.name}: {b.space} {b.fmt}[{b.shape[0]}, {b.shape[1]}] ring {b.ring}{pinned}"
     if isinstance(statement, For):
         step = f" step {statement.step}" if statement.step != 1 else ""
         return f"for {statement.var} in {statement.low} .. {statement.high}{step}"

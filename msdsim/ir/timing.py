@@ -7,14 +7,34 @@ from typing import TypeAlias
 
 from msdsim.hardware.cost import PortCost, UnitCost
 from msdsim.ir.expr import Expr
+from msdsim.ir.kernel import Slice
+
+
+@dataclass(frozen=True)
+class Repeats:
+    """What the repeats of one Vector instruction read and write in UB, ``lanes`` elements of each at a time.
+
+    Sources that are one row or one column of the result are not named: with a repeat or block stride of zero they are read
+    once and then held.
+    """
+
+    reads: tuple[Slice, ...]
+    write: Slice
+    lanes: int
 
 
 @dataclass(frozen=True)
 class Local:
-    """Work inside the core on the sizes ``dims``."""
+    """Work inside the core on the sizes ``dims``.
+
+    Vector instructions say in ``repeats`` what they ask of the banks of UB; where those take longer than the unit, the lowering
+    puts that into ``cost`` and keeps the unit's own cost in ``without_conflicts``.
+    """
 
     cost: UnitCost
     dims: tuple[Expr, ...]
+    repeats: Repeats | None = None
+    without_conflicts: UnitCost | None = None
 
 
 @dataclass(frozen=True)

@@ -15,8 +15,8 @@ from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import SPACES, Chip
 from msdsim.ir.expr import Binary, Const, Expr, Interval, Var, bounds, evaluate, free_vars, upper_bound
 from msdsim.ir.kernel import SHARED_SPACES, Alloc, Block, Buffer, For, Kernel, Op, Slice, Statement, Tensor, When, operations
-from msdsim.ir.lower import is_phase_end
 from msdsim.ir.ops import OPS
+from msdsim.ir.placement import phases, place
 from msdsim.ir.printer import statement_text
 from msdsim.naming import PIPES
 from msdsim.units import round_up
@@ -88,6 +88,8 @@ class _Part:
     def check(self) -> None:
         self._capacity()
         self._walk(self.block, frozenset())
+        if self.name == "aiv" and any(alloc.buffer.address is not None for alloc in _allocs(self.block)):
+            place(self.kernel, self.chip)
 
     # Structure
 
@@ -133,6 +135,8 @@ class _Part:
             raise _fail(statement, f"unknown format '{buffer.fmt}'", f"formats: {', '.join(FORMATS)}")
         if min(buffer.shape) < 1 or buffer.ring < 1:
             raise _fail(statement, "sizes and ring depth must be at least 1", "enlarge them")
+        if buffer.address is not None and buffer.space != "UB":
+            raise _fail(statement, f"'at' pins a buffer in UB, this one is in {buffer.space}", "leave out 'at'")
         self.buffers[buffer.name] = buffer
 
     def _known(self, statement: Statement, exprs: Iterable[Expr]) -> None:
@@ -236,13 +240,10 @@ class _Part:
     def _capacity(self) -> None:
         """Buffers of a phase lie side by side with all their slots; phases follow each other in the same memory."""
         shared = [t for t in self.kernel.tensors if t.space != "GM" and (t.space == "UB") == (self.name == "aiv")]
-        phases: list[dict[str, list[Buffer]]] = [defaultdict(list)]
-        for statement in self.block:
-            if is_phase_end(self.kernel, statement):
-                phases.append(defaultdict(list))
-            for alloc in _allocs((statement,)):
-                phases[-1][alloc.buffer.space].append(alloc.buffer)
-        for phase in phases:
+        for allocs in phases(self.kernel, self.block):
+            phase: dict[str, list[Buffer]] = defaultdict(list)
+            for alloc in allocs:
+                phase[alloc.buffer.space].append(alloc.buffer)
             for tensor in shared:
                 phase[tensor.space] += []
             for space, buffers in phase.items():

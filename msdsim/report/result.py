@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from msdsim.analysis.bank_conflicts import conflict_cycles
 from msdsim.analysis.bottleneck import Bottleneck, find_bottleneck
 from msdsim.hardware import Hardware
 from msdsim.hardware.load import leaves
@@ -111,6 +112,11 @@ class Result:
         """What the kernel is bound by."""
         return find_bottleneck(self.record)
 
+    @cached_property
+    def ub_conflict_cycles(self) -> int:
+        """Cycles that Vector spent on bank conflicts in UB, summed over the AIVs; part of their busy time."""
+        return conflict_cycles(self.record.program)
+
     def to_json(self) -> dict[str, Any]:
         """The run as JSON, schema ``msdsim.run/1``."""
         chip = self.hardware.chip
@@ -134,6 +140,7 @@ class Result:
             "bottleneck": self.bottleneck.name,
             "wall_s": self.wall_s,
             "skipped_iterations": self.record.skipped_iterations,
+            "ub_conflict_cycles": self.ub_conflict_cycles,
         }
         if self.overrides:
             found["overrides"] = self.overrides

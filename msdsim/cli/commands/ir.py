@@ -15,12 +15,15 @@ from msdsim.cli.options import dataflow_options, hardware_options, options
     click.option("--verify", "verify_only", is_flag=True, help="Verify the kernel and say so instead of printing it."),
 )
 def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, verify_only: bool) -> None:
-    """Print the kernel that a dataflow builds for PROBLEM on a chip, or the one in a .kir file; it passes the verifier."""
+    """Print the kernel that a dataflow builds for PROBLEM on a chip, or the one in a .kir file; it passes the verifier.
+
+    Comments give the address of every buffer in UB, and what operations lose to conflicts in its banks.
+    """
     from msdsim.api import build_kernel, find_dataflow
     from msdsim.cli.arguments import read_hardware, read_problem, read_single_problem, read_tiling
     from msdsim.errors import InputError
+    from msdsim.ir.annotate import annotated_kernel
     from msdsim.ir.kernel import Kernel
-    from msdsim.ir.printer import print_kernel
     from msdsim.ir.verify import verify
 
     hardware = read_hardware(hw, changes)
@@ -35,7 +38,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
         if reason is not None:
             raise InputError(f"dataflow '{dataflow}' cannot run {shape} on '{hardware.name}': {reason}")
         kernel, _ = build_kernel(chosen, shape, hardware, read_tiling(tiling))
-    text = print_kernel(kernel)
+    text = annotated_kernel(kernel, hardware.chip)
     if verify_only:
         click.echo(f"ok: kernel '{kernel.name}', {len(text.splitlines())} lines, passes the verifier for '{hardware.name}'")
     else:

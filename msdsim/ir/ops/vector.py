@@ -16,7 +16,7 @@ from msdsim.hardware.units import vector
 from msdsim.ir.expr import Const, Expr
 from msdsim.ir.kernel import Op, Slice
 from msdsim.ir.ops.base import Execution, OpDef, define, require
-from msdsim.ir.timing import Local, Timing
+from msdsim.ir.timing import Local, Repeats, Timing
 
 #: Lanes of a folded row: the number of fp32 elements in one repeat.
 FOLD_LANES = 64
@@ -59,8 +59,10 @@ def _elementwise_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     assert out is not None
     items = (out, *op.ins)
     contiguous = all(item.full_width and (item.rows, item.cols) == (out.rows, out.cols) for item in items)
-    cost = vector.vector_cost(chip, op.kind, max(item.bits for item in items), contiguous)
-    return Local(cost, (out.rows, out.cols))
+    widest = max(item.bits for item in items)
+    cost = vector.vector_cost(chip, op.kind, widest, contiguous)
+    whole = tuple(item for item in op.ins if (item.rows, item.cols) == (out.rows, out.cols))
+    return Local(cost, (out.rows, out.cols), Repeats(whole, out, vector.lanes(chip, widest)))
 
 
 def _elementwise(kind: str, description: str, inputs: int, function: Callable[..., np.ndarray],

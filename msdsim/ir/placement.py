@@ -1,0 +1,335 @@
+"""Where buffers lie in the Unified Buffer, and what that costs Vector in bank conflicts.
+
+Buffers are placed in the order of their declaration where their operations meet fewest bank conflicts with what already lies
+there: in the first gap, at the beginning or the middle of a round of all bank groups, else behind everything or where the next
+bank of each group begins.  Slots of a ring are padded to the same phase where that helps.  A place is taken only if the buffers
+still to come find room, so what fits without padding fits.  Where conflicts are left, other orders are tried.  What conflicts
+cannot reach is aligned to the chip's unit only.  A kernel can pin a buffer to an address of its own.
+"""
+
+from __future__ import annotations
+
+from bisect import insort
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from itertools import product as combinations
+
+from msdsim.errors import KernelError
+from msdsim.hardware.chip import Chip
+from msdsim.hardware.units.banks import BankModel, Pattern, Steps, bank_model
+from msdsim.ir.expr import Const, Expr, evaluate, free_vars
+from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, Slice, Statement, When, ends_phase, row_bytes, walk
+from msdsim.ir.ops import OPS
+from msdsim.ir.printer import statement_text
+from msdsim.ir.timing import Local
+from msdsim.units import ceil_div, round_up
+
+#: An operation counts this many times more for each loop around it.
+_LOOP_WEIGHT = 8
+#: Index variables of a slice's start are tried with these values: phases come back after 16 rows of UB at the latest.
+_TRIED_VALUES = range(16)
+#: Orders of placing that are tried at most where conflicts are left.
+_MOST_ORDERS = 40
+
+
+@dataclass(frozen=True)
+class Place:
+    """First byte of a buffer in UB, and bytes from one slot of its ring to the next."""
+
+    address: int
+    stride_bytes: int
+
+
+Places = Mapping[str, Place]
+
+
+def place(kernel: Kernel, chip: Chip) -> Places:
+    """Where the UB buffers and UB workspaces of a kernel lie in each AIV; KernelError where a pinned address cannot be."""
+    found: dict[str, Place] = {}
+    at = 0
+    for tensor in kernel.tensors:
+        if tensor.space == "UB":
+            found[tensor.name] = Place(at, 0)
+            at += round_up(tensor.bytes_per_core, chip.alignment.ub_bytes)
+    demands = list(_demands(kernel.aiv, chip, 1)) if chip.vector.banks is not None else []
+    for allocs in phases(kernel, kernel.aiv):
+        _Phase(chip, allocs, at, found, demands).run()
+    return found
+
+
+def phases(kernel: Kernel, block: Block) -> list[list[Alloc]]:
+    """Declarations of a part by phase; a phase ends at a wait for a barrier, and the next one uses the same memory again."""
+    found: list[list[Alloc]] = [[]]
+    for statement in block:
+        if ends_phase(kernel, statement):
+            found.append([])
+        found[-1] += [item for item in walk((statement,)) if isinstance(item, Alloc)]
+    return found
+
+
+# Cost of an operation
+
+
+@dataclass(frozen=True)
+class Demand:
+    """What one Vector instruction asks of the banks: its operands (reads first) by name and ring depth, their byte offsets in a
+    slot (a tuple for each combination of index values that makes a difference), and how it goes through them."""
+
+    names: tuple[str, ...]
+    rings: tuple[int, ...]
+    offsets: tuple[tuple[int, ...], ...]
+    pattern: Pattern
+    weight: int = 1
+
+    def cycles(self, model: BankModel, places: Places) -> Fraction:
+        """Cycles that the banks need for a repeat; the worst combination of ring slots and index values, where they differ."""
+        slots: dict[str, list[int]] = {}
+        for name, ring in zip(self.names, self.rings, strict=True):
+            where = places[name]
+            # Slots of the same phase in the same banks are one case, unless an operand runs on into the next bank.
+            distinct = {model.place(at): at for at in range(where.address, where.address + ring * where.stride_bytes,
+                                                            where.stride_bytes)} if ring > 1 else {0: where.address}
+            slots[name] = list(distinct.values())
+        index = [list(slots).index(name) for name in self.names]
+        return max(model.cycles(self.pattern, [chosen[at] + offset for at, offset in zip(index, offsets, strict=True)])
+                   for chosen in combinations(*slots.values()) for offsets in self.offsets)
+
+    def excess(self, model: BankModel, places: Places) -> Fraction:
+        """Cycles that the banks need beyond one a repeat, over the whole instruction and as often as it runs."""
+        return max(Fraction(0), self.cycles(model, places) - 1) * self.weight * self.pattern.count
+
+
+def demand_of(timing: Local, weight: int = 1) -> Demand | None:
+    """What an instruction asks of the banks; None when it says nothing of it."""
+    if timing.repeats is None:
+        return None
+    lanes, flat = timing.repeats.lanes, timing.cost.flat
+    items = (*timing.repeats.reads, timing.repeats.write)
+    rows, cols = _sizes(timing.repeats.write)
+    width = lanes if flat else min(lanes, cols)
+    *reads, write = (Steps(max(1, width * item.bits // 8), 0 if flat else _pitch(item)) for item in items)
+    pattern = Pattern(tuple(reads), write, 1 if flat else rows, ceil_div(rows * cols if flat else cols, lanes))
+    offsets = [_offset(item) for item in items]
+    names = frozenset().union(*(free_vars(offset) for offset in offsets))
+    tried = [dict.fromkeys(names, value) for value in (_TRIED_VALUES if names else (0,))]
+    seen = dict.fromkeys(tuple(max(0, evaluate(offset, env)) for offset in offsets) for env in tried)
+    return Demand(tuple(item.of.name for item in items),
+                  tuple(item.of.ring if isinstance(item.of, Buffer) else 1 for item in items), tuple(seen), pattern, weight)
+
+
+def with_conflicts(timing: Local, model: BankModel, places: Places) -> Local:
+    """The instruction with what its operands' banks need beyond the unit's own cycles."""
+    demand = demand_of(timing)
+    if demand is None:
+        return timing
+    needed = demand.cycles(model, places)
+    if needed <= timing.cost.cycles_per_unit or needed * demand.pattern.count <= timing.cost.minimum:
+        return timing
+    return replace(timing, cost=replace(timing.cost, cycles_per_unit=needed), without_conflicts=timing.cost)
+
+
+def _sizes(item: Slice) -> tuple[int, int]:
+    """Rows and columns of a slice; of a ragged one the most it can have."""
+    shape = item.of.shape
+    rows = 1
+    for size, extent in zip(item.sizes[:-1], shape[:-1], strict=True):
+        rows *= size.value if isinstance(size, Const) else extent
+    last = item.sizes[-1]
+    return rows, last.value if isinstance(last, Const) else shape[-1]
+
+
+def _pitch(item: Slice) -> int:
+    return row_bytes(item.of.shape[-1], item.fmt) if isinstance(item.of, Buffer) else item.of.strides_bytes[-1]
+
+
+def _offset(item: Slice) -> Expr:
+    """Byte offset of a slice in a slot of its buffer, or in a core's part of a workspace."""
+    offset: Expr = item.starts[-1] * item.bits // 8
+    if isinstance(item.of, Buffer):
+        return offset + item.starts[0] * _pitch(item)
+    # The first two indices of a workspace in UB are the core and the AIV.
+    for start, stride in zip(item.starts[2:-1], item.of.strides_bytes[2:], strict=True):
+        offset = offset + start * stride
+    return offset
+
+
+def _demands(block: Block, chip: Chip, weight: int) -> Iterator[Demand]:
+    for statement in block:
+        if isinstance(statement, For | When):
+            yield from _demands(statement.body, chip, weight * (_LOOP_WEIGHT if isinstance(statement, For) else 1))
+        elif isinstance(statement, Op):
+            timing = OPS[statement.kind].timing(statement, chip, {})
+            if not isinstance(timing, Local):
+                continue
+            demand = demand_of(timing, weight)
+            # What is shorter than the least an instruction takes does not feel its banks.
+            if demand is not None and demand.pattern.count >= timing.cost.minimum:
+                yield demand
+
+
+# The allocator
+
+
+class _Phase:
+    """Places the buffers of one phase; ``found`` holds what lies there already and takes the new places."""
+
+    def __init__(self, chip: Chip, allocs: Sequence[Alloc], begin: int, found: dict[str, Place],
+                 demands: Sequence[Demand]) -> None:
+        self.chip, self.allocs, self.begin, self.found = chip, allocs, begin, found
+        self.model = None if chip.vector.banks is None else bank_model(chip.vector.banks)
+        self.unit, self.capacity = chip.alignment.ub_bytes, chip.buffers.ub_bytes
+        self.taken: list[tuple[int, int, str]] = [(0, begin, "a workspace")] if begin else []
+        here = {alloc.buffer.name for alloc in allocs}
+        self.demands = [demand for demand in dict.fromkeys(demands) if here & set(demand.names)]
+        self.touching: dict[str, list[Demand]] = defaultdict(list)
+        self.known: dict[tuple[object, ...], Fraction] = {}
+        self.left: dict[Demand, Fraction] = {}
+        self.fixed: tuple[list[tuple[int, int, str]], dict[str, Place]] = [], {}
+        for demand in self.demands:
+            for name in set(demand.names):
+                self.touching[name].append(demand)
+
+    def run(self) -> None:
+        for alloc in self.allocs:
+            if alloc.buffer.address is not None:
+                self._pin(alloc)
+        order = [alloc for alloc in self.allocs if alloc.buffer.space == "UB" and alloc.buffer.address is None]
+        self.fixed = list(self.taken), dict(self.found)
+        fewest = self._place(order)
+        best = dict(self.found)
+        tries = iter(range(_MOST_ORDERS))
+        while fewest:
+            # What still conflicts is placed first or last, as long as that makes it better.
+            for changed in self._neighbours(order):
+                if next(tries, None) is None:
+                    fewest = Fraction(0)
+                    break
+                conflicts = self._place(changed)
+                if conflicts < fewest:
+                    order, fewest, best = changed, conflicts, dict(self.found)
+                    break
+            else:
+                break
+        self.found.clear()
+        self.found.update(best)
+
+    def _place(self, order: Sequence[Alloc]) -> Fraction:
+        """Place the buffers in this order; the conflicts that are left."""
+        self.taken = list(self.fixed[0])
+        self.found.clear()
+        self.found.update(self.fixed[1])
+        for index, alloc in enumerate(order):
+            self._take(alloc.buffer, self._best(alloc, [later.buffer for later in order[index + 1 :]]))
+        self.left = {demand: excess for demand in self.demands if (excess := self._excess(demand, self.found))}
+        return sum(self.left.values(), start=Fraction(0))
+
+    def _neighbours(self, order: Sequence[Alloc]) -> Iterator[list[Alloc]]:
+        names = {name for demand in sorted(self.left, key=lambda demand: -self.left[demand]) for name in demand.names}
+        for alloc in order:
+            if alloc.buffer.name in names:
+                rest = [other for other in order if other is not alloc]
+                yield [alloc, *rest]
+                yield [*rest, alloc]
+
+    def _bytes(self, buffer: Buffer) -> int:
+        return buffer.ring * round_up(buffer.slot_bytes, self.unit)
+
+    def _pin(self, alloc: Alloc) -> None:
+        buffer = alloc.buffer
+        assert buffer.address is not None
+        begin, end = buffer.address, buffer.address + self._bytes(buffer)
+        if begin % self.unit:
+            raise _fail(alloc, f"address {begin:#x} is no multiple of {self.unit} bytes",
+                        f"use {begin // self.unit * self.unit:#x} or {round_up(begin, self.unit):#x}")
+        if end > self.capacity:
+            raise _fail(alloc, f"it ends at {end:#x}, the UB of '{self.chip.name}' at {self.capacity:#x}",
+                        "lower the address or the size")
+        for low, high, name in self.taken:
+            if begin < high and low < end:
+                raise _fail(alloc, f"{begin:#x} .. {end:#x} overlaps {name} at {low:#x} .. {high:#x}", "move one of them")
+        self._take(buffer, Place(begin, round_up(buffer.slot_bytes, self.unit)))
+
+    def _take(self, buffer: Buffer, where: Place) -> None:
+        self.taken.append((where.address, where.address + _extent(buffer, where, self.unit), f"'{buffer.name}'"))
+        self.taken.sort()
+        self.found[buffer.name] = where
+
+    def _best(self, alloc: Alloc, later: Sequence[Buffer]) -> Place:
+        """The first place with the fewest conflicts that leaves room for the buffers still to come."""
+        buffer, compact = alloc.buffer, round_up(alloc.buffer.slot_bytes, self.unit)
+        plain = _fit(self.taken, self.begin, self._bytes(buffer))
+        pinned = any(other.buffer.address is not None for other in self.allocs)
+        if pinned and plain + self._bytes(buffer) > self.capacity:
+            raise _fail(alloc, f"between the pinned buffers no {self._bytes(buffer)} bytes of UB are left in one piece",
+                        "move the pinned buffers together")
+        best = Place(plain, compact)
+        if not self.touching[buffer.name]:
+            return best
+        fewest: Fraction | None = None
+        for where in self._candidates(buffer, plain):
+            conflicts = self._conflicts(buffer, where)
+            if (fewest is None or conflicts < fewest) and self._fits(buffer, where, later):
+                best, fewest = where, conflicts
+                if fewest == 0:
+                    break
+        return best
+
+    def _candidates(self, buffer: Buffer, plain: int) -> Iterator[Place]:
+        """At the half rounds from the first gap, from behind everything, and from where the next banks begin."""
+        assert self.model is not None
+        rounds, compact = self.model.round_bytes, round_up(buffer.slot_bytes, self.unit)
+        half = round_up(rounds // 2, self.unit)
+        begins = [plain, max((high for _, high, _ in self.taken), default=self.begin)]
+        if not self.model.banks.interleaved:
+            begins += range(round_up(self.begin, self.model.region_bytes), self.capacity, self.model.region_bytes)
+        for begin in dict.fromkeys(round_up(begin, half) for begin in begins):
+            for start in (begin, begin + half):
+                for stride in sorted({compact, round_up(compact, rounds)} if buffer.ring > 1 else {compact}):
+                    yield Place(start, stride)
+
+    def _fits(self, buffer: Buffer, where: Place, later: Sequence[Buffer]) -> bool:
+        """Whether a place is free and the later buffers still find theirs, one after the other in the first gap."""
+        size = _extent(buffer, where, self.unit)
+        if where.address + size > self.capacity or _fit(self.taken, where.address, size) != where.address:
+            return False
+        taken = sorted([*self.taken, (where.address, where.address + size, "")])
+        for other in later:
+            at = _fit(taken, self.begin, self._bytes(other))
+            if at + self._bytes(other) > self.capacity:
+                return False
+            insort(taken, (at, at + self._bytes(other), ""))
+        return True
+
+    def _conflicts(self, buffer: Buffer, where: Place) -> Fraction:
+        """Cycles that the banks need beyond one a repeat, over the operations whose operands all have their place."""
+        places = {**self.found, buffer.name: where}
+        return sum((self._excess(demand, places) for demand in self.touching[buffer.name]), start=Fraction(0))
+
+    def _excess(self, demand: Demand, places: Places) -> Fraction:
+        """What a demand costs; nothing while one of its operands has no place yet."""
+        if self.model is None or not all(name in places for name in demand.names):
+            return Fraction(0)
+        key = (id(demand), *(places[name] for name in demand.names))
+        if key not in self.known:
+            self.known[key] = demand.excess(self.model, places)
+        return self.known[key]
+
+
+def _extent(buffer: Buffer, where: Place, unit: int) -> int:
+    """Bytes from a buffer's first byte to behind its last slot."""
+    return (buffer.ring - 1) * where.stride_bytes + round_up(buffer.slot_bytes, unit)
+
+
+def _fit(taken: Sequence[tuple[int, int, str]], at: int, size: int) -> int:
+    """The first address from ``at`` on where ``size`` bytes run into nothing; ``taken`` is in ascending order."""
+    for low, high, _ in taken:
+        if at < high and low < at + size:
+            at = high
+    return at
+
+
+def _fail(statement: Statement, problem: str, remedy: str) -> KernelError:
+    where = f"line {statement.line}: " if statement.line else ""
+    return KernelError(f"{where}'{statement_text(statement)}': {problem}; {remedy}")
