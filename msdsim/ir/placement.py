@@ -14,7 +14,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
+from itertools import count
 from itertools import product as combinations
+from operator import add
 
 from msdsim.errors import KernelError
 from msdsim.hardware.chip import Chip
@@ -30,16 +32,21 @@ from msdsim.units import ceil_div, round_up
 _LOOP_WEIGHT = 8
 #: Index variables of a slice's start are tried with these values: phases come back after 16 rows of UB at the latest.
 _TRIED_VALUES = range(16)
+_BEGIN = (Const(0), Const(0))
 #: Orders of placing that are tried at most where conflicts are left.
 _MOST_ORDERS = 40
+#: Conflicts of a smaller share of all repeats are not worth another order.
+_NEGLIGIBLE = Fraction(1, 1000)
 
 
 @dataclass(frozen=True)
 class Place:
-    """First byte of a buffer in UB, and bytes from one slot of its ring to the next."""
+    """First byte of a buffer in UB, bytes from one slot of its ring to the next, and the number of the block that declares it:
+    rings of one block and one depth are always at the same slot."""
 
     address: int
     stride_bytes: int
+    block: int = 0
 
 
 Places = Mapping[str, Place]
@@ -54,9 +61,20 @@ def place(kernel: Kernel, chip: Chip) -> Places:
             found[tensor.name] = Place(at, 0)
             at += round_up(tensor.bytes_per_core, chip.alignment.ub_bytes)
     demands = list(_demands(kernel.aiv, chip, 1)) if chip.vector.banks is not None else []
+    blocks = dict(_blocks(kernel.aiv, count(1)))
     for allocs in phases(kernel, kernel.aiv):
-        _Phase(chip, allocs, at, found, demands).run()
+        _Phase(chip, allocs, at, found, demands, blocks).run()
     return found
+
+
+def _blocks(block: Block, numbers: Iterator[int]) -> Iterator[tuple[str, int]]:
+    """Number of the block that declares each buffer."""
+    own = next(numbers)
+    for statement in block:
+        if isinstance(statement, Alloc):
+            yield statement.buffer.name, own
+        elif isinstance(statement, For | When):
+            yield from _blocks(statement.body, numbers)
 
 
 def phases(kernel: Kernel, block: Block) -> list[list[Alloc]]:
@@ -85,16 +103,15 @@ class Demand:
 
     def cycles(self, model: BankModel, places: Places) -> Fraction:
         """Cycles that the banks need for a repeat; the worst combination of ring slots and index values, where they differ."""
-        slots: dict[str, list[int]] = {}
-        for name, ring in zip(self.names, self.rings, strict=True):
-            where = places[name]
-            # Slots of the same phase in the same banks are one case, unless an operand runs on into the next bank.
-            distinct = {model.place(at): at for at in range(where.address, where.address + ring * where.stride_bytes,
-                                                            where.stride_bytes)} if ring > 1 else {0: where.address}
-            slots[name] = list(distinct.values())
-        index = [list(slots).index(name) for name in self.names]
-        return max(model.cycles(self.pattern, [chosen[at] + offset for at, offset in zip(index, offsets, strict=True)])
-                   for chosen in combinations(*slots.values()) for offsets in self.offsets)
+        operands = [places[name] for name in self.names]
+        rings = list(dict.fromkeys(zip((where.block for where in operands), self.rings, strict=True)))
+        turns = [rings.index((where.block, ring)) for where, ring in zip(operands, self.rings, strict=True)]
+        most = Fraction(0)
+        for slots in combinations(*(range(ring) for _, ring in rings)):
+            starts = [where.address + slots[turn] * where.stride_bytes for where, turn in zip(operands, turns, strict=True)]
+            for offsets in self.offsets:
+                most = max(most, model.cycles(self.pattern, list(map(add, starts, offsets))))
+        return most
 
     def excess(self, model: BankModel, places: Places) -> Fraction:
         """Cycles that the banks need beyond one a repeat, over the whole instruction and as often as it runs."""
@@ -111,12 +128,8 @@ def demand_of(timing: Local, weight: int = 1) -> Demand | None:
     width = lanes if flat else min(lanes, cols)
     *reads, write = (Steps(max(1, width * item.bits // 8), 0 if flat else _pitch(item)) for item in items)
     pattern = Pattern(tuple(reads), write, 1 if flat else rows, ceil_div(rows * cols if flat else cols, lanes))
-    offsets = [_offset(item) for item in items]
-    names = frozenset().union(*(free_vars(offset) for offset in offsets))
-    tried = [dict.fromkeys(names, value) for value in (_TRIED_VALUES if names else (0,))]
-    seen = dict.fromkeys(tuple(max(0, evaluate(offset, env)) for offset in offsets) for env in tried)
     return Demand(tuple(item.of.name for item in items),
-                  tuple(item.of.ring if isinstance(item.of, Buffer) else 1 for item in items), tuple(seen), pattern, weight)
+                  tuple(item.of.ring if isinstance(item.of, Buffer) else 1 for item in items), _offsets(items), pattern, weight)
 
 
 def with_conflicts(timing: Local, model: BankModel, places: Places) -> Local:
@@ -142,6 +155,16 @@ def _sizes(item: Slice) -> tuple[int, int]:
 
 def _pitch(item: Slice) -> int:
     return row_bytes(item.of.shape[-1], item.fmt) if isinstance(item.of, Buffer) else item.of.strides_bytes[-1]
+
+
+def _offsets(items: Sequence[Slice]) -> tuple[tuple[int, ...], ...]:
+    """Byte offsets of the slices in their slots, for each combination of index values that makes a difference."""
+    if all(isinstance(item.of, Buffer) and item.starts == _BEGIN for item in items):
+        return ((0,) * len(items),)
+    offsets = [_offset(item) for item in items]
+    names = frozenset().union(*(free_vars(offset) for offset in offsets))
+    tried = [dict.fromkeys(names, value) for value in (_TRIED_VALUES if names else (0,))]
+    return tuple(dict.fromkeys(tuple(max(0, evaluate(offset, env)) for offset in offsets) for env in tried))
 
 
 def _offset(item: Slice) -> Expr:
@@ -176,8 +199,8 @@ class _Phase:
     """Places the buffers of one phase; ``found`` holds what lies there already and takes the new places."""
 
     def __init__(self, chip: Chip, allocs: Sequence[Alloc], begin: int, found: dict[str, Place],
-                 demands: Sequence[Demand]) -> None:
-        self.chip, self.allocs, self.begin, self.found = chip, allocs, begin, found
+                 demands: Sequence[Demand], blocks: Mapping[str, int]) -> None:
+        self.chip, self.allocs, self.begin, self.found, self.blocks = chip, allocs, begin, found, blocks
         self.model = None if chip.vector.banks is None else bank_model(chip.vector.banks)
         self.unit, self.capacity = chip.alignment.ub_bytes, chip.buffers.ub_bytes
         self.taken: list[tuple[int, int, str]] = [(0, begin, "a workspace")] if begin else []
@@ -200,9 +223,10 @@ class _Phase:
         fewest = self._place(order)
         best = dict(self.found)
         tries = iter(range(_MOST_ORDERS))
-        while fewest:
-            # What still conflicts is placed first or last, as long as that makes it better.
-            for changed in self._neighbours(order):
+        enough = _NEGLIGIBLE * sum(demand.weight * demand.pattern.count for demand in self.demands)
+        while fewest > enough:
+            # One buffer after the other is placed first or last, as long as that makes it better.
+            for changed in list(self._neighbours(order)):
                 if next(tries, None) is None:
                     fewest = Fraction(0)
                     break
@@ -226,9 +250,10 @@ class _Phase:
         return sum(self.left.values(), start=Fraction(0))
 
     def _neighbours(self, order: Sequence[Alloc]) -> Iterator[list[Alloc]]:
-        names = {name for demand in sorted(self.left, key=lambda demand: -self.left[demand]) for name in demand.names}
-        for alloc in order:
-            if alloc.buffer.name in names:
+        """The order with one buffer moved to the front or to the end, those in conflict first."""
+        names = {name for demand in self.left for name in demand.names}
+        for alloc in sorted(order, key=lambda alloc: alloc.buffer.name not in names):
+            if self.touching[alloc.buffer.name]:
                 rest = [other for other in order if other is not alloc]
                 yield [alloc, *rest]
                 yield [*rest, alloc]
@@ -249,7 +274,7 @@ class _Phase:
         for low, high, name in self.taken:
             if begin < high and low < end:
                 raise _fail(alloc, f"{begin:#x} .. {end:#x} overlaps {name} at {low:#x} .. {high:#x}", "move one of them")
-        self._take(buffer, Place(begin, round_up(buffer.slot_bytes, self.unit)))
+        self._take(buffer, Place(begin, round_up(buffer.slot_bytes, self.unit), self.blocks[buffer.name]))
 
     def _take(self, buffer: Buffer, where: Place) -> None:
         self.taken.append((where.address, where.address + _extent(buffer, where, self.unit), f"'{buffer.name}'"))
@@ -264,7 +289,7 @@ class _Phase:
         if pinned and plain + self._bytes(buffer) > self.capacity:
             raise _fail(alloc, f"between the pinned buffers no {self._bytes(buffer)} bytes of UB are left in one piece",
                         "move the pinned buffers together")
-        best = Place(plain, compact)
+        best = Place(plain, compact, self.blocks[buffer.name])
         if not self.touching[buffer.name]:
             return best
         fewest: Fraction | None = None
@@ -287,7 +312,7 @@ class _Phase:
         for begin in dict.fromkeys(round_up(begin, half) for begin in begins):
             for start in (begin, begin + half):
                 for stride in sorted({compact, round_up(compact, rounds)} if buffer.ring > 1 else {compact}):
-                    yield Place(start, stride)
+                    yield Place(start, stride, self.blocks[buffer.name])
 
     def _fits(self, buffer: Buffer, where: Place, later: Sequence[Buffer]) -> bool:
         """Whether a place is free and the later buffers still find theirs, one after the other in the first gap."""

@@ -165,6 +165,56 @@ kernel k {
     assert {where.address for where in check_places(kernel, A2.chip).values()} == {0}
 
 
+@given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from([1, 3, 8, 64, 100, 500]), st.integers(1, 3)), min_size=1, max_size=8),
+       st.integers(0, 2), st.data())
+def test_whatever_fits_side_by_side_is_placed(shapes, share, data):
+    """Buffers of random sizes with additions among them, in a UB that has just room for them, or ``share`` KiB more."""
+    kb = KernelBuilder("k", 1, 1)
+    with kb.part("aiv"):
+        buffers = [kb.buffer(f"b{index}", "UB", "fp32", (rows, cols), ring) for index, (rows, cols, ring) in enumerate(shapes)]
+        for buffer in buffers:
+            kb.op("dup", buffer[:, :], scalar=1.0)
+        alike = [buffer for buffer in buffers if buffer.of.shape == buffers[0].of.shape]
+        pick = st.sampled_from(alike)
+        for _ in range(3):
+            kb.op("add", data.draw(pick)[:, :], data.draw(pick)[:, :], data.draw(pick)[:, :])
+    kernel = kb.build()
+    size = sum(ring * -(-rows * cols * 4 // 32) * 32 for rows, cols, ring in shapes)
+    chip = A2.replace(buffers__ub_bytes=size + share * 1024).chip
+    verify(kernel, chip)
+    check_places(kernel, chip)
+
+
+RINGS = """\
+kernel rings {
+  cores 1 x 1
+  tensor x: fp32[64, 64] in
+  aiv {
+    OUTSIDE
+    for i in 0 .. 4 {
+      buffer a: UB fp32[65, 64] ring 2 at 0x0
+      INSIDE
+      buffer c: UB fp32[64, 64] ring 1 at 0x20000
+      copy a[0 +: 64, 0 +: 64] <- x[0 +: 64, 0 +: 64]
+      copy b[0 +: 64, 0 +: 64] <- x[0 +: 64, 0 +: 64]
+      add c[0 +: 64, 0 +: 64] <- a[0 +: 64, 0 +: 64], b[0 +: 64, 0 +: 64]
+    }
+  }
+}
+"""
+
+
+@pytest.mark.parametrize(("inside", "conflicts"), [(True, False), (False, True)])
+def test_rings_of_one_block_turn_together(inside, conflicts):
+    """Slots of 65 rows of 256 B change their phase.  In one block the two rings change it together; apart they may meet."""
+    buffer = "buffer b: UB fp32[65, 64] ring 2 at 0x10100"
+    kernel = parse_kernel(RINGS.replace("INSIDE", buffer if inside else "").replace("OUTSIDE", "" if inside else buffer))
+    chip = A2.replace(vector__ops__add__slope_cycles_per_repeat=1).chip
+    verify(kernel, chip)
+    costs = [instr.timing for instr in lower(kernel, chip).aiv.instructions() if instr.op is not None and instr.op.kind == "add"]
+    assert [cost.without_conflicts is not None for cost in costs] == [conflicts]
+
+
 SMALL = {"gemm": "gemm:m=40,k=1024,n=768", "grouped_gemm": "grouped_gemm:groups=2,m=16,k=256,n=256",
          "attention": "attention:batch=1,heads=8,kv_heads=2,head_dim=128,q=2,kv=512"}
 

@@ -79,6 +79,14 @@ class BankModel:
 
         One period of the phases is counted; where an operand runs on into other banks, each stretch counts for its length.
         """
+        whole = self.round_bytes if self.banks.interleaved else self.region_bytes
+        shift = min(addresses) // whole * whole
+        key = (pattern, *(address - shift for address in addresses))
+        if key not in self._known:
+            self._known[key] = self._cycles(pattern, addresses)
+        return self._known[key]
+
+    def _cycles(self, pattern: Pattern, addresses: Sequence[int]) -> Fraction:
         if pattern.count < 1:
             return Fraction(0)
         runs, operands = pattern.runs, pattern.operands
@@ -97,11 +105,6 @@ class BankModel:
                 self._known[key] = self._mean(*key)
             total += (end - first) * self._known[key]
         return total / runs
-
-    def place(self, address: int) -> int:
-        """The first address of the same phase in the same banks."""
-        region = 0 if self.banks.interleaved else address // self.region_bytes * self.region_bytes
-        return address % self.round_bytes + region
 
     def _places(self, addresses: Sequence[int]) -> tuple[int, ...]:
         """The same situation in its plainest form: phases, and regions numbered as they come."""
