@@ -19,9 +19,9 @@ from msdsim.hardware.units.banks import bank_model
 from msdsim.ir.expr import Const, Expr, Var, binary, product
 from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, PartName, ends_phase
 from msdsim.ir.ops import OPS
-from msdsim.ir.placement import place, with_conflicts
+from msdsim.ir.placement import demands_of, place, with_conflicts
 from msdsim.ir.program import Cause, Instr, Loop, Node, Part, Program, Semaphore, walk_nodes
-from msdsim.ir.timing import Local, Sync, Timing
+from msdsim.ir.timing import Sync, Timing
 from msdsim.naming import PIPES
 
 #: Per pipe: does it read the buffer, does it write it.
@@ -69,7 +69,8 @@ class _PartLowering:
         self.signals = {signal.name: index for index, signal in enumerate(kernel.signals)}
         self.semaphores: list[Semaphore] = []
         self.banks = bank_model(chip.vector.banks) if name == "aiv" and chip.vector.banks is not None else None
-        self.places = place(kernel, chip) if self.banks is not None else {}
+        self.demands = demands_of(kernel, chip) if self.banks is not None else {}
+        self.places = place(kernel, chip, self.demands) if self.banks is not None else {}
         self.fresh = 0
 
     def run(self) -> Part:
@@ -123,10 +124,10 @@ class _PartLowering:
 
     def _timing(self, op: Op) -> Timing:
         """What the operation costs, with the bank conflicts of its operands where they lie."""
-        timing = OPS[op.kind].timing(op, self.chip, self.addresses)
-        if self.banks is None or not isinstance(timing, Local):
-            return timing
-        return with_conflicts(timing, self.banks, self.places)
+        demand = self.demands.get(id(op))
+        if self.banks is None or demand is None:
+            return OPS[op.kind].timing(op, self.chip, self.addresses)
+        return with_conflicts(demand, self.banks, self.places)
 
     # Flags between pipes
 

@@ -25,7 +25,7 @@ from msdsim.ir.expr import Const, Expr, evaluate, free_vars
 from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, Slice, Statement, When, ends_phase, row_bytes, walk
 from msdsim.ir.ops import OPS
 from msdsim.ir.printer import statement_text
-from msdsim.ir.timing import Local
+from msdsim.ir.timing import Local, Repeats
 from msdsim.units import ceil_div, round_up
 
 #: An operation counts this many times more for each loop around it.
@@ -33,6 +33,7 @@ _LOOP_WEIGHT = 8
 #: Index variables of a slice's start are tried with these values: phases come back after 16 rows of UB at the latest.
 _TRIED_VALUES = range(16)
 _BEGIN = (Const(0), Const(0))
+_NOTHING = Fraction(0)
 #: Orders of placing that are tried at most where conflicts are left.
 _MOST_ORDERS = 40
 #: Conflicts of a smaller share of all repeats are not worth another order.
@@ -52,18 +53,22 @@ class Place:
 Places = Mapping[str, Place]
 
 
-def place(kernel: Kernel, chip: Chip) -> Places:
-    """Where the UB buffers and UB workspaces of a kernel lie in each AIV; KernelError where a pinned address cannot be."""
+def place(kernel: Kernel, chip: Chip, demands: Mapping[int, Demand] | None = None) -> Places:
+    """Where the UB buffers and UB workspaces of a kernel lie in each AIV; KernelError where a pinned address cannot be.
+
+    ``demands`` are those of :func:`demands_of`, for who has them already.
+    """
     found: dict[str, Place] = {}
     at = 0
     for tensor in kernel.tensors:
         if tensor.space == "UB":
             found[tensor.name] = Place(at, 0)
             at += round_up(tensor.bytes_per_core, chip.alignment.ub_bytes)
-    demands = list(_demands(kernel.aiv, chip, 1)) if chip.vector.banks is not None else []
+    if demands is None:
+        demands = demands_of(kernel, chip)
     blocks = dict(_blocks(kernel.aiv, count(1)))
     for allocs in phases(kernel, kernel.aiv):
-        _Phase(chip, allocs, at, found, demands, blocks).run()
+        _Phase(chip, allocs, at, found, list(demands.values()), blocks).run()
     return found
 
 
@@ -93,8 +98,10 @@ def phases(kernel: Kernel, block: Block) -> list[list[Alloc]]:
 @dataclass(frozen=True)
 class Demand:
     """What one Vector instruction asks of the banks: its operands (reads first) by name and ring depth, their byte offsets in a
-    slot (a tuple for each combination of index values that makes a difference), and how it goes through them."""
+    slot (a tuple for each combination of index values that makes a difference), and how it goes through them.  ``timing`` is
+    what it costs without conflicts."""
 
+    timing: Local
     names: tuple[str, ...]
     rings: tuple[int, ...]
     offsets: tuple[tuple[int, ...], ...]
@@ -106,7 +113,7 @@ class Demand:
         operands = [places[name] for name in self.names]
         rings = list(dict.fromkeys(zip((where.block for where in operands), self.rings, strict=True)))
         turns = [rings.index((where.block, ring)) for where, ring in zip(operands, self.rings, strict=True)]
-        most = Fraction(0)
+        most = _NOTHING
         for slots in combinations(*(range(ring) for _, ring in rings)):
             starts = [where.address + slots[turn] * where.stride_bytes for where, turn in zip(operands, turns, strict=True)]
             for offsets in self.offsets:
@@ -115,29 +122,44 @@ class Demand:
 
     def excess(self, model: BankModel, places: Places) -> Fraction:
         """Cycles that the banks need beyond one a repeat, over the whole instruction and as often as it runs."""
-        return max(Fraction(0), self.cycles(model, places) - 1) * self.weight * self.pattern.count
+        cycles = self.cycles(model, places)
+        return (cycles - 1) * (self.weight * self.pattern.count) if cycles > 1 else _NOTHING
 
 
-def demand_of(timing: Local, weight: int = 1) -> Demand | None:
-    """What an instruction asks of the banks; None when it says nothing of it."""
-    if timing.repeats is None:
+def demands_of(kernel: Kernel, chip: Chip) -> dict[int, Demand]:
+    """What the operations of the AIV part ask of the banks, by ``id`` of the operation; nothing where the chip has no banks."""
+    return {} if chip.vector.banks is None else dict(_demands(kernel.aiv, chip, 1))
+
+
+def _demands(block: Block, chip: Chip, weight: int) -> Iterator[tuple[int, Demand]]:
+    for statement in block:
+        if isinstance(statement, For | When):
+            yield from _demands(statement.body, chip, weight * (_LOOP_WEIGHT if isinstance(statement, For) else 1))
+        elif isinstance(statement, Op):
+            timing = OPS[statement.kind].timing(statement, chip, {})
+            if isinstance(timing, Local) and timing.repeats is not None:
+                demand = _demand(timing, timing.repeats, weight)
+                if demand is not None:
+                    yield id(statement), demand
+
+
+def _demand(timing: Local, repeats: Repeats, weight: int) -> Demand | None:
+    """None for what is so short that it does not feel its banks."""
+    lanes, flat = repeats.lanes, timing.cost.flat
+    items = (*repeats.reads, repeats.write)
+    rows, cols = _sizes(repeats.write)
+    if (rows * cols if flat else cols) <= lanes and (flat or rows == 1) and len(items) <= timing.cost.minimum:
         return None
-    lanes, flat = timing.repeats.lanes, timing.cost.flat
-    items = (*timing.repeats.reads, timing.repeats.write)
-    rows, cols = _sizes(timing.repeats.write)
     width = lanes if flat else min(lanes, cols)
     *reads, write = (Steps(max(1, width * item.bits // 8), 0 if flat else _pitch(item)) for item in items)
     pattern = Pattern(tuple(reads), write, 1 if flat else rows, ceil_div(rows * cols if flat else cols, lanes))
-    return Demand(tuple(item.of.name for item in items),
+    return Demand(timing, tuple(item.of.name for item in items),
                   tuple(item.of.ring if isinstance(item.of, Buffer) else 1 for item in items), _offsets(items), pattern, weight)
 
 
-def with_conflicts(timing: Local, model: BankModel, places: Places) -> Local:
-    """The instruction with what its operands' banks need beyond the unit's own cycles."""
-    demand = demand_of(timing)
-    if demand is None:
-        return timing
-    needed = demand.cycles(model, places)
+def with_conflicts(demand: Demand, model: BankModel, places: Places) -> Local:
+    """The instruction's timing with what its operands' banks need beyond the unit's own cycles."""
+    timing, needed = demand.timing, demand.cycles(model, places)
     if needed <= timing.cost.cycles_per_unit or needed * demand.pattern.count <= timing.cost.minimum:
         return timing
     return replace(timing, cost=replace(timing.cost, cycles_per_unit=needed), without_conflicts=timing.cost)
@@ -176,20 +198,6 @@ def _offset(item: Slice) -> Expr:
     for start, stride in zip(item.starts[2:-1], item.of.strides_bytes[2:], strict=True):
         offset = offset + start * stride
     return offset
-
-
-def _demands(block: Block, chip: Chip, weight: int) -> Iterator[Demand]:
-    for statement in block:
-        if isinstance(statement, For | When):
-            yield from _demands(statement.body, chip, weight * (_LOOP_WEIGHT if isinstance(statement, For) else 1))
-        elif isinstance(statement, Op):
-            timing = OPS[statement.kind].timing(statement, chip, {})
-            if not isinstance(timing, Local):
-                continue
-            demand = demand_of(timing, weight)
-            # What is shorter than the least an instruction takes does not feel its banks.
-            if demand is not None and demand.pattern.count >= timing.cost.minimum:
-                yield demand
 
 
 # The allocator
@@ -247,7 +255,7 @@ class _Phase:
         for index, alloc in enumerate(order):
             self._take(alloc.buffer, self._best(alloc, [later.buffer for later in order[index + 1 :]]))
         self.left = {demand: excess for demand in self.demands if (excess := self._excess(demand, self.found))}
-        return sum(self.left.values(), start=Fraction(0))
+        return sum(self.left.values(), start=_NOTHING)
 
     def _neighbours(self, order: Sequence[Alloc]) -> Iterator[list[Alloc]]:
         """The order with one buffer moved to the front or to the end, those in conflict first."""
@@ -330,12 +338,12 @@ class _Phase:
     def _conflicts(self, buffer: Buffer, where: Place) -> Fraction:
         """Cycles that the banks need beyond one a repeat, over the operations whose operands all have their place."""
         places = {**self.found, buffer.name: where}
-        return sum((self._excess(demand, places) for demand in self.touching[buffer.name]), start=Fraction(0))
+        return sum((self._excess(demand, places) for demand in self.touching[buffer.name]), start=_NOTHING)
 
     def _excess(self, demand: Demand, places: Places) -> Fraction:
         """What a demand costs; nothing while one of its operands has no place yet."""
         if self.model is None or not all(name in places for name in demand.names):
-            return Fraction(0)
+            return _NOTHING
         key = (id(demand), *(places[name] for name in demand.names))
         if key not in self.known:
             self.known[key] = demand.excess(self.model, places)

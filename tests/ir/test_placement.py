@@ -165,8 +165,10 @@ kernel k {
     assert {where.address for where in check_places(kernel, A2.chip).values()} == {0}
 
 
-@given(st.lists(st.tuples(st.integers(1, 40), st.sampled_from([1, 3, 8, 64, 100, 500]), st.integers(1, 3)), min_size=1, max_size=8),
-       st.integers(0, 2), st.data())
+SHAPES = st.tuples(st.integers(1, 40), st.sampled_from([1, 3, 8, 64, 100, 500]), st.integers(1, 3))
+
+
+@given(st.lists(SHAPES, min_size=1, max_size=8), st.integers(0, 2), st.data())
 def test_whatever_fits_side_by_side_is_placed(shapes, share, data):
     """Buffers of random sizes with additions among them, in a UB that has just room for them, or ``share`` KiB more."""
     kb = KernelBuilder("k", 1, 1)
@@ -211,8 +213,8 @@ def test_rings_of_one_block_turn_together(inside, conflicts):
     kernel = parse_kernel(RINGS.replace("INSIDE", buffer if inside else "").replace("OUTSIDE", "" if inside else buffer))
     chip = A2.replace(vector__ops__add__slope_cycles_per_repeat=1).chip
     verify(kernel, chip)
-    costs = [instr.timing for instr in lower(kernel, chip).aiv.instructions() if instr.op is not None and instr.op.kind == "add"]
-    assert [cost.without_conflicts is not None for cost in costs] == [conflicts]
+    adds = [instr for instr in lower(kernel, chip).aiv.instructions() if instr.op is not None and instr.op.kind == "add"]
+    assert [instr.timing.without_conflicts is not None for instr in adds] == [conflicts]
 
 
 SMALL = {"gemm": "gemm:m=40,k=1024,n=768", "grouped_gemm": "grouped_gemm:groups=2,m=16,k=256,n=256",

@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import gcd
 
@@ -45,10 +45,18 @@ class Pattern:
     def operands(self) -> tuple[Steps, ...]:
         return (*self.reads, self.write)
 
-    @property
+    @cached_property
     def count(self) -> int:
         """Repeats in all."""
         return self.runs * self.repeats
+
+    @cached_property
+    def number(self) -> int:
+        """A number that equal patterns share: quicker to look up than all of this."""
+        return _numbers.setdefault(self, len(_numbers))
+
+
+_numbers: dict[Pattern, int] = {}
 
 
 @lru_cache(maxsize=64)
@@ -81,7 +89,7 @@ class BankModel:
         """
         whole = self.round_bytes if self.banks.interleaved else self.region_bytes
         shift = min(addresses) // whole * whole
-        key = (pattern, *(address - shift for address in addresses))
+        key = (pattern.number, *[address - shift for address in addresses])
         if key not in self._known:
             self._known[key] = self._cycles(pattern, addresses)
         return self._known[key]
