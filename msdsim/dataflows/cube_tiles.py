@@ -86,14 +86,17 @@ class CubeWork:
 _PARTS = (2, 3, 4, 6, 8)
 #: Latencies of what follows a split: the last sums on their way to L2, their load, the additions, the store.
 _REDUCE_CYCLES = 1500
-#: What a split must gain: it needs a workspace and a barrier that the estimate knows roughly.
-_GAIN = 0.75
+#: What a split must gain, and what every part beyond the second adds: workspace, barrier and loads of the sums, which the
+#: estimate knows roughly.  Of 0.75 to 0.9 and 0 to 0.03 the pair that gains most over 270 shapes (three chips, three dataflows,
+#: m of 1 to 64) without making one of them slower by more than 1%.
+_GAIN, _PER_PART = 0.85, 0.02
 
 
 def choose_split_k(chip: Chip, formats: tuple[str, str], work: CubeWork) -> tuple[CubeChoice, int]:
     """Tiles, and how many cores share a tile's K: more than one where too few tiles would leave cores idle."""
     best, parts = choose_cube_tiles(chip, formats, work), 1
-    least = _estimate(chip, formats, best, work) * _GAIN
+    whole = _estimate(chip, formats, best, work)
+    least = whole * _GAIN
     for candidate in _PARTS:
         depth = part_size(work.k, candidate)
         if ceil_div(work.k, depth) != candidate or depth < 512:
@@ -108,6 +111,7 @@ def choose_split_k(chip: Chip, formats: tuple[str, str], work: CubeWork) -> tupl
         back = candidate * work.total_rows * work.n * 4 / min(
             ports, float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)))
         time = _estimate(chip, formats, tile, split) + back + chip.cross_core.barrier_latency_cycles + _REDUCE_CYCLES
+        time *= 1 + _PER_PART * (candidate - 2)
         if time < least:
             best, parts, least = tile, candidate, time
     return best, parts
@@ -118,7 +122,9 @@ def choose_cube_tiles(chip: Chip, formats: tuple[str, str], work: CubeWork) -> C
     the data movers and Vector."""
     found: list[tuple[float, CubeChoice]] = []
     for base_m in _sizes(work.step_m, min(work.max_base_m, round_up(work.rows, work.step_m))):
-        for base_n in _sizes(chip.cube.fractal_n, min(512, round_up(work.n, chip.cube.fractal_n))):
+        # Where Vector makes the weights, long rows of them are whole repeats of it.
+        fine = 16 if work.stored_bits is not None else 32
+        for base_n in _sizes(chip.cube.fractal_n, min(512, round_up(work.n, chip.cube.fractal_n)), fine):
             if work.max_tile is not None and base_m * base_n > max(work.max_tile, 16 * work.step_m):
                 continue
             choice = _deepest(chip, formats, base_m, base_n, work)
@@ -130,12 +136,12 @@ def choose_cube_tiles(chip: Chip, formats: tuple[str, str], work: CubeWork) -> C
     return max((choice for time, choice in found if time <= good), key=lambda c: (c.base_m * c.base_n, -(c.base_m + c.base_n)))
 
 
-def _sizes(step: int, most: int) -> Iterator[int]:
-    """Tile sizes worth trying: multiples of the fractal, coarser as they grow."""
+def _sizes(step: int, most: int, fine: int = 16) -> Iterator[int]:
+    """Tile sizes worth trying: multiples of the fractal, coarser beyond ``fine`` of them."""
     size = step
     while size <= most:
         yield size
-        size += step if size < 16 * step else 4 * step
+        size += step if size < fine * step else 4 * step
     if most % step == 0 and most > step and (size - most) not in (step, 4 * step):
         yield most
 

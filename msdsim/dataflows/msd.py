@@ -115,10 +115,12 @@ def _split_tile(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling, 
 
 
 def _split_depth(problem: GemmShape, kind: MsdKind, tile: MsdTiling, split_m: int, room: int) -> int:
-    """K of the deepest split tile of ``split_m`` rows that fits into ``room`` bytes, in whole repeats."""
+    """K of a split tile of ``split_m`` rows that fits into ``room`` bytes, in whole repeats: as few tiles as possible, all of
+    about one size."""
     row = room / split_m - msd_split.bytes_per_row(k_groups(problem) if problem.offset else 1) - 64
     each = msd_split.bytes_per_element(tile.passes, FORMATS[kind.component].bits, tile.ub_ring, kind.nibbles)
-    return min(round_up(problem.k, FOLD_LANES), max(1, int(row / each) // FOLD_LANES) * FOLD_LANES)
+    most = max(1, int(row / each) // FOLD_LANES) * FOLD_LANES
+    return round_up(ceil_div(problem.k, ceil_div(problem.k, most)), FOLD_LANES)
 
 
 def _merge_rows(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling) -> int:

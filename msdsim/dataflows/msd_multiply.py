@@ -193,22 +193,23 @@ class Multiply:
 
         The first tile needs no fetching, since its load itself does not wait for the split (unless that of A comes first).
         """
-        ctx, kb, tile, k = self.ctx, self.kb, self.tile, self.ctx.problem.k
-        if ctx.k_parts > 1:
-            return
+        ctx, kb, tile, units = self.ctx, self.kb, self.tile, self.ctx.grid.tiles * self.ctx.k_parts
         depth = self._warm_depth()
         pieces = tile.l1_k // depth if depth else 0
         first = 0 if tile.a_resident else pieces
-        last = min(first + pieces * tile.prefetch, ceil_div(k, depth)) if depth else 0
+        last = min(first + pieces * tile.prefetch, ceil_div(ctx.part_k, depth)) if depth else 0
         if last <= first:
             return
+        unit = minimum(kb.core, units - 1)
+        part = unit % ctx.k_parts
+        k = ragged(ctx.problem.k, ctx.part_k, part)
         with (
-            kb.when(kb.core < ctx.grid.tiles), kb.loop("f", first, last) as f,
-            ctx.grid.place(kb, minimum(kb.core, ctx.grid.tiles - 1)) as place,
+            kb.when(kb.core < units), kb.loop("f", first, minimum(last, ceil_expr(k, depth))) as f,
+            ctx.grid.place(kb, unit // ctx.k_parts) as place,
         ):
             shape = (tile.base_n, depth) if ctx.problem.trans_b else (depth, tile.base_n)
             warm = kb.buffer("warm", "L1", ctx.kind.weights, shape)
-            kb.copy(*self._weights(warm, place, f * depth, ragged(k, depth, f)))
+            kb.copy(*self._weights(warm, place, part * ctx.part_k + f * depth, ragged_of(k, depth, f)))
 
     def _warm_depth(self) -> int:
         """K of the pieces in which weights are fetched: the largest even part of an L1 tile that L1 has room for, or 0."""
