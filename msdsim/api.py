@@ -5,21 +5,24 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
+from itertools import groupby
 from typing import Any
 
 import numpy as np
 
 from msdsim.dataflows import DATAFLOWS, Dataflow, choose_tiling
-from msdsim.engine import EngineOptions, load_engine
+from msdsim.engine import EngineOptions, empty_l2, load_engine
 from msdsim.engine.base import ENGINES, MEMORY_MODELS
 from msdsim.errors import CheckFailed, InputError, MsdsimError
 from msdsim.hardware import Hardware, load_hw
 from msdsim.ir.kernel import Kernel
 from msdsim.ir.lower import lower
 from msdsim.ir.parser import read_kernel
+from msdsim.ir.gm_plan import GmPlan
 from msdsim.ir.verify import verify
 from msdsim.jobs import Progress, run_all
 from msdsim.problems import KernelFile, Problem, Workload, parse_problem
+from msdsim.problems.workload import Entry
 from msdsim.registry import unknown_name
 from msdsim.report.result import (
     Comparison,
@@ -30,6 +33,8 @@ from msdsim.report.result import (
     WorkloadResult,
     WorkloadRun,
 )
+from msdsim.timeline.l2_state import L2State
+from msdsim.timeline.record import RunRecord
 
 DEFAULT_ENGINE = "fast"
 
@@ -38,7 +43,7 @@ def simulate(
     problem: str | Problem | Kernel, hw: str | Hardware = "ascend910b1", dataflow: str = "bf16", *,
     tiling: Mapping[str, int] | None = None, engine: str = DEFAULT_ENGINE, memory: str = "bandwidth", check: bool = False,
     seed: int = 0, inputs: Mapping[str, np.ndarray] | None = None, timeline: bool = False, skip: bool = True,
-    keep: Sequence[str] = (),
+    keep: Sequence[str] = (), warm: bool = False,
 ) -> Result:
     """Simulate one kernel.
 
@@ -46,13 +51,28 @@ def simulate(
     path or a :class:`Kernel`), which needs no dataflow; ``hw`` a chip's name, path or :class:`Hardware`.  ``check`` also
     executes the numbers (on ``inputs``, or random ones from ``seed``) and compares them bit for bit with the whole-tensor
     reference; a difference is reported in ``Result.numerics``, not raised.  ``timeline`` keeps every instruction; ``skip``
-    allows the engine to add repeated periods without simulating them, where that is exact.  Raises
+    allows the engine to add repeated periods without simulating them, where that is exact.  With ``warm`` the kernel runs twice
+    on the same tensors and the second run is reported: what a benchmark measures that repeats one operator.  Raises
     :class:`~msdsim.errors.InputError` for anything the user can mend.
     """
     hardware = _hardware(hw)
     shape = _problem(problem)
     if isinstance(shape, Kernel):
-        return _simulate_kernel(shape, hardware, engine, _options(engine, memory, timeline, skip), check, seed, inputs)
+        return _simulate_kernel(shape, hardware, engine, _options(engine, memory, timeline, skip), check, seed, inputs, warm)
+    item = _prepared(shape, hardware, dataflow, tiling=tiling, engine=engine, memory=memory, check=check, seed=seed, inputs=inputs,
+                     timeline=timeline, skip=skip, keep=keep)
+    started = time.perf_counter()
+    record = _run(item.kernel, hardware, engine, item.options, warm)
+    return Result(record=record, kernel=item.kernel, wall_s=time.perf_counter() - started,
+                  l2_start="warm" if warm else "empty", **item.known)
+
+
+def _prepared(
+    shape: Any, hardware: Hardware, dataflow: str, *, tiling: Mapping[str, int] | None = None, engine: str = DEFAULT_ENGINE,
+    memory: str = "bandwidth", check: bool = False, seed: int = 0, inputs: Mapping[str, np.ndarray] | None = None,
+    timeline: bool = False, skip: bool = True, keep: Sequence[str] = (),
+) -> _Prepared:
+    """Build the kernel of a problem and execute its numbers, where that is wanted."""
     chosen = find_dataflow(shape, dataflow)
     reason = chosen.refuses(shape, hardware.chip)
     if reason is not None:
@@ -61,25 +81,31 @@ def simulate(
     options = _options(engine, memory, timeline, skip)
     # Numbers first: what is wrong with the inputs is said before anything long runs.
     executed = _execute(chosen, shape, kernel, tiles, inputs, seed, keep) if check or keep or inputs is not None else {}
-    started = time.perf_counter()
-    record = load_engine(engine).run(lower(kernel, hardware.chip), options)
-    wall = time.perf_counter() - started
-    return Result(problem=shape.to_json(), hardware=hardware, dataflow=dataflow, engine=engine, memory=memory,
-                  tiling=asdict(tiles), seed=seed, record=record, kernel=kernel, wall_s=wall, **executed)
+    return _Prepared(kernel, options, {"problem": shape.to_json(), "hardware": hardware, "dataflow": dataflow, "engine": engine,
+                                       "memory": memory, "tiling": asdict(tiles), "seed": seed, **executed})
+
+
+def _run(kernel: Kernel, hardware: Hardware, engine: str, options: EngineOptions, warm: bool) -> RunRecord:
+    """Time a kernel alone: on an empty L2 or, ``warm``, on what an earlier run of it has left there."""
+    program, simulator = lower(kernel, hardware.chip), load_engine(engine)
+    if not warm:
+        return simulator.run(program, options)
+    first = simulator.run(program, replace(options, record_timeline=False), empty_l2(hardware.chip))
+    return simulator.run(program, options, first.l2)
 
 
 def _simulate_kernel(kernel: Kernel, hardware: Hardware, engine: str, options: EngineOptions, check: bool, seed: int,
-                     inputs: Mapping[str, np.ndarray] | None) -> Result:
+                     inputs: Mapping[str, np.ndarray] | None, warm: bool) -> Result:
     """A hand-written kernel: timed like any other; its numbers are executed when its tensors are given."""
     if check:
         raise InputError(f"kernel '{kernel.name}' has no reference to compare with; leave out the check, and give inputs to "
                          f"have its numbers executed")
     verify(kernel, hardware.chip)
     started = time.perf_counter()
-    record = load_engine(engine).run(lower(kernel, hardware.chip), options)
+    record = _run(kernel, hardware, engine, options, warm)
     result = Result(problem={"kind": "kernel", "name": kernel.name}, hardware=hardware, dataflow=kernel.name, engine=engine,
                     memory=options.memory, tiling={}, seed=seed, record=record, kernel=kernel,
-                    wall_s=time.perf_counter() - started)
+                    wall_s=time.perf_counter() - started, l2_start="warm" if warm else "empty")
     if inputs is None:
         return result
     from msdsim.numerics.executor import execute
@@ -151,21 +177,38 @@ def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow
 
 def simulate_workload(workload: Workload, hw: str | Hardware, dataflow: str, *, jobs: int = 1,
                       progress: Progress | None = None, **options: Any) -> WorkloadResult:
-    """Simulate every entry of a workload once and weigh it by its count; equal problems are simulated once.
+    """Simulate the entries of a workload one after the other, and weigh each by its count.
 
-    ``jobs`` processes work at the same time (0: one for each core); ``progress`` is called with (finished, of how many)
-    distinct problems.  Options are those of :func:`simulate`.
+    An entry finds in L2 what the ones before it have left (:class:`~msdsim.ir.gm_plan.GmPlan` says which tensors are the
+    same).  Consecutive entries with the same count are a layer: what runs more than once runs once ahead, with weights of its
+    own, and is then simulated as it follows itself; every one of its runs is taken to cost the same.
+
+    ``jobs`` processes execute numbers at the same time (0: one for each core); ``progress`` is called with (finished, of how
+    many) entries.  Options are those of :func:`simulate`, without ``warm``.
     """
     hardware = _hardware(hw)
     first = {str(entry.problem): entry for entry in reversed(workload.entries)}
     tasks = [_Task(workload.name, entry.name, entry.problem, hardware, dataflow, options) for entry in first.values()]
-    done = dict(zip(first, run_all(_simulate_task, tasks, jobs, progress), strict=True))
-    return WorkloadResult(workload.name, [WorkloadRun(e.name, e.count, done[str(e.problem)]) for e in workload.entries])
+    runs = _order(workload)
+
+    def done(finished: int, _: int = 0) -> None:
+        if progress is not None:
+            progress(finished, len(tasks) + len(runs))
+
+    prepared = dict(zip(first, run_all(_prepare, tasks, jobs, done), strict=True))
+    plan, state = GmPlan(item.kernel for item in prepared.values()), empty_l2(hardware.chip)
+    found: list[WorkloadRun] = []
+    for number, run in enumerate(runs, start=1):
+        result, state = _time_entry(workload, run, prepared[str(run.entry.problem)], plan, state)
+        if not run.ahead:
+            found.append(WorkloadRun(run.entry.name, run.entry.count, result))
+        done(len(tasks) + number)
+    return WorkloadResult(workload.name, found)
 
 
 @dataclass(frozen=True)
 class _Task:
-    """One entry of a workload to simulate, in whatever process."""
+    """One entry of a workload to prepare, in whatever process."""
 
     workload: str
     entry: str
@@ -175,11 +218,51 @@ class _Task:
     options: Mapping[str, Any]
 
 
-def _simulate_task(task: _Task) -> Result:
+@dataclass(frozen=True)
+class _Prepared:
+    """An entry as a kernel, with everything of its result but the timing."""
+
+    kernel: Kernel
+    options: EngineOptions
+    known: Mapping[str, Any]
+
+
+def _prepare(task: _Task) -> _Prepared:
     try:
-        return simulate(task.problem, task.hardware, task.dataflow, **task.options)
+        return _prepared(task.problem, task.hardware, task.dataflow, **task.options)
     except MsdsimError as err:
         raise type(err)(f"workload '{task.workload}', entry '{task.entry}': {err}") from None
+
+
+@dataclass(frozen=True)
+class _EntryRun:
+    """An entry of a workload in its turn; ``ahead`` only fills L2."""
+
+    entry: Entry
+    ahead: bool
+
+
+def _order(workload: Workload) -> list[_EntryRun]:
+    """The entries in their order, those of a layer that is repeated once ahead."""
+    layers = [list(entries) for _, entries in groupby(workload.entries, lambda entry: entry.count)]
+    return [_EntryRun(entry, ahead) for layer in layers for ahead in ((True, False) if layer[0].count > 1 else (False,))
+            for entry in layer]
+
+
+def _time_entry(workload: Workload, run: _EntryRun, item: _Prepared, plan: GmPlan, state: L2State) -> tuple[Result, L2State]:
+    """Time an entry on what is in L2; its result, and what it leaves there."""
+    chip = item.known["hardware"].chip
+    options = replace(item.options, record_timeline=item.options.record_timeline and not run.ahead)
+    started = time.perf_counter()
+    try:
+        record = load_engine(item.known["engine"]).run(lower(item.kernel, chip, plan.place(item.kernel)), options, state)
+    except MsdsimError as err:
+        raise type(err)(f"workload '{workload.name}', entry '{run.entry.name}': {err}") from None
+    assert record.l2 is not None
+    # The result does without the state: there is one a kernel, and nobody asks for it again.
+    result = Result(record=replace(record, l2=None), kernel=item.kernel, wall_s=time.perf_counter() - started,
+                    l2_start="workload", **item.known)
+    return result, record.l2
 
 
 def compare_workload(workload: Workload, hw: str | Hardware, dataflows: Sequence[str] | str = "all", *,

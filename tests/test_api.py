@@ -8,7 +8,8 @@ import pytest
 import msdsim
 from msdsim.errors import InputError, UnknownNameError
 from msdsim.ir import print_kernel
-from msdsim.problems import parse_problem
+from msdsim.problems import Gemm, parse_problem
+from msdsim.problems.workload import Entry, Workload
 from tests.ir.kernels import scale_kernel
 
 
@@ -59,6 +60,30 @@ def test_workloads_weigh_by_count():
     assert result.to_json()["total"]["cycles"] == result.cycles
     with pytest.raises(InputError, match="several problems"):
         msdsim.simulate("llama3-8b-decode")
+
+
+def test_operators_of_a_workload_find_what_those_before_left():
+    """Two layers of a small model: what a layer reads from HBM are its weights; alone it also fetches its activation."""
+    up, down = Gemm(m=16, k=256, n=512), Gemm(m=16, k=512, n=256)
+    workload = Workload("two", "", "", None, (Entry("up", 2, up), Entry("down", 2, down), Entry("head", 1, up)))
+    result = msdsim.simulate_workload(workload, "ascend910b1", "bf16")
+    weights, alone = 256 * 512 * 2, msdsim.simulate(up, "ascend910b1").traffic["hbm_read_bytes"]
+    assert alone == weights + 16 * 256 * 2
+    assert [run.result.traffic["hbm_read_bytes"] for run in result.runs] == [weights] * 3
+    assert [run.result.l2_start for run in result.runs] == ["workload"] * 3
+    # Outputs: twice two, and one more, all still in L2.
+    outputs = [16 * 512 * 2, 16 * 256 * 2] * 2 + [16 * 512 * 2]
+    assert result.traffic["l2_dirty_bytes"] == sum(outputs)
+    assert result.traffic["hbm_write_bytes"] == 0
+
+
+def test_workloads_are_the_same_in_both_engines():
+    workload = Workload("two", "", "", None, (Entry("up", 3, Gemm(m=5, k=100, n=70)), Entry("head", 1, Gemm(m=5, k=70, n=130))))
+    chip = msdsim.load_hw("toy").replace(**{"l2.ways": 2, "l2.capacity_bytes": 16384})
+    for dataflow in ("bf16", "dequant-int8"):
+        one, two = (msdsim.simulate_workload(workload, chip, dataflow, engine=engine) for engine in ("fast", "reference"))
+        assert [run.result.cycles for run in one.runs] == [run.result.cycles for run in two.runs]
+        assert one.traffic == two.traffic
 
 
 def test_import_is_light():

@@ -40,4 +40,4 @@ def test_no_work():
 def test_workloads_do_not_depend_on_the_number_of_processes():
     one, two = (msdsim.simulate_workload(LAYERS, "toy", "bf16", jobs=jobs) for jobs in (1, 2))
     assert [run.result.cycles for run in one.runs] == [run.result.cycles for run in two.runs]
-    assert one.runs[0].result.record is one.runs[2].result.record, "equal problems are simulated once"
+    assert one.runs[0].result.kernel is one.runs[2].result.kernel, "equal problems are prepared once"

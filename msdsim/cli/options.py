@@ -35,8 +35,10 @@ engine_options = (
     click.option("--memory", metavar="NAME", default="bandwidth", show_default=True, help="Fidelity of the memory system."),
     click.option("--no-skip", is_flag=True, help="Simulate repeated iterations one by one; the result is the same."),
 )
+warm_option = click.option("--warm", is_flag=True,
+                           help="Run the kernel twice and time the second run, which finds in L2 what the first left.")
 jobs_option = click.option("--jobs", type=click.IntRange(min=0), default=1, show_default=True,
-                           help="Processes that simulate a workload's layers; 0 for one a core.")
+                           help="Processes that execute the numbers of a workload's layers; 0 for one a core.")
 numbers_options = (
     click.option("--seed", type=Seed(), metavar="N", default=0, show_default=True, help="Seed of random inputs."),
     click.option("--inputs", metavar="FILE.npz", help="Input arrays; what they lack is drawn from the seed."),

@@ -26,6 +26,8 @@ def simulation_arguments(given: Mapping[str, Any], shape: Any) -> dict[str, Any]
         "inputs": _with_weights(read_inputs(given["inputs"]), given["weights"], shape),
         "keep": tuple(given["keep"]),
     }
+    if given["warm"]:
+        arguments["warm"] = True
     if given["engine"] is not None:
         arguments["engine"] = given["engine"]
     if given["outputs"] is not None:
@@ -50,6 +52,9 @@ def _with_weights(inputs: dict[str, Any] | None, weights: str | None, shape: Any
 
 def refuse_for_workload(workload: Workload, given: Mapping[str, Any]) -> None:
     """Refuse options that make sense for one problem only."""
+    if given["warm"]:
+        raise InputError(f"--warm belongs to one problem; the operators of '{workload.name}' find in L2 what those before them "
+                         f"have left; leave it out")
     for option in ("inputs", "outputs", "trace_to", "weights"):
         if given[option] is not None:
             raise InputError(f"--{option.removesuffix('_to')} belongs to one problem, and '{workload.name}' has "

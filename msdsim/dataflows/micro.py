@@ -7,6 +7,7 @@ They carry the published measurements of single instructions and of whole-chip c
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
@@ -16,6 +17,7 @@ from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, KernelBuilder, at
 from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
 from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir.ops.copies import BYPASS
 from msdsim.problems.model import Micro
 from msdsim.units import ceil_div as ceil_int
 
@@ -80,7 +82,7 @@ def _copy_gm_ub(kb: KernelBuilder, problem: Micro, chip: Chip) -> None:
     place = _gm(kb, problem, "x", FMT, shape)
     with kb.part("aiv"), kb.when((kb.core + kb.sub).equals(0)), kb.loop("i", 0, problem.count) as i:
         tile = kb.buffer("tile", "UB", FMT, shape)
-        kb.copy(tile[:, :], place(i))
+        kb.copy(tile[:, :], place(i), **_way(problem))
         if problem.isolated:
             # A reader on another pipe makes the next transfer wait for this one.
             kb.op("muls", tile[0, at(0, BLOCK)], tile[0, at(0, BLOCK)], scalar=1.0)
@@ -93,7 +95,7 @@ def _copy_ub_gm(kb: KernelBuilder, problem: Micro, chip: Chip) -> None:
         tile = kb.buffer("tile", "UB", FMT, shape)
         kb.op("dup", tile[:, :], scalar=0.0)
         with kb.loop("i", 0, problem.count) as i:
-            kb.copy(place(i), tile[:, :])
+            kb.copy(place(i), tile[:, :], **_way(problem))
             if problem.isolated:
                 kb.op("dup", tile[0, at(0, BLOCK)], scalar=0.0)
 
@@ -103,7 +105,7 @@ def _copy_gm_l1(kb: KernelBuilder, problem: Micro, chip: Chip) -> None:
     place = _gm(kb, problem, "x", FMT, shape)
     with kb.part("aic"), kb.loop("i", 0, problem.count) as i:
         tile = kb.buffer("tile", "L1", FMT, shape)
-        kb.copy(tile[:, :], place(i))
+        kb.copy(tile[:, :], place(i), **_way(problem))
         if problem.isolated:
             probe = kb.buffer("probe", "L0A", FMT, (1, BLOCK))
             kb.copy(probe[:, :], tile[0, at(0, BLOCK)])
@@ -137,7 +139,7 @@ def _copy_l1_gm(kb: KernelBuilder, problem: Micro, chip: Chip) -> None:
         tile = kb.buffer("tile", "L1", FMT, shape)
         kb.copy(tile[:, :], x[:, :])
         with kb.loop("i", 0, problem.count) as i:
-            kb.copy(place(i), tile[:, :])
+            kb.copy(place(i), tile[:, :], **_way(problem))
 
 
 def _from_l1(space: str) -> Callable[[KernelBuilder, Micro, Chip], None]:
@@ -233,27 +235,38 @@ def _share(total: int, size: int, index: Expr) -> Expr:
 
 
 def _read_matrix(problem: Micro, chip: Chip) -> Kernel:
-    """Rows are dealt to the cores in equal blocks; a core walks its tiles along the columns, then down the rows."""
+    """Rows are dealt to the cores in equal blocks; a core walks its tiles along the columns, then down the rows.
+
+    With ``shared`` every core walks all blocks, in the same order or, with ``stagger``, each beginning with its own.
+    """
     aivs = chip.cores.aiv_per_aic
     kb = KernelBuilder("micro_read_matrix", chip.cores.aic, aivs)
     x = kb.tensor("x", problem.fmt, (problem.m, problem.n), "in")
     on_aiv = problem.into == "ub"
     unit: Expr = kb.core * aivs + kb.sub if on_aiv else kb.core
-    rows = ceil_int(problem.m, chip.aiv if on_aiv else chip.cores.aic)
-    columns = ceil_int(problem.n, problem.slices)
-    mine = _share(problem.m, rows, unit)
+    units = chip.aiv if on_aiv else chip.cores.aic
+    rows, columns = ceil_int(problem.m, units), ceil_int(problem.n, problem.slices)
     with (kb.part("aiv" if on_aiv else "aic"), kb.loop("s", 0, problem.slices) as s, kb.loop("r", 0, problem.rounds),
-          kb.loop("mt", 0, ceil_div(mine, problem.base_m)) as mt, kb.loop("nt", 0, ceil_int(columns, problem.base_n)) as nt):
-        height = minimum(problem.base_m, mine - mt * problem.base_m)
-        width = minimum(problem.base_n, _share(problem.n, columns, s) - nt * problem.base_n)
-        if columns % problem.base_n == 0 and problem.n % columns == 0:
-            width = Const(problem.base_n)
-        if rows % problem.base_m == 0 and problem.m % rows == 0:
-            height = Const(problem.base_m)
-        tile = kb.buffer("tile", "UB" if on_aiv else "L1", problem.fmt, (problem.base_m, problem.base_n))
-        kb.copy(tile[at(0, height), at(0, width)],
-                x[at(unit * rows + mt * problem.base_m, height), at(s * columns + nt * problem.base_n, width)])
+          kb.loop("b", 0, units) if problem.shared else nullcontext(unit) as turn):
+        block = (turn + unit) % units if problem.stagger else turn
+        mine = _share(problem.m, rows, block)
+        with kb.loop("mt", 0, ceil_div(mine, problem.base_m)) as mt, kb.loop("nt", 0, ceil_int(columns, problem.base_n)) as nt:
+            height = minimum(problem.base_m, mine - mt * problem.base_m)
+            width = minimum(problem.base_n, _share(problem.n, columns, s) - nt * problem.base_n)
+            if columns % problem.base_n == 0 and problem.n % columns == 0:
+                width = Const(problem.base_n)
+            if rows % problem.base_m == 0 and problem.m % rows == 0:
+                height = Const(problem.base_m)
+            tile = kb.buffer("tile", "UB" if on_aiv else "L1", problem.fmt, (problem.base_m, problem.base_n))
+            kb.copy(tile[at(0, height), at(0, width)],
+                    x[at(block * rows + mt * problem.base_m, height), at(s * columns + nt * problem.base_n, width)],
+                    **_way(problem))
     return kb.build()
+
+
+def _way(problem: Micro) -> dict[str, str]:
+    """The hint of a copy from or to GM."""
+    return {"l2": BYPASS} if problem.bypass else {}
 
 
 def _matmul(problem: Micro, chip: Chip) -> Kernel:

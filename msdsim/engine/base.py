@@ -7,8 +7,10 @@ from importlib import import_module
 from typing import Protocol
 
 from msdsim.errors import KernelError
+from msdsim.hardware.chip import Chip
 from msdsim.ir.program import Program
 from msdsim.registry import Registry
+from msdsim.timeline.l2_state import L2State
 from msdsim.timeline.record import RunRecord
 
 
@@ -24,8 +26,11 @@ class EngineOptions:
 class Engine(Protocol):
     """Advances time over a lowered kernel until all of its instructions are done."""
 
-    def run(self, program: Program, options: EngineOptions) -> RunRecord:
-        """Simulate; Deadlock when the kernel cannot finish."""
+    def run(self, program: Program, options: EngineOptions, l2: L2State | None = None) -> RunRecord:
+        """Simulate; Deadlock when the kernel cannot finish.
+
+        ``l2`` is what is in L2 at the beginning (None: nothing); the record then has what is in it at the end.
+        """
         ...
 
 
@@ -41,6 +46,13 @@ ENGINES: Registry[EngineEntry] = Registry("engine")
 ENGINES.add("fast", EngineEntry("msdsim.engine.fast", "compiled, the default"))
 ENGINES.add("reference", EngineEntry("msdsim.engine.reference", "SimPy processes, written to be read and extended"))
 MEMORY_MODELS = ("bandwidth", "banked")
+
+
+def empty_l2(chip: Chip) -> L2State:
+    """The L2 of a chip with nothing in it."""
+    from msdsim.engine.memory import l2_geometry
+
+    return L2State.empty(*l2_geometry(chip))
 
 
 def load_engine(name: str) -> Engine:

@@ -4,15 +4,23 @@ A transfer is cut into pieces of at most ``chunk_bytes``.  A core's port request
 and keeps at most ``outstanding_bytes`` of data in flight.  L2 (read and write side) and HBM serve requests in
 the order of (cycle, unit, pipe); each server's next free time is kept as a numerator over its rate, so that no rounding
 accumulates.
+
+A line of L2 is served to one core after the other, ``same_line_cycles`` each.  Only the first line of a piece is looked at:
+cores that ask for the same data ask for the same pieces, and the lines of a piece are served side by side.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from fractions import Fraction
 
+import numpy as np
+
 from msdsim.engine.banked import BankedMemory, BankedTimings
+from msdsim.errors import InputError
 from msdsim.hardware.chip import Chip
+from msdsim.timeline.l2_state import L2State
 from msdsim.units import bytes_per_tick, ceil_div, exact
 
 #: Odd step by which consecutive wraps of the line number are skewed over the L2 sets, so that strided tiles spread out.
@@ -32,78 +40,165 @@ class Server:
         return ceil_div(self.free, self.scale)
 
 
+def l2_geometry(chip: Chip) -> tuple[int, int, int]:
+    """Line size, sets and ways of a chip's L2."""
+    return chip.l2.line_bytes, chip.l2.capacity_bytes // (chip.l2.line_bytes * chip.l2.ways), chip.l2.ways
+
+
+def sets_of(lines: np.ndarray, sets: int) -> np.ndarray:
+    """The set that each line belongs to, of ``sets``."""
+    return (lines + lines // sets * SET_SKEW) % sets
+
+
+def check_l2(state: L2State | None, chip: Chip) -> None:
+    """Refuse the state of another cache."""
+    if state is not None and state.geometry != l2_geometry(chip):
+        sizes = ["{2} ways of {1} lines of {0} bytes".format(*geometry) for geometry in (state.geometry, l2_geometry(chip))]
+        raise InputError(f"the L2 state is of a cache of {sizes[0]}, and chip '{chip.name}' has {sizes[1]}; start with an "
+                         f"empty one")
+
+
+class Turns:
+    """Pieces that begin with the same line are served to one core after the other, ``cycles`` each (0: all at once)."""
+
+    def __init__(self, cycles: int) -> None:
+        self.cycles = cycles
+        # By line: the cycle from which it can be served to another core than the last one, and that one.
+        self.free: dict[int, tuple[int, int]] = {}
+
+    def start(self, now: int, line: int, unit: int) -> int:
+        """The cycle from which a line asked for at ``now`` is served to ``unit``.
+
+        A core that was the last one does not wait for itself, only for what it had to wait for then.
+        """
+        free, last = self.free.get(line, (0, 0))
+        return max(now, free - self.cycles if last == unit else free)
+
+    def serve(self, line: int, unit: int, start: int) -> None:
+        """Serve it from ``start``."""
+        self.free[line] = start + self.cycles, unit
+
+
+@dataclass(slots=True)
+class Line:
+    """A line in L2; ``arrival`` is the cycle at which its data is there."""
+
+    number: int
+    dirty: bool
+    arrival: int = 0
+
+
 class L2Cache:
     """Set-associative, LRU, write-back, write-allocate without fetch (writes carry byte masks)."""
 
     def __init__(self, chip: Chip) -> None:
-        self.line = chip.l2.line_bytes
-        self.ways = chip.l2.ways
-        self.sets = chip.l2.capacity_bytes // (self.line * self.ways)
-        # Per set the resident lines, most recently used first: [line, dirty, cycle its data is there].
-        self.content: dict[int, list[list[int]]] = {}
+        self.line, self.sets, self.ways = l2_geometry(chip)
+        # Per set the resident lines, most recently used first.
+        self.content: dict[int, list[Line]] = {}
 
-    def touch(self, line: int, write: bool) -> tuple[list[int], bool, int]:
-        """Access a line: its entry, whether it missed, and the dirty line that had to leave for it, or -1."""
-        entries = self.content.setdefault((line + line // self.sets * SET_SKEW) % self.sets, [])
+    def set_of(self, line: int) -> int:
+        """The set that a line belongs to."""
+        return (line + line // self.sets * SET_SKEW) % self.sets
+
+    def find(self, line: int, write: bool) -> Line | None:
+        """A resident line, from now on the most recently used of its set; None on a miss."""
+        entries = self.content.get(self.set_of(line), [])
         for index, entry in enumerate(entries):
-            if entry[0] == line:
+            if entry.number == line:
                 entries.insert(0, entries.pop(index))
-                entry[1] |= write
-                return entry, False, -1
-        entry = [line, int(write), 0]
+                entry.dirty |= write
+                return entry
+        return None
+
+    def insert(self, entry: Line) -> int:
+        """Take a line in; the number of the dirty line that had to leave for it, or -1."""
+        entries = self.content.setdefault(self.set_of(entry.number), [])
         entries.insert(0, entry)
         evicted = entries.pop() if len(entries) > self.ways else None
-        return entry, True, evicted[0] if evicted is not None and evicted[1] else -1
+        return evicted.number if evicted is not None and evicted.dirty else -1
+
+    def load(self, state: L2State) -> None:
+        """Begin with what another kernel has left."""
+        for number, dirty in zip(state.lines.tolist(), state.dirty.tolist(), strict=True):
+            self.insert(Line(number, dirty))
+
+    def state(self) -> L2State:
+        """What is left to another kernel."""
+        entries = [entry for number in sorted(self.content) for entry in reversed(self.content[number])]
+        return L2State(self.line, self.sets, self.ways, np.array([entry.number for entry in entries], np.int64),
+                       np.array([entry.dirty for entry in entries], bool))
 
     def dirty_bytes(self) -> int:
-        return self.line * sum(entry[1] for entries in self.content.values() for entry in entries)
+        return self.line * sum(entry.dirty for entries in self.content.values() for entry in entries)
 
 
 class MemorySystem:
-    """L2 and HBM behind the cores' ports; ``model`` is the fidelity of HBM."""
+    """L2 and HBM behind the cores' ports; ``model`` is the fidelity of HBM, ``state`` what is in L2 at cycle 0."""
 
-    def __init__(self, chip: Chip, model: str = "bandwidth") -> None:
+    def __init__(self, chip: Chip, model: str = "bandwidth", state: L2State | None = None) -> None:
         clock = chip.clock_mhz
         self.l2 = L2Cache(chip)
+        if state is not None:
+            self.l2.load(state)
+        self.turns = Turns(chip.l2.same_line_cycles)
         self.l2_read = Server(bytes_per_tick(chip.l2.read_gbps, clock))
         self.l2_write = Server(bytes_per_tick(chip.l2.write_gbps, clock))
         self.hbm = Server(bytes_per_tick(chip.hbm.bandwidth_gbps, clock) * exact(chip.hbm.efficiency))
         self.miss_latency = chip.hbm.extra_latency_cycles
         self.banked = BankedMemory(BankedTimings.of(chip)) if model == "banked" else None
 
-    def access(self, now: int, segments: list[tuple[int, int]], write: bool, l2_bytes: int) -> tuple[int, int, int]:
-        """Serve the row segments (address, bytes) of one piece asked for at ``now``, which takes ``l2_bytes`` of L2's time.
+    def access(self, now: int, unit: int, segments: list[tuple[int, int]], write: bool, l2_bytes: int,
+               bypass: bool = False) -> tuple[int, int, int]:
+        """Serve the row segments (address, bytes) of one piece that ``unit`` asks for at ``now``; it takes ``l2_bytes`` of L2's
+        time.  With ``bypass`` a line that is not in L2 passes it by.
 
         Returns the cycle its data has passed L2 (and HBM where it had to), and the HBM bytes read and written for it.
         """
-        missed: list[list[int]] = []
-        written_back: list[int] = []
-        ready = 0
+        missed: list[Line] = []
+        to_hbm: list[int] = []
+        ready, last = 0, -1
         for address, count in segments:
-            for line in range(address // self.l2.line, (address + count - 1) // self.l2.line + 1):
-                entry, miss, evicted = self.l2.touch(line, write)
-                if evicted >= 0:
-                    written_back.append(evicted)
-                if miss and not write:
+            for number in range(address // self.l2.line, (address + count - 1) // self.l2.line + 1):
+                # Rows that share a line ask for it once.
+                if number == last:
+                    continue
+                last = number
+                entry = self.l2.find(number, write)
+                if entry is not None:
+                    ready = max(ready, 0 if write else entry.arrival)
+                    continue
+                entry = Line(number, write)
+                if not bypass:
+                    evicted = self.l2.insert(entry)
+                    if evicted >= 0:
+                        to_hbm.append(evicted)
+                if not write:
                     missed.append(entry)
-                elif not miss and not write:
-                    ready = max(ready, entry[2])
+                elif bypass:
+                    to_hbm.append(number)
         done = max(ready, (self.l2_write if write else self.l2_read).serve(now, l2_bytes))
-        hbm_read, hbm_write = len(missed) * self.l2.line, len(written_back) * self.l2.line
+        hbm_read, hbm_write = len(missed) * self.l2.line, len(to_hbm) * self.l2.line
         if self.banked is not None:
             # Reads first: what they displace waits in the write queues.
             for entry in missed:
-                entry[2] = self.banked.read(now, entry[0])
-                done = max(done, entry[2])
-            for line in written_back:
-                self.banked.write(now, line)
+                entry.arrival = self.banked.read(now, entry.number)
+                done = max(done, entry.arrival)
+            for number in to_hbm:
+                self.banked.write(now, number)
         elif hbm_read or hbm_write:
             served = self.hbm.serve(now, hbm_read + hbm_write)
             if missed:
                 served += self.miss_latency
             for entry in missed:
-                entry[2] = served
+                entry.arrival = served
             done = max(done, served)
+        if self.turns.cycles:
+            first = segments[0][0] // self.l2.line
+            start = self.turns.start(now, first, unit)
+            done = max(done, start)
+            if missed and missed[0].number == first:
+                start = max(start, missed[0].arrival)
+            self.turns.serve(first, unit, start)
         return done, hbm_read, hbm_write
 
 

@@ -26,11 +26,12 @@ import simpy
 
 from msdsim.engine.accounting import charge, in_time_order, split
 from msdsim.engine.base import EngineOptions, check_signals
-from msdsim.engine.memory import MemorySystem, pieces
+from msdsim.engine.memory import MemorySystem, check_l2, pieces
 from msdsim.errors import Deadlock
 from msdsim.ir.expr import evaluate
 from msdsim.ir.program import Instr, Loop, Node, Part, Program
 from msdsim.ir.timing import Local, Transfer
+from msdsim.timeline.l2_state import L2State
 from msdsim.timeline.record import (
     BUSY,
     CATEGORIES,
@@ -67,9 +68,10 @@ def create() -> ReferenceEngine:
 class ReferenceEngine:
     """See the module's text."""
 
-    def run(self, program: Program, options: EngineOptions) -> RunRecord:
+    def run(self, program: Program, options: EngineOptions, l2: L2State | None = None) -> RunRecord:
         check_signals(program)
-        return _Machine(program, options).run()
+        check_l2(l2, program.chip)
+        return _Machine(program, options, l2).run()
 
 
 @dataclass
@@ -109,13 +111,14 @@ class _Arbiter:
 
     def __init__(self, env: simpy.Environment, memory: MemorySystem) -> None:
         self.env, self.memory = env, memory
-        self.pending: list[tuple[int, int, list[tuple[int, int]], bool, int, simpy.Event]] = []
+        self.pending: list[tuple[int, int, list[tuple[int, int]], bool, int, bool, simpy.Event]] = []
         self.scheduled = False
 
-    def request(self, unit: int, pipe: int, segments: list[tuple[int, int]], write: bool, l2_bytes: int) -> simpy.Event:
+    def request(self, unit: int, pipe: int, segments: list[tuple[int, int]], write: bool, l2_bytes: int,
+                bypass: bool) -> simpy.Event:
         """Ask for a piece now; the event's value is what :meth:`MemorySystem.access` returns."""
         answer = self.env.event()
-        heapq.heappush(self.pending, (unit, pipe, segments, write, l2_bytes, answer))
+        heapq.heappush(self.pending, (unit, pipe, segments, write, l2_bytes, bypass, answer))
         self._schedule()
         return answer
 
@@ -129,8 +132,8 @@ class _Arbiter:
 
     def _serve(self, _: simpy.Event) -> None:
         self.scheduled = False
-        segments, write, l2_bytes, answer = heapq.heappop(self.pending)[2:]
-        answer.succeed(self.memory.access(int(self.env.now), segments, write, l2_bytes))
+        unit, _, segments, write, l2_bytes, bypass, answer = heapq.heappop(self.pending)
+        answer.succeed(self.memory.access(int(self.env.now), unit, segments, write, l2_bytes, bypass))
         self._schedule()
 
 
@@ -274,7 +277,7 @@ class _Unit:
         end, port_bytes, moved = start, 0, 0
         address = machine.addresses[timing.tensor] + offset
         for segments in pieces(address, rows, row_bytes, timing.stride_bytes, chunk, merge=not cost.largest_request):
-            on_port = sum(cost.port_bytes(count) for _, count in segments)
+            on_port = sum(cost.port_bytes(count, at) for at, count in segments)
             count = sum(count for _, count in segments)
             while pipe.in_flight and pipe.in_flight_bytes + count > cost.outstanding_bytes:
                 landed, arrived = pipe.in_flight.popleft()
@@ -284,7 +287,7 @@ class _Unit:
             if at > self.env.now:
                 yield self.env.timeout(at - self.env.now)
             done, hbm_read, hbm_write = yield machine.arbiter.request(self.number, pipe.index, segments, timing.write,
-                                                                      cost.l2_bytes(on_port))
+                                                                      cost.l2_bytes(on_port), timing.bypass)
             pipe.port_free += on_port * rate.denominator
             done = max(done, ceil_div(pipe.port_free, scale)) + cost.latency
             pipe.in_flight.append((done, count))
@@ -340,14 +343,14 @@ def _sizes(instr: Instr, env: dict[str, int], addresses: dict[str, int]) -> tupl
 class _Machine:
     """All units, the memory system and the books."""
 
-    def __init__(self, program: Program, options: EngineOptions) -> None:
-        self.program, self.options = program, options
+    def __init__(self, program: Program, options: EngineOptions, l2: L2State | None) -> None:
+        self.program, self.options, self.hands_on = program, options, l2 is not None
         kernel = program.kernel
         self.env = simpy.Environment()
         self.units = Units(kernel.cores, kernel.aiv_per_core)
-        self.addresses = dict(kernel.addresses())
+        self.addresses = dict(program.addresses)
         self.tensors = {tensor.name: index for index, tensor in enumerate(kernel.tensors)}
-        self.memory = MemorySystem(program.chip, options.memory)
+        self.memory = MemorySystem(program.chip, options.memory, l2)
         self.arbiter = _Arbiter(self.env, self.memory)
         self.totals = np.zeros((self.units.count, MAX_PIPES, len(CATEGORIES)), np.int64)
         self.instr_totals = {p.name: np.zeros((len(p.instructions()), len(CATEGORIES)), np.int64) for p in program.parts}
@@ -391,7 +394,7 @@ class _Machine:
         record = RunRecord(
             self.program, cycles, self.instructions, self.flags_only, self.totals, self.instr_totals, self.semaphore_waits,
             self.signal_waits, self.tensor_traffic, self.memory.l2.dirty_bytes(), Bandwidth(self.interval, self.intervals.T),
-            timeline, engine="reference", notes=self._notes(cycles),
+            timeline, engine="reference", notes=self._notes(cycles), l2=self.memory.l2.state() if self.hands_on else None,
         )
         record.assert_coverage()
         return record

@@ -41,9 +41,13 @@ class UnitCost:
 class PortCost:
     """Cost of a transfer to or from GM as seen from the core's port (the memory system adds the rest).
 
-    A row segment of ``b`` bytes occupies the port for ``port_bytes(b) / bytes_per_cycle`` cycles, and L2 for as long as
-    ``l2_bytes(port_bytes(b))`` take it; a transfer holds its pipe for at least ``minimum`` cycles.  With ``largest_request`` a
-    segment is cut into requests of powers of two of bytes.
+    A row segment of ``b`` bytes occupies the port for ``port_bytes(b, address) / bytes_per_cycle`` cycles, and L2 for as long as
+    ``l2_bytes(port_bytes(b, address))`` take it; a transfer holds its pipe for at least ``minimum`` cycles.  With
+    ``largest_request`` a segment is cut into requests of powers of two of bytes.
+
+    A segment is asked for in bursts of ``burst_bytes`` (a line of L2).  Where ``split_bytes`` is given, a burst that crosses from
+    one line to the next is two: each with requests of its own or, on a plain path, rounded up to granules and ``split_bytes``
+    more for the second.
     """
 
     latency: int
@@ -56,10 +60,28 @@ class PortCost:
     largest_request: int = 0
     request_bytes: int = 0
     l2_share: Fraction = Fraction(1)
+    burst_bytes: int = 1
+    split_bytes: int | None = None
 
-    def port_bytes(self, row_bytes: int) -> int:
-        """Bytes of port time of one row segment."""
-        return max(self.granule_bytes, self._requests(row_bytes) if self.largest_request else row_bytes)
+    def port_bytes(self, row_bytes: int, address: int = 0) -> int:
+        """Bytes of port time of one row segment that begins at ``address``."""
+        busy = self._requests(row_bytes) if self.largest_request else row_bytes
+        offset = address % self.burst_bytes
+        if offset and self.split_bytes is not None:
+            whole, rest = divmod(row_bytes, self.burst_bytes)
+            busy += whole * self._split(self.burst_bytes, offset) + self._split(rest, offset)
+        return max(self.granule_bytes, busy)
+
+    def _split(self, count: int, offset: int) -> int:
+        """What a burst of ``count`` bytes at ``offset`` in a line takes more than at the line's beginning."""
+        first, second = self.burst_bytes - offset, count - (self.burst_bytes - offset)
+        assert self.split_bytes is not None
+        if second <= 0:
+            return 0
+        if self.largest_request:
+            return self._requests(first) + self._requests(second) - self._requests(count)
+        granules = ceil_div(first, self.granule_bytes) + ceil_div(second, self.granule_bytes) - ceil_div(count, self.granule_bytes)
+        return granules * self.granule_bytes + self.split_bytes
 
     def l2_bytes(self, port_bytes: int) -> int:
         """Bytes of the L2's read bandwidth that a piece takes."""

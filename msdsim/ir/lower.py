@@ -56,11 +56,14 @@ class _Scope:
     edges: list[_Edge] = field(default_factory=list)
 
 
-def lower(kernel: Kernel, chip: Chip) -> Program:
-    """The kernel as instructions and flags for ``chip``; KernelError where it needs more event ids than there are."""
-    addresses = kernel.addresses()
+def lower(kernel: Kernel, chip: Chip, addresses: Mapping[str, int] | None = None) -> Program:
+    """The kernel as instructions and flags for ``chip``; KernelError where it needs more event ids than there are.
+
+    ``addresses`` says where the tensors lie in GM (None: the kernel alone, one tensor after the other).
+    """
+    addresses = kernel.addresses() if addresses is None else addresses
     return Program(kernel, chip, _PartLowering(kernel, chip, "aic", addresses).run(),
-                   _PartLowering(kernel, chip, "aiv", addresses).run())
+                   _PartLowering(kernel, chip, "aiv", addresses).run(), addresses)
 
 
 class _PartLowering:

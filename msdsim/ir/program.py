@@ -7,7 +7,7 @@ other.  Signals tie cores.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
@@ -89,12 +89,13 @@ def walk_nodes(body: list[Node]) -> Iterator[Instr]:
 
 @dataclass(frozen=True)
 class Program:
-    """A kernel lowered for a chip."""
+    """A kernel lowered for a chip; ``addresses`` are the bytes in GM at which its tensors begin."""
 
     kernel: Kernel
     chip: Chip
     aic: Part
     aiv: Part
+    addresses: Mapping[str, int]
 
     @property
     def parts(self) -> tuple[Part, Part]:

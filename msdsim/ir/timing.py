@@ -39,7 +39,8 @@ class Local:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Rows of ``row_bytes`` at ``address``, ``address + stride_bytes`` ... between GM and the core."""
+    """Rows of ``row_bytes`` at ``address``, ``address + stride_bytes`` ... between GM and the core.  With ``bypass``, lines that
+    are not in L2 do not enter it."""
 
     cost: PortCost
     path: str
@@ -49,6 +50,7 @@ class Transfer:
     rows: Expr
     row_bytes: Expr
     stride_bytes: int
+    bypass: bool = False
 
 
 @dataclass(frozen=True)

@@ -66,6 +66,8 @@ def facts(run: Result, width: int) -> list[Text]:
         ("HBM", f"{run.hbm_gbps:,.0f} GB/s, {percent(run.hbm_utilization)} of the peak {chip.hbm.bandwidth_gbps:,g} GB/s", ""),
         ("traffic", traffic_text(run.traffic), ""),
     ]
+    if run.l2_start == "warm":
+        rows.append(("L2", "an earlier run of the kernel has filled it", ""))
     if run.ub_conflict_cycles:
         rows.append(("UB banks", f"{run.ub_conflict_cycles:,} cycles lost to conflicts, summed over the AIVs", ""))
     if run.tiling:

@@ -36,7 +36,8 @@ class Numerics:
 
 @dataclass(frozen=True, repr=False)
 class Result:
-    """One simulated kernel."""
+    """One simulated kernel.  ``l2_start`` says what was in L2 at its start: nothing (``empty``), what an earlier run of it left
+    (``warm``), or what the operators of the ``workload`` before it left."""
 
     problem: Mapping[str, Any]
     hardware: Hardware
@@ -50,6 +51,7 @@ class Result:
     wall_s: float
     numerics: Numerics | None = None
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
+    l2_start: str = "empty"
 
     @property
     def cycles(self) -> int:
@@ -140,6 +142,7 @@ class Result:
             "bottleneck": self.bottleneck.name,
             "wall_s": self.wall_s,
             "skipped_iterations": self.record.skipped_iterations,
+            "l2_start": self.l2_start,
             "ub_conflict_cycles": self.ub_conflict_cycles,
         }
         if self.overrides:
@@ -263,12 +266,12 @@ class WorkloadResult:
 
     @property
     def traffic(self) -> dict[str, int]:
-        """Bytes over all entries and their counts."""
+        """Bytes over all entries and their counts; what is dirty in L2 counts at the end of the last."""
         total: dict[str, int] = {}
         for run in self.runs:
             for key, value in run.result.traffic.items():
                 total[key] = total.get(key, 0) + run.count * value
-        return total
+        return total | {"l2_dirty_bytes": self.runs[-1].result.traffic["l2_dirty_bytes"]}
 
     @property
     def hbm_bytes(self) -> int:

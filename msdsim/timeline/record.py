@@ -12,6 +12,7 @@ import numpy as np
 from msdsim.errors import InvariantError
 from msdsim.ir.program import Program
 from msdsim.naming import PIPES, PipeName, pipe_kind
+from msdsim.timeline.l2_state import L2State
 
 #: Every cycle of every pipe is exactly one of these.
 CATEGORIES = ("busy", "head", "wait_data", "wait_buffer", "wait_sync", "wait_memory", "wait_issue", "drained")
@@ -85,7 +86,7 @@ class RunRecord:
 
     ``totals`` int64 [units, MAX_PIPES, categories]; ``instr_totals[part]`` int64 [instructions, categories], the wait before
     an instruction charged to it; ``semaphore_waits[part]`` and ``signal_waits[part]`` int64 cycles by culprit;
-    ``tensor_traffic`` int64 [tensors, TRAFFIC].
+    ``tensor_traffic`` int64 [tensors, TRAFFIC]; ``l2`` is what is in L2 at the end, where it is handed on.
     """
 
     program: Program
@@ -104,6 +105,7 @@ class RunRecord:
     skipped_iterations: int = 0
     skip_reason: str = ""
     notes: dict[str, object] = field(default_factory=dict)
+    l2: L2State | None = None
 
     @property
     def units(self) -> Units:

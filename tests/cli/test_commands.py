@@ -40,7 +40,7 @@ def test_json_of_a_run_has_the_documented_keys(cli):
     assert (found.code, found.err) == (0, "")
     run = json.loads(found.out)
     assert list(run)[: len(RUN_KEYS)] == RUN_KEYS
-    assert set(run) - set(RUN_KEYS) == {"skipped_iterations", "ub_conflict_cycles", "numerics"} | ({"skip_reason"} & set(run))
+    assert set(run) - set(RUN_KEYS) == {"skipped_iterations", "ub_conflict_cycles", "l2_start", "numerics"} | ({"skip_reason"} & set(run))
     assert run["schema"] == "msdsim.run/1"
     assert run["problem"] == {"kind": "gemm", "m": 16, "k": 64, "n": 48}
     assert (run["hw"], run["dataflow"], run["engine"], run["memory"], run["seed"]) == ("toy", "msd-int8", "fast", "bandwidth", 0)
@@ -197,7 +197,10 @@ def test_run_of_a_workload(cli, workload):
                                                                                      ("down", 3, "msdsim.run/1")]
     assert document["total"]["cycles"] == sum(run["count"] * run["cycles"] for run in document["runs"])
     for key, value in document["total"]["traffic"].items():
-        assert value == sum(run["count"] * run["traffic"][key] for run in document["runs"])
+        runs = document["runs"]
+        # What is left dirty in L2 counts once, at the end.
+        assert value == (runs[-1]["traffic"][key] if key == "l2_dirty_bytes" else
+                         sum(run["count"] * run["traffic"][key] for run in runs))
 
 
 def test_compare_of_a_workload(cli, workload):
@@ -246,3 +249,14 @@ def test_verbose_lists_of_the_others(cli):
     assert "gate_up_proj" in cli("list", "workloads", "llama3-8b-decode", "--verbose").out
     assert "tiling: base_m base_n" in cli("list", "dataflows", "bf16", "--verbose").out
     assert "3.38953e+38" in cli("list", "formats", "bf16", "--verbose").out
+
+
+def test_warm_times_the_second_run(cli):
+    found = cli("run", P, *TOY, "--warm")
+    assert (found.code, found.err) == (0, "")
+    assert "an earlier run of the kernel has filled it" in found.out
+    compared = cli("compare", P, *TOY, "--warm", "--json", "-")
+    assert {run["l2_start"] for run in json.loads(compared.out)["runs"]} == {"warm"}
+    refused = cli("run", "llama3-8b-decode", "--warm")
+    assert refused.code == 2
+    assert refused.err.startswith("error: --warm belongs to one problem")

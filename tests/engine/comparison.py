@@ -6,9 +6,10 @@ from dataclasses import dataclass, fields, replace
 
 import numpy as np
 
-from msdsim.engine import EngineOptions, load_engine
+from msdsim.engine import EngineOptions, empty_l2, load_engine
 from msdsim.errors import Deadlock
 from msdsim.ir.program import Program
+from msdsim.timeline.l2_state import L2State
 from msdsim.timeline.record import RunRecord
 
 #: Fields that say how a record was made and not what happened.
@@ -22,10 +23,11 @@ class Refused:
     message: str
 
 
-def run(program: Program, engine: str, timeline: bool = True, skip: bool = True, memory: str = "bandwidth") -> RunRecord | Refused:
+def run(program: Program, engine: str, timeline: bool = True, skip: bool = True, memory: str = "bandwidth",
+        l2: L2State | None = None) -> RunRecord | Refused:
     """The record of a run, or how it deadlocked."""
     try:
-        return load_engine(engine).run(program, EngineOptions(record_timeline=timeline, skip=skip, memory=memory))
+        return load_engine(engine).run(program, EngineOptions(record_timeline=timeline, skip=skip, memory=memory), l2)
     except Deadlock as err:
         return Refused(str(err))
 
@@ -71,3 +73,18 @@ def assert_engines_agree(program: Program, memory: str = "bandwidth") -> RunReco
     for skip in (True, False):
         assert_same(expected, run(program, "fast", timeline=False, skip=skip, memory=memory))
     return expected
+
+
+def assert_engines_hand_on(programs: list[Program], memory: str = "bandwidth") -> list[RunRecord]:
+    """The engines agree on programs that run one after the other, also on what each leaves in L2; what they say, up to the first
+    deadlock."""
+    state, found = empty_l2(programs[0].chip), []
+    for program in programs:
+        expected = run(program, "reference", memory=memory, l2=state)
+        assert_same(expected, run(program, "fast", memory=memory, l2=state))
+        if isinstance(expected, Refused):
+            break
+        found.append(expected)
+        assert expected.l2 is not None
+        state = expected.l2
+    return found

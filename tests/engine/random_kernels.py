@@ -49,6 +49,7 @@ def chips(draw: Draw) -> Hardware:
         if "gm" in path:
             changes[f"paths.{path}.minimum_cycles"] = draw(st.sampled_from([0, 0, 50]))
             changes[f"paths.{path}.granule_bytes"] = draw(st.sampled_from([1, 32]))
+            changes[f"paths.{path}.split_request_cycles"] = draw(st.sampled_from([0, 0.7, 5]))
             changes[f"paths.{path}.outstanding_bytes"] = chunk * draw(st.sampled_from([1, 2, 16])) + draw(st.sampled_from([0, 7]))
     keys = {
         "dispatch.issue_cycles": (0, 1, 3),
@@ -64,6 +65,7 @@ def chips(draw: Draw) -> Hardware:
         "hbm.efficiency": (1, 0.93),
         "l2.read_gbps": (256, 1000, 13),
         "l2.write_gbps": (256, 33.3),
+        "l2.same_line_cycles": (0, 4, 700),
         "clock_mhz": (1000, 1850),
     }
     for pipe in base.chip.dispatch.queue_depth:
@@ -109,8 +111,8 @@ class Case:
     kernel: Kernel
     hardware: Hardware
 
-    def program(self) -> Program:
-        return lower(self.kernel, self.hardware.chip)
+    def program(self, addresses: dict[str, int] | None = None) -> Program:
+        return lower(self.kernel, self.hardware.chip, addresses)
 
     def __repr__(self) -> str:
         numbers = leaves(self.hardware.chip.model_dump())
@@ -318,14 +320,18 @@ class _Writer:
         targets = self.of_space("L1", "L0A", "L0B", "UB")
         if targets:
             source = self.rectangle(self.pick(self.gm))
-            self.kb.copy(self.pick(targets)[at(0, source.sizes[-2]), at(0, source.sizes[-1])], source)
+            self.kb.copy(self.pick(targets)[at(0, source.sizes[-2]), at(0, source.sizes[-1])], source, **self.way())
 
     def store(self) -> None:
         sources = self.of_space("L1", "L0C", "UB")
         if sources:
             source, out = self.pick(sources), self.rectangle(self.pick(self.gm))
             kind = "fixpipe" if source.of.space == "L0C" else "copy"
-            self.kb.op(kind, out, source[at(0, out.sizes[-2]), at(0, out.sizes[-1])])
+            self.kb.op(kind, out, source[at(0, out.sizes[-2]), at(0, out.sizes[-1])], **self.way())
+
+    def way(self) -> dict[str, Any]:
+        """The hint of a copy from or to GM."""
+        return self.pick([{}, {}, {"l2": "bypass"}])
 
     def local(self) -> None:
         targets, sources = self.of_space("L0A", "L0B", "BT"), self.of_space("L1")

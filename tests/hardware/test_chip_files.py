@@ -104,7 +104,8 @@ MISTAKES = {
                "latency_cycles = { value = 90, kind = \"assumed\", source = \"toy chip\" }\n"
                "bytes_per_cycle = { value = 64, kind = \"assumed\", source = \"toy chip\" }\n"
                "granule_bytes = { value = 32, kind = \"assumed\", source = \"toy chip\" }\n"
-               "outstanding_bytes = { value = 16384, kind = \"assumed\", source = \"toy chip\" }\n\n"
+               "outstanding_bytes = { value = 16384, kind = \"assumed\", source = \"toy chip\" }\n"
+               "split_request_cycles = { value = 2, kind = \"assumed\", source = \"toy chip\" }\n\n"
                "[paths.gm_l0a]",
                "interval_cycles = 1\nlatency_cycles = 1\nbytes_per_cycle = 1\ngranule_bytes = 1\n[paths.gm_l0a]"),
         f"{FILE}: key 'paths.gm_l1.outstanding_bytes' is missing: a path to or from GM needs it",

@@ -14,6 +14,7 @@ from msdsim.cli.options import (
     options,
     report_options,
     trace_option,
+    warm_option,
 )
 
 if TYPE_CHECKING:
@@ -28,7 +29,7 @@ if TYPE_CHECKING:
                  help="Names separated by commas; the first is what the others are measured against."),
     click.option("--tiling", "tilings", metavar="[DATAFLOW:]KEY=VALUE,...", multiple=True,
                  help="A tiling for one dataflow, or for all; repeatable."),
-    engine_options, jobs_option, numbers_options, report_options, trace_option,
+    engine_options, warm_option, jobs_option, numbers_options, report_options, trace_option,
 )
 def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, tilings: tuple[str, ...], **given: Any) -> None:
     """Simulate PROBLEM with several dataflows: time, stalls, traffic and accuracy side by side, the winner and why.

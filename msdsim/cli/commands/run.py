@@ -15,6 +15,7 @@ from msdsim.cli.options import (
     options,
     report_options,
     trace_option,
+    warm_option,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
 @options(
     hardware_options,
     dataflow_options,
-    engine_options, jobs_option, numbers_options, report_options, trace_option,
+    engine_options, warm_option, jobs_option, numbers_options, report_options, trace_option,
 )
 def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, **given: Any) -> None:
     """Simulate PROBLEM with one dataflow: time, what bounds it, and what every pipe waits for.

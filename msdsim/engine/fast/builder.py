@@ -18,6 +18,7 @@ from msdsim.errors import InputError
 from msdsim.ir.expr import Interval
 from msdsim.ir.program import Part, Program
 from msdsim.ir.timing import Transfer
+from msdsim.timeline.l2_state import L2State
 from msdsim.timeline.record import CATEGORIES, MAX_PIPES, TRAFFIC, WAIT_BUFFER, WAIT_DATA, Units
 
 #: Bandwidth over time is kept in at most this many intervals, the first of 2**6 cycles.
@@ -130,7 +131,8 @@ class Builder:
     """Builds the arrays of one run."""
 
     def __init__(self, program: Program, tables: list[PartTable], capacities: Capacities,
-                 timings: BankedTimings | None, repetitions: list[dict[int, Repetition]]) -> None:
+                 timings: BankedTimings | None, repetitions: list[dict[int, Repetition]], l2: L2State | None = None) -> None:
+        self.l2 = l2
         self.program, self.chip, self.tables, self.capacities = program, program.chip, tables, capacities
         self.kernel = program.kernel
         self.units = Units(self.kernel.cores, self.kernel.aiv_per_core)
@@ -154,6 +156,7 @@ class Builder:
         C[at.K_UNITS], C[at.K_LEAVES] = self.units.count, leaves
         C[at.K_TREE] = self.S.room(2 * leaves, at.NEVER)
         C[at.K_STACK] = self.S.room(self.units.count)
+        C[at.K_KNOWN] = self.S.room(at.KNOWN_PLACES * at.KNOWN_SIZE)
         C[at.K_MISSED], C[at.K_LEFT] = self.S.room(self._most_lines()), self.S.room(self._most_lines())
         C[at.K_RANGES] = self.S.room(2 * max((r.places for part in self.repetitions for r in part.values()), default=0))
         if self.timings is not None:
@@ -169,6 +172,8 @@ class Builder:
         T = np.zeros(unit_books[-1], np.int64)
         T[at.T_INTERVAL_SHIFT] = FIRST_INTERVAL_SHIFT
         lines = -(-C[at.K_GM_BYTES] // C[at.K_LINE])
+        if self.l2 is not None:
+            lines = max(lines, 1 + int(self.l2.lines.max(initial=-1)))
         return Machine(np.array(C, np.int64), S, T, unit_bases, pipe_bases, unit_books[:-1], self.parts, self.semaphore_waits,
                        self.signal_waits, self.traffic, lines, C[at.K_SETS] * C[at.K_WAYS], bool(C[at.K_ROOMY]))
 
@@ -196,10 +201,11 @@ class Builder:
         C[at.K_CHUNK], C[at.K_LINE] = chip.memory.chunk_bytes, line
         C[at.K_LINE_SHIFT] = line.bit_length() - 1 if line & (line - 1) == 0 else -1
         C[at.K_SETS], C[at.K_WAYS] = memory.l2.sets, memory.l2.ways
-        addresses = self.kernel.addresses()
+        addresses = self.program.addresses
         C[at.K_GM_BYTES] = max((addresses[t.name] + t.size_bytes for t in self.kernel.tensors), default=0)
         # Every wrap of the line number over the sets visits each set once, so no set overflows while all lines fit.
-        C[at.K_ROOMY] = int(-(-C[at.K_GM_BYTES] // line) <= memory.l2.sets * memory.l2.ways)
+        C[at.K_ROOMY] = int(self.l2 is None and -(-C[at.K_GM_BYTES] // line) <= memory.l2.sets * memory.l2.ways)
+        C[at.K_SAME_LINE] = memory.turns.cycles
         scales = [(at.K_READ_SCALE, memory.l2_read), (at.K_WRITE_SCALE, memory.l2_write), (at.K_HBM_SCALE, memory.hbm)]
         for column, server in scales:
             C[column], C[column + 1] = server.scale, server.per_byte
@@ -220,7 +226,9 @@ class Builder:
         costs = [transfer.cost for transfer in self._transfers()]
         limit = min(_MOST_TICKS, LARGEST // max(scales + [cost.bytes_per_cycle.numerator for cost in costs]))
         chunk = self.chip.memory.chunk_bytes
-        at_once = chunk * max([1] + [max(c.granule_bytes, 8 * c.request_bytes) * c.l2_share.denominator for c in costs])
+        # A byte that is a row, or a burst, of its own takes a granule or a few requests, twice where it is split.
+        at_once = chunk * max([1] + [(2 * max(c.granule_bytes, 8 * c.request_bytes) + (c.split_bytes or 0)) * c.l2_share.denominator
+                                     for c in costs])
         per_byte = [self.C.words[column] for column in (at.K_READ_PER_BYTE, at.K_WRITE_PER_BYTE, at.K_HBM_PER_BYTE)]
         if 2 * at_once * max(per_byte + [cost.bytes_per_cycle.denominator for cost in costs]) >= LARGEST:
             raise InputError(f"memory.chunk_bytes {chunk} is more than the fast engine can count with the rates of chip "

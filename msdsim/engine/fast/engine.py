@@ -15,8 +15,10 @@ from msdsim.engine.fast.builder import INTERVALS, Builder, Capacities, Machine
 from msdsim.engine.fast.compiled import is_cached
 from msdsim.engine.fast.repetition import Repetition, repetition
 from msdsim.engine.fast.tables import PartTable, part_table
+from msdsim.engine.memory import check_l2, l2_geometry, sets_of
 from msdsim.errors import Deadlock, InputError, InvariantError, KernelError
 from msdsim.ir.program import Program
+from msdsim.timeline.l2_state import L2State
 from msdsim.timeline.record import (
     BUSY,
     CATEGORIES,
@@ -49,10 +51,11 @@ def warm_up() -> None:
 class FastEngine:
     """See the package's text."""
 
-    def run(self, program: Program, options: EngineOptions) -> RunRecord:
+    def run(self, program: Program, options: EngineOptions, l2: L2State | None = None) -> RunRecord:
         check_signals(program)
+        check_l2(l2, program.chip)
         tables = [part_table(program, part) for part in program.parts]
-        run = _Run(program, tables, options)
+        run = _Run(program, tables, options, l2)
         run.simulate(None)
         timeline = run.timeline() if options.record_timeline else None
         return run.record(timeline)
@@ -61,7 +64,8 @@ class FastEngine:
 class _Run:
     """One program under simulation."""
 
-    def __init__(self, program: Program, tables: list[PartTable], options: EngineOptions) -> None:
+    def __init__(self, program: Program, tables: list[PartTable], options: EngineOptions, first_l2: L2State | None) -> None:
+        self.first_l2 = first_l2
         self.program, self.tables, self.options = program, tables, options
         self.timings = BankedTimings.of(program.chip) if options.memory == "banked" else None
         self.units = Units(program.kernel.cores, program.kernel.aiv_per_core)
@@ -79,7 +83,7 @@ class _Run:
         while True:
             # A timeline has every instruction.
             skipping = self.repetitions if first_rows is None else [{} for _ in self.tables]
-            builder = Builder(self.program, self.tables, self.capacities, self.timings, skipping)
+            builder = Builder(self.program, self.tables, self.capacities, self.timings, skipping, self.first_l2)
             self.machine = machine = builder.build()
             rows = np.zeros((0, len(TIMELINE_COLUMNS)), np.int64)
             if first_rows is not None:
@@ -88,7 +92,7 @@ class _Run:
                 for unit in range(self.units.count):
                     for pipe in range(MAX_PIPES):
                         machine.S[machine.pipe_bases[unit] + pipe * at.P_SIZE + at.P_ROW] = first_rows[unit * MAX_PIPES + pipe]
-            self.l2 = _l2(machine)
+            self.l2 = _l2(machine, self.first_l2)
             while machine.S[at.G_STAGE] != at.ENDED:
                 run(machine.C, machine.S, machine.T, rows, *self.l2)
             status = int(machine.S[at.G_STATUS])
@@ -133,7 +137,7 @@ class _Run:
         bandwidth = machine.T[at.T_BANDWIDTH :][: INTERVALS * len(TRAFFIC)].reshape(INTERVALS, len(TRAFFIC)).T.copy()
         traffic = machine.T[machine.traffic :][: len(kernel.tensors) * len(TRAFFIC)].reshape(-1, len(TRAFFIC)).copy()
         skipped = int(machine.S[at.G_SKIPPED])
-        dirty_lines = int(np.count_nonzero(self.l2[-1] >= at.DIRTY))
+        dirty_lines = int(np.count_nonzero(self.l2[-2] >= at.DIRTY))
         record = RunRecord(
             self.program, cycles, instructions, flags_only, totals, instr_totals,
             {table.part.name: machine.T[start:][: len(table.part.semaphores)].copy()
@@ -143,6 +147,7 @@ class _Run:
             traffic, dirty_lines * self.program.chip.l2.line_bytes,
             Bandwidth(1 << int(machine.T[at.T_INTERVAL_SHIFT]), bandwidth), timeline, engine="fast",
             skipped_iterations=skipped, skip_reason=self._why_not() if not skipped else "", notes=self._notes(cycles),
+            l2=None if self.first_l2 is None else _state(machine, self.l2, l2_geometry(self.program.chip)),
         )
         record.assert_coverage()
         return record
@@ -234,8 +239,29 @@ class _Run:
         return f"signal '{self.program.kernel.signals[instr.signal[1]].name}'"
 
 
-def _l2(machine: Machine) -> tuple[np.ndarray, ...]:
-    """SLOT, TAG, STAMP, READY and LINE of an empty L2 (memory.py says what they are)."""
+def _l2(machine: Machine, state: L2State | None) -> tuple[np.ndarray, ...]:
+    """SLOT, TAG, STAMP, READY, LINE and TURN (memory.py says what they are) of an L2 with what is in it at cycle 0."""
     lines, slots = (0, 0) if machine.roomy else (machine.lines, machine.slots)
-    return (np.zeros(lines, np.int32), np.zeros(slots, np.int32), np.zeros(slots, np.int64),
-            np.zeros(machine.lines if machine.roomy else slots, np.int64), np.zeros(machine.lines, np.uint8))
+    slot, tag, stamp = np.zeros(lines, np.int32), np.zeros(slots, np.int32), np.zeros(slots, np.int64)
+    ready, line = np.zeros(machine.lines if machine.roomy else slots, np.int64), np.zeros(machine.lines, np.uint8)
+    if state is not None:
+        sets = sets_of(state.lines, state.sets)
+        # The lines of a set follow each other, the least recently used first: their stamps count from 1.
+        place = np.arange(len(sets)) - np.searchsorted(sets, sets)
+        slot[state.lines] = taken = sets + place * state.sets
+        tag[taken], stamp[taken] = state.lines, place + 1
+        line[state.lines] = np.where(state.dirty, at.HERE + at.DIRTY, at.HERE)
+        machine.S[at.G_CLOCK] = state.ways
+    # Zeroed pages take no memory until they are touched, and a piece touches one place.
+    return slot, tag, stamp, ready, line, np.zeros(machine.lines, np.int64)
+
+
+def _state(machine: Machine, l2: tuple[np.ndarray, ...], geometry: tuple[int, int, int]) -> L2State:
+    """What is in L2 at the end of a run."""
+    _, tag, stamp, _, line, _ = l2
+    _, sets, ways = geometry
+    # By set, then by last use; unused slots have stamp 0.
+    by_use = np.argsort(stamp.reshape(ways, sets).T, axis=1) * sets + np.arange(sets)[:, None]
+    used = by_use[stamp[by_use] > 0]
+    lines = tag[used].astype(np.int64)
+    return L2State(*geometry, lines, line[lines] >= at.DIRTY)

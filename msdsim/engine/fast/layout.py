@@ -16,7 +16,7 @@ from __future__ import annotations
  K_CHUNK, K_LINE, K_LINE_SHIFT, K_GM_BYTES, K_ROOMY, K_SETS, K_WAYS,
  K_READ_SCALE, K_READ_PER_BYTE, K_WRITE_SCALE, K_WRITE_PER_BYTE, K_HBM_SCALE, K_HBM_PER_BYTE, K_MISS_LATENCY,
  K_SIGNAL_LATENCY, K_BARRIER_LATENCY, K_SIGNAL_TABLE, K_AIVS, K_RING_MASK, K_WINDOW_MASK, K_BARRIERS, K_INTERVALS,
- K_BANKED, K_LEFT, K_RANGES, K_SIZE) = range(35)
+ K_BANKED, K_LEFT, K_RANGES, K_SAME_LINE, K_KNOWN, K_SIZE) = range(37)
 
 # C: one block a part
 
@@ -32,10 +32,18 @@ TO_AIV, TO_AIC, BARRIER = range(3)
 
 (I_KIND, I_PIPE, I_PIPE_AT, I_COST, I_FLAGS, I_LATENCY, I_INTERVAL, I_BARRIER, I_V0, I_V1, I_V2, I_WAITS, I_WAITS_END, I_POSTS,
  I_POSTS_END, I_SIGNAL_KIND, I_SIGNAL, I_SCALE, I_PER_BYTE, I_GRANULE, I_OUTSTANDING, I_STRIDE, I_WRITE, I_TRAFFIC,
- I_BOOKS, I_INDEX, I_MINIMUM, I_SMALLEST, I_LARGEST, I_REQUEST, I_L2_NUMERATOR, I_L2_DENOMINATOR, I_SIZE) = range(33)
+ I_BOOKS, I_INDEX, I_MINIMUM, I_SMALLEST, I_LARGEST, I_REQUEST, I_L2_NUMERATOR, I_L2_DENOMINATOR, I_SPLIT, I_BYPASS,
+ I_SIZE) = range(35)
 #: Flags alone are a local instruction without work.
 LOCAL, TRANSFER = range(2)
 NO_SIGNAL, RAISE, WAIT = range(3)
+#: In I_SPLIT: bursts that cross from one line to the next cost what others do.
+UNSPLIT = -1
+#: Port times of pieces whose rows begin at different places: a power of two of entries, and the words of one.
+KNOWN_PLACES = 256
+KNOWN_INSTR, KNOWN_OFFSET, KNOWN_ROWS, KNOWN_ROW_BYTES, KNOWN_BYTES, KNOWN_SIZE = range(6)
+#: In X_OFFSET, the place in a line where the transfer's rows begin: not the same for all.
+VARYING = -1
 #: An instruction's waits are pairs (ring in the unit's block, cause), its posts pairs (ring, bit of the pipe that waits).
 #: A cause is the position in T that counts its cycles, times 8, plus its category.
 PAIR, CAUSE_BITS = 2, 3
@@ -82,7 +90,7 @@ NOT_BEGUN, BEGUN, ENDED = range(3)
 (P_FREE, P_DONE, P_COUNT, P_HEAD, P_TAIL, P_QUEUE, P_QUEUE_END, P_CAPACITY, P_MOVING, P_BOUNDED, P_PORT, P_SCALE, P_LEAF,
  P_WINDOW, P_WINDOW_HEAD, P_WINDOW_TAIL, P_WINDOW_BYTES, P_ROW,
  X_INSTR, X_DISPATCHED, X_START, X_CAUSE, X_END, X_PORT_BYTES, X_MOVED, X_ADDRESS, X_ROWS, X_ROW_BYTES, X_IN_ROW, X_GROUP,
- X_ROW_PORT, X_PIECE_ROWS, X_PIECE_BYTES, X_ON_PORT, X_L2_BYTES, X_AT, P_SIZE) = range(37)
+ X_ROW_PORT, X_PIECE_ROWS, X_PIECE_BYTES, X_ON_PORT, X_OFFSET, X_AT, P_SIZE) = range(37)
 
 # S: an entry of a pipe's queue, an entry of a port's window, the head of a ring of tokens
 
@@ -100,7 +108,9 @@ CATEGORY_COUNT, BOOK_EXECUTED = 8, 7
 
 #: A tree leaf without a request.
 NEVER = 2**63 - 1
-#: Added to the state of a line of L2 that has been written.
-DIRTY = 4
+#: States of a line of L2; DIRTY is added when it has been written.
+ABSENT, HERE, COMING, DIRTY = 0, 1, 2, 4
+#: Bits of a word of TURN (memory.py) for the number of a unit, above which is a cycle.
+UNIT_BITS = 15
 #: Bits of a tree key that name the leaf; the rest is the tick.
 LEAF_BITS = 20

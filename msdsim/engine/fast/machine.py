@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.compiled import entry, helper, inlined, pointer_function
-from msdsim.engine.fast.memory import access, ceil_div, count_bandwidth, port_bytes
+from msdsim.engine.fast.memory import access, ceil_div, count_bandwidth, port_bytes, unaligned_bytes
 from msdsim.engine.fast.skip import begin_loop, end_iteration
 from msdsim.timeline import record
 
@@ -367,7 +367,14 @@ def _begin_transfer(C, S, pipe, instr, start, address, rows, row_bytes):
     # Rows of a piece; 0 where a row is cut into pieces.
     chunk = C[at.K_CHUNK]
     S[pipe + at.X_GROUP] = chunk // row_bytes if row_bytes < chunk else 0
-    S[pipe + at.X_ROW_PORT] = port_bytes(C, instr, min(row_bytes, chunk))
+    offset = 0
+    if C[instr + at.I_SPLIT] != at.UNSPLIT:
+        # Pieces of a row begin as the row does, since they are whole lines.
+        offset = address % C[at.K_LINE]
+        if rows > 1 and stride % C[at.K_LINE] != 0:
+            offset = at.VARYING
+    S[pipe + at.X_OFFSET] = offset
+    S[pipe + at.X_ROW_PORT] = port_bytes(C, instr, min(row_bytes, chunk), max(0, offset))
     S[pipe + at.X_ADDRESS] = address
     S[pipe + at.X_ROWS] = rows
     S[pipe + at.X_ROW_BYTES] = row_bytes
@@ -388,7 +395,9 @@ def _next_piece(C, S, pipe, instr):
         rows = 1
         piece_bytes = min(C[at.K_CHUNK], piece_bytes - S[pipe + at.X_IN_ROW])
         if piece_bytes < C[at.K_CHUNK]:
-            on_port = port_bytes(C, instr, piece_bytes)
+            on_port = port_bytes(C, instr, piece_bytes, max(0, S[pipe + at.X_OFFSET]))
+    if S[pipe + at.X_OFFSET] == at.VARYING:
+        on_port = unaligned_bytes(C, S, instr, S[pipe + at.X_ADDRESS] + S[pipe + at.X_IN_ROW], rows, piece_bytes)
     scale = C[instr + at.I_SCALE]
     port = S[pipe + at.P_PORT]
     window, mask, head = S[pipe + at.P_WINDOW], C[at.K_WINDOW_MASK], S[pipe + at.P_WINDOW_HEAD]
@@ -418,7 +427,7 @@ def _next_piece(C, S, pipe, instr):
 
 
 @inlined
-def _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, LINE, pipe, instr):
+def _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, LINE, TURN, unit, pipe, instr):
     """The memory system serves a port's request; True if it was the last piece of its transfer."""
     now, rows, piece_bytes = S[pipe + at.X_AT], S[pipe + at.X_PIECE_ROWS], S[pipe + at.X_PIECE_BYTES]
     stride, write = C[instr + at.I_STRIDE], C[instr + at.I_WRITE]
@@ -427,8 +436,8 @@ def _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, LINE, pipe, instr):
     if C[instr + at.I_L2_DENOMINATOR] != C[instr + at.I_L2_NUMERATOR]:
         l2_bytes = ceil_div(on_port * C[instr + at.I_L2_DENOMINATOR], C[instr + at.I_L2_NUMERATOR])
     address = S[pipe + at.X_ADDRESS] + S[pipe + at.X_IN_ROW]
-    done, hbm_read, hbm_write = access(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, piece_bytes, stride, write,
-                                       l2_bytes)
+    done, hbm_read, hbm_write = access(C, S, SLOT, TAG, STAMP, READY, LINE, TURN, now, S[unit + at.U_NUMBER], address, rows, piece_bytes,
+                                       stride, write, l2_bytes, C[instr + at.I_BYPASS])
     port = S[pipe + at.P_PORT] + on_port * C[instr + at.I_PER_BYTE]
     S[pipe + at.P_PORT] = port
     done = max(done, ceil_div(port, C[instr + at.I_SCALE])) + C[instr + at.I_LATENCY]
@@ -631,7 +640,7 @@ def _begin(C, S):
 
 
 @helper
-def _run(C, S, T, rows, SLOT, TAG, STAMP, READY, LINE):
+def _run(C, S, T, rows, SLOT, TAG, STAMP, READY, LINE, TURN):
     if S[at.G_STAGE] == at.NOT_BEGUN:
         S[at.G_STAGE] = at.BEGUN
         _begin(C, S)
@@ -646,7 +655,7 @@ def _run(C, S, T, rows, SLOT, TAG, STAMP, READY, LINE):
         unit = C[port]
         pipe = unit + C[port + 1]
         instr = S[pipe + at.X_INSTR]
-        if _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, LINE, pipe, instr):
+        if _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, LINE, TURN, unit, pipe, instr):
             _set_request(C, S, leaf, at.NEVER)
             S[pipe + at.P_MOVING] = 0
             woken = _end_transfer(C, S, T, rows, unit, pipe, instr, S[pipe + at.X_DISPATCHED], S[pipe + at.X_START],
@@ -657,9 +666,10 @@ def _run(C, S, T, rows, SLOT, TAG, STAMP, READY, LINE):
             _next_piece(C, S, pipe, instr)
 
 
-@entry("void(int64[::1], int64[::1], int64[::1], int64[:,::1], int32[::1], int32[::1], int64[::1], int64[::1], uint8[::1])")
-def run(C, S, T, rows, SLOT, TAG, STAMP, READY, LINE):
+@entry("void(int64[::1], int64[::1], int64[::1], int64[:,::1], int32[::1], int32[::1], int64[::1], int64[::1], uint8[::1], "
+       "int64[::1])")
+def run(C, S, T, rows, SLOT, TAG, STAMP, READY, LINE, TURN):
     """Run for a while, so that the caller can be interrupted.  ``S[G_STAGE]`` says ENDED when nothing is left to do or can be
     done, ``S[G_STATUS]`` then how it ended."""
     _run(pointer(C), pointer(S), pointer(T), pointer(rows), pointer(SLOT), pointer(TAG), pointer(STAMP), pointer(READY),
-         pointer(LINE))
+         pointer(LINE), pointer(TURN))

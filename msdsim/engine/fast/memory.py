@@ -4,7 +4,8 @@
 all lines of the kernel fit into L2 at once (``K_ROOMY``), nothing is ever evicted and that is all there is to know.  Otherwise
 ``SLOT[line]`` is its slot in L2, ``TAG`` and ``STAMP`` give each slot's line and last use; the slots of a set lie ``sets``
 apart, so that consecutive lines that came together lie together.  ``READY`` is when a line that is COMING arrives, by line in
-the first case and by slot in the other.
+the first case and by slot in the other.  ``TURN[line]`` is the cycle from which a piece that begins with a line can be served to
+another core than the last one, above the number of that one's unit.
 """
 # mypy: disable-error-code="no-untyped-def"
 # The compiled functions take integers and pointers to the arrays of layout.py; numba checks their types.
@@ -16,9 +17,9 @@ from msdsim.engine.fast.banked import read_line, write_line
 from msdsim.engine.fast.compiled import helper, inlined
 from msdsim.engine.memory import SET_SKEW
 
-#: States of a line; at.DIRTY is added when it has been written.
-ABSENT, HERE, COMING = range(3)
+ABSENT, HERE, COMING = at.ABSENT, at.HERE, at.COMING
 _PRESENCE = at.DIRTY - 1
+_UNIT = (1 << at.UNIT_BITS) - 1
 
 
 @inlined
@@ -28,14 +29,13 @@ def ceil_div(a, b):
 
 
 @helper
-def port_bytes(C, instr, row_bytes):
-    """Bytes of port time of one row segment (PortCost.port_bytes)."""
-    size = C[instr + at.I_LARGEST]
-    if size == 0:
-        return max(row_bytes, C[instr + at.I_GRANULE])
-    least, smallest = C[instr + at.I_REQUEST], C[instr + at.I_SMALLEST]
-    total = row_bytes // size * max(size, least)
-    rest = row_bytes % size
+def _requests(C, instr, row_bytes):
+    """PortCost._requests: one for each power of two, the largest first."""
+    size, least, smallest = C[instr + at.I_LARGEST], C[instr + at.I_REQUEST], C[instr + at.I_SMALLEST]
+    total, rest = 0, row_bytes
+    if rest >= size:
+        total = row_bytes // size * max(size, least)
+        rest = row_bytes % size
     while size > smallest:
         size //= 2
         if rest >= size:
@@ -43,7 +43,54 @@ def port_bytes(C, instr, row_bytes):
             rest -= size
     if rest > 0:
         total += max(size, least)
-    return max(C[instr + at.I_GRANULE], total)
+    return total
+
+
+@helper
+def _split(C, instr, count, offset):
+    """What a burst takes more in two lines than in one (PortCost._split)."""
+    first = C[at.K_LINE] - offset
+    second = count - first
+    if second <= 0:
+        return 0
+    if C[instr + at.I_LARGEST] != 0:
+        return _requests(C, instr, first) + _requests(C, instr, second) - _requests(C, instr, count)
+    granule = C[instr + at.I_GRANULE]
+    granules = ceil_div(first, granule) + ceil_div(second, granule) - ceil_div(count, granule)
+    return granules * granule + C[instr + at.I_SPLIT]
+
+
+@helper
+def port_bytes(C, instr, row_bytes, offset):
+    """Bytes of port time of one row segment that begins at ``offset`` in a line (PortCost.port_bytes)."""
+    busy = _requests(C, instr, row_bytes) if C[instr + at.I_LARGEST] != 0 else row_bytes
+    if offset != 0:
+        line = C[at.K_LINE]
+        busy += row_bytes // line * _split(C, instr, line, offset) + _split(C, instr, row_bytes % line, offset)
+    return max(C[instr + at.I_GRANULE], busy)
+
+
+@helper
+def unaligned_bytes(C, S, instr, address, rows, row_bytes):
+    """Bytes of port time of some rows that begin at different places in a line; remembered, as the same pieces come again and
+    again."""
+    line = C[at.K_LINE]
+    offset = address % line
+    entry = C[at.K_KNOWN] + (instr + 31 * row_bytes + 7 * rows + (offset >> 5) & at.KNOWN_PLACES - 1) * at.KNOWN_SIZE
+    if (S[entry + at.KNOWN_INSTR] != instr or S[entry + at.KNOWN_OFFSET] != offset or S[entry + at.KNOWN_ROWS] != rows
+            or S[entry + at.KNOWN_ROW_BYTES] != row_bytes):
+        S[entry + at.KNOWN_INSTR] = instr
+        S[entry + at.KNOWN_OFFSET] = offset
+        S[entry + at.KNOWN_ROWS] = rows
+        S[entry + at.KNOWN_ROW_BYTES] = row_bytes
+        step, total = C[instr + at.I_STRIDE] % line, 0
+        for _ in range(rows):
+            total += port_bytes(C, instr, row_bytes, offset)
+            offset += step
+            if offset >= line:
+                offset -= line
+        S[entry + at.KNOWN_BYTES] = total
+    return S[entry + at.KNOWN_BYTES]
 
 
 @inlined
@@ -83,8 +130,8 @@ def _line_of(C, address):
 
 
 @helper
-def _read(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, stride):
-    """Look up the lines of some rows.
+def _read(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, stride, bypass):
+    """Look up the lines of some rows; with ``bypass`` those that miss stay outside.
 
     Returns how many missed (they are listed at K_MISSED), how many dirty lines left (K_LEFT), and when the last line in flight
     arrives.
@@ -93,8 +140,13 @@ def _read(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, st
     listed = C[at.K_MISSED]
     roomy = C[at.K_ROOMY] != 0
     clock = S[at.G_CLOCK]
+    before = -1
     for _ in range(rows):
         line, last = _line_of(C, address), _line_of(C, address + row_bytes - 1)
+        if line == before:
+            # Rows that share a line ask for it once.
+            line += 1
+        before = last
         while line <= last:
             state = LINE[line] & _PRESENCE
             if state != HERE:
@@ -105,11 +157,14 @@ def _read(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, st
                     else:
                         LINE[line] += HERE - COMING
                 else:
+                    S[listed + missed] = line
+                    missed += 1
+                    if bypass != 0:
+                        line += 1
+                        continue
                     if not roomy:
                         written_back += _insert(C, S, SLOT, TAG, STAMP, LINE, line, C[at.K_LEFT] + written_back)
                     LINE[line] = HERE
-                    S[listed + missed] = line
-                    missed += 1
             if not roomy:
                 clock += 1
                 STAMP[SLOT[line]] = clock
@@ -120,17 +175,27 @@ def _read(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, st
 
 
 @helper
-def _write(C, S, SLOT, TAG, STAMP, LINE, address, rows, row_bytes, stride):
-    """Mark the lines of some rows as written; how many dirty lines left."""
-    written_back = 0
+def _write(C, S, SLOT, TAG, STAMP, LINE, address, rows, row_bytes, stride, bypass):
+    """Mark the lines of some rows as written; how many lines go to HBM (K_LEFT): dirty ones that had to leave and, with
+    ``bypass``, those that are not in L2."""
+    to_hbm = 0
     roomy = C[at.K_ROOMY] != 0
     clock = S[at.G_CLOCK]
+    before = -1
     for _ in range(rows):
         line, last = _line_of(C, address), _line_of(C, address + row_bytes - 1)
+        if line == before:
+            line += 1
+        before = last
         while line <= last:
             if LINE[line] == ABSENT:
+                if bypass != 0:
+                    S[C[at.K_LEFT] + to_hbm] = line
+                    to_hbm += 1
+                    line += 1
+                    continue
                 if not roomy:
-                    written_back += _insert(C, S, SLOT, TAG, STAMP, LINE, line, C[at.K_LEFT] + written_back)
+                    to_hbm += _insert(C, S, SLOT, TAG, STAMP, LINE, line, C[at.K_LEFT] + to_hbm)
                 LINE[line] = HERE
             LINE[line] |= at.DIRTY
             if not roomy:
@@ -139,7 +204,7 @@ def _write(C, S, SLOT, TAG, STAMP, LINE, address, rows, row_bytes, stride):
             line += 1
         address += stride
     S[at.G_CLOCK] = clock
-    return written_back
+    return to_hbm
 
 
 @inlined
@@ -155,42 +220,64 @@ def _expect(C, S, SLOT, READY, LINE, missed, served):
 
 
 @helper
-def _banks(C, S, SLOT, READY, LINE, now, missed, written_back):
-    """The banks read the lines that missed, then take those that left; when the last of the former has arrived."""
+def _banks(C, S, SLOT, READY, LINE, now, missed, to_hbm):
+    """The banks read the lines that missed, then take those that go there.
+
+    Returns when the first of the former has arrived, and when all have.
+    """
     listed, left = C[at.K_MISSED], C[at.K_LEFT]
     roomy = C[at.K_ROOMY] != 0
-    done = 0
+    first, done = 0, 0
     for index in range(missed):
         line = S[listed + index]
         served = read_line(C, S, now, line)
         done = max(done, served)
+        if index == 0:
+            first = served
         if LINE[line] == HERE:
             LINE[line] = COMING
             READY[line if roomy else SLOT[line]] = served
-    for index in range(written_back):
+    for index in range(to_hbm):
         write_line(C, S, now, S[left + index])
-    return done
+    return first, done
 
 
 @inlined
-def access(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, stride, write, l2_bytes):
-    """Serve a piece asked for at ``now``: when its data has passed L2 and HBM, and the HBM bytes read and written for it."""
+def access(C, S, SLOT, TAG, STAMP, READY, LINE, TURN, now, unit, address, rows, row_bytes, stride, write, l2_bytes, bypass):
+    """Serve a piece that ``unit`` asks for at ``now``: when its data has passed L2 and HBM, and the HBM bytes read and written
+    for it."""
     missed, ready = 0, 0
+    same, first, word = C[at.K_SAME_LINE], 0, 0
+    if same != 0:
+        # Loaded long before it is used, as it often comes from far.
+        first = _line_of(C, address)
+        word = TURN[first]
     if write:
-        written_back = _write(C, S, SLOT, TAG, STAMP, LINE, address, rows, row_bytes, stride)
+        to_hbm = _write(C, S, SLOT, TAG, STAMP, LINE, address, rows, row_bytes, stride, bypass)
         done = _serve(S, at.G_WRITE_FREE, now, l2_bytes, C[at.K_WRITE_SCALE], C[at.K_WRITE_PER_BYTE])
     else:
-        missed, written_back, ready = _read(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, stride)
+        missed, to_hbm, ready = _read(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, stride, bypass)
         done = max(ready, _serve(S, at.G_READ_FREE, now, l2_bytes, C[at.K_READ_SCALE], C[at.K_READ_PER_BYTE]))
-    hbm_read, hbm_write = missed * C[at.K_LINE], written_back * C[at.K_LINE]
+    hbm_read, hbm_write = missed * C[at.K_LINE], to_hbm * C[at.K_LINE]
+    served = now
     if hbm_read + hbm_write > 0 and C[at.K_BANKED] != 0:
-        done = max(done, _banks(C, S, SLOT, READY, LINE, now, missed, written_back))
+        served, last = _banks(C, S, SLOT, READY, LINE, now, missed, to_hbm)
+        done = max(done, last)
     elif hbm_read + hbm_write > 0:
         served = _serve(S, at.G_HBM_FREE, now, hbm_read + hbm_write, C[at.K_HBM_SCALE], C[at.K_HBM_PER_BYTE])
         if missed > 0:
             served += C[at.K_MISS_LATENCY]
             _expect(C, S, SLOT, READY, LINE, missed, served)
         done = max(done, served)
+    if same != 0:
+        start = now
+        if word >> at.UNIT_BITS > now:
+            # A core that was the last one does not wait for itself (Turns.start).
+            start = max(now, (word >> at.UNIT_BITS) - (same if word & _UNIT == unit else 0))
+            done = max(done, start)
+        if missed > 0 and S[C[at.K_MISSED]] == first:
+            start = max(start, served)
+        TURN[first] = (start + same) << at.UNIT_BITS | unit
     return done, hbm_read, hbm_write
 
 

@@ -92,7 +92,7 @@ class _Compiler:
 
     def __init__(self, program: Program, table: PartTable) -> None:
         self.program, self.table, self.registers = program, table, table.registers
-        self.addresses = program.kernel.addresses()
+        self.addresses = program.addresses
         self.tensors = [tensor.name for tensor in program.kernel.tensors]
         #: Numbers of the loops around what is being compiled.
         self.nest: list[int] = []
@@ -175,4 +175,6 @@ class _Compiler:
         words[at.I_SMALLEST], words[at.I_LARGEST] = cost.smallest_request, cost.largest_request
         words[at.I_L2_NUMERATOR], words[at.I_L2_DENOMINATOR] = cost.l2_share.numerator, cost.l2_share.denominator
         words[at.I_STRIDE], words[at.I_WRITE] = timing.stride_bytes, int(timing.write)
+        words[at.I_SPLIT] = at.UNSPLIT if cost.split_bytes is None else cost.split_bytes
+        words[at.I_BYPASS] = int(timing.bypass)
         words[at.I_TRAFFIC] = self.tensors.index(timing.tensor) * len(TRAFFIC)

@@ -38,11 +38,14 @@ def local_copy_cost(path: Path, bits: int) -> UnitCost:
     )
 
 
-def port_cost(path: Path, several_rows: bool) -> PortCost:
-    """Cost of a transfer on a path that ends or begins in GM; one of several rows into L1 re-orders them into fractals."""
+def port_cost(path: Path, several_rows: bool, line_bytes: int = 1) -> PortCost:
+    """Cost of a transfer on a path that ends or begins in GM; one of several rows into L1 re-orders them into fractals.
+
+    ``line_bytes`` is the line of L2, which a burst should not leave.
+    """
     assert path.outstanding_bytes is not None
     if several_rows and path.nd2nz is not None:
-        return _nd2nz_cost(path, path.nd2nz)
+        return _nd2nz_cost(path, path.nd2nz, line_bytes)
     return PortCost(
         latency=path.latency_cycles,
         interval=path.interval_cycles,
@@ -50,10 +53,12 @@ def port_cost(path: Path, several_rows: bool) -> PortCost:
         granule_bytes=path.granule_bytes,
         outstanding_bytes=path.outstanding_bytes,
         minimum=path.minimum_cycles or 0,
+        burst_bytes=line_bytes,
+        split_bytes=_split_bytes(path, exact(path.bytes_per_cycle)),
     )
 
 
-def _nd2nz_cost(path: Path, nd2nz: Nd2nz) -> PortCost:
+def _nd2nz_cost(path: Path, nd2nz: Nd2nz, line_bytes: int) -> PortCost:
     assert path.outstanding_bytes is not None
     rate = exact(nd2nz.bytes_per_cycle)
     return PortCost(
@@ -67,4 +72,10 @@ def _nd2nz_cost(path: Path, nd2nz: Nd2nz) -> PortCost:
         largest_request=nd2nz.largest_request_bytes,
         request_bytes=ceil(exact(nd2nz.request_cycles) * rate),
         l2_share=exact(nd2nz.l2_share),
+        burst_bytes=line_bytes,
+        split_bytes=_split_bytes(path, rate),
     )
+
+
+def _split_bytes(path: Path, rate: Fraction) -> int | None:
+    return None if path.split_request_cycles is None else ceil(exact(path.split_request_cycles) * rate)

@@ -16,6 +16,10 @@ from msdsim.ir.ops.base import Execution, OpDef, define, require, same_shape
 from msdsim.ir.timing import Local, Timing, Transfer
 
 
+#: The hint that a transfer's lines, where they are not in L2, do not enter it.
+BYPASS = "bypass"
+
+
 def _path(op: Op, chip: Chip) -> Path:
     assert op.out is not None
     source, destination = op.ins[0].space, op.out.space
@@ -55,10 +59,22 @@ def transfer(op: Op, chip: Chip, gm: Slice, write: bool) -> Transfer:
     """The transfer of a GM slice over the path that ``op`` uses."""
     assert isinstance(gm.of, Tensor)
     return Transfer(
-        cost=port_cost(_path(op, chip), several_rows=gm.rows != Const(1)), path=_path_name(op, chip), write=write,
+        cost=port_cost(_path(op, chip), several_rows=gm.rows != Const(1), line_bytes=chip.l2.line_bytes),
+        path=_path_name(op, chip), write=write,
         tensor=gm.of.name, offset=_gm_offset(gm), rows=gm.rows, row_bytes=ceil_div(gm.cols * gm.bits, 8),
-        stride_bytes=gm.of.strides_bytes[-1],
+        stride_bytes=gm.of.strides_bytes[-1], bypass=op.attr("l2", "") == BYPASS,
     )
+
+
+def _check_l2_hint(op: Op, chip: Chip) -> None:
+    """``l2=bypass`` belongs to a copy from or to GM."""
+    hint = op.attr("l2", "")
+    if hint == "":
+        return
+    require(hint == BYPASS, op, f"l2={hint} is no way through L2", f"use l2={BYPASS}, or leave it out")
+    path = _path(op, chip)
+    require("GM" in (path.source, path.destination), op, f"{path.source}->{path.destination} does not pass L2",
+            f"leave out l2={BYPASS}")
 
 
 def _check_copy(op: Op, chip: Chip) -> None:
@@ -66,6 +82,7 @@ def _check_copy(op: Op, chip: Chip) -> None:
     assert out is not None
     path = _path(op, chip)
     require(path.pipe != "FIX", op, "the results in L0C leave through the fixpipe", "use 'fixpipe'")
+    _check_l2_hint(op, chip)
     require(out.fmt == source.fmt, op, f"a copy cannot turn {source.fmt} into {out.fmt}", "use a Vector 'cast'")
     if op.attr("transpose", 0):
         require(out.space in ("L0B", "L0B_MX") and source.space == "L1", op, f"cannot transpose {source.space}->{out.space}",
@@ -100,7 +117,7 @@ def _execute_copy(op: Op, run: Execution) -> None:
 
 
 define(OpDef("copy", "move a rectangle between memory spaces", 1, True, _check_copy, _pipe, _copy_timing, _execute_copy,
-             attrs={"transpose": "int"}))
+             attrs={"transpose": "int", "l2": "name"}))
 
 
 _FIXPIPE_CASTS = {"fp32": ("fp32", "bf16", "fp16"), "int32": ("int32",)}
@@ -110,6 +127,7 @@ def _check_fixpipe(op: Op, chip: Chip) -> None:
     out, source = op.out, op.ins[0]
     assert out is not None
     require(source.space == "L0C", op, f"the fixpipe reads L0C, not {source.space}", "use 'copy'")
+    _check_l2_hint(op, chip)
     _path(op, chip)
     same_shape(op, out, source)
     allowed = _FIXPIPE_CASTS.get(source.fmt, ())
@@ -134,4 +152,4 @@ def _execute_fixpipe(op: Op, run: Execution) -> None:
 
 
 define(OpDef("fixpipe", "drain an accumulator from L0C, rounding half to even to the output format", 1, True,
-             _check_fixpipe, _pipe, _fixpipe_timing, _execute_fixpipe))
+             _check_fixpipe, _pipe, _fixpipe_timing, _execute_fixpipe, attrs={"l2": "name"}))
