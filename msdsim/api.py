@@ -15,10 +15,10 @@ from msdsim.engine import EngineOptions, empty_l2, load_engine
 from msdsim.engine.base import ENGINES, MEMORY_MODELS
 from msdsim.errors import CheckFailed, InputError, MsdsimError
 from msdsim.hardware import Hardware, load_hw
+from msdsim.ir.gm_plan import GmPlan
 from msdsim.ir.kernel import Kernel
 from msdsim.ir.lower import lower
 from msdsim.ir.parser import read_kernel
-from msdsim.ir.gm_plan import GmPlan
 from msdsim.ir.verify import verify
 from msdsim.jobs import Progress, run_all
 from msdsim.problems import KernelFile, Problem, Workload, parse_problem
@@ -59,8 +59,8 @@ def simulate(
     shape = _problem(problem)
     if isinstance(shape, Kernel):
         return _simulate_kernel(shape, hardware, engine, _options(engine, memory, timeline, skip), check, seed, inputs, warm)
-    item = _prepared(shape, hardware, dataflow, tiling=tiling, engine=engine, memory=memory, check=check, seed=seed, inputs=inputs,
-                     timeline=timeline, skip=skip, keep=keep)
+    item = _prepared(shape, hardware, dataflow, tiling=tiling, engine=engine, memory=memory, check=check, seed=seed,
+                     inputs=inputs, timeline=timeline, skip=skip, keep=keep)
     started = time.perf_counter()
     record = _run(item.kernel, hardware, engine, item.options, warm)
     return Result(record=record, kernel=item.kernel, wall_s=time.perf_counter() - started,

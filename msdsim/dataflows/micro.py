@@ -248,7 +248,7 @@ def _read_matrix(problem: Micro, chip: Chip) -> Kernel:
     rows, columns = ceil_int(problem.m, units), ceil_int(problem.n, problem.slices)
     with (kb.part("aiv" if on_aiv else "aic"), kb.loop("s", 0, problem.slices) as s, kb.loop("r", 0, problem.rounds),
           kb.loop("b", 0, units) if problem.shared else nullcontext(unit) as turn):
-        block = (turn + unit) % units if problem.stagger else turn
+        block = (turn + unit) % units if problem.shared and problem.stagger else turn
         mine = _share(problem.m, rows, block)
         with kb.loop("mt", 0, ceil_div(mine, problem.base_m)) as mt, kb.loop("nt", 0, ceil_int(columns, problem.base_n)) as nt:
             height = minimum(problem.base_m, mine - mt * problem.base_m)

@@ -132,7 +132,7 @@ class _Arbiter:
 
     def _serve(self, _: simpy.Event) -> None:
         self.scheduled = False
-        unit, _, segments, write, l2_bytes, bypass, answer = heapq.heappop(self.pending)
+        unit, _pipe, segments, write, l2_bytes, bypass, answer = heapq.heappop(self.pending)
         answer.succeed(self.memory.access(int(self.env.now), unit, segments, write, l2_bytes, bypass))
         self._schedule()
 

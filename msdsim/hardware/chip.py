@@ -191,9 +191,9 @@ class Path(_Table):
     transfer on the pipe may start after ``interval + bytes / bytes_per_cycle``.  ``outstanding_bytes`` bounds what a
     path to or from GM keeps in flight; local paths have none.  ``minimum_cycles`` is the least time for which a transfer to
     or from GM holds its pipe.  ``nd2nz``, for GM -> L1 only, is what a copy of several rows costs (without it, what any copy
-    costs).  With ``split_request_cycles``, for paths to or from GM, a burst (of a line's size, from the row's beginning) that
-    crosses from one line of L2 to the next is cut in two: both parts take whole granules, and the second these cycles more; with
-    ``nd2nz`` both parts take requests of their own."""
+    costs).  With ``split_request_cycles``, for paths to or from GM, a burst (of a line's size, from the row's beginning)
+    that crosses from one line of L2 to the next is cut in two: both parts take whole granules, and the second these cycles
+    more; with ``nd2nz`` both parts take requests of their own."""
 
     source: Literal["GM", "L1", "L0C", "UB"]
     destination: Literal["GM", "L1", "L0A", "L0B", "UB", "BT", "L0A_MX", "L0B_MX"]

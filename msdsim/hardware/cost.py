@@ -41,13 +41,13 @@ class UnitCost:
 class PortCost:
     """Cost of a transfer to or from GM as seen from the core's port (the memory system adds the rest).
 
-    A row segment of ``b`` bytes occupies the port for ``port_bytes(b, address) / bytes_per_cycle`` cycles, and L2 for as long as
-    ``l2_bytes(port_bytes(b, address))`` take it; a transfer holds its pipe for at least ``minimum`` cycles.  With
+    A row segment of ``b`` bytes occupies the port for ``port_bytes(b, address) / bytes_per_cycle`` cycles, and L2 for as long
+    as ``l2_bytes(port_bytes(b, address))`` take it; a transfer holds its pipe for at least ``minimum`` cycles.  With
     ``largest_request`` a segment is cut into requests of powers of two of bytes.
 
-    A segment is asked for in bursts of ``burst_bytes`` (a line of L2).  Where ``split_bytes`` is given, a burst that crosses from
-    one line to the next is two: each with requests of its own or, on a plain path, rounded up to granules and ``split_bytes``
-    more for the second.
+    A segment is asked for in bursts of ``burst_bytes`` (a line of L2).  Where ``split_bytes`` is given, a burst that crosses
+    from one line to the next is two: each with requests of its own or, on a plain path, rounded up to granules and
+    ``split_bytes`` more for the second.
     """
 
     latency: int
@@ -80,8 +80,9 @@ class PortCost:
             return 0
         if self.largest_request:
             return self._requests(first) + self._requests(second) - self._requests(count)
-        granules = ceil_div(first, self.granule_bytes) + ceil_div(second, self.granule_bytes) - ceil_div(count, self.granule_bytes)
-        return granules * self.granule_bytes + self.split_bytes
+        granule = self.granule_bytes
+        more = ceil_div(first, granule) + ceil_div(second, granule) - ceil_div(count, granule)
+        return more * granule + self.split_bytes
 
     def l2_bytes(self, port_bytes: int) -> int:
         """Bytes of the L2's read bandwidth that a piece takes."""

@@ -15,8 +15,8 @@ ALIGNMENT = 512
 class GmPlan:
     """Gives addresses to the tensors of one kernel after the other.
 
-    * The activation of an operator (``x``, of attention ``q``) lies where the operator before has written its output, if it is not
-      larger than that; else where the activation of the operator before lies, if that has the same size; else nowhere yet.
+    * The activation of an operator (``x``, of attention ``q``) lies where the operator before has written its output, if it is
+      not larger than that; else where the activation of the operator before lies, if that has the same size; else nowhere yet.
     * Workspaces begin at address 0 for every kernel: an allocator gives out the same memory again.
     * All other tensors (weights, scales, caches, outputs) lie where no kernel has been before.
     """

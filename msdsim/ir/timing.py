@@ -39,8 +39,10 @@ class Local:
 
 @dataclass(frozen=True)
 class Transfer:
-    """Rows of ``row_bytes`` at ``address``, ``address + stride_bytes`` ... between GM and the core.  With ``bypass``, lines that
-    are not in L2 do not enter it."""
+    """Rows of ``row_bytes`` at ``address``, ``address + stride_bytes`` ... between GM and the core.
+
+    With ``bypass``, lines that are not in L2 do not enter it.
+    """
 
     cost: PortCost
     path: str

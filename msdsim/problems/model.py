@@ -236,9 +236,10 @@ class Micro(Shape):
     Copies move ``bytes`` as ``rows`` equal rows (of a matrix twice as wide, where there are several); GM is ``warm``
     (in L2) or not. ``mmad`` multiplies [m, k] by [k, n]; ``vector`` runs instruction ``instr`` on ``repeats``
     repeats. ``read_matrix`` reads an [m, n] matrix on all AIVs (``into`` = ub) or AICs (``into`` = l1) in tiles of
-    [base_m, base_n], ``rounds`` times in each of ``slices`` column slices; each core its rows or, ``shared``, all of them, in
-    the same order or, with ``stagger``, beginning with its own. With ``bypass`` copies from and to GM pass L2 by. ``matmul`` is a GEMM whose cores own fixed
-    blocks of [single_m, single_n]: L0 tiles [base_m, base_k] and [base_k, base_n], L1 tiles ``step_ka`` and
+    [base_m, base_n], ``rounds`` times in each of ``slices`` column slices; each core its rows or, ``shared``, all of
+    them, in the same order or, with ``stagger``, beginning with its own. With ``bypass`` copies between GM and UB or L1
+    pass L2 by where they miss. ``matmul`` is a GEMM whose cores own fixed blocks of [single_m, single_n]: L0 tiles
+    [base_m, base_k] and [base_k, base_n], L1 tiles ``step_ka`` and
     ``step_kb`` of them deep, M in ``passes`` parts. ``msd_groups`` is the sample kernel of the decomposition that
     synchronises all cores for every K group: INT4 components of one row, ``passes`` of them; ``preload`` splits the
     next group while the Cube is busy.

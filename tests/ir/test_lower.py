@@ -177,6 +177,7 @@ def test_phases_are_fenced():
     line = record.timeline
     second = [i.index for i in part.instructions() if i.op is not None and i.op.kind == "dup"]
     first = [i.index for i in part.instructions() if i.op is not None and i.op.kind == "copy" and i.index < second[0]]
-    starts = line["start"][np.isin(line["instr"], second)]
-    ends = line["end"][np.isin(line["instr"], first)]
-    assert starts.min() >= ends.max()
+    for unit in (1, 2):
+        starts = line["start"][np.isin(line["instr"], second) & (line["unit"] == unit)]
+        ends = line["end"][np.isin(line["instr"], first) & (line["unit"] == unit)]
+        assert starts.min() >= ends.max()

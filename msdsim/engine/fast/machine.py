@@ -436,8 +436,8 @@ def _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, LINE, TURN, unit, pipe, instr
     if C[instr + at.I_L2_DENOMINATOR] != C[instr + at.I_L2_NUMERATOR]:
         l2_bytes = ceil_div(on_port * C[instr + at.I_L2_DENOMINATOR], C[instr + at.I_L2_NUMERATOR])
     address = S[pipe + at.X_ADDRESS] + S[pipe + at.X_IN_ROW]
-    done, hbm_read, hbm_write = access(C, S, SLOT, TAG, STAMP, READY, LINE, TURN, now, S[unit + at.U_NUMBER], address, rows, piece_bytes,
-                                       stride, write, l2_bytes, C[instr + at.I_BYPASS])
+    done, hbm_read, hbm_write = access(C, S, SLOT, TAG, STAMP, READY, LINE, TURN, now, S[unit + at.U_NUMBER], address, rows,
+                                       piece_bytes, stride, write, l2_bytes, C[instr + at.I_BYPASS])
     port = S[pipe + at.P_PORT] + on_port * C[instr + at.I_PER_BYTE]
     S[pipe + at.P_PORT] = port
     done = max(done, ceil_div(port, C[instr + at.I_SCALE])) + C[instr + at.I_LATENCY]

@@ -3,9 +3,9 @@
 ``LINE[line]`` says where a line of GM is: ABSENT from L2, HERE, or COMING, with DIRTY added once it has been written.  Where
 all lines of the kernel fit into L2 at once (``K_ROOMY``), nothing is ever evicted and that is all there is to know.  Otherwise
 ``SLOT[line]`` is its slot in L2, ``TAG`` and ``STAMP`` give each slot's line and last use; the slots of a set lie ``sets``
-apart, so that consecutive lines that came together lie together.  ``READY`` is when a line that is COMING arrives, by line in
-the first case and by slot in the other.  ``TURN[line]`` is the cycle from which a piece that begins with a line can be served to
-another core than the last one, above the number of that one's unit.
+apart, so that consecutive lines that came together lie together.  ``READY`` is when a line that is COMING arrives, by line
+in the first case and by slot in the other.  ``TURN[line]`` is the cycle from which a piece that begins with a line can be
+served to another core than the last one, above the number of that one's unit.
 """
 # mypy: disable-error-code="no-untyped-def"
 # The compiled functions take integers and pointers to the arrays of layout.py; numba checks their types.

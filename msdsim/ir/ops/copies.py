@@ -15,7 +15,6 @@ from msdsim.ir.kernel import Op, Slice, Tensor
 from msdsim.ir.ops.base import Execution, OpDef, define, require, same_shape
 from msdsim.ir.timing import Local, Timing, Transfer
 
-
 #: The hint that a transfer's lines, where they are not in L2, do not enter it.
 BYPASS = "bypass"
 
