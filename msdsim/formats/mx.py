@@ -20,6 +20,9 @@ from msdsim.formats.number import E8M0, FP4_E2M1, NumberFormat
 from msdsim.formats.rounding import decode, round_to
 
 MX_BLOCK = 32
+#: Why an MXFP4 cache of keys cannot serve as values.
+SHARED_CACHE = ("shared_kv=1 is not possible with an MXFP4 cache: the blocks of K run along head_dim, those of V along kv; "
+                "leave out shared_kv, or use a bf16, int8 or int4 cache")
 _ELEMENTS_AT_ONCE = 1 << 17  # blocks are quantized in pieces of about this size, so that temporaries stay in cache
 SCALE_RULES = ("alpha", "ocp-floor", "rceil")
 MIN_SCALE_EXPONENT = E8M0.min_exponent

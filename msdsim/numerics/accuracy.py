@@ -62,7 +62,7 @@ def accuracy_study(problem: Any, distributions: Iterable[str] | None = None,
     channels sit in k and v.  ``progress`` is called with a line before each measurement.
     """
     known = ATTENTION_METHODS if problem.kind == "attention" else GEMM_METHODS
-    no_mx = problem.kind != "attention" and (problem.group is not None or problem.offset)
+    no_mx = problem.shared_kv if problem.kind == "attention" else problem.group is not None or problem.offset
     chosen = [(m, p) for m, p in (known if methods is None else methods) if not (no_mx and m in _MX_METHODS)]
     names = {} if inputs is None else {"given arrays": dict(inputs)}
     if inputs is None:
@@ -90,9 +90,10 @@ def _draw(problem: Any, distributions: Iterable[str], seed: int) -> Iterator[tup
         rng = np.random.default_rng(seed)
         if problem.kind == "attention":
             q = (problem.batch, problem.heads, problem.q, problem.head_dim)
-            kv = (problem.batch, problem.kv_heads, problem.kv, problem.head_dim)
+            kv = (problem.batch, problem.kv_heads, problem.kv)
             plain = DISTRIBUTIONS["normal"] if name == "outliers" else entry
-            yield name, {"q": plain.draw(rng, q), "k": entry.draw(rng, kv), "v": entry.draw(rng, kv)}
+            arrays = {"q": plain.draw(rng, q), "k": entry.draw(rng, (*kv, problem.head_dim))}
+            yield name, arrays if problem.shared_kv else {**arrays, "v": entry.draw(rng, (*kv, problem.value_dim))}
         else:
             rows: tuple[int, ...] = (problem.m,)
             if problem.kind == "grouped_gemm":

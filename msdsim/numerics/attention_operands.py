@@ -1,9 +1,12 @@
 """GM operands of attention: Q in bf16, the KV cache quantized, validated, in storage dtypes.
 
-``q`` bf16 [batch, heads, q, head_dim]; ``k`` and ``v`` [batch, kv_heads, kv, head_dim] in bf16, int8 (int4 one value
-per byte) or fp4.  Scales: per channel float32 [kv_heads, head_dim] (constant over batch and tokens), per token float32
-[batch, kv_heads, kv].  MXFP4 blocks run along the reduction axis of each matmul: ``k_scale`` E8M0 [batch, kv_heads, kv,
-ceil(head_dim/32)], ``v_scale`` [batch, kv_heads, ceil(kv/32), head_dim].
+``q`` bf16 [batch, heads, q, head_dim]; ``k`` [batch, kv_heads, kv, head_dim] and ``v`` [batch, kv_heads, kv, v_dim] in
+bf16, int8 (int4 one value per byte) or fp4.  Scales: per channel float32 [kv_heads, channels] (constant over batch and
+tokens), per token float32 [batch, kv_heads, kv].  MXFP4 blocks run along the reduction axis of each matmul: ``k_scale`` E8M0
+[batch, kv_heads, kv, ceil(head_dim/32)], ``v_scale`` [batch, kv_heads, ceil(kv/32), v_dim].
+
+With ``shared_kv`` there are no ``v`` and ``v_scale``: V is the first v_dim channels of K, quantized as K is, with K's scales
+(per channel their first v_dim, per token the same).  MXFP4 has no such cache, since the blocks of K run the other way.
 """
 
 from __future__ import annotations
@@ -14,7 +17,7 @@ import numpy as np
 
 from msdsim.errors import ArrayError
 from msdsim.formats.checks import first_index, place, require_finite, require_range, require_shape
-from msdsim.formats.mx import dequantize_mx, quantize_mx
+from msdsim.formats.mx import SHARED_CACHE, dequantize_mx, quantize_mx
 from msdsim.formats.number import BF16, E8M0, FORMATS, FP4_E2M1
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.contract import Arrays, Seed
@@ -31,12 +34,20 @@ def attention_operands(problem: AttentionShape, inputs: Mapping[str, np.ndarray]
     unknown = [name for name in given if name not in ATTENTION_ARRAYS]
     if unknown:
         raise ArrayError(f"unknown array '{unknown[0]}' in the inputs (known: {', '.join(ATTENTION_ARRAYS)})")
+    if problem.shared_kv:
+        if cache == "mxfp4":
+            raise ArrayError(SHARED_CACHE)
+        for name in ("v", "v_scale"):
+            if name in given:
+                raise ArrayError(f"'{name}' cannot be given with shared_kv=1, where V is the first {problem.value_dim} "
+                                 f"channels of k; leave it out")
     q_shape = (problem.batch, problem.heads, problem.q, problem.head_dim)
-    kv_shape = (problem.batch, problem.kv_heads, problem.kv, problem.head_dim)
     q = given["q"] if "q" in given else normal(q_shape, seed, 0)
     require_shape(q, q_shape, "q")
     operands = {"q": _bf16(q, "q")}
-    for stream, name in enumerate(("k", "v"), 1):
+    dims = {"k": problem.head_dim} if problem.shared_kv else {"k": problem.head_dim, "v": problem.value_dim}
+    for stream, (name, dim) in enumerate(dims.items(), 1):
+        kv_shape = (problem.batch, problem.kv_heads, problem.kv, dim)
         array = given[name] if name in given else normal(kv_shape, seed, stream)
         scale = given.get(f"{name}_scale")
         require_shape(array, kv_shape, name)
@@ -113,6 +124,22 @@ def _given_cache(array: np.ndarray, scale: np.ndarray | None, problem: Attention
 def spread(scale: np.ndarray) -> np.ndarray:
     """Scales [kv_heads, head_dim] or [batch, kv_heads, kv] as they broadcast against the cache."""
     return scale[None, :, None, :] if scale.ndim == 2 else scale[:, :, :, None]
+
+
+def values_of(problem: AttentionShape, operands: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray | None]:
+    """V as it is stored and its scales, also where it is a part of K."""
+    if not problem.shared_kv:
+        return operands["v"], operands.get("v_scale")
+    scale = operands.get("k_scale")
+    if scale is not None and scale.ndim == 2:
+        scale = scale[:, : problem.value_dim]
+    return operands["k"][..., : problem.value_dim], scale
+
+
+def exact_cache(problem: AttentionShape, operands: Mapping[str, np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Exact values (float64) of K and V."""
+    k = cache_values(operands, "k")
+    return k, k[..., : problem.value_dim] if problem.shared_kv else cache_values(operands, "v")
 
 
 def cache_values(operands: Mapping[str, np.ndarray], name: str) -> np.ndarray:

@@ -192,10 +192,16 @@ def _rows_of(value: Any) -> tuple[int, ...] | None:
 
 
 class Attention(Shape):
-    """softmax(Q K^T / sqrt(head_dim)) V with a quantized KV cache.
+    """softmax(Q K^T / sqrt(scale_dim)) V with a quantized KV cache.
 
-    Q is [batch, heads, q, head_dim]; K and V are [batch, kv_heads, kv, head_dim].  ``scales`` says whether K and V have
-    one scale per channel (head_dim) or per token (kv).  ``causal`` aligns the last query row with the last KV row.
+    Q is [batch, heads, q, head_dim]; K is [batch, kv_heads, kv, head_dim], V [batch, kv_heads, kv, v_dim], and so is the
+    output [batch, heads, q, v_dim].  ``scales`` says whether K and V have one scale per channel or per token (kv).
+    ``causal`` aligns the last query row with the last KV row.  ``shared_kv`` stores one cache: V is the first v_dim channels of
+    K, with K's scales.  ``v_dim`` and ``scale_dim`` are head_dim where they are left out.
+
+    Multi-head latent attention: ``heads=128,kv_heads=1,head_dim=576,v_dim=512,shared_kv=1,scale_dim=192`` in the absorbed
+    form of a decode step (the softmax has the scale of the heads as they were trained, 128 + 64 channels), and
+    ``heads=128,kv_heads=128,head_dim=192,v_dim=128`` in a prefill.
     """
 
     kind: Literal["attention"] = "attention"
@@ -207,6 +213,19 @@ class Attention(Shape):
     kv: Size
     scales: Literal["channel", "token"] = "channel"
     causal: Flag = False
+    v_dim: Size | None = None
+    shared_kv: Flag = False
+    scale_dim: Size | None = None
+
+    @property
+    def value_dim(self) -> int:
+        """Channels of V and of the output."""
+        return self.head_dim if self.v_dim is None else self.v_dim
+
+    @property
+    def softmax_dim(self) -> int:
+        """The logits are divided by its square root."""
+        return self.head_dim if self.scale_dim is None else self.scale_dim
 
     @model_validator(mode="after")
     def _consistent(self) -> Attention:
@@ -220,6 +239,11 @@ class Attention(Shape):
             raise PydanticCustomError(
                 "rule", "q = {q} is above kv = {kv} with causal = 1; raise kv to at least {q} or leave out causal",
                 {"q": self.q, "kv": self.kv},
+            )
+        if self.shared_kv and self.value_dim > self.head_dim:
+            raise PydanticCustomError(
+                "rule", "v_dim = {v_dim} is above head_dim = {head_dim} with shared_kv = 1; V is the first v_dim channels of "
+                "K, give at most {head_dim}", {"v_dim": self.value_dim, "head_dim": self.head_dim},
             )
         return self
 

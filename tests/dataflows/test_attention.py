@@ -6,10 +6,11 @@ import pytest
 
 import msdsim
 from msdsim.analysis.hazards import HazardCheck
-from msdsim.api import find_dataflow
+from msdsim.api import build_kernel, find_dataflow
 from msdsim.dataflows import DATAFLOWS
 from msdsim.errors import InputError, TilingError
 from msdsim.hardware import load_hw
+from msdsim.ir.kernel import Alloc, walk
 from msdsim.numerics.contracts import contract_for
 from msdsim.numerics.executor import execute
 from msdsim.problems import parse_problem
@@ -47,7 +48,8 @@ def cube_cycles(dataflow, problem, chip):
     fmt, passes = PRODUCTS.get(dataflow, ("bf16", 1))
     rate = chip.cube.rate(fmt, fmt)
     hidden = problem.q * (problem.q - 1) // 2 if problem.causal else 0
-    products = 2 * passes * problem.batch * problem.heads * (problem.q * problem.kv - hidden) * problem.head_dim
+    width = problem.head_dim + (problem.v_dim or problem.head_dim)
+    products = passes * problem.batch * problem.heads * (problem.q * problem.kv - hidden) * width
     per_fractal = chip.cube.fractal_m * rate.fractal_k * chip.cube.fractal_n
     return products / per_fractal * float(rate.cycles_per_fractal) / chip.cores.aic
 
@@ -121,6 +123,91 @@ def test_preload(dataflow, preload):
              tiling={"preload": preload, "kv_tile": 64, "l1_kv": 32, "rows": 16, "qk_n": 32, "l1_ring": 2, "pv_k": 64})
 
 
+#: Values narrower or wider than keys, values that are a part of the keys, and an output that takes several accumulators.
+LATENT = [
+    "attention:batch=2,heads=4,kv_heads=2,head_dim=48,v_dim=32,q=1,kv=300,shared_kv=1,scale_dim=24",
+    "attention:batch=1,heads=6,kv_heads=2,head_dim=32,v_dim=80,q=5,kv=133,causal=1,scales=token",
+    "attention:batch=1,heads=24,kv_heads=1,head_dim=320,v_dim=288,q=1,kv=150,shared_kv=1,scale_dim=192,scales=token",
+    "attention:batch=1,heads=3,kv_heads=1,head_dim=160,v_dim=272,q=20,kv=90,causal=1",
+]
+#: Multi-head latent attention as DeepSeek has it: absorbed, in a decode step, and in a prefill.
+MLA = ["attention:batch=2,heads=128,kv_heads=1,head_dim=576,v_dim=512,q=1,kv=700,shared_kv=1,scale_dim=192{scales}",
+       "attention:batch=1,heads=2,kv_heads=2,head_dim=192,v_dim=128,q=150,kv=200,causal=1{scales}"]
+
+
+@pytest.mark.parametrize("shape", LATENT)
+@pytest.mark.parametrize("chip", KINDS)
+@pytest.mark.parametrize("dataflow", NAMES)
+def test_keys_and_values_of_different_width(dataflow, chip, shape):
+    result = conforms(dataflow, shape, chip)
+    names = {tensor.name for tensor in result.kernel.tensors if tensor.role == "in"}
+    assert bool(names & {"v", "v_scale"}) == (not parse_problem(shape).shared_kv)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scales", ["", ",scales=token"])
+@pytest.mark.parametrize("shape", MLA)
+@pytest.mark.parametrize("chip", CHIPS)
+@pytest.mark.parametrize("dataflow", NAMES)
+def test_latent_attention_in_full(dataflow, chip, shape, scales):
+    problem = shape.format(scales=scales)
+    if chip == "toy" and (dataflow, problem.find("576") > 0) == ("msd-int4", True):
+        with pytest.raises(TilingError, match="no room for attention with head_dim=576 and v_dim=512"):
+            msdsim.simulate(problem, chip, dataflow)
+        return
+    conforms(dataflow, problem, chip)
+
+
+@pytest.mark.parametrize("dataflow", NAMES)
+def test_the_automatic_tiling_fits_latent_attention(dataflow):
+    """Short and long caches, few and many sequences: what is chosen passes the verifier."""
+    for chip in KINDS:
+        for batch, kv in ((1, 1), (1, 131072), (32, 4096)):
+            problem = parse_problem(f"attention:batch={batch},heads=128,kv_heads=1,head_dim=576,v_dim=512,q=1,kv={kv},shared_kv=1")
+            hardware, chosen = load_hw(chip), find_dataflow(problem, dataflow)
+            if chosen.refuses(problem, hardware.chip) is None and (chip, dataflow) != ("toy", "msd-int4"):
+                kernel, tiling = build_kernel(chosen, problem, hardware, None)
+                assert kernel.tensors[0].shape == (batch, 128, 576)
+                assert tiling.pv_n < 512
+
+
+#: One turn of O and S, several tiles of S for each of O, fewer, and a KV length in parts; the rest is chosen for that.
+TURNS = [{"qk_n": 16, "pv_n": 48}, {"qk_n": 16, "pv_n": 16, "kv_tile": 64}, {"qk_n": 48, "pv_n": 32, "kv_tile": 96},
+         {"qk_n": 32, "pv_n": 32, "kv_tile": 64, "kv_splits": 3, "out_m": 2, "vec_m": 3}]
+
+
+@pytest.mark.parametrize("interleave", [0, 1])
+@pytest.mark.parametrize("tiling", TURNS)
+@pytest.mark.parametrize("dataflow", NAMES)
+def test_output_in_several_accumulators(dataflow, tiling, interleave):
+    """The same bits and no race, whether tiles of O and S take turns or not."""
+    chip = "ascend950pr" if "mx" in dataflow else "ascend910b1"
+    shape = "attention:batch=1,heads=8,kv_heads=2,head_dim=96,v_dim=80,q=3,kv=290,causal=1,scale_dim=64"
+    chosen = {"qk_k": 64, "pv_k": 64, "l1_k": 64, "l1_v": 64, "kv_tile": 128, "direct": 0, "preload": 2, "kv_splits": 1,
+              "l1_ring": 2, "q_ring": 1, **tiling, "interleave": interleave}
+    result = conforms(dataflow, shape, chip, tiling=chosen)
+    assert (result.tiling["interleave"], result.tiling["pv_n"]) == (interleave, tiling["pv_n"])
+    traced = msdsim.simulate(shape, chip, dataflow, tiling=chosen, timeline=True)
+    operands = contract_for("attention", dataflow).for_tiling(traced.tiling).operands(parse_problem(shape), None, 0)
+    execute(traced.kernel, operands, observer=HazardCheck(traced.record).observe)
+
+
+def test_a_shared_cache_is_read_from_hbm_once():
+    shape = "attention:batch=4,heads=64,kv_heads=1,head_dim=576,v_dim=512,q=1,kv=2048"
+    shared, apart = (msdsim.simulate(f"{shape}{more}", "ascend910b1", "bf16") for more in (",shared_kv=1", ""))
+    cache = 4 * 2048 * 576 * 2
+    assert cache <= shared.traffic["hbm_read_bytes"] < 1.1 * cache
+    assert apart.traffic["hbm_read_bytes"] > 1.8 * cache
+
+
+def test_rows_merged_together():
+    """Many rows of a few heads: an AIV merges several of them at a time, and a last few."""
+    result = conforms("bf16", "attention:batch=1,heads=128,kv_heads=1,head_dim=32,q=1,kv=300", "toy",
+                      tiling={"kv_tile": 64, "l1_kv": 64, "kv_splits": 3, "rows": 32})
+    loaded = next(alloc.buffer for alloc in walk(result.kernel.aiv) if isinstance(alloc, Alloc) and alloc.buffer.name == "loaded")
+    assert 1 < loaded.shape[0] <= 16
+
+
 DEQUANT = [name for name in NAMES if name.startswith("dequant")]
 
 
@@ -170,6 +257,10 @@ BAD = [
     ("attention:batch=1,heads=2,kv_heads=1,head_dim=65536,q=1,kv=64", "ascend910b1", "bf16", "no room for attention with head_dim=65536"),
     ("attention:batch=1,heads=2,kv_heads=1,head_dim=131072,q=1,kv=64", "ascend910b1", "msd-int8", "can overflow the INT32 accumulator"),
     ("attention:batch=1,heads=2,kv_heads=1,head_dim=33,q=1,kv=64", "ascend910b1", "msd-int4", "head_dim=33 is odd"),
+    ("attention:batch=1,heads=2,kv_heads=1,head_dim=34,v_dim=7,q=1,kv=64", "ascend910b1", "dequant-int4", "v_dim=7 is odd"),
+    ("attention:batch=1,heads=2,kv_heads=1,head_dim=64,q=1,kv=64,shared_kv=1", "ascend950pr", "msd-mxfp4",
+     "shared_kv=1 is not possible with an MXFP4 cache"),
+    ("attention:batch=1,heads=2,kv_heads=1,head_dim=64,v_dim=90000,q=1,kv=64", "ascend910b1", "bf16", "head_dim=64 and v_dim=90000"),
     ("attention:batch=1,heads=2,kv_heads=1,head_dim=33,q=1,kv=64", "ascend950pr", "msd-mxfp4", "head_dim=33 is odd"),
     ("attention:batch=1,heads=2,kv_heads=1,head_dim=64,q=1,kv=64", "ascend950pr", "msd-int4", "cannot multiply int4 x int4"),
     ("attention:batch=1,heads=2,kv_heads=1,head_dim=64,q=1,kv=64", "ascend910b1", "msd-mxfp4", "cannot multiply mxfp4 x mxfp4"),
@@ -192,6 +283,10 @@ def test_tiling_errors_say_what_is_wrong():
                          ({"qk_n": 24}, "qk_n=24 is not a multiple of 16"),
                          ({"rows": 512}, "bytes of L0"),
                          ({"direct": 1}, "'ascend910b1' has no path from L0C to UB"),
-                         ({"direct": 2}, "direct=2: it is a switch")):
+                         ({"direct": 2}, "direct=2: it is a switch"),
+                         ({"interleave": 1}, "interleave=1 needs several tiles of O; give pv_n below v_dim=64"),
+                         ({"interleave": 2, "pv_n": 32}, "interleave=2: it is a switch"),
+                         ({"pv_n": 24}, "pv_n=24 is not a multiple of 16"),
+                         ({"pv_n": 32, "l1_k": 24}, "l1_k=24 is not a multiple of 16")):
         with pytest.raises(TilingError, match=text):
             msdsim.simulate(shape, "ascend910b1", "bf16", tiling=tiling)

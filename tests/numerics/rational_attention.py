@@ -91,7 +91,8 @@ def attention(method, kv_tile):
 
     def run(problem, operands):
         channel, group = problem.scales == "channel", problem.heads // problem.kv_heads
-        c = Fraction(float(np.float32(1 / np.sqrt(problem.head_dim))))
+        c = Fraction(float(np.float32(1 / np.sqrt(problem.scale_dim or problem.head_dim))))
+        width = problem.v_dim or problem.head_dim
 
         def scale(name, b, h):
             array = operands.get(name)
@@ -105,8 +106,11 @@ def attention(method, kv_tile):
             heads = []
             for head in range(problem.heads):
                 h = head // group
-                k, v = fractions(operands["k"][b, h]), fractions(operands["v"][b, h])
-                k_scale, v_scale = scale("k_scale", b, h), scale("v_scale", b, h)
+                k, k_scale = fractions(operands["k"][b, h]), scale("k_scale", b, h)
+                if problem.shared_kv:
+                    v, v_scale = [row[:width] for row in k], k_scale[:width] if channel and k_scale else k_scale
+                else:
+                    v, v_scale = fractions(operands["v"][b, h]), scale("v_scale", b, h)
                 lines = []
                 for i, q in enumerate(fractions(operands["q"][b, head])):
                     logits = method.logits(q, k, k_scale, c, channel)

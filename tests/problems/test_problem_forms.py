@@ -16,7 +16,8 @@ from msdsim.problems import Attention, Gemm, GroupedGemm, KernelFile, Workload, 
 
 GEMM_KEYS = "(keys: m, k, n; optional: group, offset, trans_b)"
 GROUPED_KEYS = "(keys: groups and m, or rows; k, n; optional: group, offset, trans_b)"
-ATTENTION_KEYS = "(keys: batch, heads, kv_heads, head_dim, q, kv; optional: scales, causal)"
+ATTENTION_KEYS = ("(keys: batch, heads, kv_heads, head_dim, q, kv; optional: scales, causal, v_dim, shared_kv, "
+                  "scale_dim)")
 WORKLOADS = "deepseek-v3-decode, llama3-8b-decode, qwen3-14b-decode"
 
 SIZES = st.integers(1, 2**31 - 1)
@@ -32,10 +33,11 @@ SCALES = st.sampled_from(["channel", "token"])
 @st.composite
 def attentions(draw):
     kv_heads, q = draw(st.integers(1, 1000)), draw(st.integers(1, 10**6))
-    causal = draw(st.booleans())
+    causal, shared, head_dim = draw(st.booleans()), draw(st.booleans()), draw(SIZES)
     return Attention(
-        batch=draw(SIZES), heads=kv_heads * draw(st.integers(1, 1000)), kv_heads=kv_heads, head_dim=draw(SIZES), q=q,
-        kv=draw(st.integers(q if causal else 1, 2**31 - 1)), scales=draw(SCALES), causal=causal,
+        batch=draw(SIZES), heads=kv_heads * draw(st.integers(1, 1000)), kv_heads=kv_heads, head_dim=head_dim, q=q,
+        kv=draw(st.integers(q if causal else 1, 2**31 - 1)), scales=draw(SCALES), causal=causal, shared_kv=shared,
+        v_dim=draw(st.none() | st.integers(1, head_dim if shared else 2**31 - 1)), scale_dim=draw(st.none() | SIZES),
     )  # fmt: skip
 
 
@@ -61,6 +63,9 @@ def test_inline_and_json_forms_are_inverses(problem):
         ("attention:batch=8,heads=32,kv_heads=8,head_dim=128,q=1,kv=4096,scales=token,causal=1",
          {"kind": "attention", "batch": 8, "heads": 32, "kv_heads": 8, "head_dim": 128, "q": 1, "kv": 4096,
           "scales": "token", "causal": True}),
+        ("attention:batch=32,heads=128,kv_heads=1,head_dim=576,q=1,kv=4096,v_dim=512,shared_kv=1,scale_dim=192",
+         {"kind": "attention", "batch": 32, "heads": 128, "kv_heads": 1, "head_dim": 576, "q": 1, "kv": 4096,
+          "v_dim": 512, "shared_kv": True, "scale_dim": 192}),
     ],
 )
 def test_forms_of_the_interface(text, json):
@@ -120,6 +125,11 @@ def test_what_is_not_set_is_left_out():
         ("attention:batch=1,heads=8,kv_heads=8,head_dim=128,q=9,kv=8,causal=1",
          "attention: q = 9 is above kv = 8 with causal = 1; raise kv to at least 9 or leave out causal "
          f"{ATTENTION_KEYS}"),
+        ("attention:batch=1,heads=8,kv_heads=8,head_dim=128,q=1,kv=8,v_dim=129,shared_kv=1",
+         "attention: v_dim = 129 is above head_dim = 128 with shared_kv = 1; V is the first v_dim channels of K, give at most "
+         f"128 {ATTENTION_KEYS}"),
+        ("attention:batch=1,heads=8,kv_heads=8,head_dim=128,q=1,kv=8,v_dim=0",
+         f"attention: v_dim = 0 is below 1; give a whole number of at least 1 {ATTENTION_KEYS}"),
         ("attention:batch=1,heads=8,kv_heads=8,head_dim=128,q=1,kv=0",
          f"attention: kv = 0 is below 1; give a whole number of at least 1 {ATTENTION_KEYS}"),
         ("attention:batch=1,heads=8,kv_heads=8,head_dim=128,q=1,kv=1,scales=row",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from msdsim.dataflows.attention.kernel import AttentionKernel
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, arriving_bytes, check, choose
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check, choose
 from msdsim.dataflows.attention.work import AttentionShape
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
 from msdsim.dataflows.gemm import refuse_rate
@@ -14,11 +14,11 @@ from msdsim.ir.ops.vector import FOLD_LANES
 FORMATS = ("bf16", "bf16")
 
 
-def ub_bytes(share: int, vec_m: int, kv_tile: int, dim: int, slots: int) -> int:
-    """UB of the pipeline: P (BF16) twice, parts (FP32) and y (BF16) twice, lanes and a scalar; the state; and S and O."""
-    scaled = 4 * kv_tile if slots else 0
-    tiles = vec_m * (scaled + 2 * 2 * kv_tile + 2 * (4 + 2) * dim + 4 * FOLD_LANES + 32)
-    return tiles + arriving_bytes(1, share, vec_m, kv_tile + dim, slots) + share * (4 * dim + 4 * 12) + 512
+def ub_bytes(t: UbTiles) -> int:
+    """UB of the pipeline: rings of P (BF16), parts (FP32) and y (BF16); lanes and a scalar; the state; and S and O."""
+    scaled = 4 * t.kv_tile if t.slots else 0
+    tiles = t.vec_m * (scaled + t.ring * 2 * t.kv_tile + 4 * FOLD_LANES + 32) + t.out_m * t.ring * (4 + 2) * t.v_dim
+    return tiles + arriving_bytes(1, t) + t.share * (4 * t.v_dim + 4 * 12) + 512
 
 
 NEEDS = Needs("bf16", 1, ub_bytes, ("muls", "fold_max", "sub", "exp", "fold_add", "cast"), 16)

@@ -10,25 +10,26 @@ Unfused (prefill, where many row tiles read the same K and V): all AIVs first de
 all cores meet, and the BF16 pipeline runs on the workspace.
 
 The ring needs no signals back: before an AIV writes K(g + kv_slots) it has waited for the logits of step g, before it
-writes V(g + kv_slots) for the partial output of step g.
+writes V(g + kv_slots) for the partial output of step g.  A shared cache has one ring, whose tiles last until then.
 """
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 
 from msdsim.dataflows.attention.bf16 import FORMATS as CUBE_FORMATS
 from msdsim.dataflows.attention.bf16 import NEEDS as BF16_NEEDS
 from msdsim.dataflows.attention.bf16 import ub_bytes
 from msdsim.dataflows.attention.kernel import AttentionKernel, InL1, Stage
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, arriving_bytes, check, choose
-from msdsim.dataflows.attention.work import AttentionShape, Step, Work
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check, choose
+from msdsim.dataflows.attention.work import AttentionShape, Step, Work, refuse_odd
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
 from msdsim.dataflows.gemm import ragged_of, refuse_rate
 from msdsim.errors import TilingError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import Handle, at
+from msdsim.ir.builder import At, at
 from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
 from msdsim.ir.kernel import Kernel, Slice
 from msdsim.units import ceil_div as ceil_int
@@ -64,18 +65,19 @@ class DequantAttention(AttentionKernel):
                 Stage(ahead + self.tile.preload, self.rescale))
 
     def scale_tensors(self) -> None:
-        kb, work, tile, dim = self.kb, self.work, self.dequant, self.dim
+        kb, work, tile = self.kb, self.work, self.dequant
+        #: Names and channels of what is stored: K, and V unless it is a part of K.
+        self.caches = (("k", self.dim),) if self.shared else (("k", self.dim), ("v", self.out_dim))
         # Scales of tokens as a column, so that each lands beside the row it belongs to.
-        shape = (self.problem.kv_heads, dim) if self.per_channel else (work.kv_head_count, work.kv, 1)
-        self.scales = tuple(kb.tensor(f"{name}_scale", "fp32", shape, "in") for name in "kv")
+        self.scales = tuple(kb.tensor(f"{name}_scale", "fp32", (self.problem.kv_heads, dim) if self.per_channel
+                                      else (work.kv_head_count, work.kv, 1), "in") for name, dim in self.caches)
         if tile.fused:
-            ring = (self.cores, tile.kv_slots, work.kv_tile, dim)
-            space = "L1" if self._in_l1 else "GM"
-            self.rings = tuple(kb.tensor(f"{name}_ring", "bf16", ring, "workspace", space) for name in "kv")
+            ring, space = (self.cores, tile.kv_slots, work.kv_tile), "L1" if self._in_l1 else "GM"
+            self.rings = tuple(kb.tensor(f"{name}_ring", "bf16", (*ring, dim), "workspace", space) for name, dim in self.caches)
             kb.signal("keys", "aiv_to_aic")
         else:
-            cache = (work.kv_head_count, work.kv, dim)
-            self.rings = tuple(kb.tensor(f"{name}_bf16", "bf16", cache, "workspace") for name in "kv")
+            cache = (work.kv_head_count, work.kv)
+            self.rings = tuple(kb.tensor(f"{name}_bf16", "bf16", (*cache, dim), "workspace") for name, dim in self.caches)
             kb.signal("dequantized", "barrier")
 
     # AIC
@@ -88,34 +90,32 @@ class DequantAttention(AttentionKernel):
         if self.dequant.fused:
             self.kb.wait_signal("keys", self.cube_waits)
 
-    def bring_k(self, step: Step, start: Expr, size: Expr) -> InL1:
-        return self._in_ring(0, step, start) if self._in_l1 else super().bring_k(step, start, size)
+    def bring_k(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> InL1:
+        return self._in_ring(0, step, rows, cols) if self._in_l1 else super().bring_k(step, rows, most_rows, cols, most_cols)
 
-    def bring_v(self, step: Step, start: Expr, size: Expr) -> InL1:
-        return self._in_ring(1, step, start) if self._in_l1 else super().bring_v(step, start, size)
+    def bring_v(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> InL1:
+        return self._in_ring(-1, step, rows, cols) if self._in_l1 else super().bring_v(step, rows, most_rows, cols, most_cols)
 
     @property
     def _in_l1(self) -> bool:
         """Whether the ring of dequantized tiles lies in L1."""
         return bool(self.dequant.fused and self.tile.direct)
 
-    def _in_ring(self, which: int, step: Step, start: Expr) -> InL1:
+    def _in_ring(self, which: int, step: Step, rows: At, cols: At) -> InL1:
         ring, slot = self.rings[which], step.number % self.dequant.kv_slots
-        return lambda rows, cols: ring[self.kb.core, slot, at(start + rows.start, rows.size), cols]
+        return lambda row, col: ring[self.kb.core, slot, at(rows.start + row.start, row.size),
+                                     at(cols.start + col.start, col.size)]
 
-    def load_k(self, k1: Handle, step: Step, start: Expr, size: Expr) -> None:
-        self.kb.copy(k1[at(0, size), :], self._dequantized(0, step, start, size))
+    def load_k(self, k1: Slice, step: Step, rows: At, cols: At) -> None:
+        self.kb.copy(k1, self._dequantized(0, step, rows, cols))
 
-    def load_v(self, v1: Handle, step: Step, start: Expr, size: Expr) -> None:
-        self.kb.copy(v1[at(0, size), :], self._dequantized(1, step, start, size))
+    def load_v(self, v1: Slice, step: Step, rows: At, cols: At) -> None:
+        self.kb.copy(v1, self._dequantized(-1, step, rows, cols))
 
-    def _dequantized(self, which: int, step: Step, start: Expr, size: Expr) -> Slice:
+    def _dequantized(self, which: int, step: Step, rows: At, cols: At) -> Slice:
         if self.dequant.fused:
-            return self._slot(which, step, at_row=start, size=size)
-        return self.rings[which][step.head, at(step.start + start, size), :]
-
-    def _slot(self, which: int, step: Step, at_row: Expr, size: Expr) -> Slice:
-        return self.rings[which][self.kb.core, step.number % self.dequant.kv_slots, at(at_row, size), :]
+            return self.rings[which][self.kb.core, step.number % self.dequant.kv_slots, rows, cols]
+        return self.rings[which][step.head, at(step.start + rows.start, rows.size), cols]
 
     # AIV
 
@@ -129,19 +129,19 @@ class DequantAttention(AttentionKernel):
         with kb.loop("block", unit, work.kv_head_count * blocks, units) as block:
             head, start = block // blocks, block % blocks * tile.dequant_kv
             size = minimum(tile.dequant_kv, work.kv - start)
-            with kb.loop("which", 0, 2) as which:
+            with kb.loop("which", 0, len(self.caches)) as which:
                 self._load_scale(which, head, start, size, tile.dequant_kv)
                 self._dequantize_rows(which, head, start, size, None)
         kb.raise_signal("dequantized", "MTE3")
         kb.wait_signal("dequantized", "MTE2")
 
     def dequantize(self, step: Step) -> None:
-        """K of this step and V of the step whose softmax comes next, this AIV's share of the rows of each."""
+        """K of this step and, where it is stored apart, V of the step whose softmax comes next: this AIV's rows."""
         kb, work, tile = self.kb, self.work, self.dequant
         share, ahead = ceil_int(work.kv_tile, self.aivs), self.tile.preload
         last = self.work.items_of(kb.core) * work.steps
         number = step.number
-        with kb.loop("which", 0, 2) as which:
+        with kb.loop("which", 0, len(self.caches)) as which:
             one = self.work.step(kb.core, maximum(0, number - which * ahead))
             here = minimum(number >= which * ahead, number - which * ahead < last)
             with kb.when(here if one.live == Const(1) else minimum(here, one.live)):
@@ -161,36 +161,57 @@ class DequantAttention(AttentionKernel):
         """The scales of K or V: a row per channel, a column per token."""
         kb = self.kb
         if self.per_channel:
-            buffer = kb.buffer("dequant_scale", "UB", "fp32", (1, self.dim))
-            self.scale_now = buffer[0, :]
+            buffer = kb.buffer("dequant_scale", "UB", "fp32", (1, self.widest))
+            targets = [buffer[0, at(0, dim)] for _, dim in self.caches]
             sources = [scale[head % self.problem.kv_heads, :] for scale in self.scales]
         else:
             buffer = kb.buffer("dequant_scale", "UB", "fp32", (rows, 1), self.tile.ub_ring)
-            self.scale_now = buffer[at(0, size), :]
+            targets = [buffer[at(0, size), :]] * len(self.caches)
             sources = [scale[head, at(start, size), :] for scale in self.scales]
-        self._copy_one_of(which, self.scale_now, sources)
+        self.scale_now = targets
+        for number, (target, source) in enumerate(zip(targets, sources, strict=True)):
+            with kb.when(which.equals(number)):
+                kb.copy(target, source)
 
-    def _copy_one_of(self, which: Expr, target: Slice, sources: list[Slice]) -> None:
-        for number, source in enumerate(sources):
-            with self.kb.when(which.equals(number)):
-                self.kb.copy(target, source)
+    @property
+    def widest(self) -> int:
+        """Channels of the widest cache."""
+        return max(dim for _, dim in self.caches)
 
     def _dequantize_rows(self, which: Expr, head: Expr, start: Expr, size: Expr, slot: tuple[Step, Expr] | None) -> None:
         """``bf16(fp32(integer) * scale)``, to the ring slot of a step or to the workspace."""
-        kb, tile, dim = self.kb, self.dequant, self.dim
-        shape, here = (tile.dequant_kv, dim), (at(0, size), at(0, dim))
-        w8 = kb.buffer("w8", "UB", self.cache_fmt, shape, tile.ub_ring)[here]
-        w16, w32 = kb.buffer("w16", "UB", "fp16", shape)[here], kb.buffer("w32", "UB", "fp32", shape)[here]
-        wb = kb.buffer("wb", "UB", "bf16", shape, tile.ub_ring)[here]
-        self._copy_one_of(which, w8, [cache[head, at(start, size), :] for cache in (self.k, self.v)])
-        kb.op("cast", w16, w8)
-        kb.op("cast", w32, w16)
-        kb.op("mul", w32, w32, self.scale_now)
-        kb.op("cast", wb, w32, round="rint")
-        for number, ring in enumerate(self.rings):
-            target = ring[head, at(start, size), :] if slot is None else self._slot(number, slot[0], slot[1], size)
+        kb, tile = self.kb, self.dequant
+        shape = (tile.dequant_kv, self.widest)
+        w8 = kb.buffer("w8", "UB", self.cache_fmt, shape, tile.ub_ring)
+        w16, w32 = kb.buffer("w16", "UB", "fp16", shape), kb.buffer("w32", "UB", "fp32", shape)
+        wb = kb.buffer("wb", "UB", "bf16", shape, tile.ub_ring)
+        each = list(enumerate(zip(self.caches, (self.k, self.v), strict=False)))
+        # One pass over either cache where they have equal rows, so that the code is the same for both.
+        alike = len({dim for _, dim in self.caches}) == 1
+        for number, ((_, dim), cache) in each:
             with kb.when(which.equals(number)):
-                kb.copy(target, wb)
+                kb.copy(w8[at(0, size), at(0, dim)], cache[head, at(start, size), :])
+        for number, ((_, dim), _) in each[:1] if alike else each:
+            here = (at(0, size), at(0, dim))
+            with ExitStack() as stack:
+                if not alike:
+                    stack.enter_context(kb.when(which.equals(number)))
+                kb.op("cast", w16[here], w8[here])
+                kb.op("cast", w32[here], w16[here])
+                kb.op("mul", w32[here], w32[here], self.scale_now[number])
+                kb.op("cast", wb[here], w32[here], round="rint")
+        for number, ((_, dim), _) in each:
+            ring = self.rings[number]
+            target = ring[head, at(start, size), :] if slot is None else (
+                ring[kb.core, slot[0].number % tile.kv_slots, at(slot[1], size), :])
+            with kb.when(which.equals(number)):
+                kb.copy(target, wb[at(0, size), at(0, dim)])
+
+
+def _slots(problem: AttentionShape, tile: AttentionTiling) -> int:
+    """Tiles that a ring must hold: K of the steps until its product with Q; if it is V as well, until that with P, ``preload``
+    steps of softmax and as many of the Cube later."""
+    return 2 * tile.preload + 1 if problem.shared_kv else tile.preload + 1
 
 
 def _room(chip: Chip) -> int:
@@ -199,8 +220,8 @@ def _room(chip: Chip) -> int:
 
 
 def _needs(chip: Chip, cache: str, fused: bool) -> Needs:
-    def fused_bytes(share: int, vec_m: int, kv_tile: int, dim: int, slots: int) -> int:
-        return ub_bytes(share, vec_m, kv_tile, dim, slots) + _room(chip)
+    def fused_bytes(t: UbTiles) -> int:
+        return ub_bytes(t) + _room(chip)
 
     # int8 and int4 become FP16 at twice the elements per repeat of the others, which the estimate leaves out.
     return Needs("bf16", 1, fused_bytes if fused else ub_bytes, BF16_NEEDS.vector_ops, FORMATS[cache].bits,
@@ -209,30 +230,38 @@ def _needs(chip: Chip, cache: str, fused: bool) -> Needs:
 
 def _register(cache: str) -> None:
     def auto(problem: AttentionShape, chip: Chip) -> DequantTiling:
-        dim = problem.head_dim
-        tile = choose(problem, chip, _needs(chip, cache, fused=True))
-        work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
-        fused = work.head_tiles * work.q_tiles == 1
+        try:
+            tile = choose(problem, chip, _needs(chip, cache, fused=True))
+        except TilingError:
+            # Without the room that a tile of the cache takes beside the softmax there may be enough.
+            fused = False
+        else:
+            work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
+            fused = work.head_tiles * work.q_tiles == 1
         if not fused:
             tile = choose(problem, chip, _needs(chip, cache, fused=False))
+        work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
         share = ceil_int(work.base_rows, chip.cores.aiv_per_aic)
-        taken = ub_bytes(share, tile.vec_m, tile.kv_tile, dim, tile.direct * (tile.preload + 1))
+        tiles = UbTiles(share, tile.vec_m, tile.out_m, tile.kv_tile, problem.head_dim, problem.value_dim,
+                        tile.direct * (tile.preload + 1), tile.ub_ring)
+        taken = ub_bytes(tiles)
         # S and O in UB have their place there in every phase.
-        always = arriving_bytes(1, share, 0, tile.kv_tile + dim, tile.direct * (tile.preload + 1))
+        always = arriving_bytes(1, tiles) if tile.direct else 0
+        dim = problem.head_dim if problem.shared_kv else max(problem.head_dim, problem.value_dim)
         room = chip.buffers.ub_bytes - (taken if fused else always)
         # Beside every row: its scale, twice, in 32 bytes each.
         rows = max(1, (room - 4 * dim - 256) // (_ELEMENT_BYTES * dim + 2 * 32))
         most = ceil_int(tile.kv_tile, chip.cores.aiv_per_aic) if fused else problem.kv
         return DequantTiling(**asdict(tile), dequant_kv=min(rows, most), fused=int(fused),
-                             kv_slots=tile.preload + 1)
+                             kv_slots=_slots(problem, tile))
 
     def build(problem: AttentionShape, chip: Chip, tile: DequantTiling) -> Kernel:
         if tile.fused > 1:
             raise TilingError(f"tiling fused={tile.fused} is a switch; give 1 or 0")
         check(problem, chip, tile, _needs(chip, cache, bool(tile.fused)))
-        if tile.fused and tile.kv_slots <= tile.preload:
+        if tile.fused and tile.kv_slots < _slots(problem, tile):
             raise TilingError(f"tiling kv_slots={tile.kv_slots} cannot hold the tiles of preload={tile.preload} steps and the "
-                              f"one in use; give at least {tile.preload + 1}")
+                              f"one in use; give at least {_slots(problem, tile)}")
         return DequantAttention(problem, chip, tile, cache).kernel()
 
     name = f"dequant-{cache}"
@@ -244,9 +273,7 @@ def _register(cache: str) -> None:
 
 
 def _refuse(problem: AttentionShape, chip: Chip, bits: int) -> str | None:
-    if bits < 8 and problem.head_dim % 2:
-        return f"head_dim={problem.head_dim} is odd, and 4-bit elements are packed by two; give an even head_dim"
-    return refuse_rate(chip, CUBE_FORMATS)
+    return refuse_odd(problem, bits, "4-bit elements") or refuse_rate(chip, CUBE_FORMATS)
 
 
 _register("int8")

@@ -6,6 +6,16 @@ FlashAttention over KV tiles, Cube and Vector working on different steps at the 
     after, AIC:        for g in 0 .. n + preload:  S(g) = Q K^T -> ring ;         O(g - preload) = P V -> ring
            AIV:        for g in 0 .. n + preload:  softmax of S(g) -> P(g) ring ; rescale with O(g - preload)
 
+Where O is too wide for one accumulator, it is made in column tiles of ``pv_n``, each over all KV rows of the step, for which
+P of the step stays in L1.  With ``interleave`` tiles of O and S take turns, so that one drains from L0C while the other is
+computed::
+
+    AIC:  for g in 0 .. n + preload:  P(g - preload) to L1
+                                      for t:  O(g - preload, t) = P V[:, t] -> ring ; S(g, t) = Q K[t]^T -> ring
+
+A shared cache is K; V is its first columns, read from L2 a second time for P V: between the two products of a step lie
+``preload`` others, and L1 does not hold so many tiles of the width for which caches are shared.
+
 S, P and O pass through rings of ``preload + 1`` slots: in GM, or, with ``direct``, S and O in UB and P in L1 on chips whose
 fixpipe reaches UB and whose UB reaches L1.  Each ring needs only the signal that a slot is full: a slot comes up
 again ``preload + 1`` steps later, and before the AIC writes S(g) it has waited for P(g - preload - 1), which says that S
@@ -29,12 +39,14 @@ from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import At, Handle, KernelBuilder, at
 from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
-from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir.kernel import Kernel, Slice, Tensor
 from msdsim.ir.ops.vector import FOLD_LANES
 from msdsim.units import ceil_div as ceil_int
 
 #: Where the running row maximum starts: below every logit, and finite, so that a difference is never NaN.
 LOWEST = float(np.finfo(np.float32).min)
+#: Most rows that are merged at a time: of more, the latency of instructions is no longer felt.
+MERGE_ROWS = 16
 
 
 class Stage(NamedTuple):
@@ -89,6 +101,18 @@ class Tiling(Protocol):
     def q_ring(self) -> int: ...
     @property
     def direct(self) -> int: ...
+    @property
+    def pv_n(self) -> int: ...
+    @property
+    def l1_k(self) -> int: ...
+    @property
+    def l1_v(self) -> int: ...
+    @property
+    def out_m(self) -> int: ...
+    @property
+    def p_ring(self) -> int: ...
+    @property
+    def interleave(self) -> int: ...
 
 
 class AttentionKernel:
@@ -106,9 +130,10 @@ class AttentionKernel:
         self.problem, self.tile = problem, tile
         self.cores, self.aivs = chip.cores.aic, chip.cores.aiv_per_aic
         self.work = Work(problem, self.cores, tile.rows, tile.kv_tile, tile.kv_splits)
-        self.dim = problem.head_dim
+        self.dim, self.out_dim, self.shared = problem.head_dim, problem.value_dim, problem.shared_kv
         #: The factor of the logits, as the contract rounds it.
-        self.factor = float(np.float32(1 / np.sqrt(problem.head_dim)))
+        self.factor = float(np.float32(1 / np.sqrt(problem.softmax_dim)))
+        self.ub_room = chip.buffers.ub_bytes
         self.cube_rows = self.passes * self.work.base_rows
         self.share = ceil_int(self.work.base_rows, self.aivs)
         self.slots = tile.preload + 1
@@ -124,7 +149,13 @@ class AttentionKernel:
         self.tensors()
         with kb.part("aic"):
             self.before_aic()
-            self.pipeline((Stage(0, self.multiply_qk), Stage(preload, self.multiply_pv)), self.open_item)
+            if self.tile.interleave:
+                stages: tuple[Stage, ...] = (Stage(0, self.multiply_both, tail=preload),)
+            elif self.wide_output:
+                stages = (Stage(0, self.multiply_qk), Stage(preload, self.multiply_pv_tiles))
+            else:
+                stages = (Stage(0, self.multiply_qk), Stage(preload, self.multiply_pv))
+            self.pipeline(stages, self.open_item)
         with kb.part("aiv"):
             self.before_aiv()
             self.open_aiv()
@@ -153,7 +184,7 @@ class AttentionKernel:
               what lives as long as an item
               for u in 0 .. steps: for stage in stages: stage.body(at * steps + u - stage.behind) where there is such a step
         """
-        kb, last, length = self.kb, stages[-1].behind, self.work.steps
+        kb, last, length = self.kb, max(stage.behind + stage.tail for stage in stages), self.work.steps
         items = self.work.items_of(kb.core)
         steps = items * length
         with kb.loop("at", 0, ceil_div(steps + last, length)) as item:
@@ -177,18 +208,20 @@ class AttentionKernel:
 
     def tensors(self) -> None:
         kb, work, dim = self.kb, self.work, self.dim
-        cache = (work.kv_head_count, work.kv, dim)
+        cache = (work.kv_head_count, work.kv)
         self.q = kb.tensor("q", "bf16", (work.kv_head_count, work.rows_per_head, dim), "in")
-        self.k, self.v = kb.tensor("k", self.cache_fmt, cache, "in"), kb.tensor("v", self.cache_fmt, cache, "in")
+        self.k = kb.tensor("k", self.cache_fmt, (*cache, dim), "in")
+        self.v = self.k if self.shared else kb.tensor("v", self.cache_fmt, (*cache, self.out_dim), "in")
         self.scale_tensors()
-        self.logits, self.partial = self.to_vector("s", self.acc_fmt, work.kv_tile), self.to_vector("o", self.acc_fmt, dim)
+        self.logits = self.to_vector("s", self.acc_fmt, work.kv_tile)
+        self.partial = self.to_vector("o", self.acc_fmt, self.out_dim)
         self.weights = self.to_cube("p", self.fmt, work.kv_tile)
         if work.splits > 1:
             # The splits of a row side by side: one transfer brings them all.
-            self.part_acc = kb.tensor("part_acc", "fp32", (work.total_rows, work.splits * dim), "workspace")
+            self.part_acc = kb.tensor("part_acc", "fp32", (work.total_rows, work.splits * self.out_dim), "workspace")
             self.part_stats = kb.tensor("part_stats", "fp32", (work.total_rows, work.splits * 2), "workspace")
             kb.signal("parts_done", "barrier")
-        self.y = kb.tensor("y", "bf16", (work.kv_head_count, work.rows_per_head, dim), "out")
+        self.y = kb.tensor("y", "bf16", (work.kv_head_count, work.rows_per_head, self.out_dim), "out")
         kb.signal("logits", "aic_to_aiv")
         kb.signal("weights", "aiv_to_aic")
         kb.signal("partial", "aic_to_aiv")
@@ -249,86 +282,191 @@ class AttentionKernel:
     def before_keys(self) -> None:
         """Hook: what K of a step waits for."""
 
-    def load_k(self, k1: Handle, step: Step, start: Expr, size: Expr) -> None:
-        self.kb.copy(k1[at(0, size), :], self.k[step.head, at(step.start + start, size), :])
+    def load_k(self, k1: Slice, step: Step, rows: At, cols: At) -> None:
+        """Rows of the step's KV tile and columns of K to L1."""
+        self.kb.copy(k1, self.k[step.head, at(step.start + rows.start, rows.size), cols])
 
-    def load_v(self, v1: Handle, step: Step, start: Expr, size: Expr) -> None:
-        self.kb.copy(v1[at(0, size), :], self.v[step.head, at(step.start + start, size), :])
+    def load_v(self, v1: Slice, step: Step, rows: At, cols: At) -> None:
+        self.kb.copy(v1, self.v[step.head, at(step.start + rows.start, rows.size), cols])
+
+    @property
+    def wide_output(self) -> bool:
+        """Whether O takes several accumulators."""
+        return self.tile.pv_n < self.out_dim
 
     def multiply_qk(self, step: Step) -> None:
         """S = Q K^T: K in chunks through L1, columns of S in accumulators of ``qk_n``."""
-        kb, tile, dim = self.kb, self.tile, self.dim
-        rows = step.rows * self.passes
+        kb, tile = self.kb, self.tile
         self.before_keys()
+        if self.wide_output:
+            with kb.loop("t", 0, ceil_div(step.cols, tile.qk_n)) as t:
+                self.logits_tile(step, t)
+            kb.raise_signal("logits", "FIX")
+            return
+        rows = step.rows * self.passes
         with kb.loop("c", 0, ceil_div(step.cols, tile.l1_kv)) as c:
             size = ragged_of(step.cols, tile.l1_kv, c)
-            k1 = self.bring_k(step, c * tile.l1_kv, size)
+            k1 = self.bring_k(step, at(c * tile.l1_kv, size), tile.l1_kv, at(0, self.dim), self.dim)
             with kb.loop("b", 0, ceil_div(size, tile.qk_n)) as b:
                 cols = ragged_of(size, tile.qk_n, b)
                 accumulator = kb.buffer("s0", "L0C", self.acc_fmt, (self.cube_rows, tile.qk_n), tile.s_ring)
-                acc = accumulator[at(0, rows), at(0, cols)]
-                with kb.loop("d", 0, ceil_int(dim, tile.qk_k)) as d:
-                    depth = ragged(dim, tile.qk_k, d)
-                    a0 = kb.buffer("a0", "L0A", self.fmt, (self.cube_rows, tile.qk_k), tile.l0_ring)
-                    b0 = kb.buffer("b0", "L0B", self.fmt, (tile.qk_k, tile.qk_n), tile.l0_ring)
-                    here = at(d * tile.qk_k, depth)
-                    kb.copy(a0[at(0, rows), at(0, depth)], self.q1[at(step.second * self.cube_rows, rows), here])
-                    kb.copy(b0[at(0, depth), at(0, cols)], k1(at(b * tile.qk_n, cols), here), transpose=1)
-                    self.product_qk(acc, a0[at(0, rows), at(0, depth)], b0[at(0, depth), at(0, cols)], step,
-                                    at(b * tile.qk_n, cols), d)
+                self.logits_over(accumulator[at(0, rows), at(0, cols)], k1, step, at(b * tile.qk_n, cols), at(0, self.dim),
+                                 self.dim, Const(0))
                 self.drain(self.logits, step, at(c * tile.l1_kv + b * tile.qk_n, cols), accumulator, rows)
         kb.raise_signal("logits", "FIX")
+
+    def logits_tile(self, step: Step, t: Expr) -> None:
+        """``qk_n`` columns of S, K coming in chunks of ``l1_k`` columns."""
+        kb, tile, dim = self.kb, self.tile, self.dim
+        rows, cols, most = step.rows * self.passes, ragged_of(step.cols, tile.qk_n, t), min(dim, tile.l1_k)
+        accumulator = kb.buffer("s0", "L0C", self.acc_fmt, (self.cube_rows, tile.qk_n), tile.s_ring)
+        with kb.loop("h", 0, ceil_int(dim, tile.l1_k)) as h:
+            depth = at(h * tile.l1_k, ragged(dim, tile.l1_k, h))
+            k1 = self.bring_k(step, at(t * tile.qk_n, cols), tile.qk_n, depth, most)
+            self.logits_over(accumulator[at(0, rows), at(0, cols)], k1, step, at(0, cols), depth, most, h)
+        self.drain(self.logits, step, at(t * tile.qk_n, cols), accumulator, rows)
+
+    def logits_over(self, acc: Slice, k1: InL1, step: Step, columns: At, depth: At, most: int, before: Expr) -> None:
+        """``columns`` of a chunk of K that holds the channels ``depth``, at most ``most``; ``before`` is 0 for the first."""
+        kb, tile = self.kb, self.tile
+        rows, cols = step.rows * self.passes, columns.size
+        steps = Const(ceil_int(most, tile.qk_k)) if depth.size == Const(most) else ceil_div(depth.size, tile.qk_k)
+        with kb.loop("d", 0, steps) as d:
+            size = ragged(most, tile.qk_k, d) if depth.size == Const(most) else ragged_of(depth.size, tile.qk_k, d)
+            a0 = kb.buffer("a0", "L0A", self.fmt, (self.cube_rows, tile.qk_k), tile.l0_ring)
+            b0 = kb.buffer("b0", "L0B", self.fmt, (tile.qk_k, tile.qk_n), tile.l0_ring)
+            inside, whole = at(d * tile.qk_k, size), at(depth.start + d * tile.qk_k, size)
+            kb.copy(a0[at(0, rows), at(0, size)], self.q1[at(step.second * self.cube_rows, rows), whole])
+            kb.copy(b0[at(0, size), at(0, cols)], k1(columns, inside), transpose=1)
+            self.product_qk(acc, a0[at(0, rows), at(0, size)], b0[at(0, size), at(0, cols)], step, columns, inside, whole,
+                            before + d)
 
     def multiply_pv(self, step: Step) -> None:
         """O = P V over the KV rows of the tile, V and P in chunks through L1; V is fetched before P is waited
         for, unless Vector makes it."""
-        kb, tile, dim = self.kb, self.tile, self.dim
+        kb, tile, dim = self.kb, self.tile, self.out_dim
         rows = step.rows * self.passes
         accumulator = kb.buffer("o0", "L0C", self.acc_fmt, (self.cube_rows, dim), tile.o_ring)
-        acc = accumulator[at(0, rows), :]
         with kb.loop("c", 0, ceil_div(step.cols, tile.l1_kv)) as c:
             size = ragged_of(step.cols, tile.l1_kv, c)
+            chunk = at(c * tile.l1_kv, size)
             if self.early_values:
-                v1 = self.bring_v(step, c * tile.l1_kv, size)
+                v1 = self.bring_v(step, chunk, tile.l1_kv, at(0, dim), dim)
             with kb.when(c.equals(0)):
                 kb.wait_signal("weights", self.cube_waits)
             if not self.early_values:
-                v1 = self.bring_v(step, c * tile.l1_kv, size)
-            p1 = self.bring_p(step, c * tile.l1_kv, size)
-            with kb.loop("e", 0, ceil_div(size, tile.pv_k)) as e:
-                depth = ragged_of(size, tile.pv_k, e)
-                c0 = kb.buffer("c0", "L0A", self.fmt, (self.cube_rows, tile.pv_k), tile.l0_ring)
-                d0 = kb.buffer("d0", "L0B", self.fmt, (tile.pv_k, dim), tile.l0_ring)
-                here = at(e * tile.pv_k, depth)
-                kb.copy(c0[at(0, rows), at(0, depth)], p1(at(0, rows), here))
-                kb.copy(d0[at(0, depth), :], v1(here, at(0, dim)))
-                self.product_pv(acc, c0[at(0, rows), at(0, depth)], d0[at(0, depth), :], e, c + e)
+                v1 = self.bring_v(step, chunk, tile.l1_kv, at(0, dim), dim)
+            p1 = self.bring_p(step, chunk, tile.l1_kv)
+            self.values_over(accumulator[at(0, rows), :], p1, v1, step, Const(0), size, at(0, dim), dim, c)
         self.drain(self.partial, step, at(0, dim), accumulator, rows)
         kb.raise_signal("partial", "FIX")
 
-    def bring_k(self, step: Step, start: Expr, size: Expr) -> InL1:
-        """K of a chunk, ``start +: size`` of the tile's rows, in L1."""
-        k1 = self.kb.buffer("k1", "L1", self.fmt, (self.tile.l1_kv, self.dim), self.tile.l1_ring)
-        self.load_k(k1, step, start, size)
-        return lambda rows, cols: k1[rows, cols]
+    def multiply_pv_tiles(self, step: Step) -> None:
+        """O = P V in column tiles; P of the whole step stays in L1 for all of them."""
+        kb = self.kb
+        kb.wait_signal("weights", self.cube_waits)
+        p1 = self.bring_p(step, at(0, step.cols), self.work.kv_tile)
+        with kb.loop("n", 0, ceil_int(self.out_dim, self.tile.pv_n)) as n:
+            self.output_tile(step, n, p1)
+        kb.raise_signal("partial", "FIX")
 
-    def bring_v(self, step: Step, start: Expr, size: Expr) -> InL1:
-        """V of a chunk."""
-        v1 = self.kb.buffer("v1", "L1", self.fmt, (self.tile.l1_kv, self.dim), self.tile.l1_ring)
-        self.load_v(v1, step, start, size)
-        return lambda rows, cols: v1[rows, cols]
+    def output_tile(self, step: Step, n: Expr, p1: InL1) -> None:
+        """``pv_n`` columns of O over all KV rows of the step, V coming in chunks of ``l1_v`` rows."""
+        kb, tile = self.kb, self.tile
+        rows, cols = step.rows * self.passes, at(n * tile.pv_n, ragged(self.out_dim, tile.pv_n, n))
+        accumulator = kb.buffer("o0", "L0C", self.acc_fmt, (self.cube_rows, tile.pv_n), tile.o_ring)
+        with kb.loop("c", 0, ceil_div(step.cols, tile.l1_v)) as c:
+            size = ragged_of(step.cols, tile.l1_v, c)
+            v1 = self.bring_v(step, at(c * tile.l1_v, size), tile.l1_v, cols, tile.pv_n)
+            self.values_over(accumulator[at(0, rows), at(0, cols.size)], p1, v1, step, c * tile.l1_v, size, at(0, cols.size),
+                             tile.pv_n, c)
+        self.drain(self.partial, step, cols, accumulator, rows)
 
-    def bring_p(self, step: Step, start: Expr, size: Expr) -> InL1:
-        """Columns ``start +: size`` of P."""
-        return self.bring_ring("p1", self.weights, step, at(start, size), self.tile.l1_kv)
+    def values_over(self, acc: Slice, p1: InL1, v1: InL1, step: Step, start: Expr, size: Expr, cols: At, most: int,
+                    before: Expr) -> None:
+        """Rows ``size`` of a chunk of V times the columns of P from ``start``; ``before`` is not 0 for later chunks."""
+        kb, tile = self.kb, self.tile
+        rows = step.rows * self.passes
+        with kb.loop("e", 0, ceil_div(size, tile.pv_k)) as e:
+            depth = ragged_of(size, tile.pv_k, e)
+            c0 = kb.buffer("c0", "L0A", self.fmt, (self.cube_rows, tile.pv_k), tile.l0_ring)
+            d0 = kb.buffer("d0", "L0B", self.fmt, (tile.pv_k, most), tile.l0_ring)
+            inside, whole = at(e * tile.pv_k, depth), at(start + e * tile.pv_k, depth)
+            kb.copy(c0[at(0, rows), at(0, depth)], p1(at(0, rows), whole))
+            kb.copy(d0[at(0, depth), cols], v1(inside, cols))
+            self.product_pv(acc, c0[at(0, rows), at(0, depth)], d0[at(0, depth), cols], step, whole, inside, cols, before + e)
 
-    def bring_ring(self, name: str, ring: Handle, step: Step, cols: At, most: int) -> InL1:
-        """Columns of all rows of a ring of Vector's: where they lie in L1, or loaded from GM."""
+    def multiply_both(self, step: Step) -> None:
+        """Tiles of O of the step ``preload`` before and of S of this one by turns; either may be missing.
+
+        Where L1 holds V of a tile of O and K of a tile of S whole, each is loaded while the other kind of tile is made.
+        """
+        kb, work, tile = self.kb, self.work, self.tile
+        behind, number, steps = tile.preload, step.number, work.items_of(kb.core) * work.steps
+        before = work.step(kb.core, maximum(0, number - behind))
+        new, old = minimum(number < steps, step.live), minimum(number >= behind, before.live)
+        with kb.when(old):
+            kb.wait_signal("weights", self.cube_waits)
+        with kb.when(new):
+            self.before_keys()
+        p1 = self.bring_p(before, at(0, before.cols), work.kv_tile, old)
+        outputs, most = ceil_int(self.out_dim, tile.pv_n), ceil_int(work.kv_tile, tile.qk_n)
+        # Where S has more tiles than O, several follow each tile of O.
+        each, tiles = ceil_int(most, outputs), ceil_div(step.cols, tile.qk_n)
+        with kb.loop("t", 0, outputs) as t:
+            with kb.when(old):
+                self.output_tile(before, t, p1)
+                with kb.when(t.equals(outputs - 1)):
+                    kb.raise_signal("partial", "FIX")
+            with kb.when(minimum(new, t * each < tiles)):
+                if each == 1:
+                    self.logits_tile(step, t)
+                else:
+                    with kb.loop("b", t * each, minimum((t + 1) * each, tiles)) as b:
+                        self.logits_tile(step, b)
+        with kb.when(new):
+            kb.raise_signal("logits", "FIX")
+
+    def bring_k(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> InL1:
+        """A chunk of K in L1: rows of the step's KV tile and some of its columns."""
+        k1 = self.open_k(most_rows, most_cols)
+        self.load_k(k1[at(0, rows.size), at(0, cols.size)], step, rows, cols)
+        return self.in_l1(k1)
+
+    @staticmethod
+    def in_l1(buffer: Handle) -> InL1:
+        """A whole buffer."""
+        return lambda rows, cols: buffer[rows, cols]
+
+    def open_k(self, rows: int, cols: int) -> Handle:
+        """The place of a chunk of K in L1."""
+        return self.kb.buffer("k1", "L1", self.fmt, (rows, cols), self.tile.l1_ring)
+
+    def open_v(self, rows: int, cols: int) -> Handle:
+        """The place of a chunk of V in L1."""
+        return self.kb.buffer("v1", "L1", self.fmt, (rows, cols), self.tile.l1_ring)
+
+    def bring_v(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> InL1:
+        """A chunk of V in L1."""
+        v1 = self.open_v(most_rows, most_cols)
+        self.load_v(v1[at(0, rows.size), at(0, cols.size)], step, rows, cols)
+        return self.in_l1(v1)
+
+    def bring_p(self, step: Step, cols: At, most: int, live: Expr | None = None) -> InL1:
+        """Columns of P, where ``live`` is not 0."""
+        return self.bring_ring("p1", self.weights, step, cols, most, live)
+
+    def bring_ring(self, name: str, ring: Handle, step: Step, cols: At, most: int, live: Expr | None = None) -> InL1:
+        """Columns of all rows of a ring of Vector's, at most ``most``: where they lie in L1, or loaded from GM."""
         if self.tile.direct:
             return lambda rows, inside: self.slot(ring, step, rows, at(cols.start + inside.start, inside.size))
         kb, rows = self.kb, step.rows * self.passes
-        p1 = kb.buffer(name, "L1", ring.of.fmt, (self.cube_rows, most), self.tile.l1_ring)
-        kb.copy(p1[at(0, rows), at(0, cols.size)], self.slot(ring, step, at(0, rows), cols))
+        depth = self.tile.p_ring if self.wide_output else self.tile.l1_ring
+        p1 = kb.buffer(name, "L1", ring.of.fmt, (self.cube_rows, most), depth)
+        with ExitStack() as stack:
+            if live is not None:
+                stack.enter_context(kb.when(live))
+            kb.copy(p1[at(0, rows), at(0, cols.size)], self.slot(ring, step, at(0, rows), cols))
         return lambda rows, inside: p1[rows, inside]
 
     def drain(self, ring: Handle, step: Step, cols: At, accumulator: Handle, rows: Expr) -> None:
@@ -344,12 +482,14 @@ class AttentionKernel:
                     kb.op("fixpipe", ring[kb.core, aiv, step.number % self.slots, at(number * self.share, size), cols],
                           accumulator[at(step.rows * number + aiv * self.share, size), at(0, cols.size)])
 
-    def product_qk(self, acc: Slice, a: Slice, b: Slice, step: Step, columns: At, depth: Expr) -> None:
-        """One product of Q and K tiles: ``columns`` of the L1 chunk, K tile number ``depth``."""
-        self.kb.op("mmad", acc, a, b, accumulate=depth)
+    def product_qk(self, acc: Slice, a: Slice, b: Slice, step: Step, columns: At, inside: At, depth: At,
+                   accumulate: Expr) -> None:
+        """One product of Q and K tiles: rows ``columns`` and channels ``inside`` of the L1 chunk, channels ``depth`` of Q."""
+        self.kb.op("mmad", acc, a, b, accumulate=accumulate)
 
-    def product_pv(self, acc: Slice, a: Slice, b: Slice, depth: Expr, accumulate: Expr) -> None:
-        """One product of P and V tiles: K tile number ``depth`` of the L1 chunk."""
+    def product_pv(self, acc: Slice, a: Slice, b: Slice, step: Step, columns: At, inside: At, channels: At,
+                   accumulate: Expr) -> None:
+        """One product of P and V tiles: columns ``columns`` of P in L1, rows ``inside`` and ``channels`` of the chunk of V."""
         self.kb.op("mmad", acc, a, b, accumulate=accumulate)
 
     def slot(self, ring: Handle, step: Step, rows: At, cols: At) -> Slice:
@@ -364,22 +504,23 @@ class AttentionKernel:
         self.top = kb.buffer("top", "UB", "fp32", (self.states * self.share, 1))
         self.sum = kb.buffer("sum", "UB", "fp32", (self.states * self.share, 1))
         self.alpha = kb.buffer("alpha", "UB", "fp32", (self.slots * self.share, 1))
-        self.acc = kb.buffer("acc", "UB", "fp32", (self.share, self.dim))
+        self.acc = kb.buffer("acc", "UB", "fp32", (self.share, self.out_dim))
 
     def fetch(self, step: Step) -> None:
         """Read this AIV's share of the step's K and V only to bring it into L2, in rows as long as GM has them.
 
         The AIC turns rows into fractals as it reads them, which leaves few bytes in flight; from L2 that is fast enough.
         """
-        kb, dim = self.kb, self.dim
+        kb, dim = self.kb, max(self.dim, self.v.of.shape[-1])
         share = ceil_int(self.work.kv_tile, self.aivs)
         size = share if self.aivs == 1 else minimum(share, maximum(0, step.cols - kb.sub * share))
         chunk = min(share, max(1, FETCH_BYTES * 8 // (dim * FORMATS[self.cache_fmt].bits)))
         with kb.loop("f", 0, ceil_div(size, chunk)) as f:
             warm = kb.buffer("warm", "UB", self.cache_fmt, (chunk, dim))
             rows = ragged_of(size, chunk, f)
-            for cache in (self.k, self.v):
-                kb.copy(warm[at(0, rows), :], cache[step.head, at(step.start + kb.sub * share + f * chunk, rows), :])
+            for cache in (self.k,) if self.shared else (self.k, self.v):
+                source = cache[step.head, at(step.start + kb.sub * share + f * chunk, rows), :]
+                kb.copy(warm[at(0, rows), at(0, cache.of.shape[-1])], source)
 
     def mine(self, tile: RowTile) -> Expr:
         """Rows of a row tile that this AIV has: an equal share, counted from ``sub * share``."""
@@ -394,9 +535,9 @@ class AttentionKernel:
     def alphas(self, step: Step, local: Expr, size: Expr) -> Slice:
         return self.alpha[at(step.number % self.slots * self.share + local, size), 0]
 
-    def small(self, name: str, size: Expr, cols: int = 1) -> Slice:
-        """A few FP32 values per row of a UB tile."""
-        return self.kb.buffer(name, "UB", "fp32", (self.tile.vec_m, cols))[at(0, size), at(0, cols)]
+    def small(self, name: str, size: Expr, cols: int = 1, most: int = 0) -> Slice:
+        """A few FP32 values per row of a UB tile of ``most`` rows, by default ``vec_m``."""
+        return self.kb.buffer(name, "UB", "fp32", (most or self.tile.vec_m, cols))[at(0, size), at(0, cols)]
 
     def wide(self, name: str, fmt: str, size: Expr, cols: Expr, ring: int = 1) -> Slice:
         """A UB tile of ``vec_m`` rows of S."""
@@ -450,9 +591,9 @@ class AttentionKernel:
             return [ring[kb.core, kb.sub, step.number % self.slots, at(n * self.share + local, size), at(0, cols)]
                     for n in numbers]
         # One buffer for all components, so that one flag covers them.
-        shape = (self.passes * self.tile.vec_m, ring.of.shape[-1])
-        buffer = kb.buffer(name, "UB", self.acc_fmt, shape, self.tile.ub_ring)
-        pieces = [buffer[at(n * self.tile.vec_m, size), at(0, cols)] for n in numbers]
+        most = self.tile.out_m if ring is self.partial else self.tile.vec_m
+        buffer = kb.buffer(name, "UB", self.acc_fmt, (self.passes * most, ring.of.shape[-1]), self.tile.ub_ring)
+        pieces = [buffer[at(n * most, size), at(0, cols)] for n in numbers]
         for n, piece in enumerate(pieces):
             start = step.rows * n + kb.sub * self.share + local
             kb.copy(piece, self.slot(ring, step, at(start, size), at(0, cols)))
@@ -476,8 +617,8 @@ class AttentionKernel:
         kb, tile = self.kb, self.tile
         mine = self.mine(step.tile)
         kb.wait_signal("partial", self.vector_waits)
-        with kb.loop("r", 0, ceil_div(mine, tile.vec_m)) as r:
-            size, local = ragged_of(mine, tile.vec_m, r), r * tile.vec_m
+        with kb.loop("r", 0, ceil_div(mine, tile.out_m)) as r:
+            size, local = ragged_of(mine, tile.out_m, r), r * tile.out_m
             start = kb.sub * self.share + local
             o = self.load_partial(step, local, size)
             acc = self.acc[at(local, size), :]
@@ -492,8 +633,8 @@ class AttentionKernel:
                     self.store_part(step, acc, start, local, size)
 
     def load_partial(self, step: Step, local: Expr, size: Expr) -> Slice:
-        """O of the step in FP32 [size, head_dim]."""
-        [o] = self.arrived("ot", self.partial, step, local, size, Const(self.dim))
+        """O of the step in FP32 [size, v_dim]."""
+        [o] = self.arrived("ot", self.partial, step, local, size, Const(self.out_dim))
         return o
 
     def finish(self, step: Step, acc: Slice, start: Expr, local: Expr, size: Expr) -> None:
@@ -501,7 +642,7 @@ class AttentionKernel:
         kb = self.kb
         kb.op("div", acc, acc, self.state(self.sum, step.tile, local, size))
         self.scale_output(acc, step.head)
-        yb = kb.buffer("yb", "UB", "bf16", (self.tile.vec_m, self.dim), self.tile.ub_ring)[at(0, size), :]
+        yb = kb.buffer("yb", "UB", "bf16", (self.tile.out_m, self.out_dim), self.tile.ub_ring)[at(0, size), :]
         kb.op("cast", yb, acc, round="rint")
         kb.copy(self.y[step.head, at(step.row + start, size), :], yb)
 
@@ -514,31 +655,38 @@ class AttentionKernel:
         """The state of one split to GM: acc, m and l."""
         kb = self.kb
         row = at(step.head * self.work.rows_per_head + step.row + start, size)
-        out = kb.buffer("part_out", "UB", "fp32", (self.tile.vec_m, self.dim), self.tile.ub_ring)[at(0, size), :]
-        stats = kb.buffer("stats_out", "UB", "fp32", (self.tile.vec_m, 2), self.tile.ub_ring)
+        out = kb.buffer("part_out", "UB", "fp32", (self.tile.out_m, self.out_dim), self.tile.ub_ring)[at(0, size), :]
+        stats = kb.buffer("stats_out", "UB", "fp32", (self.tile.out_m, 2), self.tile.ub_ring)
         # A maximum with the lowest number is a move.
         kb.op("maxs", stats[at(0, size), 0], self.state(self.top, step.tile, local, size), scalar=LOWEST)
         kb.op("maxs", stats[at(0, size), 1], self.state(self.sum, step.tile, local, size), scalar=LOWEST)
         kb.op("maxs", out, acc, scalar=LOWEST)
         kb.copy(self.part_stats[row, at(step.split * 2, 2)], stats[at(0, size), :])
-        kb.copy(self.part_acc[row, at(step.split * self.dim, self.dim)], out)
+        kb.copy(self.part_acc[row, at(step.split * self.out_dim, self.out_dim)], out)
 
     def merge_parts(self) -> None:
-        """Splits in ascending order: ``m = max m_s ; w_s = exp(m_s - m) ; l = sum l_s w_s ; y = (sum acc_s w_s) / l``."""
-        kb, work, splits = self.kb, self.work, self.work.splits
+        """Splits in ascending order: ``m = max m_s ; w_s = exp(m_s - m) ; l = sum l_s w_s ; y = (sum acc_s w_s) / l``, for
+        some rows of a KV head at a time."""
+        kb, work, splits, dim = self.kb, self.work, self.work.splits, self.out_dim
         kb.raise_signal("parts_done", "MTE3")
         kb.wait_signal("parts_done", "MTE2")
         self.open_merge()
         unit, units = kb.core * self.aivs + kb.sub, self.cores * self.aivs
-        with kb.loop("row", unit, work.total_rows, units) as row:
+        most = self.merge_rows(self.cores * self.aivs)
+        tiles = ceil_int(work.rows_per_head, most)
+        with kb.loop("m", unit, work.kv_head_count * tiles, units) as m:
+            head, row = m // tiles, m % tiles * most
+            rows = at(row, ragged(work.rows_per_head, most, m % tiles))
+            here, size = at(head * work.rows_per_head + row, rows.size), at(0, rows.size)
             # One buffer for both loads, so that one flag covers them.
-            loaded = kb.buffer("loaded", "UB", "fp32", (1, splits * (self.dim + 2)), self.tile.ub_ring)
-            kb.copy(loaded[0, at(0, splits * 2)], self.part_stats[row, :])
-            kb.copy(loaded[0, at(splits * 2, splits * self.dim)], self.part_acc[row, :])
-            tops, sums = ([loaded[0, 2 * split + i] for split in range(splits)] for i in range(2))
-            parts = [loaded[0, at(splits * 2 + split * self.dim, self.dim)] for split in range(splits)]
-            top, weight, total, one = (kb.buffer(name, "UB", "fp32", (1, 1))[0, 0] for name in ("mtop", "mw", "ml", "mone"))
-            acc, part = (kb.buffer(name, "UB", "fp32", (1, self.dim))[0, :] for name in ("macc", "mpart"))
+            loaded = kb.buffer("loaded", "UB", "fp32", (most, splits * (dim + 2)), self.tile.ub_ring)
+            kb.copy(loaded[size, at(splits * dim, splits * 2)], self.part_stats[here, :])
+            kb.copy(loaded[size, at(0, splits * dim)], self.part_acc[here, :])
+            tops, sums = ([loaded[size, splits * dim + 2 * split + i] for split in range(splits)] for i in range(2))
+            parts = [loaded[size, at(split * dim, dim)] for split in range(splits)]
+            names = ("mtop", "mw", "ml", "mone")
+            top, weight, total, one = (kb.buffer(name, "UB", "fp32", (most, 1))[size, 0] for name in names)
+            acc, part = (kb.buffer(name, "UB", "fp32", (most, dim))[size, :] for name in ("macc", "mpart"))
             kb.op("max", top, tops[0], tops[1])
             for other in tops[2:]:
                 kb.op("max", top, top, other)
@@ -551,10 +699,19 @@ class AttentionKernel:
                     kb.op("add", total, total, one)
                     kb.op("add", acc, acc, part)
             kb.op("div", acc, acc, total)
-            self.scale_output(acc, row // work.rows_per_head)
-            yb = kb.buffer("merged_y", "UB", "bf16", (1, self.dim), self.tile.ub_ring)[0, :]
+            self.scale_output(acc, head)
+            yb = kb.buffer("merged_y", "UB", "bf16", (most, dim), self.tile.ub_ring)[size, :]
             kb.op("cast", yb, acc, round="rint")
-            kb.copy(self.y[row // work.rows_per_head, row % work.rows_per_head, :], yb)
+            kb.copy(self.y[head, rows, :], yb)
+
+    def merge_rows(self, units: int) -> int:
+        """Rows that an AIV merges at a time: as many as leave no AIV idle and UB room for them."""
+        splits, dim, ring = self.work.splits, self.out_dim, self.tile.ub_ring
+        taken = sum(tensor.bytes_per_core for tensor in (self.logits.of, self.partial.of)
+                    if isinstance(tensor, Tensor) and tensor.space == "UB")
+        row = 4 * ring * splits * (dim + 2) + (4 + 4 + 2 * ring) * dim + 4 * 32
+        room = (self.ub_room - taken - 8 * dim - 1024) // row
+        return max(1, min(MERGE_ROWS, self.work.rows_per_head, self.work.total_rows // units, room))
 
     def open_merge(self) -> None:
         """Hook: what the merge keeps in UB."""

@@ -14,8 +14,8 @@ from __future__ import annotations
 import numpy as np
 
 from msdsim.dataflows.attention.kernel import AttentionKernel, Stage, Tiling
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, arriving_bytes, check, choose
-from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check, choose
+from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step, refuse_odd
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
 from msdsim.dataflows.gemm import ragged_of, refuse_rate
 from msdsim.formats.msd import MSD_INT4, MSD_INT8, MsdSpec
@@ -47,8 +47,10 @@ class MsdAttention(AttentionKernel):
 
     def scale_tensors(self) -> None:
         kb, work, dim = self.kb, self.work, self.dim
-        shape = (self.problem.kv_heads, dim) if self.per_channel else (work.kv_head_count, work.kv)
-        self.k_scale, self.v_scale = kb.tensor("k_scale", "fp32", shape, "in"), kb.tensor("v_scale", "fp32", shape, "in")
+        tokens, heads = (work.kv_head_count, work.kv), self.problem.kv_heads
+        shapes = [(heads, width) if self.per_channel else tokens for width in (dim, self.out_dim)]
+        self.k_scale = kb.tensor("k_scale", "fp32", shapes[0], "in")
+        self.v_scale = self.k_scale if self.shared else kb.tensor("v_scale", "fp32", shapes[1], "in")
         # A slot per row tile that can be between its split and its use.
         self.q_ring = kb.tensor("qc", self.fmt, (self.cores, self.states, self.cube_rows, dim), "workspace")
         kb.signal("components", "aiv_to_aic")
@@ -77,16 +79,16 @@ class MsdAttention(AttentionKernel):
             self.each_row_tile(step.number // self.work.steps, self._split_rows)
 
     def _split_rows(self, second: Expr, rows: RowTile) -> None:
-        """``vec_m`` rows at a time."""
-        kb, tile, dim = self.kb, self.tile, self.dim
+        """``out_m`` rows at a time."""
+        kb, most, dim = self.kb, self.tile.out_m, self.dim
         mine = self.mine(rows)
-        with kb.loop("i", 0, ceil_div(mine, tile.vec_m)) as i:
-            size, local = ragged_of(mine, tile.vec_m, i), i * tile.vec_m
+        with kb.loop("i", 0, ceil_div(mine, most)) as i:
+            size, local = ragged_of(mine, most, i), i * most
             start = kb.sub * self.share + local
             here = (at(0, size), at(0, dim))
-            xb = kb.buffer("xb", "UB", "bf16", (tile.vec_m, dim))[here]
-            xf, q = (kb.buffer(f"x{kind}", "UB", "fp32", (tile.vec_m, dim))[here] for kind in "fq")
-            q16 = kb.buffer("xh", "UB", "fp16", (tile.vec_m, dim))[here]
+            xb = kb.buffer("xb", "UB", "bf16", (most, dim))[here]
+            xf, q = (kb.buffer(f"x{kind}", "UB", "fp32", (most, dim))[here] for kind in "fq")
+            q16 = kb.buffer("xh", "UB", "fp16", (most, dim))[here]
             kb.copy(xb, self.q[rows.head, at(rows.row + start, size), :])
             kb.op("cast", xf, xb)
             if self.per_channel:
@@ -94,31 +96,31 @@ class MsdAttention(AttentionKernel):
                 kb.copy(scale, self.k_scale[self.kv_head(rows.head), :])
                 kb.op("mul", xf, xf, scale)
             kb.op("abs", q, xf)
-            top = self.row_top(q, "x", size)
+            top = self.row_top(q, "x", size, most)
             factor = self.state(self.q_factor, rows, local, size)
-            kb.op("div", factor, top, self.first_factor("x", size))
+            kb.op("div", factor, top, self.first_factor("x", size, most))
             kb.op("muls", factor, factor, scalar=self.factor)
             kb.op("maxs", top, top, scalar=SMALLEST)
-            parts = kb.buffer("xc", "UB", self.fmt, (self.passes * tile.vec_m, dim))
-            self.decompose(xf, q, q16, top, [parts[at(n * tile.vec_m, size), :] for n in range(self.passes)])
+            parts = kb.buffer("xc", "UB", self.fmt, (self.passes * most, dim))
+            self.decompose(xf, q, q16, top, [parts[at(n * most, size), :] for n in range(self.passes)])
             for n in range(self.passes):
                 kb.copy(self.q_ring[kb.core, rows.turn % self.states, at(rows.rows * n + start, size), :],
-                        parts[at(n * tile.vec_m, size), :])
+                        parts[at(n * most, size), :])
         kb.raise_signal("components", "MTE3")
 
     def kv_head(self, head: Expr) -> Expr:
         """Index of the head's scales: they are the same for every batch."""
         return head % self.problem.kv_heads
 
-    def row_top(self, magnitudes: Slice, name: str, size: Expr) -> Slice:
-        """Row maxima of what is not negative."""
-        lanes, top = self.small(f"{name}_lanes", size, FOLD_LANES), self.small(f"{name}_top", size)
+    def row_top(self, magnitudes: Slice, name: str, size: Expr, most: int) -> Slice:
+        """Row maxima of what is not negative, of a tile of at most ``most`` rows."""
+        lanes, top = self.small(f"{name}_lanes", size, FOLD_LANES, most), self.small(f"{name}_top", size, 1, most)
         self.kb.op("fold_max", lanes, magnitudes)
         self.kb.op("reduce_max", top, lanes)
         return top
 
-    def first_factor(self, name: str, size: Expr) -> Slice:
-        factor = self.small(f"{name}_f", size)
+    def first_factor(self, name: str, size: Expr, most: int) -> Slice:
+        factor = self.small(f"{name}_f", size, 1, most)
         self.kb.op("dup", factor, scalar=self.spec.first_factor)
         return factor
 
@@ -152,10 +154,13 @@ class MsdAttention(AttentionKernel):
             return
         kb = self.kb
         # Both scales in one buffer, so that one flag covers both loads.
-        scales = kb.buffer("token_scales", "UB", "fp32", (2, self.work.kv_tile), self.tile.ub_ring)
-        self.token_scales = [scales[row, at(0, step.cols)] for row in range(2)]
-        for target, source in zip(self.token_scales, (self.k_scale, self.v_scale), strict=True):
+        count = 1 if self.shared else 2
+        scales = kb.buffer("token_scales", "UB", "fp32", (count, self.work.kv_tile), self.tile.ub_ring)
+        rows = [scales[row, at(0, step.cols)] for row in range(count)]
+        for target, source in zip(rows, (self.k_scale, self.v_scale), strict=False):
             kb.copy(target, source[step.head, at(step.start, step.cols)])
+        #: Those of K and of V.
+        self.token_scales = rows[0], rows[-1]
 
     def load_logits(self, step: Step, local: Expr, size: Expr) -> Slice:
         kb = self.kb
@@ -172,8 +177,8 @@ class MsdAttention(AttentionKernel):
         top = None
         if not self.per_channel:
             kb.op("mul", p, p, self.token_scales[1])
-            top = self.row_top(p, "p", size)
-            kb.op("div", self.p_scale(step, local, size), top, self.first_factor("p", size))
+            top = self.row_top(p, "p", size, tile.vec_m)
+            kb.op("div", self.p_scale(step, local, size), top, self.first_factor("p", size, tile.vec_m))
             kb.op("maxs", top, top, scalar=SMALLEST)
         parts = kb.buffer("pc", "UB", self.fmt, (self.passes * tile.vec_m, tile.kv_tile), tile.ub_ring)
         pieces = [parts[at(n * tile.vec_m, size), at(0, step.cols)] for n in range(self.passes)]
@@ -185,9 +190,9 @@ class MsdAttention(AttentionKernel):
         return self.p_factor[at(step.number % self.slots * self.share + local, size), 0]
 
     def load_partial(self, step: Step, local: Expr, size: Expr) -> Slice:
-        kb, tile, dim = self.kb, self.tile, self.dim
+        kb, tile, dim = self.kb, self.tile, self.out_dim
         pieces = self.arrived("oi", self.partial, step, local, size, Const(dim))
-        o, part = (kb.buffer(name, "UB", "fp32", (tile.vec_m, dim))[at(0, size), :] for name in ("ot", "op"))
+        o, part = (kb.buffer(name, "UB", "fp32", (tile.out_m, dim))[at(0, size), :] for name in ("ot", "op"))
         self.merge(o, part, pieces)
         if self.per_channel:
             kb.op("muls", o, o, scalar=float(np.float32(1 / self.spec.first_factor)))
@@ -197,8 +202,8 @@ class MsdAttention(AttentionKernel):
 
     def scale_output(self, acc: Slice, head: Expr) -> None:
         if self.per_channel:
-            scale = self.kb.buffer("vs", "UB", "fp32", (1, self.dim))[0, :]
-            self.kb.copy(scale, self.v_scale[self.kv_head(head), :])
+            scale = self.kb.buffer("vs", "UB", "fp32", (1, self.out_dim))[0, :]
+            self.kb.copy(scale, self.v_scale[self.kv_head(head), at(0, self.out_dim)])
             self.kb.op("mul", acc, acc, scale)
 
 
@@ -211,14 +216,15 @@ _SPLIT = ("cast", "cast", "cast", "sub", "muls")
 def _needs(spec: MsdSpec) -> Needs:
     component = spec.format.bits / 8
 
-    def ub_bytes(share: int, vec_m: int, kv_tile: int, dim: int, slots: int) -> int:
-        """P's components twice, two FP32 tiles and one FP16; Q's split and O's merge; state; and S and O of all passes."""
-        logits = kv_tile * (2 * component * spec.passes + 4 + 4 + 2)
-        q = dim * (2 + 4 + 4 + 2 + component * spec.passes)
-        o = dim * (4 + 4 + 4 + 2 * 2 + 2 * 4)
-        rows = vec_m * (logits + q + o + 3 * 4 * FOLD_LANES + 8 * 32)
-        arriving = arriving_bytes(spec.passes, share, vec_m, kv_tile + dim, slots)
-        return int(rows) + arriving + share * (4 * dim + 4 * 24) + 2 * 2 * 4 * kv_tile + 8 * dim + 1024
+    def ub_bytes(t: UbTiles) -> int:
+        """A ring of P's components, two FP32 tiles and one FP16; Q's split and O's merge; state; and S and O of all passes."""
+        logits = t.kv_tile * (t.ring * component * spec.passes + 4 + 4 + 2)
+        q = t.head_dim * (2 + 4 + 4 + 2 + component * spec.passes)
+        o = t.v_dim * (4 + 4 + 4 + t.ring * 2 + t.ring * 4)
+        rows = t.vec_m * (logits + 2 * 4 * FOLD_LANES + 4 * 32) + t.out_m * (q + o + 4 * FOLD_LANES + 4 * 32)
+        state = t.share * (4 * t.v_dim + 4 * 24)
+        scales = t.ring * 2 * 4 * t.kv_tile + 4 * (t.head_dim + t.v_dim)
+        return int(rows) + arriving_bytes(spec.passes, t) + state + scales + 1024
 
     ops = ("cast", "mul", *_MERGE * (spec.passes - 1), *_SOFTMAX, "muls", *_SPLIT * spec.passes)
     return Needs(spec.target, spec.passes, ub_bytes, ops, spec.format.bits)
@@ -247,9 +253,7 @@ def refuse_overflow(problem: AttentionShape, spec: MsdSpec) -> str | None:
     most = (2**31 - 1) // 2 ** (2 * spec.format.bits - 2)
     if spec.format.kind == "int" and problem.head_dim > most:
         return f"head_dim={problem.head_dim} can overflow the INT32 accumulator (at most {most})"
-    if spec.format.bits < 8 and problem.head_dim % 2:
-        return f"head_dim={problem.head_dim} is odd, and {spec.name} elements are packed by two; give an even head_dim"
-    return None
+    return refuse_odd(problem, spec.format.bits, f"{spec.name} elements")
 
 
 _register(MSD_INT8, "two INT8")

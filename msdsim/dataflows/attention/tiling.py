@@ -15,10 +15,24 @@ from msdsim.units import bytes_per_tick, ceil_div, round_up
 
 #: Rows of stacked operands that one Cube tile takes: 128 is what the vendor's kernels use.
 CUBE_ROWS = 128
+#: Rows of a fractal: fewer only waste the Cube.
+CUBE_LEAST = 16
 #: KV tiles worth trying, the largest first: long tiles pay the fixed cost of a step less often.
 KV_TILES = (2048, 1024, 512, 256, 128, 64)
 #: Longest KV tile where the Cube tile is full: P and S of a longer one only fill the rings.
 FULL_KV_TILE = 512
+#: Channels of O up to which it is one accumulator.
+ONE_ACCUMULATOR = 256
+#: Narrower accumulators leave the Cube waiting for its operands.
+CUBE_COLUMNS = 128
+#: Shorter rows of V cost by the row on their way into fractals.
+ROW_BYTES = 256
+#: Parts of the KV length for which even KV tiles are tried.
+MOST_EVEN_PARTS = 8
+#: UB tiles of fewer rows are mostly latency.
+FEW_ROWS = 8
+#: Vector instructions that follow each other for a tile of S, and for a tile of O.
+INSTRUCTIONS_OF_S, INSTRUCTIONS_OF_O = 14, 4
 #: Bytes of one read that only fills L2.
 FETCH_BYTES = 16384
 #: Bytes of a load that already runs at full bandwidth.
@@ -31,7 +45,9 @@ class AttentionTiling:
     Q K^T runs ahead of P V; ``l1_kv`` KV rows of an L1 chunk; ``qk_n x qk_k`` and ``pv_k`` tiles in L0B; ``vec_m`` rows of a UB
     tile; ring depths of K, V and P in L1, of L0, the accumulators of S and O, UB, and Q in L1; ``l2_ahead`` steps that the
     AIVs read the cache into L2 ahead of their softmax (0: they do not); ``direct`` 1 keeps S and O in UB and P in L1 instead of
-    in GM."""
+    in GM; ``pv_n`` columns of an accumulator of O, and ``out_m`` rows of a UB tile of O and of Q.  Where ``pv_n`` is less than
+    v_dim: L1 chunks of ``qk_n`` rows and ``l1_k`` columns of K, and of ``l1_v`` rows and ``pv_n`` columns of V, and
+    ``p_ring`` whole tiles of P.  ``interleave`` 1 makes tiles of O and of S by turns."""
 
     rows: int
     kv_tile: int
@@ -41,6 +57,10 @@ class AttentionTiling:
     qk_k: int
     pv_k: int
     vec_m: int
+    pv_n: int
+    out_m: int
+    l1_k: int
+    l1_v: int
     preload: int = 2
     l1_ring: int = 2
     l0_ring: int = 2
@@ -50,6 +70,23 @@ class AttentionTiling:
     q_ring: int = 1
     l2_ahead: int = 0
     direct: int = 0
+    interleave: int = 0
+    p_ring: int = 1
+
+
+@dataclass(frozen=True)
+class UbTiles:
+    """Sizes of what an AIV keeps in UB: its ``share`` of the rows of a row tile, ``vec_m`` rows of S and ``out_m`` of O and Q
+    at a time, ``slots`` whole shares of S and O where they lie in UB, else 0, and the ``ring`` of what is copied."""
+
+    share: int
+    vec_m: int
+    out_m: int
+    kv_tile: int
+    head_dim: int
+    v_dim: int
+    slots: int
+    ring: int = 2
 
 
 @dataclass(frozen=True)
@@ -58,8 +95,7 @@ class Needs:
 
     fmt: str
     passes: int
-    #: UB bytes for (AIV rows of a row tile, vec_m, kv_tile, head_dim, slots of S and O in UB or 0).
-    ub_bytes: Callable[[int, int, int, int, int], int]
+    ub_bytes: Callable[[UbTiles], int]
     #: Vector instructions that go over all logits of a step.
     vector_ops: tuple[str, ...]
     #: Bits of an element of the cache, and Vector instructions over every such element (all 32 bits wide).
@@ -69,27 +105,40 @@ class Needs:
     cache_in_l1: bool = False
 
 
-def arriving_bytes(passes: int, share: int, vec_m: int, cols: int, slots: int) -> int:
-    """UB bytes of S and O (4 bytes an element, ``cols`` columns together): ``slots`` of them whole, or tiles loaded twice."""
-    return 4 * passes * cols * (slots * share if slots else 2 * vec_m)
+def arriving_bytes(passes: int, t: UbTiles) -> int:
+    """UB bytes of S and O (4 bytes an element): ``slots`` of them whole, or rings of tiles."""
+    if t.slots:
+        return 4 * passes * t.slots * t.share * (t.kv_tile + t.v_dim)
+    return 4 * passes * t.ring * (t.vec_m * t.kv_tile + t.out_m * t.v_dim)
 
 
 def choose(problem: AttentionShape, chip: Chip, needs: Needs) -> AttentionTiling:
     """Rows: as many heads of the group, or positions, as a Cube tile takes.  KV tile: the longest for which Vector still has
     its rows in UB.  Splits and KV tile together: the shortest estimated time."""
+    # Where nothing fits, fewer rows than the Cube takes at least, and UB tiles that are not loaded ahead.
+    found = _candidates(problem, chip, needs, 2) or _candidates(problem, chip, needs, 1)
+    if not found:
+        wide = "" if problem.value_dim == problem.head_dim else f" and v_dim={problem.value_dim}"
+        raise TilingError(f"chip '{chip.name}' has no room for attention with head_dim={problem.head_dim}{wide}; "
+                          f"enlarge L0, L1 or UB")
+    best = min(time for time, _ in found)
+    return next(tile for time, tile in found if time <= best * 1.01)
+
+
+def _candidates(problem: AttentionShape, chip: Chip, needs: Needs, ub_ring: int) -> list[tuple[float, AttentionTiling]]:
+    """Tilings that fit, with their estimated time."""
     found: list[tuple[float, AttentionTiling]] = []
-    for rows, kv_tile, direct in _step_choices(problem, chip, needs):
-        tile = _fit(problem, chip, needs, rows, kv_tile, direct, 2) or _fit(problem, chip, needs, rows, kv_tile, direct, 1)
+    for rows, kv_tile, direct in _step_choices(problem, chip, needs, CUBE_LEAST if ub_ring == 2 else 1):
+        tile = None
+        if problem.value_dim <= ONE_ACCUMULATOR and ub_ring == 2:
+            tile = _fit(problem, chip, needs, rows, kv_tile, direct, 2) or _fit(problem, chip, needs, rows, kv_tile, direct, 1)
+        tile = tile or _fit_wide(problem, chip, needs, rows, kv_tile, direct, ub_ring)
         if tile is None:
             continue
         for splits in _split_choices(problem, chip, tile):
             candidate = replace(tile, kv_splits=splits)
             found.append((_estimate(problem, chip, needs, candidate), candidate))
-    if not found:
-        raise TilingError(f"chip '{chip.name}' has no room for attention with head_dim={problem.head_dim}; "
-                          f"enlarge L0, L1 or UB")
-    best = min(time for time, _ in found)
-    return next(tile for time, tile in found if time <= best * 1.01)
+    return found
 
 
 def has_direct_paths(chip: Chip) -> bool:
@@ -97,23 +146,38 @@ def has_direct_paths(chip: Chip) -> bool:
     return chip.path("L0C", "UB") is not None and chip.path("UB", "L1") is not None
 
 
-def _step_choices(problem: AttentionShape, chip: Chip, needs: Needs) -> Iterator[tuple[int, int, bool]]:
+def _step_choices(problem: AttentionShape, chip: Chip, needs: Needs, fewest: int) -> Iterator[tuple[int, int, bool]]:
     """Rows, KV tile and whether rings lie on chip, those an expert would rather have first."""
     for direct in (True, False) if has_direct_paths(chip) else (False,):
-        for rows in _row_choices(problem, needs):
+        for rows in _row_choices(problem, needs, fewest):
             for kv_tile in KV_TILES:
                 full = rows * needs.passes > CUBE_ROWS // 4
                 if kv_tile <= max(64, round_up(problem.kv, 64)) and not (full and kv_tile > FULL_KV_TILE):
                     yield rows, kv_tile, direct
+            if rows * needs.passes > CUBE_ROWS // 4 and Work(problem, chip.cores.aic, rows, 1).q_tiles == 1:
+                for kv_tile in _even_kv_tiles(problem.kv):
+                    yield rows, kv_tile, direct
 
 
-def _row_choices(problem: AttentionShape, needs: Needs) -> Iterator[int]:
+def _even_kv_tiles(kv: int) -> Iterator[int]:
+    """KV tiles that cut each of several parts of the KV length into equally many: full tiles cost by the column, so a part
+    should not end in a short one."""
+    seen = set(KV_TILES)
+    for parts in range(1, MOST_EVEN_PARTS + 1):
+        for most in (FULL_KV_TILE, FULL_KV_TILE // 2, FULL_KV_TILE // 4):
+            tile = round_up(ceil_div(kv, parts * ceil_div(kv, parts * most)), 32)
+            if 64 <= tile <= min(FULL_KV_TILE, kv) and tile not in seen:
+                seen.add(tile)
+                yield tile
+
+
+def _row_choices(problem: AttentionShape, needs: Needs, fewest: int) -> Iterator[int]:
     most = CUBE_ROWS // needs.passes
     group = problem.heads // problem.kv_heads
     rows = min(most, group * problem.q)
     while rows >= 1:
         yield rows
-        if rows * needs.passes <= 16:
+        if rows == 1 or rows * needs.passes <= fewest:
             return
         rows = ceil_div(rows, 2)
 
@@ -122,11 +186,11 @@ def _fit(problem: AttentionShape, chip: Chip, needs: Needs, rows: int, kv_tile: 
          l0_ring: int) -> AttentionTiling | None:
     """The deepest L0 and L1 tiles and the tallest UB tile that fit, or None."""
     work = Work(problem, chip.cores.aic, rows, kv_tile)
-    dim, rate = problem.head_dim, chip.cube.rate(needs.fmt, needs.fmt)
+    dim, out, rate = problem.head_dim, problem.value_dim, chip.cube.rate(needs.fmt, needs.fmt)
     assert rate is not None
     cube_rows = round_up(needs.passes * work.base_rows, chip.cube.fractal_m)
     bits, deep = element_bits(needs.fmt), rate.fractal_k
-    wide = round_up(dim, 16)
+    wide = round_up(out, 16)
     # L0A and L0B: half for either product.
     def depth(space: int, across: int) -> int:
         return space // (2 * l0_ring) * 8 // (across * bits) // deep * deep
@@ -150,16 +214,66 @@ def _fit(problem: AttentionShape, chip: Chip, needs: Needs, rows: int, kv_tile: 
     # Rings on chip are dear, and what passes through them arrives sooner.
     preload = 1 if direct else AttentionTiling.preload
     slots = preload + 1 if direct else 0
-    l1 = _L1(chip.buffers.l1_bytes, cube_rows * work.row_tiles_per_item, cube_rows, kv_tile, dim, bits, slots,
+    l1 = _L1(chip.buffers.l1_bytes, cube_rows * work.row_tiles_per_item, cube_rows, kv_tile, dim, out, bits, slots,
              needs.cache_in_l1)
     l1_kv = l1.chunk()
-    vec_m = _vec_rows(chip, needs, ceil_div(work.base_rows, chip.cores.aiv_per_aic), kv_tile, dim, slots)
+    share = ceil_div(work.base_rows, chip.cores.aiv_per_aic)
+    vec_m, out_m = _ub_rows(chip, needs, UbTiles(share, 0, 0, kv_tile, dim, out, slots))
     if not l1_kv or not vec_m:
         return None
     ring = 3 if l1.fits(l1_kv, 3, 1) else 2
     o_ring = 2 if chip.buffers.l0c_bytes >= cube_rows * (2 * wide + 2 * qk_n) * 4 else 1
-    return AttentionTiling(rows, kv_tile, 1, l1_kv, qk_n, qk_k, pv_k, vec_m, preload, l1_ring=ring, l0_ring=l0_ring,
-                           o_ring=o_ring, q_ring=2 if l1.fits(l1_kv, ring, 2) else 1, direct=int(direct))
+    return AttentionTiling(rows, kv_tile, 1, l1_kv, qk_n, qk_k, pv_k, vec_m, out, out_m, dim, l1_kv, preload, l1_ring=ring,
+                           l0_ring=l0_ring, o_ring=o_ring, q_ring=2 if l1.fits(l1_kv, ring, 2) else 1, direct=int(direct))
+
+
+def _fit_wide(problem: AttentionShape, chip: Chip, needs: Needs, rows: int, kv_tile: int, direct: bool,
+              ub_ring: int) -> AttentionTiling | None:
+    """The same where O takes several accumulators.
+
+    Tiles of S and of O are equally wide and share L0C: two of each, or, if that leaves them narrow, one of each by turns.
+    """
+    work = Work(problem, chip.cores.aic, rows, kv_tile)
+    dim, out, rate = problem.head_dim, problem.value_dim, chip.cube.rate(needs.fmt, needs.fmt)
+    assert rate is not None
+    cube_rows = round_up(needs.passes * work.base_rows, chip.cube.fractal_m)
+    bits, deep, l0_ring = element_bits(needs.fmt), rate.fractal_k, 2
+    column = 4 * cube_rows
+    wide = min(256, chip.buffers.l0c_bytes // (4 * column)) // 16 * 16
+    # By turns S is complete only when O of the step before is, so that on chip, with slots for one step more, P would be late.
+    interleave = wide < max(CUBE_COLUMNS, ROW_BYTES * 8 // bits) and not direct
+    if interleave:
+        wide = min(256, chip.buffers.l0c_bytes // (2 * column)) // 16 * 16
+    # L0A and L0B: half for either product.
+    l0a, l0b = (size // (2 * l0_ring) * 8 // bits for size in (chip.buffers.l0a_bytes, chip.buffers.l0b_bytes))
+    wide = min(wide, l0b // deep // 16 * 16)
+    if wide < 16:
+        return None
+    pv_n = round_up(ceil_div(out, ceil_div(out, wide)), 16)
+    qk_n = min(pv_n, round_up(kv_tile, 16))
+    depth = min(l0a // cube_rows, l0b // pv_n) // deep * deep
+    if depth < deep:
+        return None
+    qk_k, pv_k = min(depth, round_up(dim, deep)), min(depth, round_up(kv_tile, deep))
+    preload = 1 if direct else AttentionTiling.preload
+    slots = preload + 1 if direct else 0
+    share = ceil_div(work.base_rows, chip.cores.aiv_per_aic)
+    vec_m, out_m = _ub_rows(chip, needs, UbTiles(share, 0, 0, kv_tile, dim, out, slots, ub_ring))
+    if not vec_m:
+        return None
+    l1 = _WideL1(chip.buffers.l1_bytes, cube_rows * work.row_tiles_per_item, cube_rows, kv_tile, dim, bits, slots, qk_n, pv_n,
+                 (0 if problem.shared_kv else out) + dim if needs.cache_in_l1 and slots else 0, problem.shared_kv)
+    found = l1.chunks(qk_k, pv_k, chip.dispatch.event_ids_per_pipe_pair)
+    if found is None:
+        return None
+    l1_k, l1_v, ring, q_ring = found
+    o_tiles, s_tiles = ceil_div(out, pv_n), ceil_div(kv_tile, qk_n)
+    spare = chip.buffers.l0c_bytes // (column * pv_n)
+    # By turns one accumulator of S is enough only while each follows one of O.
+    s_ring = 2 if not interleave or (s_tiles > o_tiles and spare > 2) else 1
+    return AttentionTiling(rows, kv_tile, 1, max(qk_n, l1_v), qk_n, qk_k, pv_k, vec_m, pv_n, out_m, l1_k, l1_v, preload,
+                           l1_ring=ring, l0_ring=l0_ring, s_ring=s_ring, o_ring=1 if interleave else 2, ub_ring=ub_ring,
+                           q_ring=q_ring, direct=int(direct), interleave=int(interleave))
 
 
 @dataclass(frozen=True)
@@ -171,6 +285,7 @@ class _L1:
     cube_rows: int
     kv_tile: int
     dim: int
+    out: int
     bits: int
     slots: int
     cache_in_l1: bool
@@ -178,24 +293,80 @@ class _L1:
     def fits(self, l1_kv: int, ring: int, q_ring: int) -> bool:
         p = self.slots * self.kv_tile if self.slots else ring * l1_kv
         cache = self.slots * self.kv_tile if self.slots and self.cache_in_l1 else ring * l1_kv
-        elements = q_ring * self.q_rows * self.dim + self.cube_rows * p + 2 * cache * self.dim
+        elements = q_ring * self.q_rows * self.dim + self.cube_rows * p + cache * (self.dim + self.out)
         # A sixteenth more, which is what the block scales of MX operands take.
         return elements * self.bits * 17 // 128 + 128 <= self.room
 
     def chunk(self) -> int:
         """KV rows of a chunk: a power-of-two part of the tile, no larger than a full-bandwidth load; 0 if none fits."""
         chunk = self.kv_tile
-        while chunk > 32 and (chunk * self.dim * self.bits > 8 * LOAD_BYTES or not self.fits(chunk, 2, 1)):
+        widest = max(self.dim, self.out)
+        while chunk > 32 and (chunk * widest * self.bits > 8 * LOAD_BYTES or not self.fits(chunk, 2, 1)):
             chunk //= 2
         return chunk if self.fits(chunk, 2, 1) else 0
 
 
-def _vec_rows(chip: Chip, needs: Needs, share: int, kv_tile: int, dim: int, slots: int) -> int:
-    """Rows of a UB tile: all of an AIV's, or the most that fit; 0 if none do."""
-    for rows in range(min(share, 64), 0, -1):
-        if needs.ub_bytes(share, rows, kv_tile, dim, slots) <= chip.buffers.ub_bytes:
-            return ceil_div(share, ceil_div(share, rows))
-    return 0
+@dataclass(frozen=True)
+class _WideL1:
+    """L1 where O takes several accumulators: Q of an item, P of a step (or ``slots`` of them), chunks of K and V; or, instead
+    of these, ``slots`` tiles of the cache with ``ring_columns`` columns, twice as many less one where K lasts until P V."""
+
+    room: int
+    q_rows: int
+    cube_rows: int
+    kv_tile: int
+    dim: int
+    bits: int
+    slots: int
+    qk_n: int
+    pv_n: int
+    ring_columns: int
+    shared: bool
+
+    def fits(self, l1_k: int, l1_v: int, ring: int, q_ring: int) -> bool:
+        kept = q_ring * self.q_rows * self.dim + self.cube_rows * self.kv_tile * max(1, self.slots)
+        if self.ring_columns:
+            kept += (2 * self.slots - 1 if self.shared else self.slots) * self.kv_tile * self.ring_columns
+        else:
+            kept += ring * (self.qk_n * l1_k + l1_v * self.pv_n)
+        # A sixteenth more, which is what the block scales of MX operands take.
+        return kept * self.bits * (17 if self.bits == 4 else 16) // 128 + 128 <= self.room
+
+    def chunks(self, qk_k: int, pv_k: int, ids: int) -> tuple[int, int, int, int] | None:
+        """Columns of K and rows of V in a chunk, the ring of both and that of Q: the largest chunks, but K's first; or None."""
+        depths = [min(round_up(ceil_div(self.dim, parts), qk_k), round_up(self.dim, qk_k)) for parts in (1, 2, 3, 4, 6, 8, 16)]
+        for l1_k in dict.fromkeys(depths):
+            most = max(1, LOAD_BYTES * 8 // (self.pv_n * self.bits * pv_k))
+            for steps in range(min(most, ceil_div(self.kv_tile, pv_k)), 0, -1):
+                if self.fits(l1_k, steps * pv_k, 2, 1):
+                    l1_v = steps * pv_k
+                    ring = 3 if self.fits(l1_k, l1_v, 3, 1) else 2
+                    # Event ids: one for every slot of K, V and Q, and for P.
+                    few = 2 * ring + 3 <= ids
+                    return l1_k, l1_v, ring, 2 if few and self.fits(l1_k, l1_v, ring, 2) else 1
+        return None
+
+
+def _ub_rows(chip: Chip, needs: Needs, tiles: UbTiles) -> tuple[int, int]:
+    """``vec_m`` and ``out_m``: all rows of an AIV, or the most that fit; 0 if none do.  They are the same unless that leaves
+    few rows of S, which cost more instructions than those of O."""
+    def most(out_of: Callable[[int], int]) -> int:
+        for rows in range(min(tiles.share, 64), 0, -1):
+            if needs.ub_bytes(replace(tiles, vec_m=rows, out_m=out_of(rows))) <= chip.buffers.ub_bytes:
+                return ceil_div(tiles.share, ceil_div(tiles.share, rows))
+        return 0
+
+    rows = most(lambda rows: rows)
+    if rows >= min(tiles.share, FEW_ROWS):
+        return rows, rows
+    found = [(most(lambda _, few=few: few), few) for few in (1, 2, 4, 8)]  # type: ignore[misc]
+    usable = [pair for pair in found if pair[0]]
+    if not usable:
+        return rows, rows
+    def instructions(pair: tuple[int, int]) -> int:
+        return INSTRUCTIONS_OF_S * ceil_div(tiles.share, pair[0]) + INSTRUCTIONS_OF_O * ceil_div(tiles.share, pair[1])
+
+    return min(usable, key=instructions)
 
 
 def _split_choices(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Iterator[int]:
@@ -204,41 +375,63 @@ def _split_choices(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -
     work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
     if work.q_tiles > 1:
         return
-    # More parts than fill the chip twice only add to the merge.
-    yield from range(2, min(work.tiles, ceil_div(2 * chip.cores.aic, work.items)) + 1)
+    # More parts than fill the chip twice only add to the merge; long steps, where O is wide, are worth evening out.
+    fill = 2 if tile.pv_n >= problem.value_dim else 4
+    yield from range(2, min(work.tiles, ceil_div(fill * chip.cores.aic, work.items)) + 1)
 
 
 def _estimate(problem: AttentionShape, chip: Chip, needs: Needs, tile: AttentionTiling) -> float:
     """Cycles, roughly: HBM's time for the cache, or the busiest core's steps by their slowest unit; the fill; the merge."""
     work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile, tile.kv_splits)
-    dim, kv, bits = problem.head_dim, min(tile.kv_tile, problem.kv), element_bits(needs.fmt)
+    dim, out, kv, bits = problem.head_dim, problem.value_dim, min(tile.kv_tile, problem.kv), element_bits(needs.fmt)
+    wide = tile.pv_n < out
     rate = chip.cube.rate(needs.fmt, needs.fmt)
     path = next(p for p in chip.paths.values() if (p.source, p.destination) == ("GM", "L1"))
     assert rate is not None
     rows = needs.passes * work.base_rows
     cores = min(chip.cores.aic, work.items)
-    cube = 2 * ceil_div(rows, 16) * ceil_div(kv, 16) * ceil_div(dim, rate.fractal_k) * rate.cycles_per_fractal
+    fractals = ceil_div(kv, 16) * ceil_div(dim, rate.fractal_k)
+    # The products with V count along their own reduction axis.
+    fractals += fractals if out == dim else ceil_div(kv, rate.fractal_k) * ceil_div(out, 16)
+    cube = ceil_div(rows, 16) * fractals * rate.cycles_per_fractal
     share = ceil_div(work.base_rows, chip.cores.aiv_per_aic)
     ops = chip.vector.ops
     per_logit = sum(ops[name].slope_cycles_per_repeat for name in needs.vector_ops) / 64
     chain = sum(ops[name].latency_cycles for name in (*needs.vector_ops, *ROW_OPS))
     per_value = sum(ops[name].slope_cycles_per_repeat for name in needs.cache_ops) / 64
-    vector = share * kv * per_logit + chain * ceil_div(share, tile.vec_m) + 2 * kv * dim * per_value / chip.cores.aiv_per_aic
+    stored = dim if problem.shared_kv else dim + out
+    vector = share * kv * per_logit + chain * ceil_div(share, tile.vec_m) + kv * stored * per_value / chip.cores.aiv_per_aic
+    if wide:
+        merge_ops = sum(ops[name].slope_cycles_per_repeat for name in ("mul", "add")) / 64
+        vector += share * out * merge_ops + INSTRUCTIONS_OF_O * OUTPUT_LATENCY * ceil_div(share, tile.out_m)
     # Rows of the cache are turned into fractals on their way, which costs by the row.
     cost = port_cost(path, several_rows=True)
     useful = dim * bits / 8 / cost.port_bytes(dim * bits // 8)
+    if wide:
+        pieces = ((dim, tile.l1_k), (out, tile.pv_n))
+        useful = (dim + out) / sum(total / size * cost.port_bytes(size * bits // 8) for total, size in pieces) * bits / 8
     # A dequantized cache is in L2, and so is, for the others, what the first of the row tiles of a head has read from HBM.
     together = cores if needs.cache_ops else max(1, min(cores, work.head_tiles * work.q_items))
     in_flight = cost.outstanding_bytes / (path.latency_cycles + chip.hbm.extra_latency_cycles / together)
     port = useful * min(float(cost.bytes_per_cycle), in_flight) * (1 if together > 1 else MISS_SHARE)
-    cache = 2 * kv * dim * bits / 8
+    cache = kv * (dim + out) * bits / 8
     l2 = float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)) / cores
-    rings = 0 if tile.direct else rows * kv * (4 + bits / 8) + rows * dim * 4
+    rings = 0 if tile.direct else rows * kv * (4 + bits / 8) + rows * out * 4
     loads = 0 if tile.direct and needs.cache_in_l1 else cache / port + STEP_CYCLES
+    if wide:
+        # Every accumulator of S and O has its operands loaded anew; and fractal copies take more of L2 than their bytes.
+        to_l0 = sum(p.bytes_per_cycle ** -1 * size for p, size in (
+            (chip.path("L1", "L0A"), rows * (dim * ceil_div(kv, tile.qk_n) + kv * ceil_div(out, tile.pv_n)) * bits / 8),
+            (chip.path("L1", "L0B"), cache)) if p is not None)
+        cube = max(float(cube), float(to_l0))
+        l2 *= L2_SHARE
     step = max(cube, vector, (cache + rings) / l2, loads)
     hbm = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz)) * chip.hbm.efficiency
-    memory = 2 * work.kv_head_count * problem.kv * dim * needs.cache_bits / 8 / hbm
+    memory = work.kv_head_count * problem.kv * stored * needs.cache_bits / 8 / hbm
     merge = MERGE_CYCLES + chain * work.splits / 4 * ceil_div(work.total_rows, chip.aiv) if work.splits > 1 else 0
+    if wide and work.splits > 1:
+        per_row = out * work.splits * sum(ops[name].slope_cycles_per_repeat for name in ("mul", "add")) / 64
+        merge = MERGE_CYCLES + per_row * ceil_div(work.total_rows, chip.aiv)
     return max(ceil_div(work.items, chip.cores.aic) * work.steps * step, memory) + cube + vector + cache / port + merge
 
 
@@ -248,13 +441,17 @@ ROW_OPS = ("reduce_max", "max", "sub", "exp", "max", "reduce_add", "mul", "add",
 MISS_SHARE = 0.6
 #: Cycles that a step costs the loads besides its bytes: reading P, the heads of short transfers.
 STEP_CYCLES = 600
+#: Latency of a Vector instruction, or of a transfer that does not wait for the one before.
+OUTPUT_LATENCY = 30
+#: Of L2's read bandwidth, what is left to a step where most reads turn rows into fractals.
+L2_SHARE = 0.8
 #: Cycles of a barrier and of reading the parts back.
 MERGE_CYCLES = 2500
 
 
 def check(problem: AttentionShape, chip: Chip, tile: AttentionTiling, needs: Needs) -> None:
     """TilingError for what cannot be built; capacities that are not named here the verifier checks."""
-    require_positive(tile, "l2_ahead", "fused", "direct")
+    require_positive(tile, "l2_ahead", "fused", "direct", "interleave")
     if tile.direct > 1 or (tile.direct and not has_direct_paths(chip)):
         raise TilingError(f"tiling direct={tile.direct}: " + (
             "it is a switch; give 1 or 0" if tile.direct > 1 else
@@ -262,6 +459,17 @@ def check(problem: AttentionShape, chip: Chip, tile: AttentionTiling, needs: Nee
     rate = chip.cube.rate(needs.fmt, needs.fmt)
     assert rate is not None
     require_multiple(tile, "qk_n", chip.cube.fractal_n, "the Cube works in fractals of 16 columns")
+    if tile.pv_n < problem.value_dim:
+        require_multiple(tile, "pv_n", chip.cube.fractal_n, "the Cube works in fractals of 16 columns")
+        for name in ("l1_k", "l1_v"):
+            require_multiple(tile, name, rate.fractal_k, f"a {needs.fmt} fractal is {rate.fractal_k} deep")
+    elif tile.interleave:
+        raise TilingError(f"tiling interleave={tile.interleave} needs several tiles of O; give pv_n below v_dim="
+                          f"{problem.value_dim} or interleave=0")
+    if tile.interleave > 1 or (tile.interleave and tile.direct):
+        raise TilingError(f"tiling interleave={tile.interleave}: " + (
+            "it is a switch; give 1 or 0" if tile.interleave > 1 else
+            "it needs more slots for S, P and O than there are on chip; give direct=0"))
     require_multiple(tile, "qk_k", rate.fractal_k, f"a {needs.fmt} fractal is {rate.fractal_k} deep")
     require_multiple(tile, "pv_k", rate.fractal_k, f"a {needs.fmt} fractal is {rate.fractal_k} deep")
     if element_bits(needs.fmt) < 8:
@@ -278,7 +486,7 @@ def check(problem: AttentionShape, chip: Chip, tile: AttentionTiling, needs: Nee
         raise TilingError(f"tiling preload={tile.preload} needs more than the {chip.cross_core.max_outstanding} outstanding "
                           f"signals of '{chip.name}'; give at most {chip.cross_core.max_outstanding - 1}")
     bits, rows = element_bits(needs.fmt), round_up(needs.passes * work.base_rows, chip.cube.fractal_m)
-    pair, dim = tile.l0_ring * bits, problem.head_dim
+    pair, out = tile.l0_ring * bits, min(tile.pv_n, problem.value_dim)
     require_fits(chip, "L0A", {"a0": pair * rows * tile.qk_k // 8, "c0": pair * rows * tile.pv_k // 8})
-    require_fits(chip, "L0B", {"b0": pair * tile.qk_k * tile.qk_n // 8, "d0": pair * tile.pv_k * dim // 8})
-    require_fits(chip, "L0C", {"s0": tile.s_ring * rows * tile.qk_n * 4, "o0": tile.o_ring * rows * dim * 4})
+    require_fits(chip, "L0B", {"b0": pair * tile.qk_k * tile.qk_n // 8, "d0": pair * tile.pv_k * out // 8})
+    require_fits(chip, "L0C", {"s0": tile.s_ring * rows * tile.qk_n * 4, "o0": tile.o_ring * rows * out * 4})

@@ -30,10 +30,21 @@ class AttentionShape(Protocol):
     heads: int
     kv_heads: int
     head_dim: int
+    value_dim: int
+    softmax_dim: int
+    shared_kv: bool
     q: int
     kv: int
     scales: str
     causal: bool
+
+
+def refuse_odd(problem: AttentionShape, bits: int, elements: str) -> str | None:
+    """Why rows of the cache do not end on a byte, or None."""
+    for name, size in (("head_dim", problem.head_dim), ("v_dim", problem.value_dim)):
+        if bits < 8 and size % 2:
+            return f"{name}={size} is odd, and {elements} are packed by two; give an even {name}"
+    return None
 
 
 @dataclass(frozen=True)

@@ -10,7 +10,8 @@ With S = kv_splits > 1, part s holds the tiles [s T / S], ..., [(s + 1) T / S] -
 
     m = max m_s ; w_s = exp(m_s - m) ; l = l_0 w_0 + l_1 w_1 + ... ; acc likewise        (fp32, parts in ascending order)
 
-With c = fl32(1 / sqrt(head_dim)), exp correctly rounded, masked logits -inf, and n passes of the decomposition:
+With c = fl32(1 / sqrt(scale_dim)) (head_dim unless the problem says otherwise), exp correctly rounded, masked logits -inf, and
+n passes of the decomposition:
 
 bf16, dequant-*   logits = (q @ k^T) * c ; PV = bf16(p) @ v: bf16 products, fp32 sums over ascending head_dim
                   and kv, from 0 in each tile.
@@ -23,6 +24,9 @@ msd-mxfp4         q and bf16(p) decomposed in MX blocks along head_dim and kv; l
                   PV = C1 + C2 + ...   (p in bf16 because Vector makes E2M1 from nothing wider)
 
 int8 takes two passes, int4 four (as the vendor does), mxfp4 two.
+
+With shared_kv, v is k[:, :v_dim] as it is stored, and v_scale is k_scale: its first v_dim channels, or the same tokens.  An
+mxfp4 cache cannot be shared, since the blocks of k run along head_dim and those of v along kv.
 """
 
 from __future__ import annotations
@@ -38,7 +42,7 @@ from msdsim.formats.msd import MSD_INT4, MSD_INT8, MSD_MXFP4, MsdSpec
 from msdsim.formats.number import BF16
 from msdsim.formats.rounding import round_to
 from msdsim.numerics import vector
-from msdsim.numerics.attention_operands import attention_operands, cache_values
+from msdsim.numerics.attention_operands import attention_operands, exact_cache
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.problem_types import AttentionShape
 from msdsim.numerics.references.attention_bound import HeadBound, head_bound
@@ -52,7 +56,7 @@ LOWEST = np.finfo(np.float32).min
 
 @dataclass(frozen=True)
 class _State:
-    """The online softmax after some columns: running maximum and sum [rows, 1], accumulator [rows, head_dim]."""
+    """The online softmax after some columns: running maximum and sum [rows, 1], accumulator [rows, v_dim]."""
 
     top: np.ndarray
     total: np.ndarray
@@ -61,7 +65,7 @@ class _State:
 
 def online_softmax(logits: np.ndarray, tile: int, pv: Callable[[np.ndarray, slice], np.ndarray],
                    splits: int = 1) -> np.ndarray:
-    """acc / l in float32 [rows, head_dim] as the module says; ``pv(p, columns)`` multiplies a tile with V."""
+    """acc / l in float32 [rows, v_dim] as the module says; ``pv(p, columns)`` multiplies a tile with V."""
     columns = [slice(start, start + tile) for start in range(0, logits.shape[1], tile)]
     ends = [split * len(columns) // splits for split in range(splits + 1)]
     states = [_columns_softmax(logits, columns[low:high], pv) for low, high in pairwise(ends) if high > low]
@@ -128,9 +132,9 @@ class AttentionContract(Contract):
         return attention_operands(problem, inputs, seed, self.cache)
 
     def reference(self, problem: AttentionShape, operands: Mapping[str, np.ndarray]) -> Arrays:
-        y = np.empty((problem.batch, problem.kv_heads, problem.heads // problem.kv_heads, problem.q, problem.head_dim),
+        y = np.empty((problem.batch, problem.kv_heads, problem.heads // problem.kv_heads, problem.q, problem.value_dim),
                      np.float32)
-        c = np.float32(1 / np.sqrt(problem.head_dim))
+        c = np.float32(1 / np.sqrt(problem.softmax_dim))
         per_channel = problem.scales == "channel"
         for head in heads_of(problem, operands):
             method = FLOAT if self.spec is None else MX if self.spec.scheme == "mx" else INTEGER
@@ -142,29 +146,30 @@ class AttentionContract(Contract):
                 if method is INTEGER and per_channel:
                     out = out * head.v_scale
             y[head.batch, head.index] = out.reshape(y.shape[2:])
-        y32 = y.reshape(problem.batch, problem.heads, problem.q, problem.head_dim)
+        y32 = y.reshape(problem.batch, problem.heads, problem.q, problem.value_dim)
         return {"y": round_to(y32, BF16), "y32": y32}
 
     def exact(self, problem: AttentionShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:
-        k, v = cache_values(operands, "k"), cache_values(operands, "v")
-        y = np.empty((problem.batch, problem.kv_heads, problem.heads // problem.kv_heads, problem.q, problem.head_dim))
+        k, v = exact_cache(problem, operands)
+        y = np.empty((problem.batch, problem.kv_heads, problem.heads // problem.kv_heads, problem.q, problem.value_dim))
         for head in heads_of(problem, operands):
-            logits = head.q.astype(np.float64) @ k[head.batch, head.index].T / np.sqrt(problem.head_dim)
+            logits = head.q.astype(np.float64) @ k[head.batch, head.index].T / np.sqrt(problem.softmax_dim)
             logits = np.where(head.visible, logits, -np.inf)
             p = np.exp(logits - logits.max(axis=1, keepdims=True))
             out = p @ v[head.batch, head.index] / p.sum(axis=1, keepdims=True)
             y[head.batch, head.index] = out.reshape(y.shape[2:])
-        return y.reshape(problem.batch, problem.heads, problem.q, problem.head_dim)
+        return y.reshape(problem.batch, problem.heads, problem.q, problem.value_dim)
 
     def bound(self, problem: AttentionShape, operands: Mapping[str, np.ndarray], y64: np.ndarray) -> np.ndarray:
         """See :mod:`msdsim.numerics.references.attention_bound`."""
-        k, v = cache_values(operands, "k"), cache_values(operands, "v")
-        grouped = y64.reshape(problem.batch, problem.kv_heads, -1, problem.head_dim)
+        k, v = exact_cache(problem, operands)
+        grouped = y64.reshape(problem.batch, problem.kv_heads, -1, problem.value_dim)
         result = np.empty_like(grouped)
         for head in heads_of(problem, operands):
             at = (head.batch, head.index)
             case = HeadBound(head.q, head.k, k[at], head.v, v[at], head.k_scale, head.v_scale, head.visible,
-                             problem.scales == "channel", self.cache, self.spec, self.kv_tile, self.kv_splits)
+                             problem.softmax_dim, problem.scales == "channel", self.cache, self.spec, self.kv_tile,
+                             self.kv_splits)
             result[at] = head_bound(case, grouped[at])
         return result.reshape(y64.shape)
 

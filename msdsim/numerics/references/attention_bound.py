@@ -25,7 +25,8 @@ _RANGE = 110.0  # exp(-110) is below half the smallest float32
 
 @dataclass(frozen=True)
 class HeadBound:
-    """One head: stored operands, exact cache values (float64 [kv, head_dim]), scales, mask, choices."""
+    """One head: stored operands, exact cache values (float64 [kv, head_dim] and [kv, v_dim]), scales, mask, what the softmax is
+    scaled by (the square root of ``softmax_dim``), choices."""
 
     q: np.ndarray
     k: np.ndarray
@@ -35,6 +36,7 @@ class HeadBound:
     k_scale: np.ndarray | None
     v_scale: np.ndarray | None
     visible: np.ndarray
+    softmax_dim: int
     per_channel: bool
     cache: str
     spec: MsdSpec | None
@@ -48,10 +50,10 @@ class HeadBound:
 
 
 def head_bound(h: HeadBound, y64: np.ndarray) -> np.ndarray:
-    """Bound of |y - y64| [rows, head_dim]."""
-    kv, dim = h.v_values.shape
+    """Bound of |y - y64| [rows, v_dim]."""
+    kv, dim = h.k_values.shape
     tiles = h.tiles
-    logits = h.q.astype(np.float64) @ h.k_values.T / np.sqrt(dim)
+    logits = h.q.astype(np.float64) @ h.k_values.T / np.sqrt(h.softmax_dim)
     logits = np.where(h.visible, logits, -np.inf)
     top = logits.max(axis=1, keepdims=True)
     p = np.exp(logits - top)
@@ -89,11 +91,11 @@ def logits_error(h: HeadBound) -> np.ndarray:
         integers = integers if h.per_channel else integers * scale
         per_unit = h.spec.relative_bound() + 4 * passes * U32 + gamma(passes + 9) * sum(h.spec.pass_weights)
         error = 1.0001 * folded.max(axis=1, keepdims=True) * per_unit * integers + 2 * U32 * (q @ k.T)
-    return error / np.sqrt(dim) + _NEGLIGIBLE + float64_slack(dim, q @ k.T)
+    return error / np.sqrt(h.softmax_dim) + _NEGLIGIBLE + float64_slack(dim, q @ k.T)
 
 
 def output_error(h: HeadBound, p: np.ndarray, total: np.ndarray) -> tuple[float, np.ndarray]:
-    """What P and V lose: relative to sum p |v|, and absolutely ([rows, head_dim]); ``p`` is normalised by ``total``."""
+    """What P and V lose: relative to sum p |v|, and absolutely ([rows, v_dim]); ``p`` is normalised by ``total``."""
     kv = h.v_values.shape[0]
     depth, tiles = min(h.kv_tile, kv), h.tiles
     v = np.abs(h.v_values)

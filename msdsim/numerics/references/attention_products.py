@@ -14,6 +14,7 @@ import numpy as np
 from msdsim.formats.msd import MsdSpec, decompose, decompose_unit
 from msdsim.formats.number import BF16
 from msdsim.formats.rounding import round_to
+from msdsim.numerics.attention_operands import values_of
 from msdsim.numerics.problem_types import AttentionShape
 from msdsim.numerics.references.matmul import matmul_float, matmul_int, matmul_mx
 
@@ -28,7 +29,7 @@ class Head:
     index: int
     q: np.ndarray  # [rows, head_dim] bf16, rows = query heads of the group times q
     k: np.ndarray  # [kv, head_dim]
-    v: np.ndarray
+    v: np.ndarray  # [kv, v_dim]
     k_scale: np.ndarray | None
     v_scale: np.ndarray | None
     visible: np.ndarray  # [rows, kv] or [1, 1] when nothing is masked
@@ -37,6 +38,7 @@ class Head:
 def heads_of(problem: AttentionShape, operands: Mapping[str, np.ndarray]) -> Iterator[Head]:
     """The heads of a problem, batch outermost."""
     visible = np.ones((1, 1), bool)
+    v, v_scales = values_of(problem, operands)
     group = problem.heads // problem.kv_heads
     if problem.causal:
         last = np.tile(np.arange(problem.q), group) + problem.kv - problem.q
@@ -44,8 +46,8 @@ def heads_of(problem: AttentionShape, operands: Mapping[str, np.ndarray]) -> Ite
     for b in range(problem.batch):
         for h in range(problem.kv_heads):
             q = operands["q"][b, h * group : (h + 1) * group].reshape(-1, problem.head_dim)
-            k_scale, v_scale = (_head_scale(operands.get(name), b, h) for name in ("k_scale", "v_scale"))
-            yield Head(b, h, q, operands["k"][b, h], operands["v"][b, h], k_scale, v_scale, visible)
+            k_scale, v_scale = (_head_scale(scale, b, h) for scale in (operands.get("k_scale"), v_scales))
+            yield Head(b, h, q, operands["k"][b, h], v[b, h], k_scale, v_scale, visible)
 
 
 def _head_scale(scale: np.ndarray | None, b: int, h: int) -> np.ndarray | None:
