@@ -8,7 +8,7 @@ cycle 0 to its end, so their shares add up to one.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -85,7 +85,9 @@ def circuit(path: Sequence[Segment], agreement: float = 0.9) -> list[Step]:
         return []
     turns = len(places) // period
     spent = [sum(middle[turn * period + at].cycles for turn in range(turns)) / turns for at in range(period)]
-    return [Step(*places[at], 1, round(spent[at])) for at in range(period)]
+    # Where turns differ, most of them are right: the first may still come from elsewhere.
+    usual = [Counter(places[at : turns * period : period]).most_common(1)[0][0] for at in range(period)]
+    return [Step(*usual[at], 1, round(spent[at])) for at in range(period)]
 
 
 class _Walk:
