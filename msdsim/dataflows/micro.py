@@ -20,6 +20,7 @@ from msdsim.ir.kernel import Kernel, Slice
 from msdsim.ir.ops.copies import BYPASS
 from msdsim.problems.model import Micro
 from msdsim.units import ceil_div as ceil_int
+from msdsim.units import round_up
 
 #: Copies move elements of this format; only their bytes matter.
 FMT, FMT_BYTES = "fp16", 2
@@ -46,7 +47,7 @@ def build(problem: Micro, chip: Chip, _: MicroTiling) -> Kernel:
         return _msd_groups(problem, chip)
     kb = KernelBuilder(f"micro_{problem.op}", 1, chip.cores.aiv_per_aic)
     if problem.op == "vector":
-        _vector(kb, problem)
+        _vector(kb, problem, chip)
     elif problem.op == "mmad":
         _mmad(kb, problem)
     else:
@@ -208,12 +209,13 @@ def _mmad(kb: KernelBuilder, problem: Micro) -> None:
             kb.op("mmad", acc[:, :], a0[:, :], b0[:, :])
 
 
-def _vector(kb: KernelBuilder, problem: Micro) -> None:
+def _vector(kb: KernelBuilder, problem: Micro, chip: Chip) -> None:
     """An instruction on fp32 operands that were filled before; alone, a single one."""
     name, shape = problem.instr, (problem.repeats, LANES)
     x = kb.tensor("x", "fp32", shape, "in")
     with kb.part("aiv"), kb.when((kb.core + kb.sub).equals(0)):
-        a, b = kb.buffer("a", "UB", "fp32", shape), kb.buffer("b", "UB", "fp32", shape)
+        first, second = _side_by_side(problem, chip)
+        a, b = kb.buffer("a", "UB", "fp32", shape, address=first), kb.buffer("b", "UB", "fp32", shape, address=second)
         # Filled by MTE2: what Vector itself wrote it would wait for each time.
         kb.copy(a[:, :], x[:, :])
         kb.copy(b[:, :], x[:, :])
@@ -224,6 +226,15 @@ def _vector(kb: KernelBuilder, problem: Micro) -> None:
                 kb.op(name, out[:, :], *inputs, scalar=1.0)
             else:
                 kb.op(name, out[:, :], *inputs)
+
+
+def _side_by_side(problem: Micro, chip: Chip) -> tuple[int | None, int | None]:
+    """Where both sources lie: one behind the other, as a simple allocator places them and msKPP's table has it, so that on an
+    A2 they share their bank groups; elsewhere wherever they are placed."""
+    banks = chip.vector.banks
+    if banks is None or banks.interleaved:
+        return None, None
+    return 0, round_up(problem.repeats * LANES * 4, banks.row_bytes * banks.groups)
 
 
 # All cores

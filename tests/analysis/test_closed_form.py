@@ -18,18 +18,22 @@ def test_terms_by_hand():
     """910B1 at 1850 MHz: 24 AIC, 48 AIV, 1.6 TB/s, K=8192, N=12288, m=16."""
     terms = gemm_terms("dequant-int8", DECODE, CHIP.chip)
     weights = 8192 * 12288
-    # cast to FP16 (1 cycle per 128), to FP32 (1 per 64), multiply (2 per 64), cast to BF16 (1 per 64).
-    assert terms["dequant"] == pytest.approx(weights * (1 / 128 + 4 / 64) / 48 / 1850)
+    # cast to FP16 (1 cycle per 128), to FP32, multiply, cast to BF16 (1 per 64 each).
+    assert terms["dequant"] == pytest.approx(weights * (1 / 128 + 3 / 64) / 48 / 1850)
     # One row of fractals: K / 16 x N / 16 of them.
     assert terms["cube"] == pytest.approx(512 * 768 / 24 / 1850)
     assert terms["memory"] == pytest.approx((2 * 16 * 8192 + weights) / 1.6e6)
-    assert gemm_time_us("dequant-int8", DECODE, CHIP.chip) == terms["dequant"] == max(terms.values())
+    assert gemm_time_us("dequant-int8", DECODE, CHIP.chip) == terms["memory"] == max(terms.values())
 
 
-@pytest.mark.parametrize(("dataflow", "busiest"), [("bf16", "hbm"), ("dequant-int8", "aiv.v"), ("msd-int8", "hbm")])
-def test_decode_shape_is_within_a_quarter_of_the_latency_model(dataflow, busiest):
+@pytest.mark.parametrize(("dataflow", "busiest", "most"), [
+    ("bf16", "hbm", 1.1), ("msd-int8", "hbm", 1.15),
+    # Vector, HBM and the Cube's reading of the workspace out of L2 are each needed for 62 to 76 of its 85 us.
+    ("dequant-int8", "hbm", 1.4),
+])
+def test_decode_shape_against_the_latency_model(dataflow, busiest, most):
     result = msdsim.simulate(DECODE, CHIP, dataflow)
-    assert 1 <= result.time_us / gemm_time_us(dataflow, DECODE, CHIP.chip) < 1.25
+    assert 1 <= result.time_us / gemm_time_us(dataflow, DECODE, CHIP.chip) < most
     assert result.bottleneck.name == busiest
 
 
@@ -46,7 +50,7 @@ def test_floor(dataflow, m):
 def test_a_faster_memory_speeds_up_what_memory_bounds():
     faster = CHIP.replace(**{"hbm.bandwidth_gbps": 3200})
     bound, unbound = (msdsim.simulate(DECODE, CHIP, d).time_us / msdsim.simulate(DECODE, faster, d).time_us
-                      for d in ("bf16", "dequant-int8"))
+                      for d in ("bf16", "dequant-int4"))
     assert bound > 1.6
     assert unbound < 1.1
 

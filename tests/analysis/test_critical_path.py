@@ -29,7 +29,8 @@ def test_the_path_tiles_the_run(problem, chip, dataflow):
     assert sum(step.cycles for step in by_place(path)) == record.cycles
 
 
-@pytest.mark.parametrize(("dataflow", "pipe"), [("dequant-int8", ("aiv", "V")), ("msd-int8", ("aic", "MTE2"))])
+@pytest.mark.parametrize(("dataflow", "pipe"), [("dequant-mxfp4", ("aiv", "V")), ("dequant-int8", ("aic", "MTE2")),
+                                                ("msd-int8", ("aic", "MTE2"))])
 def test_it_runs_through_what_bounds_a_decode_shape(dataflow, pipe):
     result = msdsim.simulate("gemm:m=16,k=16384,n=6144", "ascend910b1", dataflow, timeline=True)
     path = critical_path(result.record)

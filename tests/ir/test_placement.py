@@ -211,7 +211,7 @@ def test_rings_of_one_block_turn_together(inside, conflicts):
     """Slots of 65 rows of 256 B change their phase.  In one block the two rings change it together; apart they may meet."""
     buffer = "buffer b: UB fp32[65, 64] ring 2 at 0x10100"
     kernel = parse_kernel(RINGS.replace("INSIDE", buffer if inside else "").replace("OUTSIDE", "" if inside else buffer))
-    chip = A2.replace(vector__ops__add__slope_cycles_per_repeat=1).chip
+    chip = A2.chip
     verify(kernel, chip)
     adds = [instr for instr in lower(kernel, chip).aiv.instructions() if instr.op is not None and instr.op.kind == "add"]
     assert [instr.timing.without_conflicts is not None for instr in adds] == [conflicts]
