@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from math import ceil
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 from msdsim.dataflows.experts import Experts
 from msdsim.dataflows.gemm import element_bits
@@ -92,29 +92,53 @@ _REDUCE_CYCLES = 2500
 _GAIN, _PER_PART = 0.85, 0.02
 
 
+class OutputTile(Protocol):
+    """What a split needs to know of tiles."""
+
+    @property
+    def base_m(self) -> int: ...
+    @property
+    def base_n(self) -> int: ...
+
+
+Tile = TypeVar("Tile", bound=OutputTile)
+
+
 def choose_split_k(chip: Chip, formats: tuple[str, str], work: CubeWork) -> tuple[CubeChoice, int]:
     """Tiles, and how many cores share a tile's K: more than one where too few tiles would leave cores idle."""
-    best, parts = choose_cube_tiles(chip, formats, work), 1
-    whole = _estimate(chip, formats, best, work)
-    least = whole * _GAIN
+    def choose(parts: int) -> tuple[CubeChoice, float]:
+        part = work.split(parts) if parts > 1 else work
+        tile = choose_cube_tiles(chip, formats, part)
+        return tile, estimate_cycles(chip, formats, tile, part)
+
+    return choose_parts(chip, work, choose)
+
+
+def choose_parts(chip: Chip, work: CubeWork, choose: Callable[[int], tuple[Tile, float]],
+                 quantum: int = 1) -> tuple[Tile, int]:
+    """Tiles, and the number of parts of K, each a multiple of ``quantum`` deep.  ``choose`` gives the tiles for a number of
+    parts and an estimate of the cycles to the sums of the parts."""
+    best, whole = choose(1)
+    parts, least = 1, whole * _GAIN
     for candidate in _PARTS:
         depth = part_size(work.k, candidate)
-        if ceil_div(work.k, depth) != candidate or depth < 512:
+        if ceil_div(work.k, depth) != candidate or depth < 512 or depth % quantum:
             continue
-        split = work.split(candidate)
-        tile = choose_cube_tiles(chip, formats, split)
-        # The sums are read back by the AIVs of the tiles; all cores meet before that.
-        tiles = work.row_tiles(tile.base_m) * ceil_div(work.n, tile.base_n)
-        port = chip.path("GM", "UB")
-        assert port is not None
-        ports = min(tiles, chip.cores.aic) * chip.cores.aiv_per_aic * port.bytes_per_cycle
-        back = candidate * work.total_rows * work.n * 4 / min(
-            ports, float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)))
-        time = _estimate(chip, formats, tile, split) + back + chip.cross_core.barrier_latency_cycles + _REDUCE_CYCLES
-        time *= 1 + _PER_PART * (candidate - 2)
+        tile, time = choose(candidate)
+        time = (time + _reduce_cycles(chip, work, tile, candidate)) * (1 + _PER_PART * (candidate - 2))
         if time < least:
             best, parts, least = tile, candidate, time
     return best, parts
+
+
+def _reduce_cycles(chip: Chip, work: CubeWork, tile: OutputTile, parts: int) -> float:
+    """Cycles from the last sum of a part to the result: the AIVs of the tiles read the sums back, after all cores have met."""
+    tiles = work.row_tiles(tile.base_m) * ceil_div(work.n, tile.base_n)
+    port = chip.path("GM", "UB")
+    assert port is not None
+    ports = min(tiles, chip.cores.aic) * chip.cores.aiv_per_aic * port.bytes_per_cycle
+    back = parts * work.total_rows * work.n * 4 / min(ports, float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)))
+    return back + chip.cross_core.barrier_latency_cycles + _REDUCE_CYCLES
 
 
 def choose_cube_tiles(chip: Chip, formats: tuple[str, str], work: CubeWork) -> CubeChoice:
@@ -129,7 +153,7 @@ def choose_cube_tiles(chip: Chip, formats: tuple[str, str], work: CubeWork) -> C
                 continue
             choice = _deepest(chip, formats, base_m, base_n, work)
             if choice is not None:
-                found.append((_estimate(chip, formats, choice, work), choice))
+                found.append((estimate_cycles(chip, formats, choice, work), choice))
     if not found:
         raise TilingError(f"chip '{chip.name}' has no room for any {formats[0]} x {formats[1]} tile; enlarge L0 or L1")
     good = min(time for time, _ in found) * 1.03
@@ -170,7 +194,7 @@ def _floor_pow2(value: int) -> int:
     return 1 << (value.bit_length() - 1) if value > 0 else 0
 
 
-def _estimate(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: CubeWork) -> float:
+def estimate_cycles(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: CubeWork) -> float:
     """Cycles of the busiest core, roughly: waves of tiles times the slowest pipe, and the chip's HBM floor."""
     rate = chip.cube.rate(*formats)
     loads = {(p.source, p.destination): p.bytes_per_cycle for p in chip.paths.values()}

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from msdsim.dataflows.base import require_positive
-from msdsim.dataflows.cube_tiles import CubeWork, choose_band, choose_cube_tiles
+from msdsim.dataflows.cube_tiles import CubeWork, choose_band, choose_cube_tiles, choose_parts, estimate_cycles
 from msdsim.dataflows.experts import Expert, Experts
 from msdsim.dataflows.gemm import (
     CubeOperands,
@@ -43,6 +43,7 @@ from msdsim.dataflows.gemm import (
     register_gemm,
     share_of,
 )
+from msdsim.dataflows.split_k import FloatParts
 from msdsim.errors import TilingError
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS as NUMBER_FORMATS
@@ -54,7 +55,7 @@ from msdsim.ir.expr import ceil_div as ceil_expr
 from msdsim.ir.kernel import Kernel, Slice
 from msdsim.ir.ops.mx import DECODE_FP4
 from msdsim.ir.ops.vector import vector_casts
-from msdsim.units import ceil_div, round_up
+from msdsim.units import ceil_div, part_size, round_up
 
 FORMATS = ("bf16", "bf16")
 #: K of one ring slot in GM when one tile of rows uses it: the vendor's kernels step K by 512.
@@ -87,6 +88,8 @@ class DequantTiling:
 
     ``direct`` 1 puts the ring into L1: AIVs write there straight from UB, every tile of rows dequantizes its weights anew, and
     output tiles are taken in bands of ``band`` tiles of rows.  0 puts it into GM, where tiles of rows share the weights.
+
+    ``k_parts`` core groups share the K of a tile (:mod:`~msdsim.dataflows.split_k`).
     """
 
     base_m: int
@@ -102,6 +105,7 @@ class DequantTiling:
     ub_ring: int = 2
     direct: int = 0
     band: int = 1
+    k_parts: int = 1
 
 
 def choose_tiling(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str, str] = FORMATS) -> DequantTiling:
@@ -111,17 +115,26 @@ def choose_tiling(problem: GemmShape, chip: Chip, weights: Weights, formats: tup
     columns.  Through L1: a ring of 64 KiB slots, and every tile of rows dequantizes anew, where the chip has the path and
     Vector then still is no slower than the Cube.  UB tiles are the largest that fit, all of about one size.
     """
-    tile = _direct(problem, chip, weights, formats) or _through_gm(problem, chip, weights, formats)
+    def choose(parts: int) -> tuple[DequantTiling, float]:
+        found = _direct(problem, chip, weights, formats, parts)
+        return found if found is not None else _through_gm(problem, chip, weights, formats, parts)
+
+    # Groups of scales never straddle parts of K.
+    tile, parts = choose_parts(chip, CubeWork.of(problem, out_bytes=2), choose, weights.group(problem) or 1)
+    tile = replace(tile, k_parts=parts)
     return replace(tile, vector_k=Layout(problem, chip, tile, weights, element_bits(formats[1])).largest_tile())
 
 
-def _direct(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str, str]) -> DequantTiling | None:
-    """Tiles for a ring in L1; None where the chip has no path or Vector would become the slowest unit by it."""
+def _direct(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str, str],
+            parts: int) -> tuple[DequantTiling, float] | None:
+    """Tiles for a ring in L1 with K in ``parts``, and the cycles they may take; None where the chip has no path or Vector would
+    become the slowest unit by it."""
     if chip.path("UB", "L1") is None:
         return None
     wide = element_bits(formats[1]) // 8
     work = CubeWork.of(problem, out_bytes=2, vector_per_weight=_vector_cycles(chip, weights, formats), ring_in_l1=True,
                        stored_bits=NUMBER_FORMATS[weights.fmt].bits)
+    work = work.split(parts) if parts > 1 else work
     c = choose_cube_tiles(chip, formats, work)
     m_tiles, n_tiles = ceil_div(problem.m, c.base_m), ceil_div(problem.n, c.base_n)
     vector = c.base_n * work.vector_per_weight / chip.cores.aiv_per_aic
@@ -131,36 +144,44 @@ def _direct(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str
     if m_tiles > 1 and vector > cube:
         return None
     target = max(16, _SLOT_BYTES // (c.base_n * wide) // 16 * 16)
-    slot_k = _slot_k(problem, chip, weights, min(target, round_up(problem.k, 16)), at_least=False)
-    # An L1 tile of A is as deep as a slot, in whole L0 tiles.
-    l0_k = min(c.l0_k, 1 << (slot_k.bit_length() - 1))
-    l0_k = max(rate.fractal_k, l0_k)
-    l1_k = round_up(slot_k, l0_k)
-    # Beside the ring, two tiles of A and, for MX, of the scales of both.
-    room = chip.buffers.l1_bytes - 2 * l1_k * (c.base_m * wide + (c.base_m + c.base_n) // MX_BLOCK)
-    slots = min(_SLOTS, room // (slot_k * c.base_n * wide))
-    if slots < 2:
-        return None
+    while True:
+        slot_k = _slot_k(problem, chip, weights, min(target, round_up(work.k, 16)), at_least=False)
+        # An L1 tile of A is as deep as a slot, in whole L0 tiles.
+        l0_k = max(rate.fractal_k, min(c.l0_k, 1 << (slot_k.bit_length() - 1)))
+        l1_k = round_up(slot_k, l0_k)
+        # Beside the ring, two tiles of A and, for MX, of the scales of both.
+        room = chip.buffers.l1_bytes - 2 * l1_k * (c.base_m * wide + (c.base_m + c.base_n) // MX_BLOCK)
+        slots = min(_SLOTS, room // (slot_k * c.base_n * wide))
+        if slots >= 2:
+            break
+        # Shallower slots, as long as they become shallower.
+        target //= 2
+        if target < 16:
+            return None
     stored = NUMBER_FORMATS[weights.fmt].bits / 8
     band = choose_band(m_tiles, n_tiles, chip.cores.aic, (wide * c.base_m * problem.k, stored * c.base_n * problem.k),
                        chip.l2.capacity_bytes)
-    return DequantTiling(c.base_m, c.base_n, l1_k, l0_k, slot_k, slots, 1, l0c_ring=c.l0c_ring, direct=1, band=band)
+    tile = DequantTiling(c.base_m, c.base_n, l1_k, l0_k, slot_k, slots, 1, l0c_ring=c.l0c_ring, direct=1, band=band)
+    return tile, estimate_cycles(chip, formats, c, work)
 
 
-def _through_gm(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str, str]) -> DequantTiling:
-    """Tiles for a ring in GM."""
+def _through_gm(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str, str],
+                parts: int) -> tuple[DequantTiling, float]:
+    """Tiles for a ring in GM with K in ``parts``, and the cycles they may take."""
     work = CubeWork.of(problem, out_bytes=2, own_columns=True, vector_per_weight=_vector_cycles(chip, weights, formats),
                        stored_bits=NUMBER_FORMATS[weights.fmt].bits)
+    work = work.split(parts) if parts > 1 else work
     c = choose_cube_tiles(chip, formats, work)
     target, slots = _SLOT_K, _SLOTS
     several = problem.m > c.base_m
     if several:
         most = (chip.cross_core.max_outstanding - 2) // 2
-        target = max(_SLOT_K, ceil_div(problem.k, most))
-    slot_k = _slot_k(problem, chip, weights, min(target, round_up(problem.k, 16)), at_least=several)
+        target = max(_SLOT_K, ceil_div(work.k, most))
+    slot_k = _slot_k(problem, chip, weights, min(target, round_up(work.k, 16)), at_least=several)
     if several:
-        slots = ceil_div(problem.k, slot_k) + 2
-    return DequantTiling(c.base_m, c.base_n, c.l1_k, c.l0_k, slot_k, slots, 1, l0c_ring=c.l0c_ring)
+        slots = ceil_div(work.k, slot_k) + 2
+    tile = DequantTiling(c.base_m, c.base_n, c.l1_k, c.l0_k, slot_k, slots, 1, l0c_ring=c.l0c_ring)
+    return tile, estimate_cycles(chip, formats, c, work)
 
 
 def _vector_cycles(chip: Chip, weights: Weights, formats: tuple[str, str]) -> float:
@@ -284,7 +305,10 @@ class DequantKernel:
         self.experts = Experts(problem)
         self.grid = Grid(self.experts, n, tile.base_m, tile.base_n, tile.band)
         self.m_tiles, self.n_tiles = self.grid.m_tiles, self.grid.n_tiles
-        self.k_slots = ceil_div(k, tile.slot_k)
+        #: K of a part, and ring slots of it; a shorter last part leaves some of them empty.
+        self.part_k = part_size(k, tile.k_parts)
+        self.k_parts = ceil_div(k, self.part_k)
+        self.k_slots = ceil_div(self.part_k, tile.slot_k)
         self._check_tiling()
         self.kb = kb = KernelBuilder(name, self.cores, chip.cores.aiv_per_aic)
         self.x = operand(kb, problem, "x", "bf16", (m, k), "in", rows_axis=0)
@@ -295,6 +319,7 @@ class DequantKernel:
         self.ring = kb.tensor("ring", element_format(formats[1]), (self.cores, tile.slots, *slot), "workspace",
                               "L1" if tile.direct else "GM")
         self.y = operand(kb, problem, "y", "bf16", (m, n), "out", rows_axis=0)
+        self.partial = FloatParts(kb, chip, problem, tile.k_parts) if self.k_parts > 1 else None
         kb.signal("full", "aiv_to_aic")
         kb.signal("empty", "aic_to_aiv")
         #: The pipe of the AIC that reads the ring.
@@ -316,6 +341,9 @@ class DequantKernel:
         if tile.direct and self.chip.path("UB", "L1") is None:
             raise TilingError(f"tiling direct={tile.direct}: chip '{self.chip.name}' has no path UB->L1; give direct=0")
         check_cube_tiling(self.chip, tile, self.kinds, held_b_bytes=tile.slots * slot_bytes if tile.direct else None)
+        if self.k_parts > 1 and self.layout.group is not None and self.part_k % self.layout.group:
+            raise TilingError(f"tiling k_parts={tile.k_parts} cuts K={self.problem.k} into parts of {self.part_k}, not whole "
+                              f"groups of {self.layout.group}; give another number of parts, or 1")
         if tile.slots > most:
             raise TilingError(f"tiling slots={tile.slots} needs more than the {most} outstanding signals of "
                               f"'{self.chip.name}'; give at most {most}")
@@ -334,27 +362,44 @@ class DequantKernel:
         return self.kb.build()
 
     @contextmanager
-    def _tiles(self) -> Iterator[tuple[Place, Expr]]:
+    def _tiles(self) -> Iterator[tuple[Place, _Turn]]:
         """Loop over this core's output tiles, for a ring in L1: the tile and its turn on the core."""
-        with self.kb.loop("t", self.kb.core, self.grid.tiles, self.cores) as t, self.grid.place(self.kb, t) as place:
-            yield place, t // self.cores
+        kb, parts = self.kb, self.k_parts
+        with kb.loop("t", kb.core, self.grid.tiles * parts, self.cores) as t, self.grid.place(kb, t // parts) as place:
+            yield place, self._turn(t)
 
     @contextmanager
-    def _columns(self) -> Iterator[tuple[Expert, Expr, Expr]]:
+    def _columns(self) -> Iterator[tuple[Expert, Expr, _Turn]]:
         """Loop over this core's tiles of columns, for a ring in GM: expert, tile of columns, and its turn on the core."""
         def columns(m: int) -> int:
             return self.n_tiles if m else 0
 
         kb, experts = self.kb, self.experts
         with (
-            kb.loop("nt", kb.core, experts.units(columns), self.cores) as column,
-            experts.find(kb, column, columns) as (expert, inside),
+            kb.loop("nt", kb.core, experts.units(columns) * self.k_parts, self.cores) as column,
+            experts.find(kb, column // self.k_parts, columns) as (expert, inside),
         ):
             nt = inside if experts.uneven is None else minimum(self.n_tiles - 1, inside)
-            yield expert, nt, column // self.cores
+            yield expert, nt, self._turn(column)
 
-    def _slot(self, turn: Expr, c: Expr) -> Expr:
-        return (turn * self.k_slots + c) % self.tile.slots
+    def _turn(self, unit: Expr) -> _Turn:
+        part = unit % self.k_parts
+        return _Turn(unit // self.cores, part, part * self.part_k, ragged(self.problem.k, self.part_k, part))
+
+    def _slot(self, turn: _Turn, c: Expr) -> Expr:
+        return (turn.number * self.k_slots + c) % self.tile.slots
+
+    def _depth(self, turn: _Turn, c: Expr) -> Expr:
+        """K of slot ``c`` of a part."""
+        if self._hollow:
+            return share_of(turn.depth, self.tile.slot_k, c)
+        return ragged_of(turn.depth, self.tile.slot_k, c)
+
+    @property
+    def _hollow(self) -> bool:
+        """Whether the last part of K has fewer slots than the others."""
+        last = self.problem.k - (self.k_parts - 1) * self.part_k
+        return ceil_div(last, self.tile.slot_k) < self.k_slots
 
     # Cube
 
@@ -367,7 +412,14 @@ class DequantKernel:
         if tile.direct:
             with self._tiles() as (place, turn):
                 self._multiply(place, turn, Const(1))
-            return
+        else:
+            self._multiply_columns()
+        if self.partial is not None:
+            kb.raise_signal("summed", "FIX")
+
+    def _multiply_columns(self) -> None:
+        """All tiles of rows of a tile of columns, one after the other."""
+        kb = self.kb
         with (
             self._columns() as (expert, nt, turn),
             self.grid.row_tiles_before(kb, expert) as before,
@@ -376,19 +428,22 @@ class DequantKernel:
         ):
             self._multiply(place, turn, mt.equals(self.grid.row_tiles_of(expert) - 1))
 
-    def _multiply(self, place: Place, turn: Expr, last: Expr) -> None:
+    def _multiply(self, place: Place, turn: _Turn, last: Expr) -> None:
         """One output tile: the slots of its columns times a tile of rows, the ``last`` of which hands them back."""
-        kb, tile, k = self.kb, self.tile, self.problem.k
+        kb, tile = self.kb, self.tile
         expert, mt, nt, rows, cols = place.expert, place.mt, place.nt, place.rows, place.cols
         acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)
         whole = acc[at(0, rows), at(0, cols)]
         with kb.loop("c", 0, self.k_slots) as c:
             self._once(mt.equals(0), lambda: kb.wait_signal("full", self.reader))
-            a = self.activations(place, c * tile.slot_k)
-            b = self._slot_operand(self._slot(turn, c), cols, self.weight_scales(expert, nt, cols, c * tile.slot_k))
-            accumulate(kb, tile, self.kinds, whole, rows, cols, ragged(k, tile.slot_k, c), a, b, before=c)
+            first = turn.first + c * tile.slot_k
+            a = self.activations(place, first)
+            b = self._slot_operand(self._slot(turn, c), cols, self.weight_scales(expert, nt, cols, first))
+            accumulate(kb, tile, self.kinds, whole, rows, cols, self._depth(turn, c), a, b, before=c)
             self._once(last, lambda: kb.raise_signal("empty", self.reader))
-        kb.op("fixpipe", self.y.at(expert, at(place.row, rows), at(nt * tile.base_n, cols)), whole)
+        here = at(place.row, rows), at(nt * tile.base_n, cols)
+        into = self.y.at(expert, *here) if self.partial is None else self.partial.sums.at(expert, turn.part, *here)
+        kb.op("fixpipe", into, whole)
 
     def _once(self, condition: Expr, emit: Callable[[], None]) -> None:
         """Emit for the tile of rows that ``condition`` names, and for every one where each has a slot of its own."""
@@ -447,25 +502,27 @@ class DequantKernel:
         # The last slots come back unused.
         with kb.loop("s", 0, self.tile.slots):
             kb.wait_signal("empty", "MTE3")
+        if self.partial is not None:
+            self.partial.add_up(self.y)
 
-    def _fill(self, e: Expert, nt: Expr, turn: Expr) -> None:
+    def _fill(self, e: Expert, nt: Expr, turn: _Turn) -> None:
         """Dequantize a tile of columns into its slots."""
         kb, tile, lay = self.kb, self.tile, self.layout
         cols = ragged(self.problem.n, tile.base_n, nt)
         scales = self.scales(e, nt, cols)
         if scales is not None and lay.group is None:
-            scales.load(Const(0))
+            scales.load(Const(0), Const(1))
         with kb.loop("c", 0, self.k_slots) as c:
-            depth = ragged(self.problem.k, tile.slot_k, c)
+            depth, first = self._depth(turn, c), turn.first + c * tile.slot_k
             if scales is not None and lay.group is not None:
-                scales.load(c)
+                scales.load(first, depth)
             mine = share_of(cols if self.problem.trans_b else depth, lay.share, kb.sub)
             kb.wait_signal("empty", "MTE3")
             with kb.loop("v", 0, ceil_expr(mine, tile.vector_k)) as v:
                 line, size = v * tile.vector_k, ragged_of(mine, tile.vector_k, v)
                 run = depth if self.problem.trans_b else cols
                 here = (at(0, size), at(0, run))
-                wq = self._load(e, nt, c, line, here)
+                wq = self._load(e, nt, first, line, here)
                 wide = self.convert(wq, here, scales, line, size, run)
                 kb.copy(self.ring[kb.core, self._slot(turn, c), at(kb.sub * lay.share + line, size), at(0, run)], wide)
             kb.raise_signal("full", "MTE3")
@@ -479,15 +536,15 @@ class DequantKernel:
         """Lines and weights of a UB tile."""
         return self.tile.vector_k, self.layout.run
 
-    def _load(self, e: Expert, nt: Expr, c: Expr, line: Expr, here: tuple[At, At]) -> Slice:
-        """Stored weights of slot ``c`` from ``line`` of this AIV's share."""
+    def _load(self, e: Expert, nt: Expr, start: Expr, line: Expr, here: tuple[At, At]) -> Slice:
+        """Stored weights of the slot whose K begins at ``start``, from ``line`` of this AIV's share."""
         kb, tile = self.kb, self.tile
         wq = kb.buffer("wq", "UB", self.weights.fmt, self.shape, tile.ub_ring)[here]
         (size, run), first = (item.size for item in here), kb.sub * self.layout.share + line
         if self.problem.trans_b:
-            kb.copy(wq, self.w.at(e, at(nt * tile.base_n + first, size), at(c * tile.slot_k, run)))
+            kb.copy(wq, self.w.at(e, at(nt * tile.base_n + first, size), at(start, run)))
         else:
-            kb.copy(wq, self.w.at(e, at(c * tile.slot_k + first, size), at(nt * tile.base_n, run)))
+            kb.copy(wq, self.w.at(e, at(start + first, size), at(nt * tile.base_n, run)))
         return wq
 
     def convert(self, wq: Slice, here: tuple[At, At], scales: Scales | None, line: Expr, size: Expr, run: Expr) -> Slice:
@@ -523,6 +580,16 @@ class DequantKernel:
         kb.op("cast", w32, wide)
 
 
+@dataclass(frozen=True)
+class _Turn:
+    """What a core does in one turn: the how manyth it is, the part of K, where it begins and how deep it is."""
+
+    number: Expr
+    part: Expr
+    first: Expr
+    depth: Expr
+
+
 class Scales:
     """Scales and offsets in UB: those of a tile of columns, or of an AIV's part of a slot where they come in groups.
 
@@ -532,12 +599,12 @@ class Scales:
     def __init__(self, kernel: DequantKernel, e: Expert, nt: Expr, cols: Expr) -> None:
         self.kernel, self.e, self.nt, self.cols = kernel, e, nt, cols
 
-    def load(self, c: Expr) -> None:
-        """Bring the scales of slot ``c``; with one scale per channel they serve all slots."""
+    def load(self, start: Expr, depth: Expr) -> None:
+        """Bring the scales of the slot that takes ``depth`` of K from ``start``; one scale per channel serves all slots."""
         kernel, kb, lay = self.kernel, self.kernel.kb, self.kernel.layout
         ring = 1 if lay.group is None else kernel.tile.ub_ring
         shape = (lay.share, lay.scale_groups) if lay.transposed else (lay.scale_groups, lay.run)
-        first, count = self._groups(c)
+        first, count = self._groups(start, depth)
         if kernel.weights.mx:
             codes = kb.buffer("codes", "UB", "e8m0", shape, ring)
             self._copy(codes, kernel.scale, first, count)
@@ -552,13 +619,11 @@ class Scales:
             self.offsets = kb.buffer("offsets", "UB", "fp32", shape, ring)
             self._copy(self.offsets, kernel.offset, first, count)
 
-    def _groups(self, c: Expr) -> tuple[Expr, Expr]:
-        """First group of this AIV's part of slot ``c`` and how many there are (the last slot may have fewer)."""
+    def _groups(self, start: Expr, depth: Expr) -> tuple[Expr, Expr]:
+        """First group of this AIV's part of a slot and how many there are (the last slot may have fewer)."""
         kernel, lay = self.kernel, self.kernel.layout
         if lay.group is None:
             return Const(0), Const(1)
-        start = c * kernel.tile.slot_k
-        depth = ragged(kernel.problem.k, kernel.tile.slot_k, c)
         if not lay.transposed:
             start = start + kernel.kb.sub * lay.share
             depth = share_of(depth, lay.share, kernel.kb.sub)

@@ -53,7 +53,7 @@ def choose_tiling(problem: GemmShape, chip: Chip, kind: MsdKind) -> MsdTiling:
     max_tile = int(0.75 * chip.buffers.ub_bytes * chip.cores.aiv_per_aic / kept) if kept else None
     work = CubeWork.of(problem, out_bytes=4, passes=passes, step_m=step,
                        k_quantum=problem.group, max_tile=max_tile)
-    if kind.mx or problem.group is not None:
+    if problem.group is not None:
         c, k_parts = choose_cube_tiles(chip, kind.formats, work), 1
     else:
         c, k_parts = choose_split_k(chip, kind.formats, work)
@@ -141,9 +141,9 @@ def _merge_rows(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling) 
 def build(problem: GemmShape, chip: Chip, tile: MsdTiling, kind: MsdKind) -> Kernel:
     """See the module's text for the dataflow."""
     require_positive(tile, "prefetch", "direct", "stepwise", "preload", "a_resident")
-    if tile.k_parts > 1 and (kind.mx or problem.group is not None or tile.direct):
-        raise TilingError(f"tiling k_parts={tile.k_parts} adds up INT32 sums through GM: it needs integer components, one "
-                          f"scale per channel and direct=0")
+    if tile.k_parts > 1 and (problem.group is not None or tile.direct):
+        raise TilingError(f"tiling k_parts={tile.k_parts} adds up sums through GM: it needs direct=0, and one scale per "
+                          f"channel or MX blocks")
     held = None
     if tile.a_resident:
         whole = problem.m <= tile.base_m // tile.passes and not Experts(problem).several

@@ -94,7 +94,7 @@ class Merge:
                 continue
             kb.copy(piece, ctx.ring[(kb.core, slot, ctx.in_slot(part.t, j), *source)])
         for number, piece in enumerate(pieces[ctx.passes :]):
-            # Sums of integers: exact in any order.
+            # Sums of integers are exact in any order, those of MX products ascend over the parts.
             kb.op("add", pieces[number % ctx.passes], pieces[number % ctx.passes], piece)
         return pieces[: ctx.passes]
 

@@ -117,14 +117,16 @@ class Multiply:
 
         if ctx.block_scales is None:
             return Stream(load_a), Stream(load_b)
+        block = first // MX_BLOCK
         a_scales, row_tile, columns = ctx.block_scales, place.row_tile, at(place.nt * tile.base_n, cols)
 
         def load_a_scales(sa1: Handle, start: Expr, count: Expr) -> None:
+            blocks = at(block + start, count)
             for number in range(ctx.passes):
-                kb.copy(sa1[at(rows * number, rows), at(0, count)], a_scales[row_tile, number, at(0, rows), at(start, count)])
+                kb.copy(sa1[at(rows * number, rows), at(0, count)], a_scales[row_tile, number, at(0, rows), blocks])
 
         def load_b_scales(sb1: Handle, start: Expr, count: Expr) -> None:
-            kb.copy(sb1[at(0, count), at(0, cols)], ctx.scale.at(place.expert, at(start, count), columns))
+            kb.copy(sb1[at(0, count), at(0, cols)], ctx.scale.at(place.expert, at(block + start, count), columns))
 
         return Stream(load_a, load_a_scales), Stream(load_b, load_b_scales)
 

@@ -84,7 +84,7 @@ def test_one_huge_group_keeps_all_cores_busy(dataflow, chip):
     alone = msdsim.simulate("gemm:m=600,k=512,n=1024", chip, dataflow)
     together = msdsim.simulate("grouped_gemm:rows=1+0+600+1,k=512,n=1024", chip, dataflow)
     others = msdsim.simulate("grouped_gemm:rows=1+1,k=512,n=1024", chip, dataflow)
-    assert together.cycles <= 1.1 * (alone.cycles + others.cycles)
+    assert together.cycles <= 1.2 * (alone.cycles + others.cycles)
 
 
 @pytest.mark.parametrize("dataflow", GEMMS)

@@ -39,6 +39,16 @@ VARIANTS = [
     ("msd-int4", "ascend910b1", "grouped_gemm:groups=3,m=20,k=300,n=70", {"k_parts": 2}),
     ("w8a8", "ascend950pr", "gemm:m=20,k=700,n=70,trans_b=1", {"k_parts": 4, "direct": 0, "merge_m": 4}),
     ("a8w4", "toy", "gemm:m=5,k=300,n=130", {**SMALL, "a_resident": 1, "merge_m": 1}),
+    ("dequant-int8", "toy", "gemm:m=20,k=300,n=70,offset=1", {**SMALL, "k_parts": 3}),
+    # Several tiles of rows share the slots of a part; the last part has fewer of them.
+    ("dequant-int8", "ascend910b1", "gemm:m=40,k=700,n=70", {**SMALL, "k_parts": 3, "slot_k": 128, "slots": 4}),
+    ("dequant-int4", "ascend910b1", "gemm:m=20,k=700,n=130,group=64,offset=1", {**SMALL, "k_parts": 2}),
+    ("dequant-int4", "ascend950pr", "gemm:m=20,k=700,n=130,group=64,trans_b=1", {**SMALL, "k_parts": 4, "direct": 1}),
+    ("dequant-mxfp4", "ascend910b1", "grouped_gemm:rows=20+0+3,k=300,n=70", {"k_parts": 3}),
+    ("mxfp8", "ascend950pr", "gemm:m=20,k=300,n=70", {**SMALL, "k_parts": 2, "direct": 0}),
+    ("mxfp8", "ascend950pr", "gemm:m=20,k=700,n=70,trans_b=1", {**SMALL, "k_parts": 3, "direct": 1}),
+    ("msd-mxfp4", "ascend950pr", "gemm:m=20,k=300,n=70", {"base_m": 32, "base_n": 32, "k_parts": 3, "direct": 0}),
+    ("msd-mxfp4", "ascend950pr", "grouped_gemm:rows=20+0+3,k=700,n=70", {"k_parts": 2, "direct": 0, "passes": 3, "base_m": 48}),
     *(("msd-int8", "toy", "gemm:m=12,k=200,n=40", {"passes": n, "base_m": 16 * n, "base_n": 16, "l0_k": 32, "l1_k": 96, "merge_m": 1})
       for n in (1, 3, 4)),
     ("msd-mxfp4", "ascend950pr", "gemm:m=12,k=200,n=40", {"passes": 3, "base_m": 48, "slots": 1}),
@@ -98,7 +108,7 @@ def test_few_tiles_share_k(dataflow, key):
     ("w8a8", "toy", "gemm:m=16,k=64,n=64", {"passes": 2}, "passes=2: 'w8a8' has 1; leave it out"),
     ("dequant-int8", "toy", "gemm:m=16,k=640,n=64,group=64", {"slot_k": 96}, "slot_k=96 cuts groups of 64 along k unevenly"),
     ("msd-int8", "toy", GROUPED, {"l1_k": 96}, "l1_k=96 is not a multiple of 64"),
-    ("msd-int8", "toy", GROUPED, {"k_parts": 2}, "k_parts=2 adds up INT32 sums through GM"),
+    ("msd-int8", "toy", GROUPED, {"k_parts": 2}, "k_parts=2 adds up sums through GM"),
     ("bf16", "toy", "gemm:m=64,k=64,n=64", {"a_resident": 1, "base_m": 16}, "a_resident=1 holds one tile of rows in L1"),
 ])
 def test_what_does_not_fit_is_said(dataflow, chip, shape, tiling, message):

@@ -15,6 +15,7 @@ from msdsim.formats.quantize import quantize_weight
 from msdsim.numerics.contracts import CONTRACTS, contract_for
 from msdsim.numerics.matmul import mmad_int as matmul_int
 from msdsim.numerics.metrics import bound_ratio, compare_bits, relative_l2
+from msdsim.problems import Gemm
 
 GEMM_NAMES = [name for name, contract in CONTRACTS.items() if contract.kind == "gemm"]
 MX = {"dequant-mxfp4", "msd-mxfp4", "mxfp8"}
@@ -269,3 +270,28 @@ def test_problems_that_a_contract_cannot_take(gemm):
         contract.bound(problem, operands, np.zeros((1, 1)))
     with pytest.raises(UnknownNameError, match="unknown contract 'int8'"):
         contract_for("gemm", "int8")
+
+
+@pytest.mark.parametrize("name", ["bf16", "dequant-int8", "dequant-mxfp4", "msd-mxfp4", "mxfp8"])
+def test_k_in_parts_is_the_sum_of_gemms_over_the_parts(name):
+    """Every part by itself, sums added in fp32 with parts ascending: 300 in three parts is 128 + 128 + 44."""
+    shape, contract = Gemm(m=3, k=300, n=6), contract_for("gemm", name)
+    operands = contract.operands(shape, None, 7)
+    parted = contract.for_tiling({"k_parts": 3} if name != "bf16" else {"split_k": 3})
+    passes = [1] if name != "msd-mxfp4" else [1, 2]
+    for count in passes:
+        whole = contract if name != "msd-mxfp4" else contract.with_passes(count)
+        total = None
+        for start, stop in ((0, 128), (128, 256), (256, 300)):
+            part = {"x": operands["x"][:, start:stop], "w": operands["w"][start:stop]}
+            if "scale" in operands:
+                blocks = slice(start // 32, -(-stop // 32))
+                part["scale"] = operands["scale"][blocks] if operands["scale"].dtype != np.float32 else operands["scale"]
+            y32 = whole.reference(Gemm(m=3, k=stop - start, n=6), part)["y32"]
+            total = y32 if total is None else total + y32
+        used = parted if name != "msd-mxfp4" else parted.with_passes(count)
+        result = used.reference(shape, operands)
+        if count == 1:
+            assert np.array_equal(result["y32"], total)
+        y64 = used.exact(shape, operands)
+        assert bound_ratio(result["y"], y64, used.bound(shape, operands, y64)) <= 1

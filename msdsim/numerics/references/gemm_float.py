@@ -1,6 +1,7 @@
 """GEMM contracts whose Cube multiplies bf16: 16-bit weights, and dequantization before the matmul.
 
-bf16       y = bf16(acc), acc fp32 over ascending k of x * w.
+bf16       y = bf16(acc), acc fp32 over ascending k of x * w.  With K in parts every part is summed by itself, from zero, and
+           the sums are added in fp32, parts ascending.
 dequant-*  f = fp32(q); with an offset f = f + offset; f = f * scale; wb = bf16(f), half to even; then as bf16 with wb.
            Offsets and scales are those of the column, or of the column and the group of k.  MXFP4: f = element * 2^e,
            which bf16 holds exactly.
@@ -85,7 +86,7 @@ class FloatGemm(Contract):
 
     def for_tiling(self, tiling: Mapping[str, int]) -> FloatGemm:
         """The contract with the parts of K of a kernel."""
-        return replace(self, split_k=tiling.get("split_k", 1))
+        return replace(self, split_k=tiling.get("k_parts", tiling.get("split_k", 1)))
 
     def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         return gemm_operands(problem, inputs, seed, self.weights)

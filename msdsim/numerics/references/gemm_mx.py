@@ -4,6 +4,9 @@ msd-mxfp4  components of x in E2M1 with block scales s1 = alpha/4 and s_{i+1} = 
            C_i fp32, one rounding per block of 32, blocks ascending; t = C1, then t = t + C_i ascending; y = bf16(t).
            The scales are part of the operands, so nothing is multiplied afterwards.
 mxfp8      x in E4M3 with block scales by ``rceil`` (no saturation); y = bf16(C).
+
+With K in parts (cut by :func:`~msdsim.units.part_size`, in whole blocks) each C is the sum of those of the parts, each from
+zero over its own blocks, added in fp32, parts ascending.
 """
 
 from __future__ import annotations
@@ -16,8 +19,9 @@ import numpy as np
 
 from msdsim.errors import ProblemError
 from msdsim.formats.msd import MSD_MXFP4, MsdSpec, decompose, error_bound
-from msdsim.formats.mx import block_count, block_max, expand, quantize_mx, scale_exponent
+from msdsim.formats.mx import MX_BLOCK, block_count, block_max, expand, quantize_mx, scale_exponent
 from msdsim.formats.number import BF16, FP8_E4M3FN
+from msdsim.formats.quantize import QuantizedWeight
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.bounds import ETA32, SECOND_ORDER, float64_slack, gamma, with_output
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
@@ -26,20 +30,41 @@ from msdsim.numerics.operands import gemm_operands, logical_weight
 from msdsim.numerics.problem_types import GemmShape
 from msdsim.numerics.references.gemm_float import exact_gemm, magnitude_gemm
 from msdsim.numerics.references.matmul import matmul_mx
+from msdsim.units import part_size
 
 
 @dataclass(frozen=True)
 class _MxGemm(Contract):
-    """MXFP4 weights; the subclasses say what x becomes.  ``matmul`` is the method of the product: all give the same bits."""
+    """MXFP4 weights; the subclasses say what x becomes.  ``matmul`` is the method of the product: all give the same bits.
+    ``k_parts`` parts of K are summed by themselves."""
 
     matmul: Callable[..., np.ndarray] = field(default=matmul_mx, repr=False)
+    k_parts: int = 1
 
     def compiled(self) -> Self:
         """The same contract by the compiled tile kernel, for long studies."""
         return replace(self, matmul=mmad_mx)
 
+    def for_tiling(self, tiling: Mapping[str, int]) -> Self:
+        """The contract with the parts of K of a kernel."""
+        return replace(self, k_parts=tiling.get("k_parts", 1))
+
     def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         return gemm_operands(problem, inputs, seed, "mxfp4")
+
+    def _product(self, a: np.ndarray, a_scale: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
+        """C [m, n] of a component [m, k] with its scales."""
+        k = a.shape[1]
+        depth = part_size(k, self.k_parts)
+        total = None
+        for start in range(0, k, depth):
+            inside, blocks = slice(start, start + depth), slice(start // MX_BLOCK, (start + depth) // MX_BLOCK)
+            if start + depth >= k:
+                blocks = slice(start // MX_BLOCK, None)
+            c = self.matmul(a[:, inside], a_scale[:, blocks], weight.q[inside], weight.scale[blocks])
+            total = c if total is None else total + c
+        assert total is not None
+        return total
 
     def exact(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:
         return exact_gemm(problem, operands)
@@ -52,7 +77,7 @@ class _MxGemm(Contract):
         blocks = block_count(problem.k)
         m = problem.m
         both = magnitude_gemm(np.concatenate([lost, kept]), weight)
-        error = both[:m] + gamma(blocks + passes) * both[m:] + passes * (blocks + 1) * ETA32
+        error = both[:m] + gamma(blocks + passes + passes * (self.k_parts - 1)) * both[m:] + passes * (blocks + 1) * ETA32
         return with_output(error * SECOND_ORDER + float64_slack(problem.k, both[m:] + both[:m]), y64)
 
 
@@ -67,8 +92,8 @@ class MsdMxGemm(_MxGemm):
         return replace(self, spec=self.spec.with_passes(passes))
 
     def for_tiling(self, tiling: Mapping[str, int]) -> MsdMxGemm:
-        """The contract with the number of passes of a kernel."""
-        return self.with_passes(tiling.get("passes", self.spec.passes))
+        """The contract with the number of passes and the parts of K of a kernel."""
+        return super().for_tiling(tiling).with_passes(tiling.get("passes", self.spec.passes))
 
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
         weight = logical_weight(problem, operands)
@@ -76,7 +101,7 @@ class MsdMxGemm(_MxGemm):
         result: Arrays = {}
         total = None
         for i, (a, scale) in enumerate(zip(parts.components, parts.block_scales, strict=True)):
-            c = self.matmul(a, scale, weight.q, weight.scale)
+            c = self._product(a, scale, weight)
             total = c if total is None else total + c
             result[f"a{i + 1}"], result[f"a{i + 1}_scale"] = a, scale
         assert total is not None
@@ -100,7 +125,7 @@ class Mxfp8Gemm(_MxGemm):
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
         weight = logical_weight(problem, operands)
         a, scale = quantize_mx(operands["x"], FP8_E4M3FN, self.scale_rule)
-        y32 = self.matmul(a, scale, weight.q, weight.scale)
+        y32 = self._product(a, scale, weight)
         return {"y": round_to(y32, BF16), "y32": y32, "a1": a, "a1_scale": scale}
 
     def bound(self, problem: GemmShape, operands: Mapping[str, np.ndarray], y64: np.ndarray) -> np.ndarray:
