@@ -28,6 +28,14 @@ def ceil_div(a, b):
     return (a + b - 1) // b
 
 
+@inlined
+def offset_in_line(C, address):
+    """Where in a line an address lies."""
+    if C[at.K_LINE_SHIFT] >= 0:
+        return address & C[at.K_LINE] - 1
+    return address % C[at.K_LINE]
+
+
 @helper
 def _requests(C, instr, row_bytes):
     """PortCost._requests: one for each power of two, the largest first."""
@@ -75,7 +83,7 @@ def unaligned_bytes(C, S, instr, address, rows, row_bytes):
     """Bytes of port time of some rows that begin at different places in a line; remembered, as the same pieces come again and
     again."""
     line = C[at.K_LINE]
-    offset = address % line
+    offset = offset_in_line(C, address)
     entry = C[at.K_KNOWN] + (instr + 31 * row_bytes + 7 * rows + (offset >> 5) & at.KNOWN_PLACES - 1) * at.KNOWN_SIZE
     if (S[entry + at.KNOWN_INSTR] != instr or S[entry + at.KNOWN_OFFSET] != offset or S[entry + at.KNOWN_ROWS] != rows
             or S[entry + at.KNOWN_ROW_BYTES] != row_bytes):
