@@ -1,8 +1,9 @@
-"""From a model's ``config.json`` to a workload: the linear layers of one decode step or one prefill.
+"""From a model's ``config.json`` to a workload: the linear layers of one decode step or one prefill, and its attention.
 
 Understood are decoder-only transformers in the form that model cards publish: dense and mixture-of-experts layers, grouped
 query attention, and latent attention (MLA) with its low-rank projections.  Query, key and value projections are fused, as are
-gate and up, as inference engines run them.
+gate and up, as inference engines run them.  Latent attention is absorbed in a decode step, where all heads share one latent a
+token that is key and value at once, and not in a prefill.
 """
 
 from __future__ import annotations
@@ -82,6 +83,21 @@ class Model:
             found.append(("q_b_proj", query, self.heads * (nope + rope)))
         return [*found, ("kv_b_proj", rank, self.heads * (nope + value)), ("o_proj", self.heads * value, self.hidden)]
 
+    def attention(self, batch: int, tokens: int, kv: int) -> str:
+        """The attention of one layer: ``tokens`` new ones of each sequence, the last of ``kv``."""
+        causal = ",causal=1" if tokens > 1 else ""
+        if self.config.get("kv_lora_rank") is None:
+            shape = f"heads={self.heads},kv_heads={self.kv_heads},head_dim={self.head_dim}"
+            return f"attention:batch={batch},{shape},q={tokens},kv={kv}{causal}"
+        rank, rope, nope = self._size("kv_lora_rank"), self._size("qk_rope_head_dim"), self._size("qk_nope_head_dim")
+        if tokens == 1:
+            shape = f"heads={self.heads},kv_heads=1,head_dim={rank + rope},v_dim={rank}"
+            more = f",shared_kv=1,scale_dim={nope + rope}"
+        else:
+            width = f"head_dim={nope + rope},v_dim={self._size('v_head_dim')}"
+            shape, more = f"heads={self.heads},kv_heads={self.heads},{width}", causal
+        return f"attention:batch={batch},{shape},q={tokens},kv={kv}{more}"
+
     def _mixture(self, m: int) -> list[Layer]:
         layers = self.layers - self.dense_layers
         width = self._size("moe_intermediate_size", self._size("intermediate_size", 0))
@@ -100,19 +116,29 @@ def _mlp(prefix: str, count: int, m: int, hidden: int, inner: int) -> list[Layer
     return [(f"{prefix}gate_up_proj", count, m, hidden, 2 * inner), (f"{prefix}down_proj", count, m, inner, hidden)]
 
 
-def workload_text(config: Mapping[str, Any], source: str, name: str, batch: int, tokens: int) -> str:
-    """The workload file, TOML, of one step; ``tokens`` is 1 for decode and the prompt's length for prefill."""
+def workload_text(config: Mapping[str, Any], source: str, name: str, batch: int, tokens: int, kv: int | None = None) -> str:
+    """The workload file, TOML, of one step; ``tokens`` is 1 for decode and the prompt's length for prefill, ``kv`` the tokens
+    that attention reads, the new ones among them (None: attention is left out)."""
     if batch < 1 or tokens < 1:
         raise InputError(f"batch {batch} and {tokens} tokens must both be at least 1")
+    if kv is not None and kv < tokens:
+        raise InputError(f"{kv} tokens in the cache are fewer than the {tokens} new ones, which are among them; give at least "
+                         f"{tokens}")
     model = Model(config, source)
     step = "decode step" if tokens == 1 else f"prefill of {tokens} tokens"
     kind = config.get("model_type", "transformer")
+    what = "linear layers" if kv is None else f"linear layers and attention over {kv} tokens"
     lines = [
-        f"# Linear layers of one {step}, batch {batch}, worked out from a published model config.",
-        f"description = {json.dumps(f'linear layers of one {step} of {name} ({kind}), batch {batch}')}",
+        f"# {what.capitalize()} of one {step}, batch {batch}, worked out from a published model config.",
+        f"description = {json.dumps(f'{what} of one {step} of {name} ({kind}), batch {batch}')}",
         f"source = {json.dumps(f'model config {source}')}",
         f"batch = {batch}",
     ]
-    for layer, count, m, k, n in model.linear_layers(batch, tokens):
-        lines += ["", "[[op]]", f'name = "{layer}"', f"count = {count}", f'problem = "gemm:m={m},k={k},n={n}"']
+    problems = [(layer, count, f"gemm:m={m},k={k},n={n}") for layer, count, m, k, n in model.linear_layers(batch, tokens)]
+    if kv is not None:
+        # Between the projections to and from it.
+        before = next(index for index, (layer, _, _) in enumerate(problems) if layer == "o_proj")
+        problems.insert(before, ("attention", model.layers, model.attention(batch, tokens, kv)))
+    for layer, count, problem in problems:
+        lines += ["", "[[op]]", f'name = "{layer}"', f"count = {count}", f'problem = "{problem}"']
     return "\n".join(lines) + "\n"

@@ -38,6 +38,33 @@ def test_decode_equals_what_ships(config, shipped, tmp_path):
     assert set(ours) <= set(theirs) or ours == theirs
 
 
+@pytest.mark.parametrize(("config", "shipped"), [(LLAMA3_8B, "llama3-8b-decode"), (QWEN3_14B, "qwen3-14b-decode"),
+                                                 (DEEPSEEK_V3, "deepseek-v3-decode")])
+def test_attention_of_a_decode_step_equals_what_ships(config, shipped, tmp_path):
+    """Grouped queries, and the latent of MLA, absorbed."""
+    reference = parse_problem(shipped)
+    path = tmp_path / "model.toml"
+    path.write_text(workload_text(config, "config.json", "model", reference.batch, 1, 4096))
+    ours, theirs = ([(e.count, e.problem) for e in workload.entries if e.problem.kind == "attention"]
+                    for workload in (parse_problem(str(path)), reference))
+    assert ours == theirs
+    assert len(ours) == 1
+
+
+def test_attention_of_a_prefill(tmp_path):
+    path = tmp_path / "p.toml"
+    for config, expected in (
+        (DEEPSEEK_V3, "attention:batch=2,heads=128,kv_heads=128,head_dim=192,q=512,kv=700,causal=1,v_dim=128"),
+        (LLAMA3_8B, "attention:batch=2,heads=32,kv_heads=8,head_dim=128,q=512,kv=700,causal=1"),
+    ):
+        path.write_text(workload_text(config, "config.json", "model", 2, 512, 700))
+        names = [entry.name for entry in parse_problem(str(path)).entries]
+        assert names.index("attention") + 1 == names.index("o_proj")
+        assert [str(e.problem) for e in parse_problem(str(path)).entries if e.problem.kind == "attention"] == [expected]
+    with pytest.raises(InputError, match="100 tokens in the cache are fewer than the 512 new ones"):
+        workload_text(DEEPSEEK_V3, "config.json", "model", 2, 512, 100)
+
+
 def test_prefill_has_all_tokens_in_the_layers_and_one_in_the_head(tmp_path):
     path = tmp_path / "p.toml"
     path.write_text(workload_text(LLAMA3_8B, "config.json", "llama", 2, 512))

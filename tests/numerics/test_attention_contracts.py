@@ -71,6 +71,22 @@ def test_bound_holds_on_random_problems(name, heads, q, extra, dim, scales, caus
     run(name, shape, inputs if shared else {**inputs, "v": draw(1, heads[1], q + extra, v_dim)})
 
 
+@pytest.mark.parametrize(("name", "spread"), [("msd-mxfp4", 1.0), ("msd-mxfp4", 30.0), ("dequant-int4", 30.0), ("msd-int8", 500.0)])
+def test_every_element_has_a_bound(name, spread):
+    """Also where a coarse cache, long rows or large logits leave the weights wide open: an average stays in the range of V."""
+    shape = problem(head_dim=128, kv=2048, q=1)
+    rng = np.random.default_rng(3)
+    inputs = {key: (spread * rng.standard_normal((1, 2 if key == "q" else 1, 1 if key == "q" else 2048, 128))).astype(np.float32)
+              for key in ("q", "k")} | {"v": rng.standard_normal((1, 1, 2048, 128)).astype(np.float32)}
+    contract = contract_for("attention", name)
+    operands = contract.operands(shape, inputs)
+    y64 = contract.exact(shape, operands)
+    bound = contract.bound(shape, operands, y64)
+    assert np.isfinite(bound).all()
+    assert (bound < 20 * np.abs(inputs["v"]).max()).all()
+    assert bound_ratio(contract.reference(shape, operands)["y"], y64, bound) <= 1
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_one_key_gives_its_value(name):
     """softmax over one token is 1 whatever the logit, so y is that token's V."""

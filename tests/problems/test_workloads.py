@@ -67,10 +67,10 @@ def test_decode_reads_the_whole_cache():
         assert entry.count == layers
         assert 2 * shape.batch * shape.kv_heads * shape.kv * shape.head_dim == elements
         assert (shape.q, shape.batch) == (1, 16)
-    scores, values = (entry for entry in parse_problem("deepseek-v3-decode").entries if isinstance(entry.problem, GroupedGemm))
-    assert scores.count == values.count == 61
-    assert (scores.problem.k, values.problem.n) == (512 + 64, 512)
-    assert scores.problem.n == values.problem.k == 4096
+    [latent] = [entry for entry in parse_problem("deepseek-v3-decode").entries if isinstance(entry.problem, Attention)]
+    shape = latent.problem
+    assert (latent.count, shape.batch, shape.q, shape.kv, shape.kv_heads) == (61, 64, 1, 4096, 1)
+    assert (shape.head_dim, shape.value_dim, shape.softmax_dim, shape.shared_kv) == (512 + 64, 512, 128 + 64, True)
 
 
 def load(tmp_path, text):

@@ -42,6 +42,7 @@ from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
 from msdsim.ir.kernel import Kernel, Slice, Tensor
 from msdsim.ir.ops.vector import FOLD_LANES
 from msdsim.units import ceil_div as ceil_int
+from msdsim.units import round_up
 
 #: Where the running row maximum starts: below every logit, and finite, so that a difference is never NaN.
 LOWEST = float(np.finfo(np.float32).min)
@@ -133,7 +134,7 @@ class AttentionKernel:
         self.dim, self.out_dim, self.shared = problem.head_dim, problem.value_dim, problem.shared_kv
         #: The factor of the logits, as the contract rounds it.
         self.factor = float(np.float32(1 / np.sqrt(problem.softmax_dim)))
-        self.ub_room = chip.buffers.ub_bytes
+        self.ub_room, self.line_bytes = chip.buffers.ub_bytes, chip.l2.line_bytes
         self.cube_rows = self.passes * self.work.base_rows
         self.share = ceil_int(self.work.base_rows, self.aivs)
         self.slots = tile.preload + 1
@@ -231,12 +232,17 @@ class AttentionKernel:
         if self.tile.direct:
             shape = (self.cores, self.aivs, self.slots, self.passes * self.share, cols)
             return self.kb.tensor(name, fmt, shape, "workspace", "UB")
-        return self.kb.tensor(name, fmt, (self.cores, self.slots, self.cube_rows, cols), "workspace")
+        return self.kb.tensor(name, fmt, (self.cores, self.slots, self.cube_rows, self.pitch(fmt, cols)), "workspace")
 
     def to_cube(self, name: str, fmt: str, cols: int) -> Handle:
         """A ring from Vector to Cube, in GM or L1."""
-        shape = (self.cores, self.slots, self.cube_rows, cols)
+        shape = (self.cores, self.slots, self.cube_rows, cols if self.tile.direct else self.pitch(fmt, cols))
         return self.kb.tensor(name, fmt, shape, "workspace", "L1" if self.tile.direct else "GM")
+
+    def pitch(self, fmt: str, cols: int) -> int:
+        """Columns of a ring in GM: long rows begin with a line of L2, so that no request is cut in two."""
+        line = self.line_bytes * 8 // FORMATS[fmt].bits
+        return round_up(cols, line) if self.wide_output else cols
 
     @property
     def vector_waits(self) -> str:
@@ -592,7 +598,8 @@ class AttentionKernel:
                     for n in numbers]
         # One buffer for all components, so that one flag covers them.
         most = self.tile.out_m if ring is self.partial else self.tile.vec_m
-        buffer = kb.buffer(name, "UB", self.acc_fmt, (self.passes * most, ring.of.shape[-1]), self.tile.ub_ring)
+        width = self.out_dim if ring is self.partial else self.work.kv_tile
+        buffer = kb.buffer(name, "UB", self.acc_fmt, (self.passes * most, width), self.tile.ub_ring)
         pieces = [buffer[at(n * most, size), at(0, cols)] for n in numbers]
         for n, piece in enumerate(pieces):
             start = step.rows * n + kb.sub * self.share + local

@@ -31,8 +31,8 @@ ROW_BYTES = 256
 MOST_EVEN_PARTS = 8
 #: UB tiles of fewer rows are mostly latency.
 FEW_ROWS = 8
-#: Vector instructions that follow each other for a tile of S, and for a tile of O.
-INSTRUCTIONS_OF_S, INSTRUCTIONS_OF_O = 14, 4
+#: Vector instructions and transfers that follow each other for a tile of O, besides three to merge each component.
+INSTRUCTIONS_OF_O = 4
 #: Bytes of one read that only fills L2.
 FETCH_BYTES = 16384
 #: Bytes of a load that already runs at full bandwidth.
@@ -155,17 +155,17 @@ def _step_choices(problem: AttentionShape, chip: Chip, needs: Needs, fewest: int
                 if kv_tile <= max(64, round_up(problem.kv, 64)) and not (full and kv_tile > FULL_KV_TILE):
                     yield rows, kv_tile, direct
             if rows * needs.passes > CUBE_ROWS // 4 and Work(problem, chip.cores.aic, rows, 1).q_tiles == 1:
-                for kv_tile in _even_kv_tiles(problem.kv):
+                for kv_tile in _even_kv_tiles(problem.kv, max(16, 512 // element_bits(needs.fmt) // 2)):
                     yield rows, kv_tile, direct
 
 
-def _even_kv_tiles(kv: int) -> Iterator[int]:
-    """KV tiles that cut each of several parts of the KV length into equally many: full tiles cost by the column, so a part
-    should not end in a short one."""
+def _even_kv_tiles(kv: int, step: int) -> Iterator[int]:
+    """KV tiles, multiples of ``step``, that cut each of several parts of the KV length into equally many: full tiles cost by
+    the column, so a part should not end in a short one."""
     seen = set(KV_TILES)
     for parts in range(1, MOST_EVEN_PARTS + 1):
         for most in (FULL_KV_TILE, FULL_KV_TILE // 2, FULL_KV_TILE // 4):
-            tile = round_up(ceil_div(kv, parts * ceil_div(kv, parts * most)), 32)
+            tile = round_up(ceil_div(kv, parts * ceil_div(kv, parts * most)), step)
             if 64 <= tile <= min(FULL_KV_TILE, kv) and tile not in seen:
                 seen.add(tile)
                 yield tile
@@ -218,12 +218,12 @@ def _fit(problem: AttentionShape, chip: Chip, needs: Needs, rows: int, kv_tile: 
              needs.cache_in_l1)
     l1_kv = l1.chunk()
     share = ceil_div(work.base_rows, chip.cores.aiv_per_aic)
-    vec_m, out_m = _ub_rows(chip, needs, UbTiles(share, 0, 0, kv_tile, dim, out, slots))
+    vec_m = _most_rows(chip, needs, UbTiles(share, 0, 0, kv_tile, dim, out, slots))
     if not l1_kv or not vec_m:
         return None
     ring = 3 if l1.fits(l1_kv, 3, 1) else 2
     o_ring = 2 if chip.buffers.l0c_bytes >= cube_rows * (2 * wide + 2 * qk_n) * 4 else 1
-    return AttentionTiling(rows, kv_tile, 1, l1_kv, qk_n, qk_k, pv_k, vec_m, out, out_m, dim, l1_kv, preload, l1_ring=ring,
+    return AttentionTiling(rows, kv_tile, 1, l1_kv, qk_n, qk_k, pv_k, vec_m, out, vec_m, dim, l1_kv, preload, l1_ring=ring,
                            l0_ring=l0_ring, o_ring=o_ring, q_ring=2 if l1.fits(l1_kv, ring, 2) else 1, direct=int(direct))
 
 
@@ -347,26 +347,28 @@ class _WideL1:
         return None
 
 
-def _ub_rows(chip: Chip, needs: Needs, tiles: UbTiles) -> tuple[int, int]:
-    """``vec_m`` and ``out_m``: all rows of an AIV, or the most that fit; 0 if none do.  They are the same unless that leaves
-    few rows of S, which cost more instructions than those of O."""
-    def most(out_of: Callable[[int], int]) -> int:
-        for rows in range(min(tiles.share, 64), 0, -1):
-            if needs.ub_bytes(replace(tiles, vec_m=rows, out_m=out_of(rows))) <= chip.buffers.ub_bytes:
-                return ceil_div(tiles.share, ceil_div(tiles.share, rows))
-        return 0
+def _most_rows(chip: Chip, needs: Needs, tiles: UbTiles, out_m: int | None = None) -> int:
+    """Rows ``vec_m`` of a UB tile of S: all rows of an AIV, or the most that fit beside ``out_m`` of O (None: as many); 0 if
+    none do."""
+    for rows in range(min(tiles.share, 64), 0, -1):
+        if needs.ub_bytes(replace(tiles, vec_m=rows, out_m=out_m or rows)) <= chip.buffers.ub_bytes:
+            return ceil_div(tiles.share, ceil_div(tiles.share, rows))
+    return 0
 
-    rows = most(lambda rows: rows)
+
+def _ub_rows(chip: Chip, needs: Needs, tiles: UbTiles) -> tuple[int, int]:
+    """``vec_m`` and ``out_m`` where O is wide: they are the same unless that leaves few rows of S, which costs more
+    instructions than O does; 0 if nothing fits."""
+    rows = _most_rows(chip, needs, tiles)
     if rows >= min(tiles.share, FEW_ROWS):
         return rows, rows
-    found = [(most(lambda _, few=few: few), few) for few in (1, 2, 4, 8)]  # type: ignore[misc]
-    usable = [pair for pair in found if pair[0]]
-    if not usable:
-        return rows, rows
-    def instructions(pair: tuple[int, int]) -> int:
-        return INSTRUCTIONS_OF_S * ceil_div(tiles.share, pair[0]) + INSTRUCTIONS_OF_O * ceil_div(tiles.share, pair[1])
+    of_s, of_o = len(needs.vector_ops) + len(ROW_OPS), INSTRUCTIONS_OF_O + 3 * needs.passes
 
-    return min(usable, key=instructions)
+    def instructions(pair: tuple[int, int]) -> int:
+        return of_s * ceil_div(tiles.share, pair[0]) + of_o * ceil_div(tiles.share, pair[1])
+
+    found = [(rows, rows), *((_most_rows(chip, needs, tiles, few), few) for few in (1, 2, 4, 8))]
+    return min((pair for pair in found if pair[0]), key=instructions, default=(0, 0))
 
 
 def _split_choices(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Iterator[int]:
@@ -425,7 +427,7 @@ def _estimate(problem: AttentionShape, chip: Chip, needs: Needs, tile: Attention
             (chip.path("L1", "L0B"), cache)) if p is not None)
         cube = max(float(cube), float(to_l0))
         l2 *= L2_SHARE
-    step = max(cube, vector, (cache + rings) / l2, loads)
+    step = max(cube, vector, (cache + rings) / l2, loads) + (TURN_CYCLES if wide else 0)
     hbm = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz)) * chip.hbm.efficiency
     memory = work.kv_head_count * problem.kv * stored * needs.cache_bits / 8 / hbm
     merge = MERGE_CYCLES + chain * work.splits / 4 * ceil_div(work.total_rows, chip.aiv) if work.splits > 1 else 0
@@ -441,6 +443,8 @@ ROW_OPS = ("reduce_max", "max", "sub", "exp", "max", "reduce_add", "mul", "add",
 MISS_SHARE = 0.6
 #: Cycles that a step costs the loads besides its bytes: reading P, the heads of short transfers.
 STEP_CYCLES = 600
+#: Cycles from the last tile of S of a step to the first of O of the next, which waits for P.
+TURN_CYCLES = 1500
 #: Latency of a Vector instruction, or of a transfer that does not wait for the one before.
 OUTPUT_LATENCY = 30
 #: Of L2's read bandwidth, what is left to a step where most reads turn rows into fractals.
