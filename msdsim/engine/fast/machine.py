@@ -347,8 +347,6 @@ def _begin_transfer(C, S, pipe, instr, start, address, rows, row_bytes):
         S[pipe + at.P_SCALE] = scale
     S[pipe + at.P_PORT] += C[instr + at.I_INTERVAL] * scale
     S[pipe + at.X_END] = start
-    S[pipe + at.X_PORT_AT] = -1
-    S[pipe + at.X_L2_OF] = -1
     S[pipe + at.X_PORT_BYTES] = 0
     S[pipe + at.X_MOVED] = 0
     if start > C[at.K_TIME_LIMIT]:
@@ -419,10 +417,7 @@ def _next_piece(C, S, pipe, instr):
     S[pipe + at.X_PIECE_ROWS] = rows
     S[pipe + at.X_PIECE_BYTES] = piece_bytes
     S[pipe + at.X_ON_PORT] = on_port
-    # Where the window did not hold it up, the port is where the piece before has left it.
-    now = S[pipe + at.X_PORT_CYCLE]
-    if port != S[pipe + at.X_PORT_AT]:
-        now = ceil_div(port, scale)
+    now = ceil_div(port, scale)
     S[pipe + at.X_AT] = now
     if now > C[at.K_TIME_LIMIT]:
         S[at.G_STATUS] = at.TIME_LIMIT
@@ -439,19 +434,13 @@ def _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, LINE, TURN, unit, pipe, instr
     on_port, count = S[pipe + at.X_ON_PORT], rows * piece_bytes
     l2_bytes = on_port
     if C[instr + at.I_L2_DENOMINATOR] != C[instr + at.I_L2_NUMERATOR]:
-        if on_port != S[pipe + at.X_L2_OF]:
-            S[pipe + at.X_L2_OF] = on_port
-            S[pipe + at.X_L2_BYTES] = ceil_div(on_port * C[instr + at.I_L2_DENOMINATOR], C[instr + at.I_L2_NUMERATOR])
-        l2_bytes = S[pipe + at.X_L2_BYTES]
+        l2_bytes = ceil_div(on_port * C[instr + at.I_L2_DENOMINATOR], C[instr + at.I_L2_NUMERATOR])
     address = S[pipe + at.X_ADDRESS] + S[pipe + at.X_IN_ROW]
     done, hbm_read, hbm_write = access(C, S, SLOT, TAG, STAMP, READY, LINE, TURN, now, S[unit + at.U_NUMBER], address, rows,
                                        piece_bytes, stride, write, l2_bytes, C[instr + at.I_BYPASS])
     port = S[pipe + at.P_PORT] + on_port * C[instr + at.I_PER_BYTE]
     S[pipe + at.P_PORT] = port
-    moved = ceil_div(port, C[instr + at.I_SCALE])
-    S[pipe + at.X_PORT_AT] = port
-    S[pipe + at.X_PORT_CYCLE] = moved
-    done = max(done, moved) + C[instr + at.I_LATENCY]
+    done = max(done, ceil_div(port, C[instr + at.I_SCALE])) + C[instr + at.I_LATENCY]
     tail = S[pipe + at.P_WINDOW_TAIL]
     if tail - S[pipe + at.P_WINDOW_HEAD] > C[at.K_WINDOW_MASK]:
         S[at.G_STATUS] = at.WINDOW_FULL
