@@ -63,6 +63,8 @@ _SLOT_K = 512
 #: Bytes of a ring slot in L1: the vendor's kernels have slots of 12 to 16 KiB for each AIV, of a smaller tile.
 _SLOT_BYTES = 65536
 _SLOTS = 4
+#: A group whose largest divisor below a tile's size is a smaller share of it than this is not cut into such parts.
+_SMALLEST_PART = 0.25
 
 
 @dataclass(frozen=True)
@@ -210,7 +212,8 @@ def _share(target: int, group: int | None, at_least: bool) -> int:
         return (ceil_div(target, group) if at_least else target // group) * group
     if at_least:
         return next(d for d in range(target, group + 1) if group % d == 0)
-    return next(d for d in range(target, 0, -1) if group % d == 0)
+    part = next(d for d in range(target, 0, -1) if group % d == 0)
+    return part if part >= target * _SMALLEST_PART else group
 
 
 class Layout:
@@ -239,20 +242,34 @@ class Layout:
         return 1 if self.group is None else ceil_div(self.k_extent, self.group)
 
     @property
+    def whole_groups(self) -> bool:
+        """Whether UB tiles go through one group after the other, since they do not divide it."""
+        if self.group is None or self.transposed:
+            return False
+        return self.share % self.group == 0 and self.tile.vector_k < self.group and self.group % self.tile.vector_k != 0
+
+    @property
+    def scales_by_tile(self) -> bool:
+        """Whether scales come with every UB tile, since those of a slot do not fit beside it."""
+        lines = min(self.tile.vector_k, self.share)
+        fits = self.bytes_per_weight(self.spans > 1) * lines * self.run + self.scale_bytes() <= self.chip.buffers.ub_bytes
+        return self.group is not None and not fits
+
+    @property
     def spans(self) -> int:
         """Groups of scales inside one UB tile."""
         if self.group is None:
             return 1
         return ceil_div(self.tile.slot_k if self.transposed else self.tile.vector_k, self.group)
 
-    def bytes_per_weight(self) -> float:
-        """UB bytes: the stored weight and the result in rings, FP16 and FP32 between them, FP32 twice where groups are scaled
-        one by one."""
+    def bytes_per_weight(self, several: bool) -> float:
+        """UB bytes: the stored weight and the result in rings, FP16 and FP32 between them, FP32 twice where a tile has
+        ``several`` groups, which are scaled one by one."""
         stored = NUMBER_FORMATS[self.weights.fmt].bits
-        return self.tile.ub_ring * (stored + self.wide_bits) / 8 + 2 + 4 + (4 if self.group is not None else 0)
+        return self.tile.ub_ring * (stored + self.wide_bits) / 8 + 2 + 4 + (4 if several else 0)
 
-    def scale_bytes(self, lines: int) -> int:
-        """UB bytes of the scales (FP32, offsets, and E8M0 before its conversion) beside a tile of ``lines``."""
+    def scale_bytes(self) -> int:
+        """UB bytes of the scales of a slot (FP32, offsets, and E8M0 before its conversion)."""
         rings = 1 if self.group is None else self.tile.ub_ring
         each = 4 * (2 if self.problem.offset else 1) * rings + (rings + 4 if self.weights.mx else 0)
         count = self.scale_groups * (self.share if self.transposed else self.run)
@@ -260,14 +277,21 @@ class Layout:
 
     def largest_tile(self) -> int:
         """Lines of the UB tile: the most that fit, evened out over the share, in or over whole groups."""
-        room = self.chip.buffers.ub_bytes - self.scale_bytes(0)
-        most = max(1, min(int(room / (self.bytes_per_weight() * self.run)), self.share))
+        room = self.chip.buffers.ub_bytes - self.scale_bytes()
+        several = self.group is not None and (not self.transposed or self.scale_groups > 1)
+        most = max(1, min(int(room / (self.bytes_per_weight(several) * self.run)), self.share))
+        if self.group is not None and not self.transposed and most < self.group:
+            # A tile of one group is smaller in memory, so that it may have more lines.
+            most = max(1, min(int(room / (self.bytes_per_weight(False) * self.run)), self.share, self.group))
         even = ceil_div(self.share, ceil_div(self.share, most))
-        if self.group is None or self.transposed:
+        if self.group is None or self.transposed or self.group % self.share == 0:
             return even
         if most >= self.group:
             return min(round_up(even, self.group), most // self.group * self.group)
-        return next(d for d in range(most, 0, -1) if self.group % d == 0)
+        part = next(d for d in range(most, 0, -1) if self.group % d == 0)
+        if part < most * _SMALLEST_PART and self.share % self.group == 0:
+            return ceil_div(self.group, ceil_div(self.group, most))
+        return part
 
     def check(self) -> None:
         """TilingError where groups of scales would straddle a slot's share or a UB tile."""
@@ -275,7 +299,7 @@ class Layout:
             return
         parts = 1 if self.transposed else self.chip.cores.aiv_per_aic
         self._check("slot_k", self.k_extent, parts, self.group)
-        if not self.transposed:
+        if not self.transposed and not self.whole_groups and self.group % self.share:
             self._check("vector_k", self.tile.vector_k, 1, self.group)
 
     def _check(self, name: str, size: int, parts: int, group: int) -> None:
@@ -514,18 +538,32 @@ class DequantKernel:
             scales.load(Const(0), Const(1))
         with kb.loop("c", 0, self.k_slots) as c:
             depth, first = self._depth(turn, c), turn.first + c * tile.slot_k
-            if scales is not None and lay.group is not None:
+            if scales is not None and lay.group is not None and not lay.scales_by_tile:
                 scales.load(first, depth)
             mine = share_of(cols if self.problem.trans_b else depth, lay.share, kb.sub)
             kb.wait_signal("empty", "MTE3")
-            with kb.loop("v", 0, ceil_expr(mine, tile.vector_k)) as v:
-                line, size = v * tile.vector_k, ragged_of(mine, tile.vector_k, v)
+            with self._ub_tiles(mine) as (line, size):
                 run = depth if self.problem.trans_b else cols
                 here = (at(0, size), at(0, run))
                 wq = self._load(e, nt, first, line, here)
+                if scales is not None and lay.scales_by_tile:
+                    scales.load(first, depth, (line, size))
                 wide = self.convert(wq, here, scales, line, size, run)
                 kb.copy(self.ring[kb.core, self._slot(turn, c), at(kb.sub * lay.share + line, size), at(0, run)], wide)
             kb.raise_signal("full", "MTE3")
+
+    @contextmanager
+    def _ub_tiles(self, mine: Expr) -> Iterator[tuple[Expr, Expr]]:
+        """Loop over the UB tiles of ``mine`` lines: first line and number of lines."""
+        kb, group, vector_k = self.kb, self.layout.group, self.tile.vector_k
+        if not self.layout.whole_groups or group is None:
+            with kb.loop("v", 0, ceil_expr(mine, vector_k)) as v:
+                yield v * vector_k, ragged_of(mine, vector_k, v)
+            return
+        with kb.loop("g", 0, ceil_expr(mine, group)) as g:
+            lines = ragged_of(mine, group, g)
+            with kb.loop("v", 0, ceil_expr(lines, vector_k)) as v:
+                yield g * group + v * vector_k, ragged_of(lines, vector_k, v)
 
     def scales(self, e: Expert, nt: Expr, cols: Expr) -> Scales | None:
         """Scales that Vector applies."""
@@ -599,17 +637,22 @@ class Scales:
     def __init__(self, kernel: DequantKernel, e: Expert, nt: Expr, cols: Expr) -> None:
         self.kernel, self.e, self.nt, self.cols = kernel, e, nt, cols
 
-    def load(self, start: Expr, depth: Expr) -> None:
-        """Bring the scales of the slot that takes ``depth`` of K from ``start``; one scale per channel serves all slots."""
+    def load(self, start: Expr, depth: Expr, tile: tuple[Expr, Expr] | None = None) -> None:
+        """Bring the scales of the slot that takes ``depth`` of K from ``start``, or only of a UB tile of it, given by its first
+        line and its lines; one scale per channel serves all slots."""
         kernel, kb, lay = self.kernel, self.kernel.kb, self.kernel.layout
         ring = 1 if lay.group is None else kernel.tile.ub_ring
-        shape = (lay.share, lay.scale_groups) if lay.transposed else (lay.scale_groups, lay.run)
+        mine = share_of(self.cols if lay.transposed else depth, lay.share, kb.sub)
+        #: Lines whose scales are in UB, counted from those of this AIV.
+        self.line, self.lines = tile if tile is not None else (Const(0), mine)
+        groups = lay.scale_groups if tile is None or lay.transposed else lay.spans
+        shape = (kernel.tile.vector_k if tile is not None else lay.share, groups) if lay.transposed else (groups, lay.run)
         first, count = self._groups(start, depth)
         if kernel.weights.mx:
             codes = kb.buffer("codes", "UB", "e8m0", shape, ring)
             self._copy(codes, kernel.scale, first, count)
             self.scales = kb.buffer("scales", "UB", "fp32", shape)
-            here = (at(0, self._mine()), at(0, count)) if lay.transposed else (at(0, count), at(0, self.cols))
+            here = (at(0, self.lines), at(0, count)) if lay.transposed else (at(0, count), at(0, self.cols))
             kb.op("decode_e8m0", self.scales[here], codes[here])
         else:
             self.scales = kb.buffer("scales", "UB", "fp32", shape, ring)
@@ -620,17 +663,14 @@ class Scales:
             self._copy(self.offsets, kernel.offset, first, count)
 
     def _groups(self, start: Expr, depth: Expr) -> tuple[Expr, Expr]:
-        """First group of this AIV's part of a slot and how many there are (the last slot may have fewer)."""
+        """First group of this AIV's part of a slot, or of the tile, and how many there are (the last slot may have fewer)."""
         kernel, lay = self.kernel, self.kernel.layout
         if lay.group is None:
             return Const(0), Const(1)
         if not lay.transposed:
-            start = start + kernel.kb.sub * lay.share
-            depth = share_of(depth, lay.share, kernel.kb.sub)
+            start = start + kernel.kb.sub * lay.share + self.line
+            depth = self.lines
         return start // lay.group, ceil_expr(depth, lay.group)
-
-    def _mine(self) -> Expr:
-        return share_of(self.cols, self.kernel.layout.share, self.kernel.kb.sub)
 
     def _copy(self, buffer: Handle, source: Operand, first: Expr, count: Expr) -> None:
         kernel, kb, lay = self.kernel, self.kernel.kb, self.kernel.layout
@@ -638,18 +678,19 @@ class Scales:
         if not lay.transposed:
             kb.copy(buffer[at(0, count), at(0, self.cols)], source.at(self.e, at(first, count), at(start, self.cols)))
             return
-        mine, start = self._mine(), start + kb.sub * lay.share
+        mine, start = self.lines, start + kb.sub * lay.share + self.line
         with kb.loop(f"i_{buffer.of.name}", 0, count) as i:
             kb.copy(buffer[at(0, mine), i], source.at(self.e, first + i, at(start, mine), at(0, 1)))
 
     def group_of(self, line: Expr) -> Expr:
-        """Group, counted inside this AIV's part of the slot, of a UB tile that starts at ``line``."""
+        """Group, counted from the first whose scales are in UB, of a UB tile that starts at ``line``."""
         lay = self.kernel.layout
-        return Const(0) if lay.group is None or lay.transposed else line // lay.group
+        return Const(0) if lay.group is None or lay.transposed or lay.scales_by_tile else line // lay.group
 
     def apply(self, into: Slice, weights: Slice, line: Expr, run: Expr, group: Expr) -> None:
         """``into = (weights + offset) * scale`` for weights of one group."""
         kb, lay = self.kernel.kb, self.kernel.layout
+        line = Const(0) if lay.scales_by_tile else line
         here = (at(line, weights.sizes[0]), group) if lay.transposed else (group, at(0, run))
         if self.offsets is not None:
             kb.op("add", weights, weights, self.offsets[here])

@@ -45,6 +45,13 @@ VARIANTS = [
     ("dequant-int4", "ascend910b1", "gemm:m=20,k=700,n=130,group=64,offset=1", {**SMALL, "k_parts": 2}),
     ("dequant-int4", "ascend950pr", "gemm:m=20,k=700,n=130,group=64,trans_b=1", {**SMALL, "k_parts": 4, "direct": 1}),
     ("dequant-mxfp4", "ascend910b1", "grouped_gemm:rows=20+0+3,k=300,n=70", {"k_parts": 3}),
+    # Scales that come with every UB tile, since those of a slot do not fit; tiles that do not divide a group.
+    ("dequant-int4", "ascend910b1", "gemm:m=1,k=5120,n=300,group=32,offset=1",
+     {"base_n": 256, "l1_k": 64, "l0_k": 32, "slot_k": 5120, "slots": 1, "vector_k": 32, "ub_ring": 1}),
+    ("dequant-int4", "ascend910b1", "gemm:m=3,k=5120,n=150,group=32,offset=1,trans_b=1",
+     {"base_n": 128, "slot_k": 5120, "slots": 1, "vector_k": 1, "ub_ring": 1}),
+    ("dequant-int8", "toy", "gemm:m=3,k=400,n=70,group=122,offset=1", {"slot_k": 244, "vector_k": 50, "base_n": 32}),
+    ("dequant-int8", "toy", "gemm:m=3,k=400,n=70,group=122,offset=1", {"slot_k": 122, "vector_k": 9, "base_n": 32}),
     ("mxfp8", "ascend950pr", "gemm:m=20,k=300,n=70", {**SMALL, "k_parts": 2, "direct": 0}),
     ("mxfp8", "ascend950pr", "gemm:m=20,k=700,n=70,trans_b=1", {**SMALL, "k_parts": 3, "direct": 1}),
     ("msd-mxfp4", "ascend950pr", "gemm:m=20,k=300,n=70", {"base_m": 32, "base_n": 32, "k_parts": 3, "direct": 0}),
