@@ -138,6 +138,9 @@ def build_kernel(dataflow: Dataflow, problem: Any, hardware: Hardware,
 def find_dataflow(problem: Any, name: str) -> Dataflow:
     """The dataflow called ``name`` for this kind of problem; the error lists those there are for it."""
     known = dataflows_for(problem.kind)
+    if len(known) == 1:
+        # A microbenchmark is run as it is: there is nothing to choose.
+        name = known[0]
     if name not in known:
         raise unknown_name(f"{problem.kind} dataflow", name, known)
     # A name may stand for a dataflow of several kinds: that of a GEMM is the plain name, the others carry their kind.

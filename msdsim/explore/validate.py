@@ -26,7 +26,7 @@ from msdsim.errors import InputError, MsdsimError
 from msdsim.hardware import Hardware, load_hw
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.load import leaves, override
-from msdsim.problems import Attention, Gemm, parse_inline
+from msdsim.problems import Attention, Gemm, GroupedGemm, parse_inline
 from msdsim.report.result import Result
 from msdsim.resources import find_file, shipped_names
 from msdsim.timeline.record import BUSY, DRAINED, HEAD, WAIT_MEMORY
@@ -312,17 +312,18 @@ def _tiling(row: Measurement) -> dict[str, int]:
 
 def _time_of(row: Measurement) -> float | None:
     """Time that a rate in TFLOPS stands for; a multiply and an add are two operations."""
-    try:
-        problem = parse_inline(row.problem)
-    except MsdsimError:
-        return None
     if row.tflops is None:
+        return None
+    try:
+        problem = parse_inline(row.problem if ":" in row.problem else row.run_as)
+    except MsdsimError:
         return None
     if isinstance(problem, Attention):
         # Half of a causal square is left out, by convention of those who print the rate.
         pairs = problem.batch * problem.heads * problem.q * problem.kv / (2 if problem.causal else 1)
-        return 2 * pairs * 2 * problem.head_dim / row.tflops / 1e6
-    return 2 * problem.m * problem.k * problem.n * getattr(problem, "groups", 1) / row.tflops / 1e6
+        return 2 * pairs * (problem.head_dim + problem.value_dim) / row.tflops / 1e6
+    rows = problem.total_rows if isinstance(problem, GroupedGemm) else problem.m
+    return 2 * rows * problem.k * problem.n / row.tflops / 1e6
 
 
 # Components
