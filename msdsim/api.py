@@ -76,12 +76,12 @@ def _prepared(
     chosen = find_dataflow(shape, dataflow)
     reason = chosen.refuses(shape, hardware.chip)
     if reason is not None:
-        raise InputError(f"dataflow '{dataflow}' cannot run {shape} on '{hardware.name}': {reason}")
+        raise InputError(f"dataflow '{chosen.name}' cannot run {shape} on '{hardware.name}': {reason}")
     kernel, tiles = build_kernel(chosen, shape, hardware, tiling)
     options = _options(engine, memory, timeline, skip)
     # Numbers first: what is wrong with the inputs is said before anything long runs.
     executed = _execute(chosen, shape, kernel, tiles, inputs, seed, keep) if check or keep or inputs is not None else {}
-    return _Prepared(kernel, options, {"problem": shape.to_json(), "hardware": hardware, "dataflow": dataflow, "engine": engine,
+    return _Prepared(kernel, options, {"problem": shape.to_json(), "hardware": hardware, "dataflow": chosen.name, "engine": engine,
                                        "memory": memory, "tiling": asdict(tiles), "seed": seed, **executed})
 
 
@@ -184,7 +184,8 @@ def simulate_workload(workload: Workload, hw: str | Hardware, dataflow: str, *, 
 
     An entry finds in L2 what the ones before it have left (:class:`~msdsim.ir.gm_plan.GmPlan` says which tensors are the
     same).  Consecutive entries with the same count are a layer: what runs more than once runs once ahead, with weights of its
-    own, and is then simulated as it follows itself; every one of its runs is taken to cost the same.
+    own (the end of it, as far as anything can still be in L2), and is then simulated as it follows itself; every one of its
+    runs is taken to cost the same.
 
     ``jobs`` processes execute numbers at the same time (0: one for each core); ``progress`` is called with (finished, of how
     many) entries.  Options are those of :func:`simulate`, without ``warm``.
@@ -192,20 +193,22 @@ def simulate_workload(workload: Workload, hw: str | Hardware, dataflow: str, *, 
     hardware = _hardware(hw)
     first = {str(entry.problem): entry for entry in reversed(workload.entries)}
     tasks = [_Task(workload.name, entry.name, entry.problem, hardware, dataflow, options) for entry in first.values()]
-    runs = _order(workload)
 
     def done(finished: int, _: int = 0) -> None:
         if progress is not None:
-            progress(finished, len(tasks) + len(runs))
+            progress(finished, len(tasks) + len(workload.entries))
 
     prepared = dict(zip(first, run_all(_prepare, tasks, jobs, done), strict=True))
+    reads = {name: sum(tensor.size_bytes for tensor in item.kernel.tensors if tensor.role == "in")
+             for name, item in prepared.items()}
+    runs = _order(workload, reads, hardware.chip.l2.capacity_bytes)
     plan, state = GmPlan(item.kernel for item in prepared.values()), empty_l2(hardware.chip)
     found: list[WorkloadRun] = []
-    for number, run in enumerate(runs, start=1):
+    for run in runs:
         result, state = _time_entry(workload, run, prepared[str(run.entry.problem)], plan, state)
         if not run.ahead:
             found.append(WorkloadRun(run.entry.name, run.entry.count, result))
-        done(len(tasks) + number)
+            done(len(tasks) + len(found))
     return WorkloadResult(workload.name, found)
 
 
@@ -245,11 +248,27 @@ class _EntryRun:
     ahead: bool
 
 
-def _order(workload: Workload) -> list[_EntryRun]:
-    """The entries in their order, those of a layer that is repeated once ahead."""
-    layers = [list(entries) for _, entries in groupby(workload.entries, lambda entry: entry.count)]
-    return [_EntryRun(entry, ahead) for layer in layers for ahead in ((True, False) if layer[0].count > 1 else (False,))
-            for entry in layer]
+#: Times its capacity that has passed through L2 when nothing older can be left in it: LRU, and streams fill all sets alike.
+_FLUSHES = 2
+
+
+def _order(workload: Workload, read_bytes: Mapping[str, int], capacity: int) -> list[_EntryRun]:
+    """The entries in their order, the end of a layer that is repeated once ahead: as much of it as can leave anything in L2.
+
+    ``read_bytes`` says, by problem, how much an entry reads through L2.
+    """
+    runs: list[_EntryRun] = []
+    for count, entries in groupby(workload.entries, lambda entry: entry.count):
+        layer = list(entries)
+        ahead: list[_EntryRun] = []
+        passed = 0
+        for entry in reversed(layer if count > 1 else []):
+            if passed >= _FLUSHES * capacity:
+                break
+            ahead.insert(0, _EntryRun(entry, True))
+            passed += read_bytes[str(entry.problem)]
+        runs += [*ahead, *(_EntryRun(entry, False) for entry in layer)]
+    return runs
 
 
 def _time_entry(workload: Workload, run: _EntryRun, item: _Prepared, plan: GmPlan, state: L2State) -> tuple[Result, L2State]:

@@ -16,8 +16,8 @@ from typing import Any
 from msdsim.errors import InputError
 from msdsim.units import ceil_div
 
-#: (name, how often, m, k, n)
-Layer = tuple[str, int, int, int, int]
+#: Name, how often, problem in its inline form.
+Layer = tuple[str, int, str]
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -62,13 +62,13 @@ class Model:
     def linear_layers(self, batch: int, tokens: int) -> list[Layer]:
         """Every matmul of one step over ``batch`` sequences of ``tokens`` new tokens each, with how often it runs."""
         m = batch * tokens
-        found = [(name, self.layers, m, k, n) for name, k, n in self._attention()]
+        found = [(name, self.layers, _gemm(m, k, n)) for name, k, n in self._attention()]
         if self.dense_layers:
             found += _mlp("dense_" if self.experts else "", self.dense_layers, m, self.hidden, self._size("intermediate_size"))
         if self.experts:
             found += self._mixture(m)
         # Only the last token of a sequence needs logits.
-        return [*found, ("lm_head", 1, batch, self.hidden, self.vocab)]
+        return [*found, ("lm_head", 1, _gemm(batch, self.hidden, self.vocab))]
 
     def _attention(self) -> list[tuple[str, int, int]]:
         if self.config.get("kv_lora_rank") is None:
@@ -105,15 +105,21 @@ class Model:
         # Balanced routing: every token picks `chosen` experts, all experts that are hit have equally many rows.
         active = min(self.experts, m * chosen)
         rows = ceil_div(m * chosen, active)
-        found: list[Layer] = [("moe_router", layers, m, self.hidden, self.experts)]
+        found: list[Layer] = [("moe_router", layers, _gemm(m, self.hidden, self.experts))]
         shared = self._size("n_shared_experts", 0)
         if shared:
             found += _mlp("shared_", layers, m, self.hidden, shared * width)
-        return found + _mlp("expert_", layers * active, rows, self.hidden, width)
+        return found + _mlp("expert_", layers, rows, self.hidden, width, active)
 
 
-def _mlp(prefix: str, count: int, m: int, hidden: int, inner: int) -> list[Layer]:
-    return [(f"{prefix}gate_up_proj", count, m, hidden, 2 * inner), (f"{prefix}down_proj", count, m, inner, hidden)]
+def _gemm(m: int, k: int, n: int, groups: int = 1) -> str:
+    """One matmul, or one of m rows for each of ``groups`` experts in one kernel."""
+    return f"gemm:m={m},k={k},n={n}" if groups == 1 else f"grouped_gemm:groups={groups},m={m},k={k},n={n}"
+
+
+def _mlp(prefix: str, count: int, m: int, hidden: int, inner: int, groups: int = 1) -> list[Layer]:
+    return [(f"{prefix}gate_up_proj", count, _gemm(m, hidden, 2 * inner, groups)),
+            (f"{prefix}down_proj", count, _gemm(m, inner, hidden, groups))]
 
 
 def workload_text(config: Mapping[str, Any], source: str, name: str, batch: int, tokens: int, kv: int | None = None) -> str:
@@ -134,7 +140,7 @@ def workload_text(config: Mapping[str, Any], source: str, name: str, batch: int,
         f"source = {json.dumps(f'model config {source}')}",
         f"batch = {batch}",
     ]
-    problems = [(layer, count, f"gemm:m={m},k={k},n={n}") for layer, count, m, k, n in model.linear_layers(batch, tokens)]
+    problems = model.linear_layers(batch, tokens)
     if kv is not None:
         # Between the projections to and from it.
         before = next(index for index, (layer, _, _) in enumerate(problems) if layer == "o_proj")

@@ -376,7 +376,8 @@ def _ratios(measurements: Sequence[Measurement], rows: Sequence[Prediction]) -> 
 UNCERTAIN = (
     "launch.head_us", "l2.read_gbps", "paths.gm_l1.nd2nz.l2_share", "paths.gm_l1.nd2nz.row_cycles", "hbm.efficiency",
     "hbm.extra_latency_cycles", "paths.gm_l1.outstanding_bytes", "paths.gm_ub.interval_cycles",
-    "cross_core.signal_latency_cycles", "cross_core.barrier_latency_cycles",
+    "l2.same_line_cycles", "dispatch.matmul_setup_cycles", "cross_core.signal_latency_cycles",
+    "cross_core.barrier_latency_cycles",
 )
 
 
@@ -427,7 +428,7 @@ def parity_plot(report: ValidationReport) -> Figure:
     from matplotlib.ticker import FuncFormatter
 
     known = [row for row in report.rows if row.error is not None]
-    figure = Figure(figsize=(10, 6.5), layout="constrained")
+    figure = Figure(figsize=(10.6, 6.5), layout="constrained")
     axes = figure.add_subplot()
     if not known:
         axes.text(0.5, 0.5, "no row with both a measurement and a prediction", ha="center", transform=axes.transAxes)

@@ -15,11 +15,12 @@ OP = '[[op]]\nname = "a"\ncount = 1\nproblem = "gemm:m=1,k=2,n=3"\n'
 
 def linear_layers(workload):
     """Entries whose second operand is weights, not a KV cache."""
-    return [entry for entry in workload.entries if isinstance(entry.problem, Gemm)]
+    return [entry for entry in workload.entries if isinstance(entry.problem, Gemm | GroupedGemm)]
 
 
 def weights(workload):
-    return sum(entry.count * entry.problem.k * entry.problem.n for entry in linear_layers(workload))
+    return sum(entry.count * getattr(entry.problem, "groups", 1) * entry.problem.k * entry.problem.n
+               for entry in linear_layers(workload))
 
 
 # Parameters of the model (model card), less those that are no matmul of this step: the embedding and the norms.
@@ -39,11 +40,11 @@ def test_linear_layers_hold_the_parameters_of_the_model(name, parameters, embedd
 def test_deepseek_activates_37_billion_parameters_per_token():
     workload = parse_problem("deepseek-v3-decode")
     routed = [entry for entry in workload.entries if entry.name.startswith("expert_")]
-    all_experts = sum(entry.count * entry.problem.k * entry.problem.n for entry in routed)
+    all_experts = sum(entry.count * entry.problem.groups * entry.problem.k * entry.problem.n for entry in routed)
     active = weights(workload) - all_experts + all_experts * 8 // 256
     embedding = 129280 * 7168
     assert (active + embedding) / 1e9 == pytest.approx(37.6, abs=0.1)
-    rows = {entry.count * entry.problem.m for entry in routed}
+    rows = {entry.count * entry.problem.total_rows for entry in routed}
     assert rows == {58 * workload.batch * 8}
 
 
