@@ -81,8 +81,8 @@ def _prepared(
     options = _options(engine, memory, timeline, skip)
     # Numbers first: what is wrong with the inputs is said before anything long runs.
     executed = _execute(chosen, shape, kernel, tiles, inputs, seed, keep) if check or keep or inputs is not None else {}
-    return _Prepared(kernel, options, {"problem": shape.to_json(), "hardware": hardware, "dataflow": chosen.name, "engine": engine,
-                                       "memory": memory, "tiling": asdict(tiles), "seed": seed, **executed})
+    known = {"problem": shape.to_json(), "hardware": hardware, "dataflow": chosen.name, "engine": engine, "memory": memory}
+    return _Prepared(kernel, options, known | {"tiling": asdict(tiles), "seed": seed, **executed})
 
 
 def _run(kernel: Kernel, hardware: Hardware, engine: str, options: EngineOptions, warm: bool) -> RunRecord:
