@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 
 from msdsim.dataflows.base import require_positive
-from msdsim.dataflows.cube_tiles import CubeWork, choose_band, choose_cube_tiles, choose_parts, estimate_cycles
+from msdsim.dataflows.cube_tiles import CubeChoice, CubeWork, choose_band, choose_cube_tiles, choose_parts, estimate_cycles
 from msdsim.dataflows.experts import Expert, Experts
 from msdsim.dataflows.gemm import (
     CubeOperands,
@@ -58,8 +58,9 @@ from msdsim.ir.ops.vector import vector_casts
 from msdsim.units import ceil_div, part_size, round_up
 
 FORMATS = ("bf16", "bf16")
-#: K of one ring slot in GM when one tile of rows uses it: the vendor's kernels step K by 512.
-_SLOT_K = 512
+#: K of one ring slot in GM when one tile of rows uses it.  The vendor's kernels step K by 512; half of that shortens the tail
+#: after the last slot, but of transposed weights it would read half a line of L2 at a time.
+_SLOT_K, _SHORT_SLOT_K = 512, 256
 #: Bytes of a ring slot in L1: the vendor's kernels have slots of 12 to 16 KiB for each AIV, of a smaller tile.
 _SLOT_BYTES = 65536
 _SLOTS = 4
@@ -114,8 +115,9 @@ def choose_tiling(problem: GemmShape, chip: Chip, weights: Weights, formats: tup
     """Cube tiles of ``bf16``.
 
     Through GM: a ring of four slots, or of the whole K and two more slots where several tiles of rows share the dequantized
-    columns.  Through L1: a ring of 64 KiB slots, and every tile of rows dequantizes anew, where the chip has the path and
-    Vector then still is no slower than the Cube.  UB tiles are the largest that fit, all of about one size.
+    columns; slots and L1 tiles end where lines of L2 do, if they can.  Through L1: a ring of 64 KiB slots, and every tile of
+    rows dequantizes anew, where the chip has the path and Vector then still is no slower than the Cube.  UB tiles are the
+    largest that fit, all of about one size.
     """
     def choose(parts: int) -> tuple[DequantTiling, float]:
         found = _direct(problem, chip, weights, formats, parts)
@@ -174,16 +176,39 @@ def _through_gm(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple
                        stored_bits=NUMBER_FORMATS[weights.fmt].bits)
     work = work.split(parts) if parts > 1 else work
     c = choose_cube_tiles(chip, formats, work)
-    target, slots = _SLOT_K, _SLOTS
     several = problem.m > c.base_m
-    if several:
-        most = (chip.cross_core.max_outstanding - 2) // 2
-        target = max(_SLOT_K, ceil_div(work.k, most))
-    slot_k = _slot_k(problem, chip, weights, min(target, round_up(work.k, 16)), at_least=several)
-    if several:
-        slots = ceil_div(work.k, slot_k) + 2
-    tile = DequantTiling(c.base_m, c.base_n, c.l1_k, c.l0_k, slot_k, slots, 1, l0c_ring=c.l0c_ring)
+    # As shallow as a ring of the whole K allows where slots end with lines of L2, so that the first products begin early.
+    # Slots that end inside a line, as some groups of scales have it, cost requests: few of them then.
+    most = chip.cross_core.max_outstanding - 2
+    line_k = chip.l2.line_bytes * 8 // element_bits(formats[0])
+    slot_k = _gm_slot(problem, chip, weights, work.k, _SLOT_K if problem.trans_b else _SHORT_SLOT_K, most, line_k, several)
+    if slot_k % line_k:
+        slot_k = _gm_slot(problem, chip, weights, work.k, _SLOT_K, most // 2, 1, several)
+    slots = ceil_div(work.k, slot_k) + 2 if several else _SLOTS
+    tile = DequantTiling(c.base_m, c.base_n, _l1_depth(chip, c, slot_k, formats, line_k), c.l0_k, slot_k, slots, 1,
+                         l0c_ring=c.l0c_ring)
     return tile, estimate_cycles(chip, formats, c, work)
+
+
+def _gm_slot(problem: GemmShape, chip: Chip, weights: Weights, k: int, least: int, most: int, multiple: int,
+             several: bool) -> int:
+    """K of a slot of a ring in GM: ``least``, or more where ``several`` tiles of rows need all of ``k`` in at most ``most``
+    slots; rounded up to a ``multiple``, then to what groups of scales allow."""
+    target = round_up(max(least, ceil_div(k, most)) if several else least, multiple)
+    return _slot_k(problem, chip, weights, min(target, round_up(k, 16)), at_least=several)
+
+
+def _l1_depth(chip: Chip, c: CubeChoice, slot_k: int, formats: tuple[str, str], line_k: int) -> int:
+    """K of an L1 tile, about that of ``c``: an even part of a slot whose rows of A cross no line (of ``line_k`` elements)
+    needlessly, since a slot that ends in a shorter tile, or rows off the lines, cost requests.  That of ``c`` where slots
+    themselves end inside a line."""
+    if slot_k % line_k:
+        return c.l1_k
+    per_k = DequantTiling.l1_ring * (c.base_m * element_bits(formats[0]) + c.base_n * element_bits(formats[1])) // 8
+    parts = [d for d in range(c.l0_k, chip.buffers.l1_bytes // per_k + 1, c.l0_k)
+             if slot_k % d == 0 and (d % line_k == 0 or line_k % d == 0)]
+    deep = [d for d in parts if d >= c.l1_k]
+    return min(deep) if deep else max(parts, default=c.l1_k)
 
 
 def _vector_cycles(chip: Chip, weights: Weights, formats: tuple[str, str]) -> float:

@@ -98,7 +98,7 @@ def _per_column(problem: GemmShape, kind: MsdKind) -> int:
 def _split_tile(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling, room: int) -> MsdTiling:
     """Few rows, so that all AIVs have some, and as much of K as fits: whole groups of it where offsets need their sums."""
     most = max(1, min(ceil_div(problem.m, chip.aiv), 8, tile.base_m // tile.passes))
-    found = [(split_m, _split_depth(problem, kind, tile, split_m, room)) for split_m in range(most, 0, -1)]
+    found = [(split_m, _split_depth(problem, chip, kind, tile, split_m, room)) for split_m in range(most, 0, -1)]
     group = problem.group
     if group is None or not problem.offset:
         return replace(tile, split_m=most, split_k=found[0][1])
@@ -114,13 +114,20 @@ def _split_tile(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling, 
     return replace(tile, split_m=most, split_k=whole[-1])
 
 
-def _split_depth(problem: GemmShape, kind: MsdKind, tile: MsdTiling, split_m: int, room: int) -> int:
+def _split_depth(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling, split_m: int, room: int) -> int:
     """K of a split tile of ``split_m`` rows that fits into ``room`` bytes, in whole repeats: as few tiles as possible, all of
     about one size."""
     row = room / split_m - msd_split.bytes_per_row(k_groups(problem) if problem.offset else 1) - 64
-    each = msd_split.bytes_per_element(tile.passes, FORMATS[kind.component].bits, tile.ub_ring, kind.nibbles)
-    most = max(1, int(row / each) // FOLD_LANES) * FOLD_LANES
-    return round_up(ceil_div(problem.k, ceil_div(problem.k, most)), FOLD_LANES)
+
+    def most(ring: int) -> int:
+        each = msd_split.bytes_per_element(tile.passes, FORMATS[kind.component].bits, ring, kind.nibbles)
+        return max(1, int(row / each)) // FOLD_LANES * FOLD_LANES
+
+    whole = replace(tile, split_m=split_m, split_k=round_up(problem.k, FOLD_LANES))
+    if whole.split_k <= most(msd_split.ring_depth(MsdContext(problem, chip, whole, kind))):
+        return whole.split_k
+    tiles = ceil_div(problem.k, max(FOLD_LANES, most(tile.ub_ring)))
+    return round_up(ceil_div(problem.k, tiles), FOLD_LANES)
 
 
 def _merge_rows(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling) -> int:

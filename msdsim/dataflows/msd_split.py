@@ -18,14 +18,23 @@ from msdsim.units import ceil_div
 SMALLEST = 2.0**-149
 
 
-def bytes_per_element(passes: int, component_bits: int, ub_ring: int, nibbles: bool) -> float:
-    """UB bytes per element of a split tile: xb (BF16), xf, q, t (FP32), q16 (FP16), components; hi of a nibble split."""
-    return 2 * ub_ring + 3 * 4 + 2 + passes * component_bits / 8 + (4 if nibbles else 0)
+def bytes_per_element(passes: int, component_bits: int, ring: int, nibbles: bool) -> float:
+    """UB bytes per element of a split tile: xb (BF16) in a ring, xf, q (FP32), q16 (FP16), components; t (FP32) for what one
+    component leaves to the next; hi of a nibble split."""
+    rest = 4 if passes > 1 else 0
+    return 2 * ring + 2 * 4 + 2 + rest + passes * component_bits / 8 + (4 if nibbles else 0)
 
 
 def bytes_per_row(groups: int) -> int:
     """UB bytes per row besides its elements: two rows of lanes, the scalars, the row scale and the sums."""
     return 2 * 4 * FOLD_LANES + 4 * 4 + 4 * groups
+
+
+def ring_depth(ctx: MsdContext) -> int:
+    """Ring of the tiles of x: no deeper than there are loads for it to run ahead of.  Few rows give every AIV one tile at most,
+    and the second buffer's room is better used for more of K, since x is read twice where a row does not fit."""
+    tile, alone = ctx.tile, ctx.row_blocks.count <= ctx.chip.aiv and ctx.problem.k <= ctx.tile.split_k
+    return 1 if alone and not tile.stepwise else tile.ub_ring
 
 
 class Split:
@@ -34,6 +43,7 @@ class Split:
     def __init__(self, ctx: MsdContext) -> None:
         self.ctx, self.kb, self.tile = ctx, ctx.kb, ctx.tile
         self.k_tiles = ceil_div(ctx.problem.k, ctx.tile.split_k)
+        self.ring = ring_depth(ctx)
         group, split_k = ctx.group, ctx.tile.split_k
         if ctx.row_sum is not None and group is not None and self.k_tiles > 1 and split_k % group and group % split_k:
             raise TilingError(f"tiling split_k={split_k} cuts groups of {group} unevenly, whose sums the offsets need; give a "
@@ -97,7 +107,7 @@ class Split:
         """x as FP32 in UB, and a scratch tile of the same shape; ``depth`` is the K of the tile if it is not ``split_k``."""
         kb, tile, rows = self.kb, self.tile, block.rows
         shape, here = (tile.split_m, depth or tile.split_k), (at(0, rows), at(0, size))
-        xb = kb.buffer("xb" + suffix, "UB", "bf16", shape, tile.ub_ring)[here]
+        xb = kb.buffer("xb" + suffix, "UB", "bf16", shape, self.ring)[here]
         xf = kb.buffer("xf" + suffix, "UB", "fp32", shape)
         q = kb.buffer("q" + suffix, "UB", "fp32", shape)[here]
         kb.copy(xb, self.ctx.x.at(block.expert, at(block.row, rows), at(start, size)))
@@ -109,7 +119,8 @@ class Split:
         ctx, kb, tile, spec = self.ctx, self.kb, self.tile, self.ctx.kind.spec
         shape, size = (tile.split_m, xf.of.shape[1]), xf.sizes[1]
         here = (at(0, block.rows), at(0, size))
-        t = kb.buffer("t", "UB", "fp32", shape)[here]
+        # A single component leaves nothing to a next one.
+        t = kb.buffer("t", "UB", "fp32", shape)[here] if tile.passes > 1 else q
         q16 = kb.buffer("q16", "UB", "fp16", shape)[here]
         target = at(block.inside, block.rows), at(start, size)
 

@@ -1,5 +1,5 @@
-"""Decode shapes with 50 MB of weights and more are what HBM delivers: three quarters of its peak, less 1% for the turns that cores
-wait for at the lines of the activation, and more, with automatic tilings."""
+"""Decode shapes with 50 MB of weights and more are what HBM delivers: three quarters of its peak and more, with automatic
+tilings."""
 
 from __future__ import annotations
 
@@ -19,4 +19,4 @@ SHAPES = [(14336, 4096), (5120, 17408), (8192, 8192)]
 def test_weights_come_at_the_rate_of_hbm(dataflow, k, n, chip):
     for m in (1, 16):
         result = msdsim.simulate(f"gemm:m={m},k={k},n={n}", chip, dataflow)
-        assert result.to_json()["bandwidth"]["hbm_utilization"] >= 0.74, f"m={m}"
+        assert result.to_json()["bandwidth"]["hbm_utilization"] >= 0.75, f"m={m}"

@@ -35,7 +35,7 @@ VARIANTS = [
     ("bf16", "toy", "gemm:m=20,k=300,n=70", {**SMALL, "split_k": 3}),
     ("bf16", "ascend910b1", "grouped_gemm:groups=3,m=20,k=300,n=70,trans_b=1", {"split_k": 2}),
     ("bf16", "toy", "gemm:m=13,k=300,n=130", {**SMALL, "a_resident": 1}),
-    ("msd-int8", "toy", "gemm:m=20,k=300,n=70,offset=1", {**SMALL, "k_parts": 3, "merge_m": 2}),
+    ("msd-int8", "toy", "gemm:m=20,k=300,n=70,offset=1", {**SMALL, "split_k": 128, "k_parts": 3, "merge_m": 2}),
     ("msd-int4", "ascend910b1", "grouped_gemm:groups=3,m=20,k=300,n=70", {"k_parts": 2}),
     ("w8a8", "ascend950pr", "gemm:m=20,k=700,n=70,trans_b=1", {"k_parts": 4, "direct": 0, "merge_m": 4}),
     ("a8w4", "toy", "gemm:m=5,k=300,n=130", {**SMALL, "a_resident": 1, "merge_m": 1}),

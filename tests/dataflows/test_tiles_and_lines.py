@@ -1,0 +1,66 @@
+"""Automatic tilings end slots and L1 tiles where lines of L2 end, and split a row of x in one tile where it fits."""
+
+from __future__ import annotations
+
+import pytest
+
+import msdsim
+from msdsim.units import ceil_div, part_size
+
+#: BF16 elements of a line of L2.
+LINE = 256
+
+
+def cycles(problem: str, dataflow: str, **tiling: int) -> int:
+    return msdsim.simulate(problem, "ascend910b1", dataflow, tiling=tiling or None).cycles
+
+
+@pytest.mark.parametrize("extra", ["", ",group=128", ",trans_b=1"])
+@pytest.mark.parametrize("k", [4096, 8192, 12288])
+def test_slots_of_several_tiles_of_rows_end_with_lines(k, extra):
+    tiling = msdsim.simulate(f"gemm:m=300,k={k},n=4096{extra}", "ascend910b1", "dequant-int8").tiling
+    assert tiling["slot_k"] % LINE == 0
+    assert tiling["slot_k"] % tiling["l1_k"] == 0
+    assert LINE % tiling["l1_k"] == 0 or tiling["l1_k"] % LINE == 0
+    assert tiling["slots"] == ceil_div(part_size(k, tiling["k_parts"]), tiling["slot_k"]) + 2
+
+
+@pytest.mark.parametrize(("extra", "gain"), [("", 0.8), (",trans_b=1", 0.6)])
+def test_slots_that_end_inside_a_line_are_slow(extra, gain):
+    """684 of K in a slot, and so six slots, is what an even share of half of the ring gives."""
+    problem = "gemm:m=256,k=4096,n=4096" + extra
+    assert cycles(problem, "dequant-int8") < gain * cycles(problem, "dequant-int8", slot_k=684, slots=8, vector_k=16)
+
+
+@pytest.mark.parametrize("problem", ["gemm:m=16,k=8192,n=12288", "gemm:m=16,k=4096,n=4096,group=128"])
+def test_short_slots_shorten_the_tail(problem):
+    assert cycles(problem, "dequant-int8") < 0.99 * cycles(problem, "dequant-int8", slot_k=512)
+
+
+def test_transposed_weights_are_read_by_whole_lines():
+    """256 of K are half a line of INT8 weights."""
+    problem = "gemm:m=16,k=4096,n=4096,trans_b=1"
+    assert cycles(problem, "dequant-int8") < 0.95 * cycles(problem, "dequant-int8", slot_k=256, l1_k=256)
+
+
+def test_groups_that_never_end_with_lines_get_deep_slots():
+    """Groups of 200: slots of 400 would end inside a line more often than those of 800."""
+    problem = "grouped_gemm:groups=8,m=300,k=2048,n=2048,group=200"
+    assert cycles(problem, "dequant-int8") <= cycles(problem, "dequant-int8", slot_k=400, slots=8)
+
+
+@pytest.mark.parametrize("chip", ["ascend910b1", "ascend950dt"])
+def test_a_row_is_split_in_one_tile_where_one_buffer_of_it_fits(chip):
+    """14336 of K fit with one buffer of x, and an AIV has only one row of 16; two tiles would read x twice."""
+    problem = "gemm:m=16,k=14336,n=4096"
+    whole = msdsim.simulate(problem, chip, "w8a8")
+    assert whole.tiling["split_k"] == 14336
+    assert whole.cycles < 0.99 * msdsim.simulate(problem, chip, "w8a8", tiling={"split_k": 7168}).cycles
+
+
+@pytest.mark.parametrize(("dataflow", "k"), [("w8a8", 14400), ("msd-int8", 10816), ("a8w4", 9408)])
+@pytest.mark.parametrize("m", [2, 60])
+def test_a_long_row_in_one_tile_is_split_right(dataflow, k, m):
+    """About the longest rows with which one buffer of x fits; 60 rows are two for many an AIV."""
+    result = msdsim.simulate(f"gemm:m={m},k={k},n=64", "ascend910b1", dataflow, check=True)
+    assert result.numerics.bit_exact, result.numerics.first_mismatch
