@@ -7,9 +7,9 @@ import pytest
 import msdsim
 from msdsim.analysis.hazards import HazardCheck
 from msdsim.api import build_kernel, find_dataflow
-from msdsim.dataflows import DATAFLOWS
+from msdsim.dataflows import DATAFLOWS, choose_tiling
 from msdsim.errors import InputError, TilingError
-from msdsim.hardware import load_hw
+from msdsim.hardware import load_hw, override
 from msdsim.ir.kernel import Alloc, walk
 from msdsim.numerics.contracts import contract_for
 from msdsim.numerics.executor import execute
@@ -169,6 +169,19 @@ def test_the_automatic_tiling_fits_latent_attention(dataflow):
                 kernel, tiling = build_kernel(chosen, problem, hardware, None)
                 assert kernel.tensors[0].shape == (batch, 128, 576)
                 assert tiling.pv_n < 512
+
+
+@pytest.mark.parametrize("latency", [225, 240, 450, 480])
+@pytest.mark.parametrize(("chip", "batch", "kv"), [("ascend910c-die", 96, 8192), ("ascend910b3", 8, 8192),
+                                                   ("ascend950pr", 32, 4096)])
+def test_latency_does_not_flip_the_rows_of_latent_attention(chip, batch, kv, latency):
+    """Half the rows would read the cache twice as often; and on the 950 longer KV tiles would push their rings out of L2."""
+    problem = parse_problem(f"attention:batch={batch},heads=128,kv_heads=1,head_dim=576,v_dim=512,q=1,kv={kv},shared_kv=1")
+    hardware = override(load_hw(chip), {"hbm.extra_latency_cycles": latency})
+    chosen = choose_tiling(find_dataflow(problem, "bf16"), problem, hardware.chip, None)
+    assert chosen.rows == 128
+    if chip == "ascend950pr":
+        assert chosen.kv_tile <= 256
 
 
 #: One turn of O and S, several tiles of S for each of O, fewer, and a KV length in parts; the rest is chosen for that.

@@ -414,12 +414,20 @@ def _estimate(problem: AttentionShape, chip: Chip, needs: Needs, tile: Attention
         useful = (dim + out) / sum(total / size * cost.port_bytes(size * bits // 8) for total, size in pieces) * bits / 8
     # A dequantized cache is in L2, and so is, for the others, what the first of the row tiles of a head has read from HBM.
     together = cores if needs.cache_ops else max(1, min(cores, work.head_tiles * work.q_items))
-    in_flight = cost.outstanding_bytes / (path.latency_cycles + chip.hbm.extra_latency_cycles / together)
-    port = useful * min(float(cost.bytes_per_cycle), in_flight) * (1 if together > 1 else MISS_SHARE)
+    rate_of_port, extra = float(cost.bytes_per_cycle), chip.hbm.extra_latency_cycles / together
+    port = useful * min(rate_of_port, cost.outstanding_bytes / (path.latency_cycles + extra))
+    port *= 1 if together > 1 else MISS_SHARE
     cache = kv * (dim + out) * bits / 8
+    load = cache / port
+    if problem.shared_kv and not needs.cache_ops:
+        # What K has brought is in L2 when V is read from it; and row tiles that ask for K together wait for it together.
+        hit = useful * min(rate_of_port, cost.outstanding_bytes / path.latency_cycles)
+        miss = useful * min(rate_of_port, cost.outstanding_bytes / (path.latency_cycles + extra * together))
+        miss *= MISS_SHARE if together == 1 else SHARED_MISS_SHARE
+        load = kv * bits / 8 * (dim / miss + out / hit)
     l2 = float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)) / cores
     rings = 0 if tile.direct else rows * kv * (4 + bits / 8) + rows * out * 4
-    loads = 0 if tile.direct and needs.cache_in_l1 else cache / port + STEP_CYCLES
+    loads = 0 if tile.direct and needs.cache_in_l1 else load + STEP_CYCLES
     if wide:
         # Every accumulator of S and O has its operands loaded anew; and fractal copies take more of L2 than their bytes.
         to_l0 = sum(p.bytes_per_cycle ** -1 * size for p, size in (
@@ -427,30 +435,51 @@ def _estimate(problem: AttentionShape, chip: Chip, needs: Needs, tile: Attention
             (chip.path("L1", "L0B"), cache)) if p is not None)
         cube = max(float(cube), float(to_l0))
         l2 *= L2_SHARE
-    step = max(cube, vector, (cache + rings) / l2, loads) + (TURN_CYCLES if wide else 0)
+    step = max(cube, vector, (cache + rings) / l2, loads)
+    if wide:
+        # A narrower last tile of S costs more than its columns.
+        step *= (kv + round_up(kv, tile.qk_n)) / (2 * kv)
+        step += TURN_CYCLES if tile.interleave else 0
     hbm = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz)) * chip.hbm.efficiency
-    memory = work.kv_head_count * problem.kv * stored * needs.cache_bits / 8 / hbm
+    whole = work.kv_head_count * problem.kv * stored * needs.cache_bits / 8
+    steps = ceil_div(work.items, chip.cores.aic) * work.steps
+    # Where L2 has no room for all, the steps of all slots pass through it between two uses of a slot of the rings; what leaves
+    # it is written and read again.
+    slots, left = cores * (tile.preload + 1), 0.0
+    if slots * rings + whole > chip.l2.capacity_bytes:
+        passing = slots * rings + min(whole, slots / min(together, cores) * kv * stored * needs.cache_bits / 8)
+        left = min(1.0, max(0.0, (passing / chip.l2.capacity_bytes - KEPT_SHARE) / (1 - KEPT_SHARE)))
+    memory = (whole + 2 * left * cores * steps * rings) / hbm
     merge = MERGE_CYCLES + chain * work.splits / 4 * ceil_div(work.total_rows, chip.aiv) if work.splits > 1 else 0
     if wide and work.splits > 1:
         per_row = out * work.splits * sum(ops[name].slope_cycles_per_repeat for name in ("mul", "add")) / 64
-        merge = MERGE_CYCLES + per_row * ceil_div(work.total_rows, chip.aiv)
-    return max(ceil_div(work.items, chip.cores.aic) * work.steps * step, memory) + cube + vector + cache / port + merge
+        merge = WIDE_MERGE_CYCLES + PART_CYCLES * work.splits + per_row * ceil_div(work.total_rows, chip.aiv)
+    # Where S is made in tiles, loads and Cube are at the next one while Vector waits for the first only.
+    fill = (cube + load) * (min(1, tile.qk_n / kv) if wide else 1)
+    return max(steps * step, memory) + fill + vector + merge
 
 
 #: Vector instructions of a step that work on a few numbers per row.
 ROW_OPS = ("reduce_max", "max", "sub", "exp", "max", "reduce_add", "mul", "add", "mul", "add")
 #: What one core reaches of the rate that its bytes in flight allow, when it reads from HBM and others do too.
 MISS_SHARE = 0.6
+#: The same where several cores wait for the same bytes, so that fewer are asked of HBM.
+SHARED_MISS_SHARE = 0.81
 #: Cycles that a step costs the loads besides its bytes: reading P, the heads of short transfers.
 STEP_CYCLES = 600
-#: Cycles from the last tile of S of a step to the first of O of the next, which waits for P.
+#: By turns: cycles from the last tile of S of a step to the first of O of the next, which waits for P.
 TURN_CYCLES = 1500
 #: Latency of a Vector instruction, or of a transfer that does not wait for the one before.
 OUTPUT_LATENCY = 30
 #: Of L2's read bandwidth, what is left to a step where most reads turn rows into fractals.
 L2_SHARE = 0.8
+#: Of L2, what the rings and the cache that streams by may take before lines of the rings leave it: its sets fill unevenly.
+KEPT_SHARE = 0.55
 #: Cycles of a barrier and of reading the parts back.
 MERGE_CYCLES = 2500
+#: The same where O is wide, and what each part adds: its wide rows are waited for one after the other.
+WIDE_MERGE_CYCLES = 600
+PART_CYCLES = 600
 
 
 def check(problem: AttentionShape, chip: Chip, tile: AttentionTiling, needs: Needs) -> None:
