@@ -18,6 +18,9 @@ from msdsim.units import bytes_per_tick, ceil_div, part_size, round_up
 #: 0.1, 0.25 and 0.4 the one that makes the layers of three models fastest, over two chips and six dataflows.
 _SHOWING = 0.4
 
+#: HBM that takes more than this share of all cores to keep busy needs every core there is (950DT: 0.87; 910B, 950PR below 0.5).
+_NEARLY_ALL = 0.75
+
 
 @dataclass(frozen=True)
 class CubeChoice:
@@ -143,7 +146,7 @@ def _reduce_cycles(chip: Chip, work: CubeWork, tile: OutputTile, parts: int) -> 
 
 def choose_cube_tiles(chip: Chip, formats: tuple[str, str], work: CubeWork) -> CubeChoice:
     """Tiles for ``work``.  Among tiles within 3% of the best the largest, then the squarest wins: long rows and few tiles suit
-    the data movers and Vector."""
+    the data movers and Vector.  Before that come those with the most cores where HBM needs nearly all of them."""
     found: list[tuple[float, CubeChoice]] = []
     for base_m in _sizes(work.step_m, min(work.max_base_m, round_up(work.rows, work.step_m))):
         # Where Vector makes the weights, long rows of them are whole repeats of it.
@@ -157,7 +160,16 @@ def choose_cube_tiles(chip: Chip, formats: tuple[str, str], work: CubeWork) -> C
     if not found:
         raise TilingError(f"chip '{chip.name}' has no room for any {formats[0]} x {formats[1]} tile; enlarge L0 or L1")
     good = min(time for time, _ in found) * 1.03
-    return max((choice for time, choice in found if time <= good), key=lambda c: (c.base_m * c.base_n, -(c.base_m + c.base_n)))
+    few = min(work.row_tiles(c.base_m) for _, c in found)
+
+    def rank(c: CubeChoice) -> tuple[int, int, int]:
+        # Cores that read come first where HBM needs nearly all of them, for the only wave of a single row of tiles.
+        readers = work.row_tiles(c.base_m) * ceil_div(work.n, c.base_n)
+        counts = work.experts == 1 and work.row_tiles(c.base_m) == few and readers <= chip.cores.aic
+        needed = _hbm_rate(chip) > _NEARLY_ALL * chip.cores.aic * _miss_rate(chip)
+        return readers if counts and needed else 0, c.base_m * c.base_n, -(c.base_m + c.base_n)
+
+    return max((choice for time, choice in found if time <= good), key=rank)
 
 
 def _sizes(step: int, most: int, fine: int = 16) -> Iterator[int]:
@@ -244,9 +256,14 @@ def _miss_rate(chip: Chip) -> float:
     return min(path.bytes_per_cycle, path.outstanding_bytes / max(1, path.latency_cycles + chip.hbm.extra_latency_cycles))
 
 
+def _hbm_rate(chip: Chip) -> float:
+    """Bytes per cycle that HBM delivers to all cores."""
+    return float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz)) * chip.hbm.efficiency
+
+
 def _hbm_cycles(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: CubeWork) -> float:
     """Cycles to read both operands once; in a last wave of few cores, what their ports can keep in flight limits them."""
-    chip_rate = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz)) * chip.hbm.efficiency
+    chip_rate = _hbm_rate(chip)
     core_rate = _miss_rate(chip)
     tiles = work.row_tiles(tile.base_m) * ceil_div(work.n, tile.base_n)
     last = tiles % chip.cores.aic

@@ -10,7 +10,7 @@ from msdsim.resources import shipped_names
 
 CHIPS = [name for name in shipped_names("hwmodels") if name != "toy"]
 #: k and n: attention and feed-forward projections of models of 8 to 70 B parameters, wide and deep.
-SHAPES = [(14336, 4096), (5120, 17408), (8192, 8192)]
+SHAPES = [(14336, 4096), (5120, 17408), (17408, 5120), (8192, 8192)]
 
 
 @pytest.mark.parametrize("chip", CHIPS)
