@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from fractions import Fraction
+from typing import TypeVar
 
 import numpy as np
 
@@ -25,6 +26,8 @@ from msdsim.units import bytes_per_tick, ceil_div, exact
 
 #: Odd step by which consecutive wraps of the line number are skewed over the L2 sets, so that strided tiles spread out.
 SET_SKEW = 7919
+
+LineNumbers = TypeVar("LineNumbers", int, np.ndarray)
 
 
 class Server:
@@ -45,9 +48,9 @@ def l2_geometry(chip: Chip) -> tuple[int, int, int]:
     return chip.l2.line_bytes, chip.l2.capacity_bytes // (chip.l2.line_bytes * chip.l2.ways), chip.l2.ways
 
 
-def sets_of(lines: np.ndarray, sets: int) -> np.ndarray:
-    """The set that each line belongs to, of ``sets``."""
-    return (lines + lines // sets * SET_SKEW) % sets
+def set_of(line: LineNumbers, sets: int) -> LineNumbers:
+    """The set, of ``sets``, that a line belongs to, or those that an array of lines belong to."""
+    return (line + line // sets * SET_SKEW) % sets
 
 
 def check_l2(state: L2State | None, chip: Chip) -> None:
@@ -96,13 +99,9 @@ class L2Cache:
         # Per set the resident lines, most recently used first.
         self.content: dict[int, list[Line]] = {}
 
-    def set_of(self, line: int) -> int:
-        """The set that a line belongs to."""
-        return (line + line // self.sets * SET_SKEW) % self.sets
-
     def find(self, line: int, write: bool) -> Line | None:
         """A resident line, from now on the most recently used of its set; None on a miss."""
-        entries = self.content.get(self.set_of(line), [])
+        entries = self.content.get(set_of(line, self.sets), [])
         for index, entry in enumerate(entries):
             if entry.number == line:
                 entries.insert(0, entries.pop(index))
@@ -112,7 +111,7 @@ class L2Cache:
 
     def insert(self, entry: Line) -> int:
         """Take a line in; the number of the dirty line that had to leave for it, or -1."""
-        entries = self.content.setdefault(self.set_of(entry.number), [])
+        entries = self.content.setdefault(set_of(entry.number, self.sets), [])
         entries.insert(0, entry)
         evicted = entries.pop() if len(entries) > self.ways else None
         return evicted.number if evicted is not None and evicted.dirty else -1

@@ -15,7 +15,7 @@ from msdsim.engine.fast.builder import INTERVALS, Builder, Capacities, Machine
 from msdsim.engine.fast.compiled import is_cached
 from msdsim.engine.fast.repetition import Repetition, repetition
 from msdsim.engine.fast.tables import PartTable, part_table
-from msdsim.engine.memory import check_l2, l2_geometry, sets_of
+from msdsim.engine.memory import check_l2, l2_geometry, set_of
 from msdsim.errors import Deadlock, InputError, InvariantError, KernelError
 from msdsim.ir.program import Program
 from msdsim.timeline.l2_state import L2State
@@ -245,7 +245,7 @@ def _l2(machine: Machine, state: L2State | None) -> tuple[np.ndarray, ...]:
     slot, tag, stamp = np.zeros(lines, np.int32), np.zeros(slots, np.int32), np.zeros(slots, np.int64)
     ready, line = np.zeros(machine.lines if machine.roomy else slots, np.int64), np.zeros(machine.lines, np.uint8)
     if state is not None:
-        sets = sets_of(state.lines, state.sets)
+        sets = set_of(state.lines, state.sets)
         # The lines of a set follow each other, the least recently used first: their stamps count from 1.
         place = np.arange(len(sets)) - np.searchsorted(sets, sets)
         slot[state.lines] = taken = sets + place * state.sets
