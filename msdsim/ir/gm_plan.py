@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from msdsim.ir.kernel import Kernel, Tensor
+from msdsim.units import round_up
 
 #: Names of the tensor that a kernel takes from the operator before it, and of the one that it leaves to the next.
 ACTIVATIONS, OUTPUT = ("x", "q"), "y"
@@ -62,4 +63,4 @@ def _is_workspace(tensor: Tensor) -> bool:
 
 def _room(tensor: Tensor) -> int:
     """Bytes that a tensor takes, up to where the next may begin."""
-    return -(-tensor.size_bytes // ALIGNMENT) * ALIGNMENT
+    return round_up(tensor.size_bytes, ALIGNMENT)

@@ -30,6 +30,7 @@ from typing import Literal, TypeAlias
 
 from msdsim.formats.number import FORMATS
 from msdsim.ir.expr import Const, Expr, lift, product
+from msdsim.units import ceil_div, round_up
 
 Role = Literal["in", "out", "workspace"]
 SignalKind = Literal["aic_to_aiv", "aiv_to_aic", "barrier"]
@@ -40,7 +41,7 @@ SHARED_SPACES = ("L1", "UB")
 
 def row_bytes(count: int, fmt: str) -> int:
     """Bytes of ``count`` consecutive elements of ``fmt``, 4-bit elements packed two to a byte."""
-    return -(-count * FORMATS[fmt].bits // 8)
+    return ceil_div(count * FORMATS[fmt].bits, 8)
 
 
 @dataclass(frozen=True)
@@ -233,7 +234,7 @@ class Kernel:
         found, at = {}, 0
         for tensor in sorted(self.tensors, key=lambda tensor: tensor.space != "GM"):
             found[tensor.name] = at
-            at += -(-tensor.size_bytes // alignment) * alignment
+            at += round_up(tensor.size_bytes, alignment)
         return found
 
 

@@ -20,6 +20,7 @@ from msdsim.ir.program import Part, Program
 from msdsim.ir.timing import Transfer
 from msdsim.timeline.l2_state import L2State
 from msdsim.timeline.record import CATEGORIES, MAX_PIPES, TRAFFIC, WAIT_BUFFER, WAIT_DATA, Units
+from msdsim.units import ceil_div, round_up
 
 #: Bandwidth over time is kept in at most this many intervals, the first of 2**6 cycles.
 INTERVALS, FIRST_INTERVAL_SHIFT = 512, 6
@@ -171,7 +172,7 @@ class Builder:
             self.C.add([unit_bases[unit], port - unit_bases[unit]])
         T = np.zeros(unit_books[-1], np.int64)
         T[at.T_INTERVAL_SHIFT] = FIRST_INTERVAL_SHIFT
-        lines = -(-C[at.K_GM_BYTES] // C[at.K_LINE])
+        lines = ceil_div(C[at.K_GM_BYTES], C[at.K_LINE])
         if self.l2 is not None:
             lines = max(lines, 1 + int(self.l2.lines.max(initial=-1)))
         return Machine(np.array(C, np.int64), S, T, unit_bases, pipe_bases, unit_books[:-1], self.parts, self.semaphore_waits,
@@ -190,7 +191,7 @@ class Builder:
             self.semaphore_waits.append(books)
             self.signal_waits.append(books + len(table.part.semaphores))
             books += len(table.part.semaphores) + len(self.kernel.signals)
-        return -(-books // at.CATEGORY_COUNT) * at.CATEGORY_COUNT
+        return round_up(books, at.CATEGORY_COUNT)
 
     # Chip
 
@@ -204,7 +205,7 @@ class Builder:
         addresses = self.program.addresses
         C[at.K_GM_BYTES] = max((addresses[t.name] + t.size_bytes for t in self.kernel.tensors), default=0)
         # Every wrap of the line number over the sets visits each set once, so no set overflows while all lines fit.
-        C[at.K_ROOMY] = int(self.l2 is None and -(-C[at.K_GM_BYTES] // line) <= memory.l2.sets * memory.l2.ways)
+        C[at.K_ROOMY] = int(self.l2 is None and ceil_div(C[at.K_GM_BYTES], line) <= memory.l2.sets * memory.l2.ways)
         C[at.K_SAME_LINE] = memory.turns.cycles
         scales = [(at.K_READ_SCALE, memory.l2_read), (at.K_WRITE_SCALE, memory.l2_write), (at.K_HBM_SCALE, memory.hbm)]
         for column, server in scales:

@@ -16,6 +16,7 @@ from msdsim.ir.expr import Interval
 from msdsim.ir.program import Instr, Loop, Node, Part, Program
 from msdsim.ir.timing import Local, Transfer
 from msdsim.timeline.record import TRAFFIC
+from msdsim.units import ceil_div
 
 
 @dataclass
@@ -33,7 +34,7 @@ class LoopTable:
     @property
     def most_trips(self) -> int:
         """A bound on the number of iterations."""
-        return max(0, -(-(self.high.range.high - self.low.range.low) // self.step))
+        return max(0, ceil_div(self.high.range.high - self.low.range.low, self.step))
 
 
 @dataclass
