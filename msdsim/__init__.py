@@ -12,22 +12,26 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from msdsim.api import compare as compare
+    from msdsim.api import compare_workload as compare_workload
     from msdsim.api import simulate as simulate
     from msdsim.api import simulate_workload as simulate_workload
     from msdsim.explore.sweep import sweep as sweep
     from msdsim.hardware import load_hw as load_hw
+    from msdsim.runs import RunOptions as RunOptions
 
 __version__ = "0.1.0"
 
 #: Public names and the modules they live in; loaded when first used, so that ``import msdsim`` stays fast.
 _PUBLIC = {
+    "RunOptions": "msdsim.runs",
     "compare": "msdsim.api",
+    "compare_workload": "msdsim.api",
     "load_hw": "msdsim.hardware",
     "simulate": "msdsim.api",
     "simulate_workload": "msdsim.api",
     "sweep": "msdsim.explore.sweep",
 }
-__all__ = ["__version__", "compare", "load_hw", "simulate", "simulate_workload", "sweep"]
+__all__ = ["RunOptions", "__version__", "compare", "compare_workload", "load_hw", "simulate", "simulate_workload", "sweep"]
 
 
 def __getattr__(name: str) -> Any:

@@ -93,3 +93,33 @@ def test_import_is_light():
 
     code = "import sys, msdsim; print([m for m in ('numpy', 'numba', 'pydantic', 'matplotlib', 'simpy') if m in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.strip() == "[]"
+
+
+def test_options_travel_as_one_object():
+    """An object, keywords, and an object with some of it changed are the same request."""
+    asked = msdsim.RunOptions(tiling={"l1_ring": 1}, engine="reference", check=True, seed=3)
+    one = msdsim.simulate("gemm:m=4,k=64,n=64", "toy", options=asked)
+    two = msdsim.simulate("gemm:m=4,k=64,n=64", "toy", tiling={"l1_ring": 1}, engine="reference", check=True, seed=3)
+    assert one.to_json() | {"wall_s": 0} == two.to_json() | {"wall_s": 0}
+    assert (one.tiling["l1_ring"], one.engine, one.seed) == (1, "reference", 3)
+    changed = msdsim.simulate("gemm:m=4,k=64,n=64", "toy", options=asked, engine="fast", check=False)
+    assert (changed.engine, changed.tiling, changed.numerics) == ("fast", one.tiling, None)
+    found = msdsim.compare("gemm:m=4,k=64,n=64", "toy", ["bf16", "w8a8"], tilings={"bf16": {"l1_ring": 1}}, options=asked)
+    assert [run.engine for run in found.runs] == ["reference", "reference"]
+
+
+def test_a_misspelt_option_is_named():
+    with pytest.raises(TypeError, match=r"no option 'tilling' of a run \(options: tiling, engine, "):
+        msdsim.simulate("gemm:m=4,k=64,n=64", "toy", tilling={})
+
+
+def test_help_shows_the_options():
+    import inspect
+
+    assert {"tiling", "engine", "check", "warm"} <= set(inspect.signature(msdsim.simulate).parameters)
+
+
+def test_what_is_in_l2_is_not_for_the_user_to_say_in_a_workload():
+    workload = Workload("one", "", "", None, (Entry("up", 2, Gemm(m=4, k=64, n=64)),))
+    with pytest.raises(InputError, match="warm belongs to one problem; the operators of 'one' find in L2"):
+        msdsim.simulate_workload(workload, "toy", "bf16", warm=True)

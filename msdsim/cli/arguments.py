@@ -45,14 +45,9 @@ def read_changes(changes: Sequence[str]) -> dict[str, object]:
 
 def read_problem(text: str) -> Problem | Workload | Kernel:
     """The problem, workload or kernel of PROBLEM."""
-    from msdsim.problems import KernelFile, parse_problem
+    from msdsim import runs
 
-    problem = parse_problem(text)
-    if isinstance(problem, KernelFile):
-        from msdsim.ir.parser import read_kernel
-
-        return read_kernel(problem.path)
-    return problem
+    return runs.read_problem(text)
 
 
 def read_single_problem(text: str, what: str) -> Problem:

@@ -1,4 +1,4 @@
-"""The common way of ``run`` and ``compare``: options in, keyword arguments of the library out, and a sign of life meanwhile."""
+"""What commands that simulate have in common: the user's options as :class:`RunOptions`, and a sign of life meanwhile."""
 
 from __future__ import annotations
 
@@ -12,28 +12,26 @@ from msdsim.errors import InputError
 
 if TYPE_CHECKING:
     from msdsim.problems import Workload
+    from msdsim.runs import RunOptions
 
 
-def simulation_arguments(given: Mapping[str, Any], shape: Any) -> dict[str, Any]:
-    """Keyword arguments of :func:`msdsim.simulate` from the parsed options; ``shape`` is the problem or workload."""
+def timing_options(given: Mapping[str, Any]) -> RunOptions:
+    """How to time, from the parsed ``--engine``, ``--memory`` and, where a command has it, ``--no-skip``."""
+    from msdsim.runs import RunOptions
+
+    options = RunOptions(memory=given["memory"], skip=not given.get("no_skip", False))
+    return options if given["engine"] is None else options.but(engine=given["engine"])
+
+
+def run_options(given: Mapping[str, Any], shape: Any) -> RunOptions:
+    """How to run, from all parsed options of ``run`` and ``compare``; ``shape`` is the problem or workload."""
     if given["keep"] and given["outputs"] is None:
         raise InputError("--keep needs a file to write to; add --outputs FILE.npz")
-    arguments: dict[str, Any] = {
-        "memory": given["memory"],
-        "skip": not given["no_skip"],
-        "seed": given["seed"],
-        "check": given["check"],
-        "inputs": _with_weights(read_inputs(given["inputs"]), given["weights"], shape),
-        "keep": tuple(given["keep"]),
-    }
-    if given["warm"]:
-        arguments["warm"] = True
-    if given["engine"] is not None:
-        arguments["engine"] = given["engine"]
-    if given["outputs"] is not None:
-        # Naming the output executes the numbers; the components come on top.
-        arguments["keep"] = ("y", *arguments["keep"])
-    return arguments
+    # Naming the output executes the numbers; the components come on top.
+    keep = () if given["outputs"] is None else ("y", *given["keep"])
+    inputs = _with_weights(read_inputs(given["inputs"]), given["weights"], shape)
+    return timing_options(given).but(seed=given["seed"], check=given["check"], inputs=inputs, keep=keep, warm=given["warm"],
+                                     timeline=given["trace_to"] is not None)
 
 
 def _with_weights(inputs: dict[str, Any] | None, weights: str | None, shape: Any) -> dict[str, Any] | None:
@@ -86,8 +84,8 @@ def _prepare(engine: str | None, tell: Callable[[], None] = lambda: None) -> Non
     """Have an engine's code ready, so that the time of a run is the time of the run."""
     from importlib import import_module
 
-    from msdsim.api import DEFAULT_ENGINE
     from msdsim.engine import ENGINES
+    from msdsim.runs import DEFAULT_ENGINE
 
     name = engine or DEFAULT_ENGINE
     if name not in ENGINES:

@@ -8,12 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 
 from msdsim.analysis.cache_traffic import cache_traffic
-from msdsim.api import dataflows_for, simulate
+from msdsim.dataflows.lookup import dataflows_for
 from msdsim.hardware import Hardware, load_hw
 from msdsim.ir.kernel import operations
 from msdsim.numerics.claims import NOT_REPRODUCED, ONLY, REPRODUCED, ClaimRow
 from msdsim.problems import Attention, Gemm
 from msdsim.report.result import Result
+from msdsim.runs import RunOptions, run
 
 Progress = Callable[[str], None]
 
@@ -33,7 +34,7 @@ def timing_claims(hw: str | Hardware = "ascend910b1", mx_hw: str | Hardware = "a
     hardware = load_hw(hw) if isinstance(hw, str) else hw
     mx = load_hw(mx_hw) if isinstance(mx_hw, str) else mx_hw
     say("P1, P2, P5: dequantization against MSD")
-    by_rows = {m: {name: simulate(Gemm(m=m, k=DECODE.k, n=DECODE.n), hardware, name) for name in ("dequant-int8", "msd-int8")}
+    by_rows = {m: {name: run(Gemm(m=m, k=DECODE.k, n=DECODE.n), hardware, name) for name in ("dequant-int8", "msd-int8")}
                for m in ROWS}
     decode = by_rows[DECODE.m]
     found: dict[str, list[ClaimRow]] = {"P1": _dequant_cost(hardware, by_rows), "P2": [_no_conversion(hardware, decode)],
@@ -104,9 +105,9 @@ def _stall(hardware: Hardware, by_rows: Mapping[int, Mapping[str, Result]]) -> C
 
 
 def _cache(hardware: Hardware) -> list[ClaimRow]:
-    whole = cache_traffic(simulate(CACHE, hardware, "dequant-int8", tiling={"fused": 0}).record)
-    ring = cache_traffic(simulate(CACHE, hardware, "dequant-int8").record)
-    msd = cache_traffic(simulate(CACHE, hardware, "msd-int8").record)
+    whole = cache_traffic(run(CACHE, hardware, "dequant-int8", RunOptions(tiling={"fused": 0})).record)
+    ring = cache_traffic(run(CACHE, hardware, "dequant-int8").record)
+    msd = cache_traffic(run(CACHE, hardware, "msd-int8").record)
     ratio = whole.total / msd.total
     where = _where(hardware, CACHE)
     return [
@@ -120,7 +121,7 @@ def _cache(hardware: Hardware) -> list[ClaimRow]:
 
 
 def _executed(hardware: Hardware) -> ClaimRow:
-    runs = {name: simulate(EXECUTED, hardware, name, check=True).numerics for name in ("dequant-int8", "msd-int8")}
+    runs = {name: run(EXECUTED, hardware, name, RunOptions(check=True)).numerics for name in ("dequant-int8", "msd-int8")}
     numbers = {name: value for name, value in runs.items() if value is not None}
     exact = all(value.bit_exact for value in numbers.values())
     text = "; ".join(f"{name} {value.relative_l2:.1e}" for name, value in numbers.items())
@@ -132,7 +133,7 @@ def _executed(hardware: Hardware) -> ClaimRow:
 
 def _mx_time(hardware: Hardware) -> ClaimRow:
     problem = Gemm(m=128, k=DECODE.k, n=DECODE.n)
-    two, one = simulate(problem, hardware, "msd-mxfp4"), simulate(problem, hardware, "mxfp8")
+    two, one = run(problem, hardware, "msd-mxfp4"), run(problem, hardware, "mxfp8")
     ratio = two.time_us / one.time_us
     return ClaimRow("P4", "two MXFP4 passes take the same effective GEMM time as one MXFP8 pass", "equal time",
                     f"{two.time_us:.1f} us against {one.time_us:.1f} us ({ratio:.2f}x); Cube work "

@@ -15,12 +15,12 @@ from typing import Any
 
 import numpy as np
 
-from msdsim.api import simulate
 from msdsim.errors import InputError
 from msdsim.hardware import Hardware, load_hw
 from msdsim.problems import parse_inline
 from msdsim.report.result import Result
 from msdsim.resources import find_file
+from msdsim.runs import RunOptions, run
 
 #: Share of a published value beyond which a row counts as an outlier.
 OUTLIER = 0.15
@@ -97,7 +97,7 @@ def _measure(table: Mapping[str, Any], hardware: Hardware, engine: str) -> Micro
     rows = []
     for size, cycles in table["points"].items():
         problem = parse_inline(f"{table['problem']},{table['vary']}={int(size) * table.get('scale', 1)}")
-        result = simulate(problem, hardware, "micro", engine=engine, timeline=True)
+        result = run(problem, hardware, "micro", RunOptions(engine=engine, timeline=True))
         rows.append(MicroRow(int(size) * table.get("scale", 1), cycles, measured_cycles(result, table["measure"])))
     return MicroTable(table["id"], table["title"], hardware.name, table["vary"], table["measure"], table["source"],
                       table.get("note", ""), table["target"], tuple(rows))

@@ -31,11 +31,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msdsim.api import find_dataflow, simulate
+from msdsim.dataflows.lookup import find_dataflow
 from msdsim.errors import InputError, MsdsimError
 from msdsim.hardware import load_hw
 from msdsim.jobs import Progress, run_all
 from msdsim.problems import parse_inline
+from msdsim.runs import RunOptions, run
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -162,8 +163,8 @@ def run_point(point: Point) -> dict[str, Any]:
         hardware = load_hw(point.hw)
         changes = {name: value for name, value in point.parameters if "." in name and not name.startswith("tiling.")}
         tiling = {name.removeprefix("tiling."): value for name, value in point.parameters if name.startswith("tiling.")}
-        result = simulate(parse_inline(point.problem), hardware.replace(**changes) if changes else hardware, point.dataflow,
-                          tiling=tiling or None)
+        result = run(parse_inline(point.problem), hardware.replace(**changes) if changes else hardware, point.dataflow,
+                     RunOptions(tiling=tiling or None))
     except MsdsimError as err:
         return row | {"error": str(err)}
     return row | {

@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from msdsim.api import simulate
 from msdsim.errors import InputError
 from msdsim.hardware import Hardware
 from msdsim.report.result import Result
+from msdsim.runs import RunOptions, as_hardware, as_problem, run
 
 #: Sizes move in steps of a fractal, small counts (ring depths, slots, passes) in steps of one.
 _STEP = 16
@@ -52,13 +52,14 @@ class Tuning:
                 "trials": [{"change": t.change, "tiling": dict(t.tiling), "cycles": t.cycles} for t in self.trials]}
 
 
-def tune(problem: Any, hw: str | Hardware, dataflow: str, budget: int = 200, *, tiling: Mapping[str, int] | None = None,
-         progress: Callable[[int, int], None] | None = None, **options: Any) -> Tuning:
+def tune(problem: Any, hw: str | Hardware, dataflow: str, budget: int = 200, *,
+         progress: Callable[[int, int], None] | None = None, options: RunOptions | None = None, **changes: Any) -> Tuning:
     """Search tilings of ``dataflow`` with at most ``budget`` simulations, starting from the automatic one with the values
-    of ``tiling`` in place; other options are those of :func:`simulate`."""
+    of ``options.tiling`` in place; keywords change single options."""
     if budget < 1:
         raise InputError(f"a budget of {budget} simulations is below 1; give at least 1")
-    start = best = simulate(problem, hw, dataflow, tiling=tiling, **options)
+    shape, hardware, chosen = as_problem(problem), as_hardware(hw), (options or RunOptions()).but(**changes)
+    start = best = run(shape, hardware, dataflow, chosen)
     trials = [Trial("start", start.tiling, start.cycles)]
     seen = {_key(start.tiling)}
     refused = 0
@@ -73,16 +74,16 @@ def tune(problem: Any, hw: str | Hardware, dataflow: str, budget: int = 200, *, 
                 continue
             seen.add(_key(candidate))
             try:
-                run = simulate(problem, hw, dataflow, tiling=candidate, **options)
+                found = run(shape, hardware, dataflow, chosen.but(tiling=candidate))
             except InputError:
                 # Too large for a buffer, not a multiple, too many flags: not a candidate.
                 refused += 1
                 continue
-            trials.append(Trial(change, candidate, run.cycles))
+            trials.append(Trial(change, candidate, found.cycles))
             if progress is not None:
                 progress(len(trials), budget)
-            if run.cycles < best.cycles:
-                best, improved = run, True
+            if found.cycles < best.cycles:
+                best, improved = found, True
     return Tuning(start, best, trials, refused)
 
 

@@ -21,7 +21,6 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from msdsim.api import simulate
 from msdsim.errors import InputError, MsdsimError
 from msdsim.hardware import Hardware, load_hw
 from msdsim.hardware.chip import Chip
@@ -29,6 +28,7 @@ from msdsim.hardware.load import leaves, override
 from msdsim.problems import Attention, Gemm, GroupedGemm, parse_inline
 from msdsim.report.result import Result
 from msdsim.resources import find_file, shipped_names
+from msdsim.runs import RunOptions, as_problem, run
 from msdsim.timeline.record import BUSY, DRAINED, HEAD, WAIT_MEMORY
 from msdsim.units import ceil_div, ticks_to_us
 
@@ -233,7 +233,7 @@ def _predict(row: Measurement, engine: str, memory: str, factors: Mapping[str, f
                        informs=row.informs)
     try:
         hardware = scaled(load_hw(row.chip), factors)
-        result = _run(row, hardware, engine, memory)
+        result = _run(row, hardware, RunOptions(engine=engine, memory=memory))
     except MsdsimError as err:
         return _with(about, reason=str(err))
     launch = hardware.chip.launch.head_us if row.scope == "task" else 0.0
@@ -245,15 +245,15 @@ def _with(prediction: Prediction, **values: Any) -> Prediction:
     return Prediction(**{key: getattr(prediction, key) for key in Prediction.__dataclass_fields__} | values)
 
 
-def _run(row: Measurement, hardware: Hardware, engine: str, memory: str) -> Result:
+def _run(row: Measurement, hardware: Hardware, options: RunOptions) -> Result:
     text = row.run_as or _spelled(row, hardware.chip)
     if text.startswith("micro:"):
-        return simulate(text, hardware, "micro", engine=engine, memory=memory)
+        return run(as_problem(text), hardware, "micro", options)
     if ":" not in text:
         raise InputError(f"'{row.problem}' is no problem the simulator knows; spell it as a problem in 'as'")
     # 16 bits are 16 bits to the Cube and to memory.
     dataflow = "bf16" if row.dataflow == "fp16" else row.dataflow
-    return simulate(text, hardware, dataflow, tiling=_tiling(row), engine=engine, memory=memory)
+    return run(as_problem(text), hardware, dataflow, options.but(tiling=_tiling(row)))
 
 
 def _spelled(row: Measurement, chip: Chip) -> str:

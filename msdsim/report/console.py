@@ -8,6 +8,7 @@ from rich.cells import cell_len
 from rich.console import Console
 from rich.text import Text
 
+from msdsim.numerics.check import Numerics
 from msdsim.report.labels import (
     LOOKS,
     PIPE_ROLES,
@@ -22,7 +23,7 @@ from msdsim.report.labels import (
     tiling_text,
     us,
 )
-from msdsim.report.result import Comparison, Numerics, Result, Skipped, WorkloadComparison, WorkloadResult
+from msdsim.report.result import Comparison, Result, Skipped, WorkloadComparison, WorkloadResult
 from msdsim.report.table import Cell, TextTable, wrap
 from msdsim.report.verdict import BOUND, verdict, workload_verdict
 from msdsim.report.waits import Wait, stall_share, waits
@@ -73,7 +74,7 @@ def facts(run: Result, width: int) -> list[Text]:
     if run.tiling:
         rows.append(("tiling", tiling_text(run.tiling), ""))
     if run.numerics is not None:
-        rows.append(("numbers", numbers_text(run.numerics), "green" if _good(run.numerics) else "bold red"))
+        rows.append(("numbers", numbers_text(run.numerics), "green" if run.numerics.good else "bold red"))
     rows.append(("simulated", simulated_text(run), ""))
     found = []
     for name, text, style in rows:
@@ -104,10 +105,6 @@ def numbers_text(numbers: Numerics) -> str:
     if numbers.bit_exact:
         return f"bit-exact, {numbers.elements:,} elements; {tail}"
     return f"NOT bit-exact: {numbers.first_mismatch}; {tail}"
-
-
-def _good(numbers: Numerics) -> bool:
-    return numbers.bit_exact and numbers.bound_ratio <= 1
 
 
 def simulated_text(run: Result) -> str:

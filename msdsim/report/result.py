@@ -14,24 +14,12 @@ from msdsim.analysis.bottleneck import Bottleneck, find_bottleneck
 from msdsim.hardware import Hardware
 from msdsim.hardware.load import leaves
 from msdsim.ir.kernel import Kernel
+from msdsim.numerics.check import Numerics
 from msdsim.timeline.record import Bandwidth, RunRecord
 from msdsim.units import ticks_to_us
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
-
-@dataclass(frozen=True)
-class Numerics:
-    """Outcome of a numeric check; errors are against float64 on the same quantized weights."""
-
-    bit_exact: bool
-    elements: int
-    mismatches: int
-    relative_l2: float
-    max_abs_error: float
-    bound_ratio: float
-    first_mismatch: str = ""
 
 
 @dataclass(frozen=True, repr=False)

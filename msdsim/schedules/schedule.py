@@ -12,13 +12,14 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from msdsim.api import DEFAULT_ENGINE, simulate
 from msdsim.errors import InputError
 from msdsim.hardware import Hardware, load_hw
 from msdsim.hardware.load import override
 from msdsim.ir.printer import kernel_hash
 from msdsim.problems import Problem, problem_from_json
 from msdsim.report.files import write_text
+from msdsim.runs import DEFAULT_ENGINE, RunOptions
+from msdsim.runs import run as run_problem
 
 
 class Schedule(BaseModel):
@@ -64,7 +65,7 @@ def record_schedule(
     hardware = load_hw(str((folder or Path()) / hw) if is_file else hw)
     if overrides:
         hardware = override(hardware, overrides)
-    run = simulate(problem, hardware, dataflow, tiling=tiling, memory=memory, engine=engine)
+    run = run_problem(problem, hardware, dataflow, RunOptions(tiling=tiling, memory=memory, engine=engine))
     return Schedule(
         msdsim=_version(), problem=problem.to_json(), hw=hw, overrides=run.overrides, chip_sha256=chip_hash(hardware),
         dataflow=dataflow, memory=memory, tiling_given=dict(tiling or {}), tiling=dict(run.tiling),

@@ -12,8 +12,8 @@ import pytest
 from msdsim.api import dataflows_for
 from msdsim.dataflows import DATAFLOWS
 from msdsim.errors import Deadlock
+from msdsim.numerics.check import Executed, Numerics
 from msdsim.problems import KINDS
-from msdsim.report.result import Numerics
 from msdsim.resources import data_dir, shipped_names
 
 P = "gemm:m=16,k=64,n=48"
@@ -195,12 +195,12 @@ def test_a_check_that_fails_names_tensor_index_and_both_values(cli, monkeypatch)
 
 
 def test_a_bound_that_is_exceeded_fails_the_check(cli, monkeypatch):
-    import msdsim.api
+    import msdsim.runs
 
-    def beyond(*_):
-        return {"numerics": Numerics(True, 768, 0, 0.5, 0.5, 2.0)}
+    def beyond(*_, **__):
+        return Executed(Numerics(True, 768, 0, 0.5, 0.5, 2.0), {})
 
-    monkeypatch.setattr(msdsim.api, "_execute", beyond)
+    monkeypatch.setattr(msdsim.runs, "check_numbers", beyond)
     found = cli("run", P, *TOY, "--check", "--quiet")
     assert_error(found, "bf16: the error is 2 times its proven bound; please report this", code=1)
 
@@ -211,9 +211,9 @@ class _Stuck:
 
 
 def test_a_deadlock_leaves_with_3(cli, monkeypatch):
-    import msdsim.api
+    import msdsim.runs
 
-    monkeypatch.setattr(msdsim.api, "load_engine", lambda name: _Stuck())
+    monkeypatch.setattr(msdsim.runs, "load_engine", lambda name: _Stuck())
     found = cli("run", P, *TOY)
     assert_error(found, "the kernel 'bf16' deadlocks at cycle 12: Chip.Core[0].AIC.M waits for MTE1 on buffer 'a0'", code=3)
 

@@ -39,7 +39,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
     from msdsim.api import compare, compare_workload, dataflows_for, require_check
     from msdsim.cli.arguments import read_dataflows, read_hardware, read_problem, read_tilings
     from msdsim.cli.outputs import Outputs
-    from msdsim.cli.simulation import refuse_for_workload, simulation_arguments, working
+    from msdsim.cli.simulation import refuse_for_workload, run_options, working
     from msdsim.errors import InputError
     from msdsim.ir.kernel import Kernel
     from msdsim.problems import Workload
@@ -48,7 +48,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
     outputs.validate()
     shape, hardware = read_problem(problem), read_hardware(hw, changes)
     names = read_dataflows(dataflows)
-    arguments = simulation_arguments(given, shape)
+    chosen = run_options(given, shape)
     if isinstance(shape, Kernel):
         raise InputError(f"'{problem}' is one kernel, and compare runs several dataflows; use run")
     if isinstance(shape, Workload):
@@ -56,15 +56,14 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
         kind = shape.entries[0].problem.kind
     else:
         kind = shape.kind
-        arguments["timeline"] = outputs.trace_to is not None
-    arguments["tilings"] = read_tilings(tilings, dataflows_for(kind) if names == "all" else list(names))
-    with working(problem, outputs.quiet, arguments.get("engine")) as progress:
-        arguments["progress"] = progress
+    by_name = read_tilings(tilings, dataflows_for(kind) if names == "all" else list(names))
+    with working(problem, outputs.quiet, chosen.engine) as progress:
         found: Comparison | WorkloadComparison
         if isinstance(shape, Workload):
-            found = compare_workload(shape, hardware, names, jobs=given["jobs"], **arguments)
+            found = compare_workload(shape, hardware, names, jobs=given["jobs"], tilings=by_name, progress=progress,
+                                     options=chosen)
         else:
-            found = compare(shape, hardware, names, **arguments)
+            found = compare(shape, hardware, names, tilings=by_name, progress=progress, options=chosen)
     _report(found, outputs)
     for result in _results(found):
         require_check(result)

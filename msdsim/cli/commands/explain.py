@@ -19,21 +19,19 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     from msdsim.api import simulate
     from msdsim.cli.arguments import read_hardware, read_tiling
     from msdsim.cli.outputs import Outputs
-    from msdsim.cli.simulation import working
+    from msdsim.cli.simulation import timing_options, working
     from msdsim.explore.whatif import what_if
     from msdsim.report.explain import explanation_json, print_explanation
 
     outputs = Outputs(json_to=given["json_to"], quiet=given["quiet"])
     outputs.validate()
     hardware = read_hardware(hw, changes)
-    arguments: dict[str, Any] = {"memory": given["memory"], "skip": not given["no_skip"]}
-    if given["engine"] is not None:
-        arguments["engine"] = given["engine"]
+    timing = timing_options(given)
     with working(f"explaining {dataflow}", outputs.quiet):
-        result = simulate(problem, hardware, dataflow, tiling=read_tiling(tiling), timeline=True, **arguments)
+        result = simulate(problem, hardware, dataflow, options=timing, tiling=read_tiling(tiling), timeline=True)
         path = critical_path(result.record)
         # The very same kernel on every changed chip, so that only the chip differs.
-        gains = what_if(result, lambda changed: simulate(result.kernel, changed, **arguments))
+        gains = what_if(result, lambda changed: simulate(result.kernel, changed, options=timing))
     steps, loop = by_place(path), circuit(path)
     outputs.print(lambda console: print_explanation(console, result, steps, loop, gains))
     outputs.write_json(explanation_json(result, steps, loop, gains))

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from msdsim.hardware import Hardware
     from msdsim.ir.kernel import Kernel
     from msdsim.problems import Problem, Workload
+    from msdsim.runs import RunOptions
 
 
 @click.command("run", short_help="One dataflow: time, what bounds it, what every pipe waits for.")
@@ -39,27 +40,26 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     """
     from msdsim.cli.arguments import read_hardware, read_problem, read_tiling
     from msdsim.cli.outputs import Outputs
-    from msdsim.cli.simulation import refuse_for_workload, simulation_arguments
+    from msdsim.cli.simulation import refuse_for_workload, run_options
     from msdsim.problems import Workload
 
     outputs = Outputs(given["json_to"], given["plot_to"], given["html_to"], given["outputs"], given["trace_to"], given["quiet"])
     outputs.validate()
     shape, hardware = read_problem(problem), read_hardware(hw, changes)
-    arguments = simulation_arguments(given, shape) | {"tiling": read_tiling(tiling)}
+    chosen = run_options(given, shape).but(tiling=read_tiling(tiling))
     if isinstance(shape, Workload):
         refuse_for_workload(shape, given)
-        _run_workload(shape, hardware, dataflow, arguments | {"jobs": given["jobs"]}, outputs)
+        _run_workload(shape, hardware, dataflow, chosen, given["jobs"], outputs)
     else:
-        _run_problem(shape, hardware, dataflow, arguments, outputs)
+        _run_problem(shape, hardware, dataflow, chosen, outputs)
 
 
-def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, arguments: dict[str, Any],
-                 outputs: Outputs) -> None:
+def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, chosen: RunOptions, outputs: Outputs) -> None:
     from msdsim.api import require_check, simulate
     from msdsim.cli.simulation import working
 
-    with working(dataflow, outputs.quiet, arguments.get("engine")):
-        result = simulate(problem, hardware, dataflow, timeline=outputs.trace_to is not None, **arguments)
+    with working(dataflow, outputs.quiet, chosen.engine):
+        result = simulate(problem, hardware, dataflow, options=chosen)
     outputs.print(lambda console: _console().print_run(console, result))
     outputs.write_json(result.to_json())
     outputs.write_arrays(result.arrays)
@@ -69,12 +69,13 @@ def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, a
     require_check(result)
 
 
-def _run_workload(workload: Workload, hardware: Hardware, dataflow: str, arguments: dict[str, Any], outputs: Outputs) -> None:
+def _run_workload(workload: Workload, hardware: Hardware, dataflow: str, chosen: RunOptions, jobs: int,
+                  outputs: Outputs) -> None:
     from msdsim.api import require_check, simulate_workload
     from msdsim.cli.simulation import working
 
-    with working(f"{workload.name} with {dataflow}", outputs.quiet, arguments.get("engine")) as progress:
-        result = simulate_workload(workload, hardware, dataflow, progress=progress, **arguments)
+    with working(f"{workload.name} with {dataflow}", outputs.quiet, chosen.engine) as progress:
+        result = simulate_workload(workload, hardware, dataflow, jobs=jobs, progress=progress, options=chosen)
     outputs.print(lambda console: _console().print_workload(console, result))
     outputs.write_json(result.to_json())
     outputs.write_plot(result.plot)

@@ -19,17 +19,15 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     """Climb from the automatic tiling of a dataflow on PROBLEM, or the one given; every candidate is simulated."""
     from msdsim.cli.arguments import read_hardware, read_single_problem, read_tiling
     from msdsim.cli.outputs import Outputs
-    from msdsim.cli.simulation import working
+    from msdsim.cli.simulation import timing_options, working
     from msdsim.explore.tune import tune
     from msdsim.report.tune import print_tuning
 
     outputs = Outputs(json_to=given["json_to"], quiet=given["quiet"])
     outputs.validate()
     shape, hardware = read_single_problem(problem, "tune"), read_hardware(hw, changes)
-    arguments: dict[str, Any] = {"memory": given["memory"], "skip": not given["no_skip"]}
-    if given["engine"] is not None:
-        arguments["engine"] = given["engine"]
+    chosen = timing_options(given).but(tiling=read_tiling(tiling))
     with working(f"tuning {dataflow}", outputs.quiet):
-        found = tune(shape, hardware, dataflow, budget, tiling=read_tiling(tiling), **arguments)
+        found = tune(shape, hardware, dataflow, budget, options=chosen)
     outputs.print(lambda console: print_tuning(console, found))
     outputs.write_json(found.to_json())

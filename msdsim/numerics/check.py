@@ -1,0 +1,96 @@
+"""The numbers of a kernel: executed, held bit for bit against the whole-tensor reference, and measured against float64."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from msdsim.ir.kernel import Kernel
+    from msdsim.numerics.contract import Contract
+
+
+@dataclass(frozen=True)
+class Numerics:
+    """Outcome of a numeric check; errors are against float64 on the same quantized weights."""
+
+    bit_exact: bool
+    elements: int
+    mismatches: int
+    relative_l2: float
+    max_abs_error: float
+    bound_ratio: float
+    first_mismatch: str = ""
+
+    @property
+    def good(self) -> bool:
+        """Bit-exact, and every error inside its proven bound."""
+        return self.bit_exact and self.bound_ratio <= 1
+
+
+@dataclass(frozen=True)
+class Executed:
+    """What the execution of a kernel's numbers gives: the outcome of the check, and arrays by name in plain numpy types."""
+
+    numerics: Numerics | None
+    arrays: Mapping[str, np.ndarray]
+
+
+def check_numbers(contract: Contract, problem: Any, kernel: Kernel, *, inputs: Mapping[str, np.ndarray] | None = None,
+                  seed: int = 0, keep: Sequence[str] = ()) -> Executed:
+    """Execute a dataflow's kernel and hold it against its ``contract``, on ``inputs`` and random arrays of ``seed`` for
+    what they lack; with ``components`` in ``keep`` the arrays have those and their scales beside ``y``."""
+    # Imported here: most runs execute no numbers.
+    from msdsim.numerics.executor import execute
+    from msdsim.numerics.metrics import bound_ratio, compare_bits, max_abs_error, relative_l2
+
+    operands = contract.operands(problem, inputs, seed)
+    outputs = execute(kernel, operands)
+    expected = contract.reference(problem, operands)
+    mismatches = [found for name in expected if name in outputs
+                  if (found := compare_bits(expected[name], outputs[name].reshape(expected[name].shape), name)) is not None]
+    exact = contract.exact(problem, operands)
+    y = outputs["y"].reshape(exact.shape)
+    numerics = Numerics(
+        bit_exact=not mismatches,
+        elements=y.size,
+        mismatches=sum(found.count for found in mismatches),
+        relative_l2=relative_l2(y, exact),
+        max_abs_error=max_abs_error(y, exact),
+        bound_ratio=bound_ratio(y, exact, contract.bound(problem, operands, exact)),
+        first_mismatch=str(mismatches[0]) if mismatches else "",
+    )
+    arrays = {"y": y.astype(np.float32)}
+    if "components" in keep:
+        arrays |= {name: _plain(value) for name, value in expected.items() if name not in ("y", "y32")}
+    return Executed(numerics, arrays)
+
+
+def execute_kernel(kernel: Kernel, inputs: Mapping[str, np.ndarray]) -> Executed:
+    """Execute a kernel that has no reference, such as a hand-written one; the arrays are its outputs as float32."""
+    from msdsim.numerics.executor import execute
+
+    outputs = execute(kernel, _stored(kernel, inputs))
+    roles = {tensor.name: tensor.role for tensor in kernel.tensors}
+    return Executed(None, {name: value.astype(np.float32) for name, value in outputs.items() if roles[name] == "out"})
+
+
+def _stored(kernel: Kernel, inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Arrays in the tensors' storage formats, rounded half to even where they come wider."""
+    from msdsim.formats.number import FORMATS
+    from msdsim.formats.rounding import round_to
+
+    return {
+        tensor.name: array if array.dtype == FORMATS[tensor.fmt].dtype else round_to(array, tensor.fmt)
+        for tensor in kernel.tensors if tensor.role == "in" and (array := inputs.get(tensor.name)) is not None
+    }
+
+
+def _plain(array: np.ndarray) -> np.ndarray:
+    """A component or scale in a plain numpy type: integers as int8, codes of one-byte formats as uint8, the rest float32."""
+    if array.dtype.itemsize > 1:
+        return array.astype(np.float32)
+    return array.astype(np.int8) if array.dtype.kind == "i" or array.dtype.name == "int4" else array.view(np.uint8)

@@ -1,0 +1,180 @@
+"""One kernel from beginning to end: prepared (built, verified, its numbers executed), timed, and put into a result.
+
+Everything a user can want differently about a run travels as one object, :class:`RunOptions`, from the command line and the
+Python interface down to here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import Any
+
+import numpy as np
+
+from msdsim.dataflows.lookup import find_dataflow
+from msdsim.engine import EngineOptions, empty_l2, load_engine
+from msdsim.engine.base import ENGINES, MEMORY_MODELS
+from msdsim.errors import CheckFailed, InputError
+from msdsim.hardware import Hardware, load_hw
+from msdsim.ir.kernel import Kernel
+from msdsim.ir.lower import lower
+from msdsim.ir.parser import read_kernel
+from msdsim.ir.verify import verify
+from msdsim.numerics.check import Executed, check_numbers, execute_kernel
+from msdsim.passes import build_kernel
+from msdsim.problems import KernelFile, Problem, Workload, parse_problem
+from msdsim.registry import unknown_name
+from msdsim.report.result import Result
+from msdsim.timeline.record import RunRecord
+
+DEFAULT_ENGINE = "fast"
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run a kernel: take the defaults, change what you care about.
+
+    ``tiling`` are tile sizes and ring depths by name; what is left out is chosen.  ``engine`` and ``memory`` name the timing
+    engine and the fidelity of the memory system.  ``check`` also executes the numbers (on ``inputs``, or random ones from
+    ``seed``) and compares them bit for bit with the whole-tensor reference; a difference is reported in ``Result.numerics``,
+    not raised.  ``keep`` says what ``Result.arrays`` holds: ``"y"``, and with ``"components"`` those of the decomposition and
+    their scales.  ``timeline`` keeps every instruction; ``skip`` allows the engine to add repeated periods without simulating
+    them, where that is exact.  With ``warm`` the kernel runs twice on the same tensors and the second run is reported: what a
+    benchmark measures that repeats one operator.
+    """
+
+    tiling: Mapping[str, int] | None = None
+    engine: str = DEFAULT_ENGINE
+    memory: str = "bandwidth"
+    check: bool = False
+    seed: int = 0
+    inputs: Mapping[str, np.ndarray] | None = None
+    timeline: bool = False
+    skip: bool = True
+    keep: tuple[str, ...] = ()
+    warm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.engine not in ENGINES:
+            raise unknown_name("engine", self.engine, list(ENGINES))
+        if self.memory not in MEMORY_MODELS:
+            raise unknown_name("memory model", self.memory, list(MEMORY_MODELS))
+
+    def but(self, **changes: Any) -> RunOptions:
+        """The same options with some changed; TypeError for a name that is none."""
+        known = [item.name for item in fields(self)]
+        for name in changes:
+            if name not in known:
+                raise TypeError(f"there is no option '{name}' of a run (options: {', '.join(known)})")
+        return replace(self, **changes)
+
+    @property
+    def executes(self) -> bool:
+        """Whether the numbers are wanted, not only the time."""
+        return self.check or bool(self.keep) or self.inputs is not None
+
+    def for_engine(self) -> EngineOptions:
+        """What of them the engine takes."""
+        return EngineOptions(record_timeline=self.timeline, memory=self.memory, skip=self.skip)
+
+
+#: The defaults of every option.
+DEFAULTS = RunOptions()
+
+
+@dataclass(frozen=True)
+class PreparedRun:
+    """A kernel that is ready to be timed, with everything of its result but the timing."""
+
+    kernel: Kernel
+    hardware: Hardware
+    options: RunOptions
+    problem: Mapping[str, Any]
+    dataflow: str
+    tiling: Mapping[str, int] = field(default_factory=dict)
+    executed: Executed = field(default_factory=lambda: Executed(None, {}))
+
+    def result(self, record: RunRecord, wall_s: float, l2_start: str) -> Result:
+        """The whole result, with how it went in time."""
+        options = self.options
+        return Result(problem=self.problem, hardware=self.hardware, dataflow=self.dataflow, engine=options.engine,
+                      memory=options.memory, tiling=self.tiling, seed=options.seed, record=record, kernel=self.kernel,
+                      wall_s=wall_s, numerics=self.executed.numerics, arrays=self.executed.arrays, l2_start=l2_start)
+
+
+def run(problem: Problem | Kernel, hardware: Hardware, dataflow: str, options: RunOptions = DEFAULTS) -> Result:
+    """Simulate one problem with one dataflow, or a kernel as it is.  InputError for anything the user can mend."""
+    item = prepare_kernel(problem, hardware, options) if isinstance(problem, Kernel) else \
+        prepare(problem, hardware, dataflow, options)
+    started = time.perf_counter()
+    record = _timed(item)
+    return item.result(record, time.perf_counter() - started, "warm" if options.warm else "empty")
+
+
+def prepare(problem: Any, hardware: Hardware, dataflow: str, options: RunOptions) -> PreparedRun:
+    """Build the kernel of a problem and execute its numbers, where that is wanted."""
+    chosen = find_dataflow(problem, dataflow)
+    reason = chosen.refuses(problem, hardware.chip)
+    if reason is not None:
+        raise InputError(f"dataflow '{chosen.name}' cannot run {problem} on '{hardware.name}': {reason}")
+    kernel, tiles = build_kernel(chosen, problem, hardware, options.tiling)
+    item = PreparedRun(kernel, hardware, options, problem.to_json(), chosen.name, asdict(tiles))
+    if not options.executes:
+        return item
+    from msdsim.numerics.contracts import contract_for
+
+    # Numbers first: what is wrong with the inputs is said before anything long runs.
+    contract = contract_for(chosen.kind, chosen.contract).for_tiling(item.tiling)
+    return replace(item, executed=check_numbers(contract, problem, kernel, inputs=options.inputs, seed=options.seed,
+                                                keep=options.keep))
+
+
+def prepare_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions) -> PreparedRun:
+    """A hand-written kernel: timed like any other; its numbers are executed when its tensors are given."""
+    if options.check:
+        raise InputError(f"kernel '{kernel.name}' has no reference to compare with; leave out the check, and give inputs to "
+                         f"have its numbers executed")
+    verify(kernel, hardware.chip)
+    item = PreparedRun(kernel, hardware, options, {"kind": "kernel", "name": kernel.name}, kernel.name)
+    return item if options.inputs is None else replace(item, executed=execute_kernel(kernel, options.inputs))
+
+
+def _timed(item: PreparedRun) -> RunRecord:
+    """Time a kernel alone: on an empty L2 or, ``warm``, on what an earlier run of it has left there."""
+    chip, options = item.hardware.chip, item.options.for_engine()
+    program, simulator = lower(item.kernel, chip), load_engine(item.options.engine)
+    if not item.options.warm:
+        return simulator.run(program, options)
+    first = simulator.run(program, replace(options, record_timeline=False), empty_l2(chip))
+    return simulator.run(program, options, first.l2)
+
+
+def read_problem(text: str) -> Problem | Workload | Kernel:
+    """The problem of an inline form, the workload of a name or file, or the kernel of a ``.kir`` file."""
+    problem = parse_problem(text)
+    return read_kernel(problem.path) if isinstance(problem, KernelFile) else problem
+
+
+def as_problem(problem: str | Problem | Kernel) -> Any:
+    """What :func:`run` takes; InputError for a workload."""
+    found = read_problem(problem) if isinstance(problem, str) else problem
+    if isinstance(found, Workload):
+        raise InputError(f"'{problem}' is a workload of several problems; use simulate_workload")
+    return found
+
+
+def as_hardware(hw: str | Hardware) -> Hardware:
+    """A chip given by name, path or as such."""
+    return load_hw(hw) if isinstance(hw, str) else hw
+
+
+def require_check(result: Result) -> None:
+    """Raise CheckFailed unless the result's numbers were bit-exact and inside their bound."""
+    numbers = result.numerics
+    if numbers is None or numbers.good:
+        return
+    if not numbers.bit_exact:
+        raise CheckFailed(f"{result.dataflow}: {numbers.first_mismatch}")
+    raise CheckFailed(f"{result.dataflow}: the error is {numbers.bound_ratio:.3g} times its proven bound; please report this")
