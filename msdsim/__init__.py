@@ -10,6 +10,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from msdsim import moved
+
 if TYPE_CHECKING:
     from msdsim.api import compare as compare
     from msdsim.api import compare_workload as compare_workload
@@ -32,6 +34,9 @@ _PUBLIC = {
     "sweep": "msdsim.explore.sweep",
 }
 __all__ = ["RunOptions", "__version__", "compare", "compare_workload", "load_hw", "simulate", "simulate_workload", "sweep"]
+
+
+moved.install()
 
 
 def __getattr__(name: str) -> Any:

@@ -9,9 +9,9 @@ from collections.abc import Callable, Mapping, Sequence
 
 from msdsim.analysis.cache_traffic import cache_traffic
 from msdsim.dataflows.lookup import dataflows_for
+from msdsim.explore.accuracy.claims import NOT_REPRODUCED, ONLY, REPRODUCED, ClaimRow
 from msdsim.hardware import Hardware, load_hw
 from msdsim.ir.kernel import operations
-from msdsim.numerics.claims import NOT_REPRODUCED, ONLY, REPRODUCED, ClaimRow
 from msdsim.problems import Attention, Gemm
 from msdsim.report.result import Result
 from msdsim.runs import RunOptions, run

@@ -7,8 +7,8 @@ import json
 import pytest
 
 from msdsim.cli.program import run_program
+from msdsim.explore.accuracy.claims import claims
 from msdsim.explore.claims import DECODE, timing_claims
-from msdsim.numerics.claims import claims
 
 
 @pytest.fixture(scope="module")
@@ -36,7 +36,7 @@ def test_no_vector_operation_touches_weights(rows):
 
 
 def test_claims_without_timing_say_what_is_missing():
-    from msdsim.numerics.claims import ClaimProblems
+    from msdsim.explore.accuracy.claims import ClaimProblems
     from msdsim.problems import Attention, Gemm
 
     small = ClaimProblems(gemm=Gemm(m=2, k=64, n=16), attention=Attention(batch=1, heads=1, kv_heads=1, head_dim=32, q=1, kv=64))

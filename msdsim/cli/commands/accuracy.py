@@ -24,8 +24,8 @@ def command(problem: str, names: str | None, inputs: str | None, seed: int, json
     from msdsim.cli.arguments import read_inputs, read_single_problem
     from msdsim.cli.outputs import Outputs
     from msdsim.cli.simulation import working
-    from msdsim.numerics.accuracy import accuracy_study
-    from msdsim.numerics.distributions import DISTRIBUTIONS
+    from msdsim.explore.accuracy.distributions import DISTRIBUTIONS
+    from msdsim.explore.accuracy.study import accuracy_study
     from msdsim.registry import unknown_name
     from msdsim.report.studies import print_accuracy
 

@@ -18,9 +18,9 @@ def command(hw: str, seed: int, json_to: str | None, plot_to: str | None, quiet:
     from msdsim.cli.arguments import read_hardware
     from msdsim.cli.outputs import Outputs
     from msdsim.cli.simulation import working
+    from msdsim.explore.accuracy.claim_series import claim_series
+    from msdsim.explore.accuracy.claims import claims
     from msdsim.explore.claims import timing_claims
-    from msdsim.numerics.claim_series import claim_series
-    from msdsim.numerics.claims import claims
     from msdsim.report.studies import plot_claims, print_claims
 
     outputs = Outputs(json_to=json_to, plot_to=plot_to, quiet=quiet)

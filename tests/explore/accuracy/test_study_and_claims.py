@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 
 from msdsim.errors import UnknownNameError
+from msdsim.explore.accuracy.claim_series import claim_series
+from msdsim.explore.accuracy.claims import ClaimProblems, ClaimRow, bits, claims, int8_claims, mxfp4_claims, worst_over_bound
+from msdsim.explore.accuracy.distributions import DISTRIBUTIONS
+from msdsim.explore.accuracy.study import ATTENTION_METHODS, GEMM_METHODS, accuracy_study, represented
 from msdsim.formats.msd import MSD_INT8, MSD_MXFP4
-from msdsim.numerics.accuracy import ATTENTION_METHODS, GEMM_METHODS, accuracy_study, represented
-from msdsim.numerics.claim_series import claim_series
-from msdsim.numerics.claims import ClaimProblems, ClaimRow, bits, claims, int8_claims, mxfp4_claims, worst_over_bound
-from msdsim.numerics.distributions import DISTRIBUTIONS
 from msdsim.problems.model import Attention, Gemm, GroupedGemm
 
 
@@ -124,9 +124,9 @@ def test_timing_rows_take_the_place_of_missing_ones():
 
 def test_a_wrong_figure_turns_the_verdict(monkeypatch):
     """The table measures: with a decomposition of one pass its own verdicts say so."""
-    monkeypatch.setattr("msdsim.numerics.claims.bits", lambda *args: 7.0)
+    monkeypatch.setattr("msdsim.explore.accuracy.claims.bits", lambda *args: 7.0)
     assert {row.verdict for row in int8_claims() if "bits" in row.text} == {"not reproduced"}
-    monkeypatch.setattr("msdsim.numerics.claims.worst_over_bound", lambda *args: 1.01)
+    monkeypatch.setattr("msdsim.explore.accuracy.claims.worst_over_bound", lambda *args: 1.01)
     assert mxfp4_claims()[0].verdict == "not reproduced"
 
 

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 
 from msdsim.errors import InputError
-from msdsim.numerics import models
-from msdsim.numerics.sentences import SENTENCES
-from msdsim.numerics.wordpiece import WordPiece, basic_words
+from msdsim.explore.accuracy import models
+from msdsim.explore.accuracy.sentences import SENTENCES
+from msdsim.explore.accuracy.wordpiece import WordPiece, basic_words
 
 
 def test_words():

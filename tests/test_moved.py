@@ -1,0 +1,28 @@
+"""Modules that have moved answer to their old names for one release."""
+
+from __future__ import annotations
+
+import importlib
+import subprocess
+import sys
+
+import pytest
+
+from msdsim.moved import MOVED
+
+
+@pytest.mark.parametrize("old", MOVED)
+def test_an_old_name_is_the_new_module_and_says_so(old):
+    sys.modules.pop(old, None)
+    with pytest.warns(DeprecationWarning, match=f"module '{old}' is '{MOVED[old]}' now"):
+        found = importlib.import_module(old)
+    assert found is importlib.import_module(MOVED[old])
+    assert found.__name__ == MOVED[old]
+
+
+def test_the_warning_names_the_importing_line(tmp_path):
+    script = tmp_path / "mine.py"
+    script.write_text("from msdsim.numerics import distributions\nfrom msdsim.numerics.accuracy import accuracy_study\n")
+    found = subprocess.run([sys.executable, "-W", "always", str(script)], capture_output=True, text=True, check=True)
+    assert f"{script}:1: DeprecationWarning: module 'msdsim.numerics.distributions' is " in found.stderr
+    assert f"{script}:2: DeprecationWarning: module 'msdsim.numerics.accuracy' is " in found.stderr
