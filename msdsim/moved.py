@@ -1,19 +1,20 @@
-"""Modules that have moved: their old names still import for one release, with a DeprecationWarning that gives the new one.
+"""Modules and names that have moved: the old ones still import for one release, with a DeprecationWarning that gives the new.
 
-The names are text, so that a lower floor that a module has left does not import the higher one it now belongs to.
+All of it is text, so that a lower floor that a module has left does not import the higher one it now belongs to.
 """
 
 from __future__ import annotations
 
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from importlib import import_module
 from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
+from typing import Any
 
-#: New names by old ones.
+#: New modules by old ones.
 MOVED = {
     "msdsim.numerics.accuracy": "msdsim.explore.accuracy.study",
     "msdsim.numerics.claim_series": "msdsim.explore.accuracy.claim_series",
@@ -22,6 +23,12 @@ MOVED = {
     "msdsim.numerics.models": "msdsim.explore.accuracy.models",
     "msdsim.numerics.sentences": "msdsim.explore.accuracy.sentences",
     "msdsim.numerics.wordpiece": "msdsim.explore.accuracy.wordpiece",
+}
+
+#: New modules by old ones, and the names in them that have moved there.
+MOVED_NAMES = {
+    "msdsim.hardware.chip": ("msdsim.hardware.hardware", ("Hardware", "Provenance")),
+    "msdsim.hardware.load": ("msdsim.hardware.hardware", ("leaves", "override", "parse_value")),
 }
 
 
@@ -36,6 +43,20 @@ class _OldNames(MetaPathFinder, Loader):
         warnings.warn(f"module '{old}' is '{new}' now; the old name goes with the next release", DeprecationWarning,
                       stacklevel=2)
         sys.modules[old] = import_module(new)
+
+
+def old_names(module: str) -> Callable[[str], Any]:
+    """A ``__getattr__`` for ``module``, which answers for the names that have left it."""
+    new, names = MOVED_NAMES[module]
+
+    def find(name: str) -> Any:
+        if name not in names:
+            raise AttributeError(f"module '{module}' has no attribute '{name}'")
+        warnings.warn(f"'{name}' of '{module}' is in '{new}' now; the old place goes with the next release", DeprecationWarning,
+                      stacklevel=2)
+        return getattr(import_module(new), name)
+
+    return find
 
 
 def install() -> None:

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from msdsim.moved import MOVED
+from msdsim.moved import MOVED, MOVED_NAMES
 
 
 @pytest.mark.parametrize("old", MOVED)
@@ -18,6 +18,13 @@ def test_an_old_name_is_the_new_module_and_says_so(old):
         found = importlib.import_module(old)
     assert found is importlib.import_module(MOVED[old])
     assert found.__name__ == MOVED[old]
+
+
+@pytest.mark.parametrize(("old", "name"), [(old, name) for old, (_, names) in MOVED_NAMES.items() for name in names])
+def test_a_name_is_found_where_it_was(old, name):
+    with pytest.warns(DeprecationWarning, match=f"'{name}' of '{old}' is in '{MOVED_NAMES[old][0]}' now"):
+        found = getattr(importlib.import_module(old), name)
+    assert found is getattr(importlib.import_module(MOVED_NAMES[old][0]), name)
 
 
 def test_the_warning_names_the_importing_line(tmp_path):

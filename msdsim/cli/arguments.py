@@ -21,8 +21,7 @@ _INTEGER = re.compile(r"[0-9]{1,18}")
 
 def read_hardware(hw: str, changes: Sequence[str]) -> Hardware:
     """The chip of ``--hw`` with the changes of ``--set``."""
-    from msdsim.hardware import load_hw
-    from msdsim.hardware.load import override
+    from msdsim.hardware import load_hw, override
 
     hardware, values = load_hw(hw), read_changes(changes)
     return override(hardware, values) if values else hardware
@@ -30,7 +29,7 @@ def read_hardware(hw: str, changes: Sequence[str]) -> Hardware:
 
 def read_changes(changes: Sequence[str]) -> dict[str, object]:
     """Values by dotted path of all ``--set``."""
-    from msdsim.hardware.load import parse_value
+    from msdsim.hardware import parse_value
 
     values: dict[str, object] = {}
     for change in changes:

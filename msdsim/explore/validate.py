@@ -24,7 +24,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from msdsim.errors import InputError, MsdsimError
 from msdsim.hardware import Hardware, load_hw
 from msdsim.hardware.chip import Chip
-from msdsim.hardware.load import leaves, override
+from msdsim.hardware.hardware import leaves, override
 from msdsim.problems import Attention, Gemm, GroupedGemm, parse_inline
 from msdsim.report.result import Result
 from msdsim.resources import find_file, shipped_names

@@ -1,4 +1,4 @@
-"""The chip model: one frozen tree of validated numbers, each with the place it was published.
+"""The chip model: one frozen tree of numbers, what each may be said by its type.
 
 Units are in the names.  ``cycles`` are cycles of the core clock, ``bytes_per_cycle`` is per core, GB/s is 10**9 bytes
 per second and chip-wide.
@@ -7,14 +7,13 @@ per second and chip-wide.
 from __future__ import annotations
 
 import numbers
-from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 from pydantic_core import PydanticCustomError
 
-from msdsim.hardware import sanity
+from msdsim import moved
+from msdsim.errors import ChipError
 
 
 def _number(value: Any) -> int | float:
@@ -132,6 +131,13 @@ class Cube(_Table):
     def rate(self, a: str, b: str) -> CubeRate | None:
         """The rate of ``a x b``, or None when this Cube cannot multiply these formats."""
         return next((r for r in self.rates.values() if (r.a, r.b) == (a, b)), None)
+
+    def need_rate(self, a: str, b: str) -> CubeRate:
+        """The rate of ``a x b``; ChipError where this Cube cannot multiply these formats."""
+        found = self.rate(a, b)
+        if found is None:
+            raise ChipError(f"the Cube does not multiply {a} by {b} (it does: {', '.join(self.rates)})")
+        return found
 
 
 class VectorOp(_Table):
@@ -277,15 +283,9 @@ class Launch(_Table):
     head_us: Annotated[Number, Field(ge=0)]
 
 
-class Provenance(_Table):
-    """Where a number comes from: how sure one can be of it, and the published source."""
-
-    kind: Literal["measured", "vendor", "paper", "simulator", "inferred", "assumed", "unstated", "override"]
-    source: str
-
-
 class Chip(_Table):
-    """A whole chip as the engines see it."""
+    """A whole chip as the engines see it.  :func:`msdsim.hardware.checked.checked_chip` makes one whose numbers also agree with
+    each other."""
 
     name: str
     description: str
@@ -304,16 +304,16 @@ class Chip(_Table):
     memory: Memory
     launch: Launch
 
-    @model_validator(mode="after")
-    def _sane(self) -> Chip:
-        found = sanity.findings(self)
-        if found:
-            raise PydanticCustomError("sanity", "{text}", {"text": "; ".join(found), "found": found})
-        return self
-
     def path(self, source: str, destination: str) -> Path | None:
         """The path from ``source`` to ``destination`` space, or None when the chip has none."""
         return next((p for p in self.paths.values() if (p.source, p.destination) == (source, destination)), None)
+
+    def need_path(self, source: str, destination: str) -> Path:
+        """The path from ``source`` to ``destination``; ChipError where the chip has none."""
+        found = self.path(source, destination)
+        if found is None:
+            raise ChipError(f"chip '{self.name}' has no path {source} -> {destination}; add one to its chip file")
+        return found
 
     @property
     def aiv(self) -> int:
@@ -321,20 +321,4 @@ class Chip(_Table):
         return self.cores.aic * self.cores.aiv_per_aic
 
 
-@dataclass(frozen=True)
-class Hardware:
-    """A chip with the provenance of every number, by dotted path."""
-
-    chip: Chip
-    provenance: Mapping[str, Provenance]
-
-    @property
-    def name(self) -> str:
-        return self.chip.name
-
-    def replace(self, **overrides: object) -> Hardware:
-        """A copy with numbers changed; keys are dotted paths, with ``__`` for ``.`` where Python needs a name:
-        ``replace(hbm__bandwidth_gbps=3200)`` or ``replace(**{"hbm.bandwidth_gbps": 3200})``."""
-        from msdsim.hardware.load import override
-
-        return override(self, {key.replace("__", "."): value for key, value in overrides.items()})
+__getattr__ = moved.old_names(__name__)

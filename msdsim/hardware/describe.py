@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from msdsim.hardware.chip import Hardware
-from msdsim.hardware.load import leaves
+from msdsim.hardware.hardware import Hardware, leaves
 
 #: Units by the ending of a key; the first match counts.
 _UNITS = (

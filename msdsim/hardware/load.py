@@ -7,35 +7,20 @@ names another chip (a shipped name, or a path beside the file) whose values are 
 
 from __future__ import annotations
 
-import difflib
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
-from pydantic import BaseModel, ValidationError
-from pydantic_core import ErrorDetails
+from pydantic import ValidationError
 
-from msdsim.errors import ChipError, InputError, UnknownNameError
-from msdsim.hardware.chip import Chip, Hardware, Provenance
+from msdsim import moved
+from msdsim.errors import ChipError, InputError
+from msdsim.hardware.checked import checked_chip
+from msdsim.hardware.hardware import Hardware, Provenance
 from msdsim.resources import find_file
 
 _FIGURE_KEYS = {"value", "kind", "source"}
-_MOST_FINDINGS = 4
-
-#: What to say for each kind of mistake pydantic finds; the rest speak for themselves.
-_MESSAGES = {
-    "greater_than": "must be above {gt}",
-    "greater_than_equal": "must be at least {ge}",
-    "less_than_equal": "must be at most {le}",
-    "int_from_float": "must be a whole number",
-    "not_a_number": "must be a number",
-    "finite_number": "must be finite",
-    "literal_error": "must be {expected}",
-    "string_type": "must be text",
-    "model_type": "must be a table",
-    "dict_type": "must be a table",
-}
 
 
 def load_hw(name: str) -> Hardware:
@@ -67,7 +52,7 @@ def _load(path: Path, seen: tuple[Path, ...]) -> Hardware:
         provenance = dict(parent.provenance)
     raw.setdefault("name", path.stem)
     _merge(values, _split(raw, "", sources, provenance, path.name))
-    return Hardware(_validate(values, where), provenance)
+    return Hardware(checked_chip(values, where), provenance)
 
 
 def _base_file(path: Path, base: str) -> Path:
@@ -123,99 +108,4 @@ def _merge(into: dict[str, Any], new: Mapping[str, Any]) -> None:
             into[key] = item
 
 
-def _validate(values: Mapping[str, Any], where: str) -> Chip:
-    try:
-        return Chip.model_validate(values)
-    except ValidationError as err:
-        found = _explain(err.errors())
-        more = len(found) - _MOST_FINDINGS
-        text = "; ".join(found[:_MOST_FINDINGS]) + (f"; and {more} more" if more > 0 else "")
-        raise ChipError(f"{where}: {text}") from None
-
-
-def _explain(errors: Sequence[ErrorDetails]) -> list[str]:
-    """One clause per mistake.  A misspelt key is one mistake, not an unknown key and a missing one."""
-    missing = [_dotted(item["loc"]) for item in errors if item["type"] == "missing"]
-    misspelt, others = [], []
-    for item in errors:
-        key = _dotted(item["loc"])
-        if item["type"] == "missing":
-            continue
-        if item["type"] == "sanity":
-            others += item["ctx"]["found"]
-        elif item["type"] == "extra_forbidden" or item["loc"][-1] == "[key]":
-            known = _keys_beside(item["loc"])
-            close = difflib.get_close_matches(key.rpartition(".")[2], [name.rpartition(".")[2] for name in known], n=1)
-            meant = f"{key.rpartition('.')[0]}.{close[0]}".removeprefix(".") if close else ""
-            if meant in missing:
-                missing.remove(meant)
-            hint = f"; did you mean '{meant}'?" if meant else f" (known here: {', '.join(known)})"
-            misspelt.append(f"key '{key}' is not known{hint}")
-        else:
-            message = _MESSAGES.get(item["type"])
-            text = message.format(**item.get("ctx", {})) if message else item["msg"]
-            others.append(f"key '{key}' = {_show(item['input'])} {text}")
-    return misspelt + [f"key '{key}' is missing" for key in missing] + others
-
-
-def _dotted(loc: tuple[int | str, ...]) -> str:
-    return ".".join(str(part) for part in loc if part != "[key]")
-
-
-def _show(value: object) -> str:
-    if isinstance(value, Mapping):
-        return "a table"
-    return str(value).lower() if isinstance(value, bool) else repr(value)
-
-
-def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
-    """Keys that the table holding ``loc`` may have, found by walking the model's types."""
-    parts = [part for part in loc if part != "[key]"][:-1]
-    at: Any = Chip
-    for part in parts:
-        if isinstance(at, type) and issubclass(at, BaseModel):
-            at = at.model_fields[str(part)].annotation
-        else:
-            at = get_args(at)[1]
-    if isinstance(at, type) and issubclass(at, BaseModel):
-        return list(at.model_fields)
-    return [str(name) for name in get_args(get_args(at)[0])]
-
-
-def parse_value(text: str) -> object:
-    """The value of a ``--set key=value`` argument, read as TOML (a bare word is a string)."""
-    try:
-        table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
-        return text
-    return table["value"] if list(table) == ["value"] else text
-
-
-def override(hardware: Hardware, changes: Mapping[str, object]) -> Hardware:
-    """A copy of ``hardware`` with numbers changed by dotted path; unknown paths and bad values are refused."""
-    values = hardware.chip.model_dump()
-    provenance = dict(hardware.provenance)
-    known = leaves(values)
-    for dotted, value in changes.items():
-        *parents, leaf = dotted.split(".")
-        target: Any = values
-        for part in parents:
-            target = target.get(part) if isinstance(target, dict) else None
-        if not isinstance(target, dict) or leaf not in target:
-            close = difflib.get_close_matches(dotted, known, n=1)
-            hint = f"; did you mean '{close[0]}'?" if close else ""
-            raise UnknownNameError(f"unknown chip parameter '{dotted}'{hint} ('msdsim list hw --verbose' lists them)")
-        if isinstance(target[leaf], dict):
-            raise ChipError(f"chip parameter '{dotted}' is a table; set one of its keys, for example "
-                            f"'{dotted}.{next(iter(leaves(target[leaf])))}'")
-        target[leaf] = value
-        provenance[dotted] = Provenance(kind="override", source="set by the user")
-    return Hardware(_validate(values, f"chip '{hardware.name}' as set"), provenance)
-
-
-def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Every value of a tree of tables by its dotted key, in order."""
-    found: dict[str, Any] = {}
-    for key, item in node.items():
-        found |= leaves(item, f"{prefix}{key}.") if isinstance(item, Mapping) else {f"{prefix}{key}": item}
-    return found
+__getattr__ = moved.old_names(__name__)

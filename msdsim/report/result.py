@@ -12,7 +12,7 @@ import numpy as np
 from msdsim.analysis.bank_conflicts import conflict_cycles
 from msdsim.analysis.bottleneck import Bottleneck, find_bottleneck
 from msdsim.hardware import Hardware
-from msdsim.hardware.load import leaves
+from msdsim.hardware.hardware import leaves
 from msdsim.ir.kernel import Kernel
 from msdsim.numerics.check import Numerics
 from msdsim.timeline.record import Bandwidth, RunRecord

@@ -13,8 +13,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from msdsim.errors import InputError
-from msdsim.hardware import Hardware, load_hw
-from msdsim.hardware.load import override
+from msdsim.hardware import Hardware, load_hw, override
 from msdsim.ir.printer import kernel_hash
 from msdsim.problems import Problem, problem_from_json
 from msdsim.report.files import write_text

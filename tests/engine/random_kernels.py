@@ -13,9 +13,8 @@ from typing import Any
 from hypothesis import strategies as st
 
 from msdsim.formats.number import FORMATS
-from msdsim.hardware import load_hw
-from msdsim.hardware.chip import Chip, Hardware
-from msdsim.hardware.load import leaves
+from msdsim.hardware import Chip, Hardware, load_hw
+from msdsim.hardware.hardware import leaves
 from msdsim.ir import KernelBuilder, at, print_kernel
 from msdsim.ir.builder import At, Handle
 from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum

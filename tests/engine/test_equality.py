@@ -11,8 +11,7 @@ import pytest
 
 from msdsim.dataflows import DATAFLOWS, choose_tiling
 from msdsim.errors import InputError
-from msdsim.hardware import load_hw
-from msdsim.hardware.chip import Chip, Hardware
+from msdsim.hardware import Chip, Hardware, load_hw
 from msdsim.ir.lower import lower
 from msdsim.problems import parse_problem
 from msdsim.resources import shipped_names
