@@ -16,6 +16,10 @@ from typing import Any
 
 #: New modules by old ones.
 MOVED = {
+    "msdsim.dataflows.cube_tiles": "msdsim.tilings.cube",
+    "msdsim.dataflows.experts": "msdsim.dataflows.cube.experts",
+    "msdsim.dataflows.msd_context": "msdsim.dataflows.gemm.msd_context",
+    "msdsim.dataflows.split_k": "msdsim.dataflows.vector.add_parts",
     "msdsim.numerics.accuracy": "msdsim.explore.accuracy.study",
     "msdsim.numerics.claim_series": "msdsim.explore.accuracy.claim_series",
     "msdsim.numerics.claims": "msdsim.explore.accuracy.claims",
@@ -31,14 +35,31 @@ MOVED_NAMES = {
     "msdsim.hardware.load": ("msdsim.hardware.hardware", ("leaves", "override", "parse_value")),
 }
 
+_CUBE = ("msdsim.dataflows.cube.operands", "msdsim.dataflows.cube.grid", "msdsim.dataflows.cube.rows",
+         "msdsim.dataflows.cube.mainloop", "msdsim.dataflows.cube.limits", "msdsim.dataflows.gemm.register")
+#: Modules in which the names of an old one are found, where it came apart.
+SPREAD: dict[str, tuple[str, ...]] = {
+    "msdsim.dataflows": ("msdsim.tilings",),
+    "msdsim.dataflows.base": ("msdsim.tilings",),
+    "msdsim.dataflows.gemm": _CUBE,
+    "msdsim.dataflows.bf16": ("msdsim.dataflows.gemm.bf16", "msdsim.tilings.bf16"),
+    "msdsim.dataflows.mxfp8": ("msdsim.dataflows.gemm.mxfp8", "msdsim.tilings.mxfp8"),
+    "msdsim.dataflows.dequant": ("msdsim.dataflows.gemm.dequant", "msdsim.dataflows.gemm.dequant_tiling",
+                                 "msdsim.dataflows.vector.scales", "msdsim.tilings.dequant"),
+    "msdsim.dataflows.msd": ("msdsim.dataflows.gemm.msd", "msdsim.tilings.msd"),
+}
+
 
 class _OldNames(MetaPathFinder, Loader):
     """Asked last, when no file has the name."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        return ModuleSpec(fullname, self) if fullname in MOVED else None
+        return ModuleSpec(fullname, self) if fullname in MOVED or fullname in SPREAD else None
 
     def exec_module(self, module: ModuleType) -> None:
+        if module.__name__ in SPREAD:
+            module.__getattr__ = spread_names(module.__name__)  # type: ignore[method-assign]
+            return
         old, new = module.__name__, MOVED[module.__name__]
         warnings.warn(f"module '{old}' is '{new}' now; the old name goes with the next release", DeprecationWarning,
                       stacklevel=2)
@@ -55,6 +76,20 @@ def old_names(module: str) -> Callable[[str], Any]:
         warnings.warn(f"'{name}' of '{module}' is in '{new}' now; the old place goes with the next release", DeprecationWarning,
                       stacklevel=2)
         return getattr(import_module(new), name)
+
+    return find
+
+
+def spread_names(module: str) -> Callable[[str], Any]:
+    """A ``__getattr__`` for ``module``, whose names have gone to several others."""
+    def find(name: str) -> Any:
+        for new in () if name.startswith("__") else SPREAD[module]:
+            found = import_module(new)
+            if hasattr(found, name):
+                warnings.warn(f"'{name}' of '{module}' is in '{new}' now; the old place goes with the next release",
+                              DeprecationWarning, stacklevel=2)
+                return getattr(found, name)
+        raise AttributeError(f"module '{module}' has no attribute '{name}'")
 
     return find
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from msdsim.dataflows.base import Dataflow, choose_tiling
+from msdsim.dataflows.base import Dataflow
 from msdsim.hardware import Hardware
 from msdsim.ir.kernel import Kernel
 from msdsim.ir.verify import verify
+from msdsim.tilings import choose_tiling
 
 
 def build_kernel(dataflow: Dataflow, problem: Any, hardware: Hardware,

@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from msdsim.moved import MOVED, MOVED_NAMES
+from msdsim.moved import MOVED, MOVED_NAMES, SPREAD
 
 
 @pytest.mark.parametrize("old", MOVED)
@@ -33,3 +33,17 @@ def test_the_warning_names_the_importing_line(tmp_path):
     found = subprocess.run([sys.executable, "-W", "always", str(script)], capture_output=True, text=True, check=True)
     assert f"{script}:1: DeprecationWarning: module 'msdsim.numerics.distributions' is " in found.stderr
     assert f"{script}:2: DeprecationWarning: module 'msdsim.numerics.accuracy' is " in found.stderr
+
+
+@pytest.mark.parametrize(("old", "name"), [
+    ("msdsim.dataflows", "choose_tiling"), ("msdsim.dataflows.base", "choose_tiling"), ("msdsim.dataflows.gemm", "ragged"),
+    ("msdsim.dataflows.gemm", "Grid"), ("msdsim.dataflows.gemm", "check_cube_tiling"), ("msdsim.dataflows.gemm", "register_gemm"),
+    ("msdsim.dataflows.bf16", "Bf16Tiling"), ("msdsim.dataflows.dequant", "DequantTiling"), ("msdsim.dataflows.msd", "KINDS"),
+    ("msdsim.dataflows.mxfp8", "Mxfp8Tiling"),
+])
+def test_a_name_of_a_module_that_came_apart_is_found_in_one_of_its_pieces(old, name):
+    module = importlib.import_module(old)
+    with pytest.warns(DeprecationWarning, match=f"'{name}' of '{old}' is in 'msdsim[a-z0-9_.]*' now"):
+        found = getattr(module, name)
+    assert any(getattr(importlib.import_module(new), name, None) is found for new in SPREAD[old])
+    assert not hasattr(module, "no_such_name")

@@ -1,17 +1,18 @@
 """What a dataflow is: a way to run a problem on a chip, built as a kernel from a tiling.
 
-A dataflow is one file in this package that registers a :class:`Dataflow`; importing the package finds them all.
+A dataflow is a file on any shelf of this package that registers a :class:`Dataflow`; importing the package finds them all.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from typing import Any
 
 from msdsim.errors import TilingError
 from msdsim.hardware.chip import Chip
 from msdsim.ir.kernel import Kernel
+from msdsim.moved import spread_names
 from msdsim.registry import Registry
 
 #: Tiling parameters as the user sees them: plain positive integers by name.
@@ -23,7 +24,8 @@ class Dataflow:
     """One dataflow.
 
     ``kind`` is the problem kind it runs, ``contract`` the number contract its outputs keep.  ``refuses`` gives the reason why
-    a chip or problem cannot be run, or None.  ``auto`` chooses a tiling, ``build`` makes the kernel for a tiling.
+    a chip or problem cannot be run, or None.  ``build`` makes the kernel for a tiling; ``auto`` chooses the tiling where
+    nothing in :mod:`msdsim.tilings` does.
     """
 
     name: str
@@ -32,26 +34,12 @@ class Dataflow:
     description: str
     tiling: type
     refuses: Callable[[Any, Chip], str | None]
-    auto: Callable[[Any, Chip], Any]
     build: Callable[[Any, Chip, Any], Kernel]
+    auto: Callable[[Any, Chip], Any] | None = None
 
 
 DATAFLOWS: Registry[Dataflow] = Registry("dataflow")
-
-
-def choose_tiling(dataflow: Dataflow, problem: Any, chip: Chip, overrides: TilingValues | None) -> Any:
-    """The dataflow's automatic tiling with the user's values in place; TilingError for unknown keys and bad values."""
-    chosen = dataflow.auto(problem, chip)
-    if not overrides:
-        return chosen
-    known = [item.name for item in fields(dataflow.tiling)]
-    for key, value in overrides.items():
-        if key not in known:
-            raise TilingError(f"dataflow '{dataflow.name}' has no tiling key '{key}' (keys: {', '.join(known)})")
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise TilingError(f"tiling {key}={value!r} is not a whole number of at least 0")
-    values = asdict(chosen) | dict(overrides)
-    return dataflow.tiling(**values)
+__getattr__ = spread_names(__name__)
 
 
 def require_positive(tiling: Any, *may_be_zero: str) -> None:

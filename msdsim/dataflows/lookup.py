@@ -9,9 +9,9 @@ from msdsim.registry import unknown_name
 
 
 def dataflows_for(kind: str) -> list[str]:
-    """Names of the dataflows that run a kind of problem, the 16-bit baseline first."""
+    """Names of the dataflows that run a kind of problem, the 16-bit baseline first, then by name."""
     names = [entry.name for entry in DATAFLOWS.values() if entry.kind == kind]
-    return sorted(names, key=lambda name: name != "bf16")
+    return sorted(names, key=lambda name: (name != "bf16", name))
 
 
 def find_dataflow(problem: Any, name: str) -> Dataflow:

@@ -11,7 +11,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass
 
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
-from msdsim.dataflows.gemm import MX_ELEMENTS
+from msdsim.dataflows.cube.operands import MX_ELEMENTS
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, KernelBuilder, at

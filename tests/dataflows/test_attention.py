@@ -7,7 +7,7 @@ import pytest
 import msdsim
 from msdsim.analysis.hazards import HazardCheck
 from msdsim.api import build_kernel, find_dataflow
-from msdsim.dataflows import DATAFLOWS, choose_tiling
+from msdsim.dataflows import DATAFLOWS
 from msdsim.errors import InputError, TilingError
 from msdsim.hardware import load_hw, override
 from msdsim.ir.kernel import Alloc, walk
@@ -15,6 +15,7 @@ from msdsim.numerics.contracts import contract_for
 from msdsim.numerics.executor import execute
 from msdsim.problems import parse_problem
 from msdsim.resources import shipped_names
+from msdsim.tilings import choose_tiling
 
 CHIPS = shipped_names("hwmodels")
 NAMES = [entry.name for entry in DATAFLOWS.values() if entry.kind == "attention"]

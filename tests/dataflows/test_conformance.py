@@ -22,6 +22,7 @@ from msdsim.numerics.contracts import CONTRACTS, contract_for
 from msdsim.numerics.executor import execute
 from msdsim.problems import parse_problem
 from msdsim.resources import shipped_names
+from msdsim.tilings import automatic_tiling
 
 CHIPS = shipped_names("hwmodels")
 GEMMS = [entry.name for entry in DATAFLOWS.values() if entry.kind == "gemm"]
@@ -129,7 +130,7 @@ def test_contract_exists_and_text_is_deterministic(dataflow):
     problem, hardware = parse_problem("gemm:m=16,k=512,n=512"), load_hw("ascend910b1")
     if entry.refuses(problem, hardware.chip) is not None:
         hardware = load_hw("ascend950pr")
-    texts = {print_kernel(entry.build(problem, hardware.chip, entry.auto(problem, hardware.chip))) for _ in range(2)}
+    texts = {print_kernel(entry.build(problem, hardware.chip, automatic_tiling(entry, problem, hardware.chip))) for _ in range(2)}
     assert len(texts) == 1
 
 

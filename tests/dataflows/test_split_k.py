@@ -5,10 +5,11 @@ from __future__ import annotations
 import pytest
 
 import msdsim
-from msdsim.dataflows import DATAFLOWS, cube_tiles
+from msdsim.dataflows import DATAFLOWS
 from msdsim.errors import TilingError
 from msdsim.hardware import load_hw
 from msdsim.problems import parse_problem
+from msdsim.tilings import automatic_tiling, cube
 
 FEW_TILES = ["gemm:m=1,k=16384,n=512", "gemm:m=16,k=7168,n=576"]
 MANY_TILES = ["gemm:m=16,k=2048,n=7168", "gemm:m=64,k=4096,n=4096", "gemm:m=1,k=1024,n=1024", "gemm:m=256,k=7168,n=2112"]
@@ -18,7 +19,7 @@ DEQUANT = ["dequant-int8", "dequant-int4", "dequant-mxfp4"]
 def cycles(shape, chip, dataflow, monkeypatch, split):
     with monkeypatch.context() as patch:
         if not split:
-            patch.setattr(cube_tiles, "_PARTS", ())
+            patch.setattr(cube, "_PARTS", ())
         result = msdsim.simulate(shape, chip, dataflow)
     tiling = result.to_json()["tiling"]
     return result.cycles, tiling["k_parts"] if "k_parts" in tiling else tiling["split_k"]
@@ -45,7 +46,8 @@ def test_never_slower(dataflow, shape, chip, monkeypatch):
 
 
 def test_parts_hold_whole_groups():
-    auto = DATAFLOWS["dequant-int4"].auto(parse_problem("gemm:m=1,k=16384,n=512,group=512"), load_hw("ascend910b1").chip)
+    problem = parse_problem("gemm:m=1,k=16384,n=512,group=512")
+    auto = automatic_tiling(DATAFLOWS["dequant-int4"], problem, load_hw("ascend910b1").chip)
     assert auto.k_parts > 1
     assert 16384 // auto.k_parts % 512 == 0
     with pytest.raises(TilingError, match="k_parts=3 cuts K=16384 into parts of 5504, not whole groups of 512; give another number"):

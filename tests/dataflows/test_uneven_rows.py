@@ -17,6 +17,7 @@ from msdsim.ir.parser import parse_kernel
 from msdsim.numerics.contracts import contract_for
 from msdsim.numerics.executor import execute
 from msdsim.problems import GroupedGemm, parse_problem
+from msdsim.tilings import automatic_tiling
 
 from .test_conformance import GEMMS, conforms, legal
 
@@ -115,7 +116,7 @@ def test_the_kernel_keeps_its_loops(dataflow):
     def kernel(rows):
         problem = GroupedGemm(rows=rows, k=128, n=256)
         entry = DATAFLOWS[f"grouped_gemm:{dataflow}"]
-        return entry.build(problem, hardware.chip, entry.auto(problem, hardware.chip))
+        return entry.build(problem, hardware.chip, automatic_tiling(entry, problem, hardware.chip))
 
     few, many = kernel([1, 2, 0, 40, 3]), kernel([1, 2, 0, 40, 3] * 20)
     assert [len(list(walk(part))) for part in (few.aic, few.aiv)] == [len(list(walk(part))) for part in (many.aic, many.aiv)]

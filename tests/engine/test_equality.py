@@ -9,12 +9,13 @@ from functools import cache
 
 import pytest
 
-from msdsim.dataflows import DATAFLOWS, choose_tiling
+from msdsim.dataflows import DATAFLOWS
 from msdsim.errors import InputError
 from msdsim.hardware import Chip, Hardware, load_hw
 from msdsim.ir.lower import lower
 from msdsim.problems import parse_problem
 from msdsim.resources import shipped_names
+from msdsim.tilings import choose_tiling
 
 from .comparison import Refused, assert_engines_agree
 

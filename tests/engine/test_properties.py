@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 
-from msdsim.dataflows import DATAFLOWS, choose_tiling
+from msdsim.dataflows import DATAFLOWS
 from msdsim.engine import ENGINES, EngineOptions, load_engine
 from msdsim.errors import Deadlock, KernelError
 from msdsim.hardware import load_hw
@@ -21,6 +21,7 @@ from msdsim.ir.kernel import Kernel
 from msdsim.ir.lower import lower
 from msdsim.naming import PIPES
 from msdsim.problems import parse_problem
+from msdsim.tilings import choose_tiling
 from msdsim.timeline.record import BUSY, L2_READ, L2_WRITE
 
 from .comparison import Refused, run
@@ -76,7 +77,8 @@ def test_the_cube_is_not_faster_than_its_fractals(dataflow: str):
 
 _DIGEST = """
 import hashlib
-from msdsim.dataflows import DATAFLOWS, choose_tiling
+from msdsim.dataflows import DATAFLOWS
+from msdsim.tilings import choose_tiling
 from msdsim.engine import EngineOptions, load_engine
 from msdsim.hardware import load_hw
 from msdsim.ir.lower import lower

@@ -11,6 +11,7 @@ from msdsim.hardware import load_hw
 from msdsim.ir import print_kernel
 from msdsim.ir.parser import parse_kernel, read_kernel
 from msdsim.problems import parse_problem
+from msdsim.tilings import automatic_tiling
 from tests.ir.kernels import copy_kernel, exchange_kernel, matmul_kernel, scale_kernel
 from tests.ir.test_expr import expressions
 
@@ -38,7 +39,7 @@ def test_inverse(kernel):
 
 @pytest.mark.parametrize(("entry", "problem", "hardware"), list(dataflow_kernels()))
 def test_inverse_for_dataflows(entry, problem, hardware):
-    kernel = entry.build(problem, hardware.chip, entry.auto(problem, hardware.chip))
+    kernel = entry.build(problem, hardware.chip, automatic_tiling(entry, problem, hardware.chip))
     assert parse_kernel(print_kernel(kernel)) == kernel
 
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from msdsim.dataflows.attention.kernel import AttentionKernel
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check, choose
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check
 from msdsim.dataflows.attention.work import AttentionShape
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
-from msdsim.dataflows.gemm import refuse_rate
+from msdsim.dataflows.cube.limits import refuse_rate
 from msdsim.hardware.chip import Chip
 from msdsim.ir.kernel import Kernel
 from msdsim.ir.ops.vector import FOLD_LANES
@@ -24,10 +24,6 @@ def ub_bytes(t: UbTiles) -> int:
 NEEDS = Needs("bf16", 1, ub_bytes, ("muls", "fold_max", "sub", "exp", "fold_add", "cast"), 16)
 
 
-def auto(problem: AttentionShape, chip: Chip) -> AttentionTiling:
-    return choose(problem, chip, NEEDS)
-
-
 def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kernel:
     check(problem, chip, tile, NEEDS)
     return AttentionKernel(problem, chip, tile).kernel()
@@ -35,5 +31,5 @@ def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kernel:
 
 DATAFLOWS.add("attention:bf16", Dataflow(
     name="bf16", kind="attention", contract="bf16", description="BF16 KV cache, BF16 products",
-    tiling=AttentionTiling, refuses=lambda problem, chip: refuse_rate(chip, FORMATS), auto=auto, build=build,
+    tiling=AttentionTiling, refuses=lambda problem, chip: refuse_rate(chip, FORMATS), build=build,
 ))

@@ -16,16 +16,17 @@ writes V(g + kv_slots) for the partial output of step g.  A shared cache has one
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
 from msdsim.dataflows.attention.bf16 import FORMATS as CUBE_FORMATS
 from msdsim.dataflows.attention.bf16 import NEEDS as BF16_NEEDS
 from msdsim.dataflows.attention.bf16 import ub_bytes
 from msdsim.dataflows.attention.kernel import AttentionKernel, InL1, Stage
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check, choose
-from msdsim.dataflows.attention.work import AttentionShape, Step, Work, refuse_odd
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, check
+from msdsim.dataflows.attention.work import AttentionShape, Step, refuse_odd
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
-from msdsim.dataflows.gemm import ragged_of, refuse_rate
+from msdsim.dataflows.cube.limits import refuse_rate
+from msdsim.dataflows.cube.operands import ragged_of
 from msdsim.errors import TilingError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
@@ -35,7 +36,7 @@ from msdsim.ir.kernel import Kernel, Slice
 from msdsim.units import ceil_div as ceil_int
 
 #: Bytes of UB per element of a dequantization tile: integers (ring 2), FP16, FP32, BF16 (ring 2).
-_ELEMENT_BYTES = 2 + 2 + 4 + 2 * 2
+ELEMENT_BYTES = 2 + 2 + 4 + 2 * 2
 
 
 @dataclass(frozen=True)
@@ -208,7 +209,7 @@ class DequantAttention(AttentionKernel):
                 kb.copy(target, wb[at(0, size), at(0, dim)])
 
 
-def _slots(problem: AttentionShape, tile: AttentionTiling) -> int:
+def slots(problem: AttentionShape, tile: AttentionTiling) -> int:
     """Tiles that a ring must hold: K of the steps until its product with Q; if it is V as well, until that with P, ``preload``
     steps of softmax and as many of the Cube later."""
     return 2 * tile.preload + 1 if problem.shared_kv else tile.preload + 1
@@ -219,7 +220,7 @@ def _room(chip: Chip) -> int:
     return chip.buffers.ub_bytes // 4
 
 
-def _needs(chip: Chip, cache: str, fused: bool) -> Needs:
+def needs_of(chip: Chip, cache: str, fused: bool) -> Needs:
     def fused_bytes(t: UbTiles) -> int:
         return ub_bytes(t) + _room(chip)
 
@@ -229,46 +230,20 @@ def _needs(chip: Chip, cache: str, fused: bool) -> Needs:
 
 
 def _register(cache: str) -> None:
-    def auto(problem: AttentionShape, chip: Chip) -> DequantTiling:
-        try:
-            tile = choose(problem, chip, _needs(chip, cache, fused=True))
-        except TilingError:
-            # Without the room that a tile of the cache takes beside the softmax there may be enough.
-            fused = False
-        else:
-            work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
-            fused = work.head_tiles * work.q_tiles == 1
-        if not fused:
-            tile = choose(problem, chip, _needs(chip, cache, fused=False))
-        work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
-        share = ceil_int(work.base_rows, chip.cores.aiv_per_aic)
-        tiles = UbTiles(share, tile.vec_m, tile.out_m, tile.kv_tile, problem.head_dim, problem.value_dim,
-                        tile.direct * (tile.preload + 1), tile.ub_ring)
-        taken = ub_bytes(tiles)
-        # S and O in UB have their place there in every phase.
-        always = arriving_bytes(1, tiles) if tile.direct else 0
-        dim = problem.head_dim if problem.shared_kv else max(problem.head_dim, problem.value_dim)
-        room = chip.buffers.ub_bytes - (taken if fused else always)
-        # Beside every row: its scale, twice, in 32 bytes each.
-        rows = max(1, (room - 4 * dim - 256) // (_ELEMENT_BYTES * dim + 2 * 32))
-        most = ceil_int(tile.kv_tile, chip.cores.aiv_per_aic) if fused else problem.kv
-        return DequantTiling(**asdict(tile), dequant_kv=min(rows, most), fused=int(fused),
-                             kv_slots=_slots(problem, tile))
-
     def build(problem: AttentionShape, chip: Chip, tile: DequantTiling) -> Kernel:
         if tile.fused > 1:
             raise TilingError(f"tiling fused={tile.fused} is a switch; give 1 or 0")
-        check(problem, chip, tile, _needs(chip, cache, bool(tile.fused)))
-        if tile.fused and tile.kv_slots < _slots(problem, tile):
+        check(problem, chip, tile, needs_of(chip, cache, bool(tile.fused)))
+        if tile.fused and tile.kv_slots < slots(problem, tile):
             raise TilingError(f"tiling kv_slots={tile.kv_slots} cannot hold the tiles of preload={tile.preload} steps and the "
-                              f"one in use; give at least {_slots(problem, tile)}")
+                              f"one in use; give at least {slots(problem, tile)}")
         return DequantAttention(problem, chip, tile, cache).kernel()
 
     name = f"dequant-{cache}"
     DATAFLOWS.add(f"attention:{name}", Dataflow(
         name=name, kind="attention", contract=name,
         description=f"{cache.upper()} KV cache made BF16 on Vector, BF16 products",
-        tiling=DequantTiling, refuses=lambda problem, chip: _refuse(problem, chip, FORMATS[cache].bits), auto=auto, build=build,
+        tiling=DequantTiling, refuses=lambda problem, chip: _refuse(problem, chip, FORMATS[cache].bits), build=build,
     ))
 
 
@@ -276,5 +251,7 @@ def _refuse(problem: AttentionShape, chip: Chip, bits: int) -> str | None:
     return refuse_odd(problem, bits, "4-bit elements") or refuse_rate(chip, CUBE_FORMATS)
 
 
-_register("int8")
-_register("int4")
+#: Formats of the cache.
+CACHES = ("int8", "int4")
+for _cache in CACHES:
+    _register(_cache)

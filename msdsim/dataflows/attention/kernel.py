@@ -34,7 +34,7 @@ import numpy as np
 
 from msdsim.dataflows.attention.tiling import FETCH_BYTES
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step, Work
-from msdsim.dataflows.gemm import ragged, ragged_of
+from msdsim.dataflows.cube.operands import ragged, ragged_of
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import At, Handle, KernelBuilder, at

@@ -14,10 +14,11 @@ from __future__ import annotations
 import numpy as np
 
 from msdsim.dataflows.attention.kernel import AttentionKernel, Stage, Tiling
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check, choose
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step, refuse_odd
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
-from msdsim.dataflows.gemm import ragged_of, refuse_rate
+from msdsim.dataflows.cube.limits import refuse_rate
+from msdsim.dataflows.cube.operands import ragged_of
 from msdsim.formats.msd import MSD_INT4, MSD_INT8, MsdSpec
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import at
@@ -213,7 +214,7 @@ _MERGE = ("cast", "muls", "add")
 _SPLIT = ("cast", "cast", "cast", "sub", "muls")
 
 
-def _needs(spec: MsdSpec) -> Needs:
+def needs_of(spec: MsdSpec) -> Needs:
     component = spec.format.bits / 8
 
     def ub_bytes(t: UbTiles) -> int:
@@ -231,10 +232,7 @@ def _needs(spec: MsdSpec) -> Needs:
 
 
 def _register(spec: MsdSpec, components: str) -> None:
-    needs, name, formats = _needs(spec), f"msd-{spec.name}", (spec.target, spec.target)
-
-    def auto(problem: AttentionShape, chip: Chip) -> AttentionTiling:
-        return choose(problem, chip, needs)
+    needs, name, formats = needs_of(spec), f"msd-{spec.name}", (spec.target, spec.target)
 
     def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kernel:
         check(problem, chip, tile, needs)
@@ -244,7 +242,7 @@ def _register(spec: MsdSpec, components: str) -> None:
         name=name, kind="attention", contract=name,
         description=f"Q and P split into {components} components, {spec.name.upper()} KV cache as it is, merged on Vector",
         tiling=AttentionTiling, refuses=lambda problem, chip: refuse_rate(chip, formats) or refuse_overflow(problem, spec),
-        auto=auto, build=build,
+        build=build,
     ))
 
 
@@ -256,5 +254,7 @@ def refuse_overflow(problem: AttentionShape, spec: MsdSpec) -> str | None:
     return refuse_odd(problem, spec.format.bits, f"{spec.name} elements")
 
 
-_register(MSD_INT8, "two INT8")
-_register(MSD_INT4.with_passes(4), "four INT4")
+#: Decompositions of Q and P, and what the description calls their components.
+SPECS = {MSD_INT8: "two INT8", MSD_INT4.with_passes(4): "four INT4"}
+for _spec, _components in SPECS.items():
+    _register(_spec, _components)

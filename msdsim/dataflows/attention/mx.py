@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from msdsim.dataflows.attention.kernel import InL1
 from msdsim.dataflows.attention.msd import MsdAttention, refuse_overflow
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check, choose
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step
 from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_multiple
-from msdsim.dataflows.gemm import ragged_of, refuse_rate
+from msdsim.dataflows.cube.limits import refuse_rate
+from msdsim.dataflows.cube.operands import ragged_of
 from msdsim.formats.msd import MSD_MXFP4
 from msdsim.formats.mx import MIN_SCALE_EXPONENT, MX_BLOCK, SHARED_CACHE, block_count
 from msdsim.formats.number import E8M0
@@ -214,10 +215,6 @@ _OPS = ("add", "muls", "fold_max", "sub", "exp", "fold_add", "cast", "cast", "ab
 NEEDS = Needs("mxfp4", MSD_MXFP4.passes, _ub_bytes, _OPS, 4)
 
 
-def auto(problem: AttentionShape, chip: Chip) -> AttentionTiling:
-    return choose(problem, chip, NEEDS)
-
-
 def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kernel:
     check(problem, chip, tile, NEEDS)
     require_multiple(tile, "kv_tile", MX_BLOCK, "a tile holds whole blocks")
@@ -231,5 +228,5 @@ DATAFLOWS.add("attention:msd-mxfp4", Dataflow(
     description="Q and P split into two MXFP4 components, MXFP4 KV cache as it is, summed on Vector",
     tiling=AttentionTiling, refuses=lambda problem, chip: refuse_rate(chip, CUBE) or refuse_overflow(problem, MSD_MXFP4) or (
         SHARED_CACHE if problem.shared_kv else None),
-    auto=auto, build=build,
+    build=build,
 ))

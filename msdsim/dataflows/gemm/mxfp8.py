@@ -7,22 +7,19 @@ dataflows.  All AIVs first quantize the activations, then meet at a barrier.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 
-from msdsim.dataflows import mx_split
 from msdsim.dataflows.base import require_multiple
-from msdsim.dataflows.dequant import DequantKernel, DequantTiling, Scales, Weights, choose_tiling
-from msdsim.dataflows.experts import Expert
-from msdsim.dataflows.gemm import (
-    GemmShape,
-    Loader,
-    Place,
-    Stream,
-    refuse_packed,
-    refuse_rate,
-    refuse_scales,
-    register_gemm,
-)
+from msdsim.dataflows.cube.experts import Expert
+from msdsim.dataflows.cube.grid import Place
+from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scales
+from msdsim.dataflows.cube.mainloop import Loader, Stream
+from msdsim.dataflows.cube.operands import GemmShape
+from msdsim.dataflows.gemm.dequant import DequantKernel
+from msdsim.dataflows.gemm.dequant_tiling import DequantTiling, Weights
+from msdsim.dataflows.gemm.register import register_gemm
+from msdsim.dataflows.vector import split_mx
+from msdsim.dataflows.vector.scales import Scales
 from msdsim.formats.mx import MX_BLOCK, block_count
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import At, Handle, at
@@ -42,27 +39,19 @@ class Mxfp8Tiling(DequantTiling):
     """The tiling of a dequantizing dataflow, and the ``split_m x split_k`` tile in which activations are quantized."""
 
     split_m: int = 1
-    split_k: int = mx_split.QUANTUM
-
-
-def auto(problem: GemmShape, chip: Chip) -> Mxfp8Tiling:
-    """Tiles of a dequantizing dataflow for the formats of this one."""
-    tile = choose_tiling(problem, chip, WEIGHTS, FORMATS)
-    split_m, split_k = mx_split.split_tile(chip, chip.buffers.ub_bytes, problem.m, problem.k, tile.base_m, ELEMENT, 1,
-                                           tile.ub_ring)
-    return Mxfp8Tiling(**asdict(tile), split_m=split_m, split_k=split_k)
+    split_k: int = split_mx.QUANTUM
 
 
 class _Mxfp8(DequantKernel):
     def __init__(self, problem: GemmShape, chip: Chip, tile: Mxfp8Tiling) -> None:
         super().__init__(problem, chip, tile, WEIGHTS, FORMATS, "mxfp8")
-        require_multiple(tile, "split_k", mx_split.QUANTUM, "two blocks fill a repeat of Vector")
+        require_multiple(tile, "split_k", split_mx.QUANTUM, "two blocks fill a repeat of Vector")
         require_multiple(tile, "slot_k", MX_BLOCK, "a ring slot holds whole blocks")
         stacked = (self.grid.row_tiles, 1, tile.base_m)
         self.a = self.kb.tensor("a", ELEMENT, (*stacked, round_up(problem.k, 2)), "workspace")
         self.a_scale = self.kb.tensor("a_scale", "e8m0", (*stacked, block_count(problem.k)), "workspace")
         self.kb.signal("split_done", "barrier")
-        self.split = mx_split.MxSplit(
+        self.split = split_mx.MxSplit(
             self.kb, chip, self.x, self.a, self.a_scale, problem.k, self.experts, tile.base_m, ELEMENT, 1,
             RULE, tile.split_m, tile.split_k, tile.ub_ring,
         )
@@ -120,4 +109,4 @@ def _refuse(problem: GemmShape, chip: Chip) -> str | None:
 
 
 register_gemm("mxfp8", "MXFP8 activations, MXFP4 weights widened to MXFP8 on Vector, one MX Cube pass",
-              Mxfp8Tiling, _refuse, auto, build)
+              Mxfp8Tiling, _refuse, build)

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msdsim.dataflows.experts import Experts
-from msdsim.dataflows.gemm import Operand, RowBlock, RowBlocks, ragged
+from msdsim.dataflows.cube.experts import Experts
+from msdsim.dataflows.cube.operands import Operand, ragged
+from msdsim.dataflows.cube.rows import RowBlock, RowBlocks
 from msdsim.formats.mx import MIN_SCALE_EXPONENT, MX_BLOCK
-from msdsim.formats.number import E8M0, FORMATS
+from msdsim.formats.number import E8M0
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, KernelBuilder, at
 from msdsim.ir.expr import Expr, ceil_div
 from msdsim.units import ceil_div as ceil_int
-from msdsim.units import round_up
 
 #: From one component's scale to the next: three exponents, a factor of 8.
 STEP = 3
@@ -99,14 +99,3 @@ class MxSplit:
                 following = kb.buffer(f"s{number + 1}", "UB", "e8m0", of_blocks)[there]
                 kb.op("mx_step", following, scale, down=STEP)
                 scale = following
-
-
-def split_tile(chip: Chip, room: int, m: int, k: int, tile_rows: int, element: str, passes: int,
-               ub_ring: int) -> tuple[int, int]:
-    """Rows and K of a split tile: tiles for all AIVs, of at least a few KiB, that fit ``room`` bytes of UB."""
-    each = 2 * ub_ring + 4 + 4 + 2 + passes * FORMATS[element].bits / 8 + (4 + passes) / MX_BLOCK
-    most = int((room - 2048) / each)
-    wanted = max(1024, ceil_int(m * k, chip.aiv))
-    split_k = min(round_up(k, QUANTUM), max(QUANTUM, min(most, wanted) // QUANTUM * QUANTUM))
-    split_m = max(1, min(tile_rows, m, min(most, wanted) // split_k))
-    return split_m, split_k

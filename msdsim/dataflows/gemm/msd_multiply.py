@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from msdsim.dataflows.gemm import Held, Place, Stream, accumulate, bring, element_bits, multiply, ragged, ragged_of
-from msdsim.dataflows.msd_context import MsdContext
+from msdsim.dataflows.cube.grid import Place
+from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply
+from msdsim.dataflows.cube.operands import element_bits, ragged, ragged_of
+from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.ir.builder import Handle, at
 from msdsim.ir.expr import Const, Expr, minimum

@@ -5,23 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from msdsim.dataflows.base import require_positive
-from msdsim.dataflows.cube_tiles import CubeWork, choose_band, choose_split_k
-from msdsim.dataflows.experts import Expert, Experts
-from msdsim.dataflows.gemm import (
-    CubeOperands,
-    GemmShape,
-    Grid,
-    Held,
-    Operand,
-    Stream,
-    accumulate,
-    check_cube_tiling,
-    operand,
-    ragged,
-    refuse_rate,
-    register_gemm,
-)
-from msdsim.dataflows.split_k import FloatParts
+from msdsim.dataflows.cube.experts import Expert, Experts
+from msdsim.dataflows.cube.grid import Grid
+from msdsim.dataflows.cube.limits import check_cube_tiling, refuse_rate
+from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate
+from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, Operand, operand, ragged
+from msdsim.dataflows.gemm.register import register_gemm
+from msdsim.dataflows.vector.add_parts import FloatParts
 from msdsim.errors import TilingError
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, KernelBuilder, at
@@ -48,15 +38,6 @@ class Bf16Tiling:
     band: int = 1
     split_k: int = 1
     a_resident: int = 0
-
-
-def auto(problem: GemmShape, chip: Chip) -> Bf16Tiling:
-    """Tiles by :func:`~msdsim.dataflows.cube_tiles.choose_cube_tiles`, the order of tiles by what HBM then reads."""
-    work = CubeWork.of(problem, out_bytes=2)
-    c, split_k = choose_split_k(chip, FORMATS, work)
-    band = choose_band(ceil_div(problem.m, c.base_m), ceil_div(problem.n, c.base_n), chip.cores.aic,
-                       (2 * c.base_m * problem.k, 2 * c.base_n * problem.k), chip.l2.capacity_bytes)
-    return Bf16Tiling(c.base_m, c.base_n, c.l1_k, c.l0_k, l0c_ring=c.l0c_ring, band=band, split_k=split_k)
 
 
 def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling) -> Kernel:
@@ -124,4 +105,4 @@ def _refuse(problem: GemmShape, chip: Chip) -> str | None:
     return refuse_rate(chip, FORMATS)
 
 
-register_gemm("bf16", "BF16 weights, one Cube pass", Bf16Tiling, _refuse, auto, build)
+register_gemm("bf16", "BF16 weights, one Cube pass", Bf16Tiling, _refuse, build)

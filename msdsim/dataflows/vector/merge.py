@@ -13,8 +13,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from msdsim.dataflows.gemm import Place, ragged_of
-from msdsim.dataflows.msd_context import MsdContext
+from msdsim.dataflows.cube.grid import Place
+from msdsim.dataflows.cube.operands import ragged_of
+from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.ir.builder import At, Handle, at
 from msdsim.ir.expr import Const, Expr
 from msdsim.ir.expr import ceil_div as ceil_expr

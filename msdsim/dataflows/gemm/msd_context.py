@@ -7,8 +7,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msdsim.dataflows.experts import Experts
-from msdsim.dataflows.gemm import CubeOperands, GemmShape, Grid, RowBlocks, k_groups, operand, share_of
+from msdsim.dataflows.cube.experts import Experts
+from msdsim.dataflows.cube.grid import Grid
+from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, k_groups, operand, share_of
+from msdsim.dataflows.cube.rows import RowBlocks
 from msdsim.formats.msd import MSD_NIBBLES, MsdSpec
 from msdsim.formats.mx import block_count
 from msdsim.hardware.chip import Chip

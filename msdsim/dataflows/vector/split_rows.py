@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from msdsim.dataflows.gemm import RowBlock, ragged, ragged_of
-from msdsim.dataflows.msd_context import MsdContext
+from msdsim.dataflows.cube.operands import ragged, ragged_of
+from msdsim.dataflows.cube.rows import RowBlock
+from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.errors import TilingError
 from msdsim.ir.builder import at
 from msdsim.ir.expr import Const, Expr

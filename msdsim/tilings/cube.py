@@ -7,8 +7,8 @@ from dataclasses import dataclass, replace
 from math import ceil
 from typing import Any, Protocol, TypeVar
 
-from msdsim.dataflows.experts import Experts
-from msdsim.dataflows.gemm import element_bits
+from msdsim.dataflows.cube.experts import Experts
+from msdsim.dataflows.cube.operands import element_bits
 from msdsim.errors import TilingError
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units.mte import port_cost

@@ -12,8 +12,8 @@ order.
 
 from __future__ import annotations
 
-from msdsim.dataflows.experts import Experts
-from msdsim.dataflows.gemm import GemmShape, Operand, operand, ragged, ragged_of
+from msdsim.dataflows.cube.experts import Experts
+from msdsim.dataflows.cube.operands import GemmShape, Operand, operand, ragged, ragged_of
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import KernelBuilder, at
 from msdsim.ir.expr import Const

@@ -11,10 +11,10 @@ i - 1, and merges step i - 2 after that.
 
 from __future__ import annotations
 
-from msdsim.dataflows.gemm import ragged
-from msdsim.dataflows.msd_context import MsdContext
-from msdsim.dataflows.msd_merge import Merge, Share
-from msdsim.dataflows.msd_split import Split
+from msdsim.dataflows.cube.operands import ragged
+from msdsim.dataflows.gemm.msd_context import MsdContext
+from msdsim.dataflows.vector.merge import Merge, Share
+from msdsim.dataflows.vector.split_rows import Split
 
 #: Steps by which the merge stays behind the split when preloading.
 _LAG = 2

@@ -1,0 +1,136 @@
+"""The Cube's main loop: operands through L1 and L0, products into an accumulator."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from msdsim.dataflows.cube.operands import CubeOperands, element_format, ragged_of
+from msdsim.formats.mx import MX_BLOCK
+from msdsim.ir.builder import Handle, KernelBuilder, at
+from msdsim.ir.expr import Expr, ExprLike, ceil_div, lift
+from msdsim.ir.kernel import Slice
+
+
+class CubeTiling(Protocol):
+    """Tile sizes of the Cube's main loop: output rows and columns, K in L1 and in L0, ring depths."""
+
+    @property
+    def base_m(self) -> int: ...
+    @property
+    def base_n(self) -> int: ...
+    @property
+    def l1_k(self) -> int: ...
+    @property
+    def l0_k(self) -> int: ...
+    @property
+    def l1_ring(self) -> int: ...
+    @property
+    def l0_ring(self) -> int: ...
+    @property
+    def l0c_ring(self) -> int: ...
+
+
+#: Fills an L1 tile for the K range ``start +: size``.
+Loader = Callable[[Handle, Expr, Expr], None]
+
+
+@dataclass(frozen=True)
+class Stream:
+    """An operand that passes through L1 tile by tile; MX operands bring the scales of their blocks (``start`` and ``size``
+    then count blocks of 32)."""
+
+    load: Loader
+    load_scales: Loader | None = None
+
+
+@dataclass(frozen=True)
+class Held:
+    """An operand that lies in L1 already: ``at`` gives the slice for a K range.  Scales of its blocks may still stream."""
+
+    at: Callable[[Expr, Expr], Slice]
+    load_scales: Loader | None = None
+
+
+def accumulate(
+    kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, rows: Expr, cols: Expr, extent: ExprLike,
+    a: Stream | Held, b: Stream | Held, before: ExprLike = 0,
+) -> None:
+    """Emit ``acc += A B`` over ``extent`` elements of K.
+
+    Before: one product of [rows, extent] and [extent, cols].  After::
+
+        for k1 in 0 .. ceil(extent / l1_k)
+          a1, b1 <- GM (ring l1_ring), unless they are held in L1
+          for k0 in 0 .. ceil(size of k1 / l0_k)
+            a0 <- a1, b0 <- b1 (ring l0_ring)
+            mmad acc <- a0, b0 {accumulate = before + k1 + k0}
+
+    ``before`` is zero where this is the first product of the sum.
+    """
+    with kb.loop("k1", 0, ceil_div(extent, tile.l1_k)) as k1:
+        start, size = k1 * tile.l1_k, ragged_of(extent, tile.l1_k, k1)
+        # Weights first: they come from HBM and take longest.
+        b1, b1_scales = bring(kb, tile, kinds, "b", cols, b, start, size)
+        a1, a1_scales = bring(kb, tile, kinds, "a", rows, a, start, size)
+        with kb.loop("k0", 0, ceil_div(size, tile.l0_k)) as k0:
+            at_k, size0 = k0 * tile.l0_k, ragged_of(size, tile.l0_k, k0)
+            multiply(kb, tile, kinds, acc, rows, cols, at_k, size0, (a1, a1_scales), (b1, b1_scales), before + k1 + k0)
+
+
+#: An operand in L1 and the scales of its blocks, if it has any.
+InL1 = tuple[Held, Held | None]
+
+
+def multiply(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, rows: Expr, cols: Expr, start: Expr,
+             size: Expr, a: InL1, b: InL1, accumulated: ExprLike) -> None:
+    """One step of K through L0: ``acc += A B`` over ``start +: size`` of operands in L1; ``accumulated`` zero starts anew."""
+    a0 = kb.buffer("a0", "L0A", element_format(kinds.a), (tile.base_m, tile.l0_k), tile.l0_ring)[at(0, rows), at(0, size)]
+    b0 = kb.buffer("b0", "L0B", element_format(kinds.b), (tile.l0_k, tile.base_n), tile.l0_ring)[at(0, size), at(0, cols)]
+    (a1, a1_scales), (b1, b1_scales) = a, b
+    kb.copy(a0, a1.at(start, size))
+    if kinds.transpose_b:
+        kb.copy(b0, b1.at(start, size), transpose=1)
+    else:
+        kb.copy(b0, b1.at(start, size))
+    if a1_scales is None or b1_scales is None:
+        kb.op("mmad", acc, a0, b0, accumulate=lift(accumulated))
+        return
+    blocks, first, count = tile.l0_k // MX_BLOCK, start // MX_BLOCK, ceil_div(size, MX_BLOCK)
+    sa0 = kb.buffer("sa0", "L0A_MX", "e8m0", (tile.base_m, blocks), tile.l0_ring)[at(0, rows), at(0, count)]
+    sb0 = kb.buffer("sb0", "L0B_MX", "e8m0", (blocks, tile.base_n), tile.l0_ring)[at(0, count), at(0, cols)]
+    kb.copy(sa0, a1_scales.at(first, count))
+    kb.copy(sb0, b1_scales.at(first, count))
+    kb.op("mmad_mx", acc, a0, sa0, b0, sb0, accumulate=lift(accumulated))
+
+
+def bring(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, name: str, along: Expr, source: Stream | Held,
+          start: Expr, size: Expr) -> InL1:
+    """The L1 tile of operand ``name`` (``along`` rows of A or columns of B) for a K range: loaded, unless it is held there."""
+    extent, fmt = (tile.base_m, kinds.a) if name == "a" else (tile.base_n, kinds.b)
+    if isinstance(source, Held):
+        held = source
+
+        def data(at_k: Expr, count: Expr) -> Slice:
+            return held.at(start + at_k, count)
+    else:
+        rows_first = name == "a" or kinds.transpose_b
+        shape = (extent, tile.l1_k) if rows_first else (tile.l1_k, extent)
+        buffer = kb.buffer(f"{name}1", "L1", element_format(fmt), shape, tile.l1_ring)
+        source.load(buffer, start, size)
+
+        def data(at_k: Expr, count: Expr) -> Slice:
+            return buffer[at(0, along), at(at_k, count)] if rows_first else buffer[at(at_k, count), at(0, along)]
+
+    if source.load_scales is None:
+        return Held(data), None
+    blocks = tile.l1_k // MX_BLOCK
+    # Scales of A lie as [rows, blocks], those of B as [blocks, columns] whatever the layout of B.
+    scales = kb.buffer(f"s{name}1", "L1", "e8m0", (extent, blocks) if name == "a" else (blocks, extent), tile.l1_ring)
+    source.load_scales(scales, start // MX_BLOCK, ceil_div(size, MX_BLOCK))
+
+    def of_blocks(first: Expr, count: Expr) -> Slice:
+        return scales[at(0, along), at(first, count)] if name == "a" else scales[at(first, count), at(0, along)]
+
+    return Held(data), Held(of_blocks)

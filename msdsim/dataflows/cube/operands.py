@@ -1,0 +1,109 @@
+"""Operands of a GEMM: tensors with an expert in front, their formats on the Cube, and the sizes of ragged tiles."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from msdsim.dataflows.cube.experts import Expert, Experts
+from msdsim.formats.number import FORMATS
+from msdsim.ir.builder import At, Handle, KernelBuilder, at
+from msdsim.ir.expr import Const, Expr, ExprLike, lift, maximum, minimum
+from msdsim.ir.kernel import Role, Slice
+from msdsim.units import ceil_div
+
+
+class GemmShape(Protocol):
+    """The part of a GEMM problem, plain or grouped, that dataflows read."""
+
+    kind: str
+    m: int
+    k: int
+    n: int
+    group: int | None
+    offset: bool
+    trans_b: bool
+
+
+#: Formats of the elements of MX operands, whose names in the chip file stand for elements with their block scales.
+MX_ELEMENTS = {"mxfp4": "fp4_e2m1", "mxfp8": "fp8_e4m3fn"}
+
+
+def element_format(fmt: str) -> str:
+    """Format of the elements of a Cube operand: MX names stand for elements and scales."""
+    return MX_ELEMENTS.get(fmt, fmt)
+
+
+def element_bits(fmt: str) -> int:
+    """Bits of an element of a Cube operand."""
+    return FORMATS[element_format(fmt)].bits
+
+
+def ragged(total: int, tile: int, index: ExprLike) -> Expr:
+    """Size of tile ``index`` when ``total`` is cut into tiles of ``tile``: the last may be smaller."""
+    if total % tile == 0:
+        return Const(tile)
+    if total < tile:
+        return Const(total)
+    return minimum(tile, total - lift(index) * tile)
+
+
+def ragged_of(total: ExprLike, tile: int, index: ExprLike) -> Expr:
+    """Like :func:`ragged` for a total that is itself an expression."""
+    total = lift(total)
+    if isinstance(total, Const):
+        return ragged(total.value, tile, index)
+    return minimum(tile, total - lift(index) * tile)
+
+
+def share_of(total: ExprLike, share: int, index: ExprLike) -> Expr:
+    """What unit ``index`` has of ``total`` when each takes ``share`` in turn: the last ones may have less, or nothing."""
+    return minimum(share, maximum(0, lift(total) - lift(index) * share))
+
+
+@dataclass(frozen=True)
+class CubeOperands:
+    """Formats of A and B as the chip file names them, and whether B lies in L1 as [columns, K]."""
+
+    a: str
+    b: str
+    transpose_b: bool = False
+
+    @property
+    def mx(self) -> bool:
+        return self.a in MX_ELEMENTS
+
+
+@dataclass(frozen=True)
+class Operand:
+    """A tensor of a GEMM in GM.  That of a grouped GEMM has the expert as its first dimension, unless the rows of all experts
+    lie one after the other along ``rows_axis``."""
+
+    handle: Handle
+    grouped: bool
+    rows_axis: int | None = None
+
+    def at(self, expert: Expert, *ranges: At | ExprLike) -> Slice:
+        """A rectangle of one expert's tensor."""
+        if self.rows_axis is not None and expert.first is not None:
+            rows = ranges[self.rows_axis]
+            assert isinstance(rows, At)
+            moved = at(expert.first + rows.start, rows.size)
+            ranges = (*ranges[: self.rows_axis], moved, *ranges[self.rows_axis + 1 :])
+        return self.handle[(expert.index, *ranges) if self.grouped else ranges]
+
+
+def operand(kb: KernelBuilder, problem: GemmShape, name: str, fmt: str, shape: tuple[int, ...], role: Role,
+            rows_axis: int | None = None) -> Operand:
+    """Declare a tensor of every expert; ``shape`` is that of one, ``rows_axis`` the axis of its rows if it has any."""
+    experts = Experts(problem)
+    if experts.uneven is not None and rows_axis is not None:
+        shape = (*shape[:rows_axis], experts.total_rows, *shape[rows_axis + 1 :])
+        return Operand(kb.tensor(name, fmt, shape, role), False, rows_axis)
+    grouped = problem.kind == "grouped_gemm"
+    return Operand(kb.tensor(name, fmt, (experts.count, *shape) if grouped else shape, role), grouped)
+
+
+def k_groups(problem: GemmShape) -> int:
+    """Groups of scales along K: one per channel."""
+    return 1 if problem.group is None else ceil_div(problem.k, problem.group)

@@ -1,0 +1,18 @@
+"""Registration of GEMM dataflows: every one of them runs plain and grouped GEMMs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from msdsim.dataflows.base import DATAFLOWS, Dataflow
+from msdsim.hardware.chip import Chip
+from msdsim.ir.kernel import Kernel
+
+
+def register_gemm(name: str, description: str, tiling: type, refuses: Callable[[Any, Chip], str | None],
+                  build: Callable[[Any, Chip, Any], Kernel]) -> None:
+    """Register a dataflow for plain and for grouped GEMMs; its number contract has its name."""
+    for kind in ("gemm", "grouped_gemm"):
+        DATAFLOWS.add(name if kind == "gemm" else f"{kind}:{name}",
+                      Dataflow(name, kind, name, description, tiling, refuses, build))

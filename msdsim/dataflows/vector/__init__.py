@@ -1,0 +1,1 @@
+"""What runs on Vector: every recipe once, for whatever dataflow needs it."""
