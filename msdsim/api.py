@@ -17,7 +17,8 @@ from msdsim.ir.kernel import Kernel
 from msdsim.jobs import Progress
 from msdsim.passes import build_kernel
 from msdsim.problems import Problem, Workload
-from msdsim.report.result import Comparison, Result, Skipped, WorkloadComparison, WorkloadResult
+from msdsim.report.result import Skipped
+from msdsim.report.shown import ShownComparison, ShownResult, ShownWorkloadComparison, ShownWorkloadResult
 from msdsim.runs import DEFAULT_ENGINE, RunOptions, as_hardware, as_problem, require_check, run
 from msdsim.workload_runs import run_workload
 
@@ -38,7 +39,7 @@ def _with_options(function: F) -> F:
 
 @_with_options
 def simulate(problem: str | Problem | Kernel, hw: str | Hardware = "ascend910b1", dataflow: str = "bf16", *,
-             options: RunOptions | None = None, **changes: Any) -> Result:
+             options: RunOptions | None = None, **changes: Any) -> ShownResult:
     """Simulate one kernel.
 
     ``problem`` is an inline form such as ``"gemm:m=16,k=8192,n=12288"`` or a problem object, or a kernel (a ``.kir`` file's
@@ -52,7 +53,7 @@ def simulate(problem: str | Problem | Kernel, hw: str | Hardware = "ascend910b1"
 @_with_options
 def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflows: Sequence[str] | str = "all", *,
             tilings: Mapping[str, Mapping[str, int]] | None = None, progress: Progress | None = None,
-            options: RunOptions | None = None, **changes: Any) -> Comparison:
+            options: RunOptions | None = None, **changes: Any) -> ShownComparison:
     """Simulate several dataflows side by side; those that the problem or the chip rules out are listed with the reason.
 
     A dataflow named explicitly must exist; ``tilings`` are by dataflow, ``progress`` is called with (finished, of how many).
@@ -67,12 +68,12 @@ def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow
 
     runs, skipped = _each(_names(dataflows, [shape.kind]), refusal, progress, lambda name: run(
         shape, hardware, name, _tiled(chosen, tilings, name)))
-    return Comparison(runs, skipped)
+    return ShownComparison(runs, skipped)
 
 
 @_with_options
-def simulate_workload(workload: Workload, hw: str | Hardware, dataflow: str, *, jobs: int = 1,
-                      progress: Progress | None = None, options: RunOptions | None = None, **changes: Any) -> WorkloadResult:
+def simulate_workload(workload: Workload, hw: str | Hardware, dataflow: str, *, jobs: int = 1, progress: Progress | None = None,
+                      options: RunOptions | None = None, **changes: Any) -> ShownWorkloadResult:
     """Simulate the entries of a workload one after the other, and weigh each by its count.
 
     An entry finds in L2 what the ones before it have left; :func:`~msdsim.workload_runs.run_workload` says how a repeated
@@ -86,7 +87,7 @@ def simulate_workload(workload: Workload, hw: str | Hardware, dataflow: str, *, 
 @_with_options
 def compare_workload(workload: Workload, hw: str | Hardware, dataflows: Sequence[str] | str = "all", *, jobs: int = 1,
                      tilings: Mapping[str, Mapping[str, int]] | None = None, progress: Progress | None = None,
-                     options: RunOptions | None = None, **changes: Any) -> WorkloadComparison:
+                     options: RunOptions | None = None, **changes: Any) -> ShownWorkloadComparison:
     """Simulate a workload with several dataflows; one that cannot run an entry is listed with the reason."""
     hardware, chosen = as_hardware(hw), (options or RunOptions()).but(**changes)
 
@@ -98,7 +99,7 @@ def compare_workload(workload: Workload, hw: str | Hardware, dataflows: Sequence
     kinds = list(dict.fromkeys(entry.problem.kind for entry in workload.entries))
     runs, skipped = _each(_names(dataflows, kinds), refusal, progress, lambda name: run_workload(
         workload, hardware, name, _tiled(chosen, tilings, name), jobs=jobs))
-    return WorkloadComparison(runs, skipped)
+    return ShownWorkloadComparison(runs, skipped)
 
 
 def _names(dataflows: Sequence[str] | str, kinds: Sequence[str]) -> list[str]:

@@ -27,6 +27,7 @@ from msdsim.passes import build_kernel
 from msdsim.problems import KernelFile, Problem, Workload, parse_problem
 from msdsim.registry import unknown_name
 from msdsim.report.result import Result
+from msdsim.report.shown import ShownResult
 from msdsim.timeline.record import RunRecord
 
 DEFAULT_ENGINE = "fast"
@@ -96,15 +97,15 @@ class PreparedRun:
     tiling: Mapping[str, int] = field(default_factory=dict)
     executed: Executed = field(default_factory=lambda: Executed(None, {}))
 
-    def result(self, record: RunRecord, wall_s: float, l2_start: str) -> Result:
+    def result(self, record: RunRecord, wall_s: float, l2_start: str) -> ShownResult:
         """The whole result, with how it went in time."""
         options = self.options
-        return Result(problem=self.problem, hardware=self.hardware, dataflow=self.dataflow, engine=options.engine,
-                      memory=options.memory, tiling=self.tiling, seed=options.seed, record=record, kernel=self.kernel,
-                      wall_s=wall_s, numerics=self.executed.numerics, arrays=self.executed.arrays, l2_start=l2_start)
+        return ShownResult(problem=self.problem, hardware=self.hardware, dataflow=self.dataflow, engine=options.engine,
+                           memory=options.memory, tiling=self.tiling, seed=options.seed, record=record, kernel=self.kernel,
+                           wall_s=wall_s, numerics=self.executed.numerics, arrays=self.executed.arrays, l2_start=l2_start)
 
 
-def run(problem: Problem | Kernel, hardware: Hardware, dataflow: str, options: RunOptions = DEFAULTS) -> Result:
+def run(problem: Problem | Kernel, hardware: Hardware, dataflow: str, options: RunOptions = DEFAULTS) -> ShownResult:
     """Simulate one problem with one dataflow, or a kernel as it is.  InputError for anything the user can mend."""
     item = prepare_kernel(problem, hardware, options) if isinstance(problem, Kernel) else \
         prepare(problem, hardware, dataflow, options)

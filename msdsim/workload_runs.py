@@ -16,13 +16,14 @@ from msdsim.ir.lower import lower
 from msdsim.jobs import Progress, run_all
 from msdsim.problems import Workload
 from msdsim.problems.workload import Entry
-from msdsim.report.result import Result, WorkloadResult, WorkloadRun
+from msdsim.report.result import Result, WorkloadRun
+from msdsim.report.shown import ShownWorkloadResult
 from msdsim.runs import PreparedRun, RunOptions, prepare
 from msdsim.timeline.l2_state import L2State
 
 
 def run_workload(workload: Workload, hardware: Hardware, dataflow: str, options: RunOptions, *, jobs: int = 1,
-                 progress: Progress | None = None) -> WorkloadResult:
+                 progress: Progress | None = None) -> ShownWorkloadResult:
     """Simulate the entries of a workload one after the other, and weigh each by its count.
 
     An entry finds in L2 what the ones before it have left (:class:`~msdsim.ir.gm_plan.GmPlan` says which tensors are the
@@ -54,7 +55,7 @@ def run_workload(workload: Workload, hardware: Hardware, dataflow: str, options:
         if not entry_run.ahead:
             found.append(WorkloadRun(entry_run.entry.name, entry_run.entry.count, result))
             done(len(tasks) + len(found))
-    return WorkloadResult(workload.name, found)
+    return ShownWorkloadResult(workload.name, found)
 
 
 @dataclass(frozen=True)

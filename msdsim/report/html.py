@@ -8,17 +8,10 @@ import json
 from html import escape
 from typing import TYPE_CHECKING, Any
 
+from msdsim.report.facts import Report, comparison_report, run_report, workload_comparison_report, workload_report
 from msdsim.report.files import finite
-from msdsim.report.notebook import (
-    STYLE,
-    comparison_parts,
-    place,
-    run_parts,
-    title,
-    workload_comparison_parts,
-    workload_parts,
-)
-from msdsim.report.plots import plot_bandwidth, save
+from msdsim.report.notebook import STYLE, report_html
+from msdsim.report.plots import plot_bandwidth, plot_comparison, plot_workload, plot_workload_comparison, save
 from msdsim.report.result import Comparison, Result, WorkloadComparison, WorkloadResult
 
 if TYPE_CHECKING:
@@ -40,35 +33,36 @@ section{{margin:0 0 2.2em}}</style></head>
 
 def run_page(run: Result) -> str:
     """A page about one run."""
-    return _page(title(run), _run_section(run), run.to_json())
+    return _page(run_report(run), _run_section(run), run.to_json())
 
 
 def comparison_page(found: Comparison) -> str:
     """A page about dataflows side by side, and then each of them."""
-    body = _section(comparison_parts(found), found.plot() if found.runs else None, "time by dataflow")
-    for run in found.runs:
-        body += _run_section(run)
-    return _page(place(found.runs[0]) if found.runs else "nothing ran", body, found.to_json())
+    report = comparison_report(found)
+    body = _section(report, plot_comparison(found) if found.runs else None, "time by dataflow")
+    return _page(report, body + "".join(map(_run_section, found.runs)), found.to_json())
 
 
 def workload_page(found: WorkloadResult) -> str:
     """A page about a workload."""
-    return _page(found.name, _section(workload_parts(found), found.plot(), "time by layer"), found.to_json())
+    report = workload_report(found)
+    return _page(report, _section(report, plot_workload(found), "time by layer"), found.to_json())
 
 
 def workload_comparison_page(found: WorkloadComparison) -> str:
     """A page about a workload with several dataflows."""
-    body = _section(workload_comparison_parts(found), found.plot() if found.runs else None, "time by layer and dataflow")
-    return _page(found.runs[0].name if found.runs else "nothing ran", body, found.to_json())
+    report = workload_comparison_report(found)
+    figure = plot_workload_comparison(found) if found.runs else None
+    return _page(report, _section(report, figure, "time by layer and dataflow"), found.to_json())
 
 
 def _run_section(run: Result) -> str:
-    return _section(run_parts(run), plot_bandwidth(run), f"bandwidth of {run.dataflow} over time")
+    return _section(run_report(run), plot_bandwidth(run), f"bandwidth of {run.dataflow} over time")
 
 
-def _section(parts: str, figure: Figure | None, alt: str) -> str:
+def _section(report: Report, figure: Figure | None, alt: str) -> str:
     picture = "" if figure is None else f'<p><img alt="{escape(alt)}" src="{_data_url(figure)}"></p>'
-    return f"<section>{parts}{picture}</section>"
+    return f"<section>{report_html(report)}{picture}</section>"
 
 
 def _data_url(figure: Figure) -> str:
@@ -77,6 +71,7 @@ def _data_url(figure: Figure) -> str:
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _page(heading: str, body: str, document: dict[str, Any]) -> str:
+def _page(report: Report, body: str, document: dict[str, Any]) -> str:
+    heading = report.title or "nothing ran"
     return _PAGE.format(title=escape(f"msdsim: {heading}"), style=STYLE, body=body,
                         document=escape(json.dumps(finite(document), indent=2)))

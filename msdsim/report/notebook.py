@@ -1,4 +1,5 @@
-"""Results as HTML: what a notebook shows for a result, and the parts of the pages that ``--html`` writes."""
+"""Reports as HTML: what a notebook shows for a result, and the inside of the pages that ``--html`` writes; what they say comes
+from :mod:`msdsim.report.facts`."""
 
 from __future__ import annotations
 
@@ -7,31 +8,9 @@ from html import escape
 
 from rich.text import Text
 
-from msdsim.report.console import (
-    bound_text,
-    comparison_table,
-    numbers_text,
-    simulated_text,
-    traffic_text,
-    wait_text,
-    workload_comparison_table,
-    workload_table,
-)
-from msdsim.report.labels import (
-    LOOKS,
-    PIPE_ROLES,
-    megabytes,
-    ordered_pipes,
-    percent,
-    pipe_label,
-    problem_text,
-    tiling_text,
-    us,
-)
-from msdsim.report.result import Comparison, Result, Skipped, WorkloadComparison, WorkloadResult
+from msdsim.report.facts import Fact, PipeTime, PipeTimes, Report
+from msdsim.report.labels import LOOKS
 from msdsim.report.table import Cell, TextTable
-from msdsim.report.verdict import verdict, workload_verdict
-from msdsim.report.waits import waits
 
 #: Colours come from the page around it, except for those of the bars, so that it also reads on a dark page.
 STYLE = """<style>
@@ -50,105 +29,47 @@ STYLE = """<style>
 </style>"""
 
 
-def result_html(run: Result) -> str:
-    """One run: figures, and a stall bar per kind of pipe."""
-    return f'<div class="msdsim">{STYLE}{run_parts(run)}</div>'
+def notebook_html(report: Report) -> str:
+    """A report as a notebook shows it, with its style."""
+    return f'<div class="msdsim">{STYLE}{report_html(report)}</div>'
 
 
-def comparison_html(found: Comparison) -> str:
-    """Dataflows side by side with the winner and why."""
-    return f'<div class="msdsim">{STYLE}{comparison_parts(found)}</div>'
+def report_html(report: Report) -> str:
+    """Everything a report says, for pages that have their own style."""
+    return "".join([
+        f"<h3>{escape(str(report.title))}</h3>" if report.title is not None else "",
+        table_html(report.table) if report.table is not None else "",
+        _facts(report.facts) if report.facts else "",
+        _pipes(report.pipes) if report.pipes is not None else "",
+        f"<p>{escape(report.verdict)}</p>" if report.verdict else "",
+        *(f"<div>skipped <b>{escape(item.dataflow)}</b>: {escape(item.reason)}</div>" for item in report.skipped),
+    ])
 
 
-def workload_html(found: WorkloadResult) -> str:
-    """A workload's layers and total."""
-    return f'<div class="msdsim">{STYLE}{workload_parts(found)}</div>'
+def _facts(facts: Sequence[Fact]) -> str:
+    names = {"plain": "wide", "first": "wide w", "good": "wide", "bad": "wide bad"}
+    rows = "".join(f'<tr><th>{escape(fact.name)}</th><td class="{names[fact.tone]}">{escape(fact.text)}</td></tr>'
+                   for fact in facts)
+    return f"<table>{rows}</table>"
 
 
-def workload_comparison_html(found: WorkloadComparison) -> str:
-    """A workload with several dataflows."""
-    return f'<div class="msdsim">{STYLE}{workload_comparison_parts(found)}</div>'
-
-
-def run_parts(run: Result) -> str:
-    """The inside of :func:`result_html`, for pages that have their own style."""
-    chip = run.hardware.chip
-    rows = [
-        ("time", f"<b>{escape(us(run.time_us))}</b>, {run.cycles:,} cycles at {chip.clock_mhz:,g} MHz"
-                 + (f" (+ {escape(us(chip.launch.head_us))} launch)" if chip.launch.head_us else "")),
-        ("bound by", escape(bound_text(run))),
-        ("HBM", f"{run.hbm_gbps:,.0f} GB/s, {percent(run.hbm_utilization)} of the peak {chip.hbm.bandwidth_gbps:,g} GB/s"),
-        ("traffic", escape(traffic_text(run.traffic))),
-    ]
-    if run.tiling:
-        rows.append(("tiling", escape(tiling_text(run.tiling))))
-    if run.numerics is not None:
-        text = escape(numbers_text(run.numerics))
-        rows.append(("numbers", text if run.numerics.bit_exact else f'<span class="bad">{text}</span>'))
-    rows.append(("simulated", escape(simulated_text(run))))
-    facts = "".join(f'<tr><th>{name}</th><td class="wide">{text}</td></tr>' for name, text in rows)
-    return f"<h3>{escape(title(run))}</h3><table>{facts}</table>{stall_bars(run)}"
-
-
-def title(run: Result) -> str:
-    """Dataflow, problem, chip, and what was changed about it."""
-    return f"{run.dataflow}: {place(run)}"
-
-
-def place(run: Result) -> str:
-    """Problem and chip."""
-    changes = ", ".join(f"{key}={value}" for key, value in run.overrides.items())
-    return f"{problem_text(run.problem)} on {run.hardware.name}" + (f" with {changes}" if changes else "")
-
-
-def stall_bars(run: Result) -> str:
+def _pipes(pipes: PipeTimes) -> str:
     """Per kind of pipe a stacked bar of its time; hovering tells the figures."""
-    longest = waits(run.record)
-    rows = []
-    for kind in ordered_pipes(run.stalls):
-        row = run.stalls[kind]
-        total = row["instances"] * max(1, run.cycles)
-        pieces = "".join(
-            f'<span style="width:{100 * row[look.category] / total:.3f}%;background:{look.colour}" '
-            f'title="{look.category}: {100 * row[look.category] / total:.1f}%"></span>'
-            for look in LOOKS if row[look.category]
-        )
-        rows.append(f'<tr><td><b>{pipe_label(kind)}</b> {escape(PIPE_ROLES.get(kind, ""))}</td>'
-                    f'<td class="bars"><div class="bar">{pieces}</div></td><td class="r">{percent(row["busy"] / total)}</td>'
-                    f"<td>{escape(wait_text(longest[kind]).strip())}</td></tr>")
+    rows = "".join(
+        f'<tr><td><b>{escape(row.label)}</b> {escape(row.role)}</td><td class="bars">{_bar(row)}</td>'
+        f'<td class="r">{escape(row.busy)}</td><td>{escape(row.waits_for)}</td></tr>' for row in pipes.rows)
     keys = "".join(f'<span class="key" style="background:{look.colour}" title="{escape(look.meaning)}"></span>'
-                   f"{look.category.replace('_', ' ')}" for look in LOOKS)
-    return (f'<table><tr><th>pipe</th><th>its time</th><th class="r">busy</th><th>waits most for</th></tr>{"".join(rows)}'
-            f"</table><div>{keys}</div>")
+                   f"{look.category.replace('_', ' ')}" for look in pipes.looks)
+    return (f"<p>Where the time of the pipes went, mean over {escape(pipes.units)}</p>"
+            f'<table><tr><th>pipe</th><th>its time</th><th class="r">busy</th><th>waits most for</th></tr>{rows}</table>'
+            f"<div>{keys}</div>")
 
 
-def comparison_parts(found: Comparison) -> str:
-    """The inside of :func:`comparison_html`."""
-    parts = []
-    if found.runs:
-        parts = [f"<h3>{escape(place(found.runs[0]))}</h3>", table_html(comparison_table(found)),
-                 f"<p>{escape(verdict(found))}</p>"]
-    return "".join([*parts, _skipped(found.skipped)])
-
-
-def workload_parts(found: WorkloadResult) -> str:
-    """The inside of :func:`workload_html`."""
-    return (f"<h3>{escape(found.name)}, {escape(found.dataflow)} on {escape(found.runs[0].result.hardware.name)}</h3>"
-            f"{table_html(workload_table(found))}<p><b>total {us(found.time_us)}</b>, HBM {megabytes(found.hbm_bytes)} MB</p>")
-
-
-def workload_comparison_parts(found: WorkloadComparison) -> str:
-    """The inside of :func:`workload_comparison_html`."""
-    parts = []
-    if found.runs:
-        first = found.runs[0]
-        parts = [f"<h3>{escape(first.name)} on {escape(first.runs[0].result.hardware.name)}, us over all layers of a kind</h3>",
-                 table_html(workload_comparison_table(found)), f"<p>{escape(workload_verdict(found))}</p>"]
-    return "".join([*parts, _skipped(found.skipped)])
-
-
-def _skipped(skipped: Sequence[Skipped]) -> str:
-    return "".join(f"<div>skipped <b>{escape(item.dataflow)}</b>: {escape(item.reason)}</div>" for item in skipped)
+def _bar(row: PipeTime) -> str:
+    pieces = "".join(
+        f'<span style="width:{100 * share:.3f}%;background:{look.colour}" title="{look.category}: {100 * share:.1f}%"></span>'
+        for look in LOOKS if (share := row.shares[look.category]))
+    return f'<div class="bar">{pieces}</div>'
 
 
 def table_html(table: TextTable) -> str:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, Generic, TypeVar
 
 import numpy as np
 
@@ -17,9 +17,6 @@ from msdsim.ir.kernel import Kernel
 from msdsim.numerics.check import Numerics
 from msdsim.timeline.record import Bandwidth, RunRecord
 from msdsim.units import ticks_to_us
-
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True, repr=False)
@@ -144,23 +141,6 @@ class Result:
             found["numerics"] = numbers
         return found
 
-    def plot(self) -> Figure:
-        """Where each pipe's cycles went, and HBM bandwidth over time."""
-        from msdsim.report.plots import plot_result
-
-        return plot_result(self)
-
-    def to_perfetto(self, path: str) -> None:
-        """Write the timeline as a trace that ui.perfetto.dev opens; simulate with ``timeline=True``."""
-        from msdsim.report.trace import write_trace
-
-        write_trace(self, path)
-
-    def _repr_html_(self) -> str:
-        from msdsim.report.notebook import result_html
-
-        return result_html(self)
-
     def __str__(self) -> str:
         return f"{self.dataflow} on {self.hardware.name}: {self.time_us:.1f} us, bound by {self.bottleneck.name}"
 
@@ -176,45 +156,35 @@ class Skipped:
     reason: str
 
 
-@dataclass(frozen=True, repr=False)
-class Comparison:
-    """Dataflows side by side."""
+R = TypeVar("R", bound="Result | WorkloadResult")
 
-    runs: list[Result]
-    skipped: list[Skipped]
+
+@dataclass(frozen=True, repr=False)
+class SideBySide(Generic[R]):
+    """The same work done by several dataflows, and those that were not run."""
+
+    runs: Sequence[R]
+    skipped: Sequence[Skipped]
 
     def __repr__(self) -> str:
-        return f"<Comparison {'; '.join(map(str, self.runs))}>"
+        return f"<{type(self).__name__.removeprefix('Shown')} {'; '.join(map(str, self.runs))}>"
 
     @property
-    def winner(self) -> Result | None:
+    def winner(self) -> R | None:
         """The fastest run; the first of equals."""
         return min(self.runs, key=lambda run: run.cycles, default=None)
 
     def to_json(self) -> dict[str, Any]:
-        """Schema ``msdsim.compare/1``."""
+        """Schema ``msdsim.compare/1``; the runs of a workload are ``msdsim.workload/1``."""
         found: dict[str, Any] = {"schema": "msdsim.compare/1", "runs": [run.to_json() for run in self.runs],
                                  "skipped": [asdict(item) for item in self.skipped]}
         if self.winner is not None:
             found["winner"] = self.winner.dataflow
         return found
 
-    def plot(self) -> Figure:
-        """Time by dataflow, split by what the busiest pipes do."""
-        from msdsim.report.plots import plot_comparison
 
-        return plot_comparison(self)
-
-    def to_perfetto(self, path: str) -> None:
-        """Write the timelines of all runs as one trace; compare with ``timeline=True``."""
-        from msdsim.report.trace import write_traces
-
-        write_traces(self.runs, path)
-
-    def _repr_html_(self) -> str:
-        from msdsim.report.notebook import comparison_html
-
-        return comparison_html(self)
+class Comparison(SideBySide[Result]):
+    """Dataflows side by side."""
 
 
 @dataclass(frozen=True)
@@ -277,48 +247,6 @@ class WorkloadResult:
             "total": {"time_us": self.time_us, "cycles": self.cycles, "traffic": self.traffic},
         }
 
-    def plot(self) -> Figure:
-        """Time by kind of layer."""
-        from msdsim.report.plots import plot_workload
 
-        return plot_workload(self)
-
-    def _repr_html_(self) -> str:
-        from msdsim.report.notebook import workload_html
-
-        return workload_html(self)
-
-
-@dataclass(frozen=True, repr=False)
-class WorkloadComparison:
+class WorkloadComparison(SideBySide[WorkloadResult]):
     """A workload with several dataflows side by side."""
-
-    runs: list[WorkloadResult]
-    skipped: list[Skipped]
-
-    def __repr__(self) -> str:
-        return f"<WorkloadComparison {'; '.join(map(str, self.runs))}>"
-
-    @property
-    def winner(self) -> WorkloadResult | None:
-        """The fastest in total; the first of equals."""
-        return min(self.runs, key=lambda run: run.cycles, default=None)
-
-    def to_json(self) -> dict[str, Any]:
-        """Schema ``msdsim.compare/1`` whose runs are ``msdsim.workload/1``."""
-        found: dict[str, Any] = {"schema": "msdsim.compare/1", "runs": [run.to_json() for run in self.runs],
-                                 "skipped": [asdict(item) for item in self.skipped]}
-        if self.winner is not None:
-            found["winner"] = self.winner.dataflow
-        return found
-
-    def plot(self) -> Figure:
-        """Time by kind of layer and dataflow."""
-        from msdsim.report.plots import plot_workload_comparison
-
-        return plot_workload_comparison(self)
-
-    def _repr_html_(self) -> str:
-        from msdsim.report.notebook import workload_comparison_html
-
-        return workload_comparison_html(self)

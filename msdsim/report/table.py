@@ -19,18 +19,21 @@ _LEAST_WRAP = 24
 
 @dataclass
 class TextTable:
-    """Rows of cells under titles; ``right`` are the indices of right-aligned columns.  A title may have several lines."""
+    """Rows of cells under titles; ``right`` are the indices of right-aligned columns, ``indent`` the
+    cells of a terminal that it is set in.  A title may have several lines."""
 
     titles: Sequence[str]
     right: frozenset[int] = frozenset()
+    indent: int = 2
     rows: list[tuple[list[Cell], str]] = field(default_factory=list)
 
     def add(self, *cells: Cell, style: str = "") -> None:
         """Add a row."""
         self.rows.append((list(cells), style))
 
-    def lines(self, indent: int = 2, width: int | None = None) -> list[Text]:
+    def lines(self, indent: int | None = None, width: int | None = None) -> list[Text]:
         """The table as lines; with ``width`` the last column wraps at it."""
+        indent = self.indent if indent is None else indent
         rows: list[tuple[list[Cell], str]] = [*((cells, "dim") for cells in _title_rows(self.titles)), *self.rows]
         widths = [max((cell_len(_plain(cells[column])) for cells, _ in rows if column < len(cells)), default=0)
                   for column in range(len(self.titles))]

@@ -33,10 +33,10 @@ def test_cells_add_up_to_the_width(shares, width):
 
 
 def test_a_bar_shows_every_category_by_mark_and_by_colour():
-    row = {"instances": 2} | dict.fromkeys(CATEGORIES, 2)
-    text = bar(row, 8, 16)
+    shares = dict.fromkeys(CATEGORIES, 1 / 8)
+    text = bar(shares, 16)
     assert text.plain == "".join(look.mark * 2 for look in LOOKS)
-    assert bar(row, 8, 16, plain=True).plain == "##++mmddbbssii.."
+    assert bar(shares, 16, plain=True).plain == "##++mmddbbssii.."
     assert len({look.mark for look in LOOKS} | {look.plain_mark for look in LOOKS}) == 16
     assert len({look.colour for look in LOOKS}) == len(LOOKS) == len(CATEGORIES)
 

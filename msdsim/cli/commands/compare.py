@@ -18,7 +18,7 @@ from msdsim.cli.options import (
 )
 
 if TYPE_CHECKING:
-    from msdsim.report.result import Comparison, WorkloadComparison
+    from msdsim.report.shown import ShownComparison, ShownWorkloadComparison
 
 
 @click.command("compare", short_help="Dataflows side by side, the winner and why.")
@@ -58,7 +58,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
         kind = shape.kind
     by_name = read_tilings(tilings, dataflows_for(kind) if names == "all" else list(names))
     with working(problem, outputs.quiet, chosen.engine) as progress:
-        found: Comparison | WorkloadComparison
+        found: ShownComparison | ShownWorkloadComparison
         if isinstance(shape, Workload):
             found = compare_workload(shape, hardware, names, jobs=given["jobs"], tilings=by_name, progress=progress,
                                      options=chosen)
@@ -69,19 +69,19 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
         require_check(result)
 
 
-def _results(found: Comparison | WorkloadComparison) -> list[Any]:
-    from msdsim.report.result import Comparison
+def _results(found: ShownComparison | ShownWorkloadComparison) -> list[Any]:
+    from msdsim.report.shown import ShownComparison
 
-    if isinstance(found, Comparison):
+    if isinstance(found, ShownComparison):
         return list(found.runs)
     return [entry.result for run in found.runs for entry in run.runs]
 
 
-def _report(found: Comparison | WorkloadComparison, outputs: Any) -> None:
+def _report(found: ShownComparison | ShownWorkloadComparison, outputs: Any) -> None:
     from msdsim.report import console, html
-    from msdsim.report.result import Comparison
+    from msdsim.report.shown import ShownComparison
 
-    if isinstance(found, Comparison):
+    if isinstance(found, ShownComparison):
         outputs.print(lambda terminal: console.print_comparison(terminal, found))
         outputs.write_html(lambda: html.comparison_page(found))
         outputs.write_arrays({f"{run.dataflow}.{name}": array for run in found.runs for name, array in run.arrays.items()})

@@ -1,0 +1,97 @@
+"""Results that show themselves: as a picture, as a trace, in a notebook.
+
+They are what a simulation gives the user.  The results of :mod:`msdsim.report.result`, which reports are made of, are data and
+know none of their renderings; the modules of these are imported when they are first used.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from msdsim.report.result import Comparison, Result, WorkloadComparison, WorkloadResult
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+@dataclass(frozen=True, repr=False)
+class ShownResult(Result):
+    """One simulated kernel."""
+
+    def plot(self) -> Figure:
+        """Where each pipe's cycles went, and HBM bandwidth over time."""
+        from msdsim.report.plots import plot_result
+
+        return plot_result(self)
+
+    def to_perfetto(self, path: str) -> None:
+        """Write the timeline as a trace that ui.perfetto.dev opens; simulate with ``timeline=True``."""
+        from msdsim.report.trace import write_trace
+
+        write_trace(self, path)
+
+    def _repr_html_(self) -> str:
+        from msdsim.report.facts import run_report
+        from msdsim.report.notebook import notebook_html
+
+        return notebook_html(run_report(self))
+
+
+@dataclass(frozen=True, repr=False)
+class ShownComparison(Comparison):
+    """Dataflows side by side."""
+
+    runs: Sequence[ShownResult]
+
+    def plot(self) -> Figure:
+        """Time by dataflow, split by what the busiest pipes do."""
+        from msdsim.report.plots import plot_comparison
+
+        return plot_comparison(self)
+
+    def to_perfetto(self, path: str) -> None:
+        """Write the timelines of all runs as one trace; compare with ``timeline=True``."""
+        from msdsim.report.trace import write_traces
+
+        write_traces(self.runs, path)
+
+    def _repr_html_(self) -> str:
+        from msdsim.report.facts import comparison_report
+        from msdsim.report.notebook import notebook_html
+
+        return notebook_html(comparison_report(self))
+
+
+@dataclass(frozen=True, repr=False)
+class ShownWorkloadResult(WorkloadResult):
+    """A workload's entries and their weighted total."""
+
+    def plot(self) -> Figure:
+        """Time by kind of layer."""
+        from msdsim.report.plots import plot_workload
+
+        return plot_workload(self)
+
+    def _repr_html_(self) -> str:
+        from msdsim.report.facts import workload_report
+        from msdsim.report.notebook import notebook_html
+
+        return notebook_html(workload_report(self))
+
+
+class ShownWorkloadComparison(WorkloadComparison):
+    """A workload with several dataflows side by side."""
+
+    def plot(self) -> Figure:
+        """Time by kind of layer and dataflow."""
+        from msdsim.report.plots import plot_workload_comparison
+
+        return plot_workload_comparison(self)
+
+    def _repr_html_(self) -> str:
+        from msdsim.report.facts import workload_comparison_report
+        from msdsim.report.notebook import notebook_html
+
+        return notebook_html(workload_comparison_report(self))
