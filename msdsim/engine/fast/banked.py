@@ -6,24 +6,26 @@ from __future__ import annotations
 
 from msdsim.engine.fast import banked_layout as has
 from msdsim.engine.fast import layout as at
-from msdsim.engine.fast.compiled import helper, inlined
+from msdsim.engine.fast.compiled import divide_function, helper, inlined
+
+divide = divide_function()
 
 
 @inlined
 def _ceil_div(a, b):
-    return (a + b - 1) // b
+    return divide(a + b - 1, b)
 
 
 @inlined
 def _channel_of(C, table, line):
     """Place in S of the channel that a line is in."""
     channels = C[table + has.B_CHANNELS]
-    rest = line // channels
+    rest = divide(line, channels)
     channel = line
     for number in range(C[table + has.B_DIGITS]):
         channel += C[table + has.B_DIGITS + 1 + number] * rest
-        rest //= channels
-    return C[table + has.B_STATE] + channel % channels * C[table + has.B_CHANNEL_SIZE]
+        rest = divide(rest, channels)
+    return C[table + has.B_STATE] + (channel - divide(channel, channels) * channels) * C[table + has.B_CHANNEL_SIZE]
 
 
 @helper

@@ -1,36 +1,74 @@
 """Where HBM's banks are in the fast engine's arrays, and what is put there; the compiled code is in ``banked``.
 
 The timings are a block of ``C`` at ``K_BANKED`` (0 where HBM is plain bandwidth).  The state is a block a channel in ``S``:
-the words ``CH_*``, the write queue, when each bank group is free, and four words a bank.
+the words ``CH_*``, the write queue, when each bank group is free, and the words ``BK_*`` of each bank.
 """
 
 from __future__ import annotations
-
-from typing import TYPE_CHECKING
 
 import numpy as np
 
 from msdsim.engine.banked import BANK_SKEW, DIGITS, BankedTimings, Counters
 from msdsim.engine.fast import layout as at
+from msdsim.engine.fast.words import Block, Words
 
-if TYPE_CHECKING:
-    from msdsim.engine.fast.builder import Builder
+_b = Block("C", "B_", "timings of the banks, in clocks of the memory")
+B_STATE = _b.word("in S: the channels")
+B_NUMERATOR = _b.word("clocks of the memory in a cycle")
+B_DENOMINATOR = _b.word("their denominator")
+B_CHANNELS = _b.word("pseudo-channels")
+B_GROUPS = _b.word("bank groups of a channel")
+B_BANKS = _b.word("banks of a channel")
+B_BURSTS = _b.word("bursts of a line")
+B_SLOTS = _b.word("lines of a row")
+B_SHORT = _b.word("tCCD_S")
+B_LONG = _b.word("tCCD_L")
+B_RCD = _b.word("tRCD")
+B_RP = _b.word("tRP")
+B_CL = _b.word("CL")
+B_CWL = _b.word("CWL")
+B_RAS = _b.word("tRAS")
+B_RTP = _b.word("tRTP")
+B_WR = _b.word("tWR")
+B_ACTIVATION = _b.word("distance of activations in a channel")
+B_RFC = _b.word("tRFC")
+B_REFI = _b.word("tREFI")
+B_READ_TO_WRITE = _b.word("clocks to turn the bus from reading to writing")
+B_WRITE_TO_READ = _b.word("clocks to turn it back")
+B_BATCH = _b.word("writes that are queued and then go together")
+B_CONTROLLER = _b.word("cycles that the controller takes")
+B_SKEW = _b.word("banks by which each row is skewed")
+B_CHANNEL_SIZE = _b.word("words of a channel in S")
+B_GROUP_AT = _b.word("in a channel: when each bank group is free")
+B_BANK_AT = _b.word("in a channel: the banks")
+B_DIGITS = _b.word("weights of a line's digits in its channel; they follow")
 
-# C: the timings
+_ch = Block("S", "CH_", "a channel; its write queue, bank groups and banks follow")
+CH_FREE = _ch.word("clock from which the bus is free")
+CH_WRITING = _ch.word("1 while the bus is turned to writing")
+CH_ACTIVATION = _ch.word("clock of the next activation at the earliest")
+CH_REFRESH = _ch.word("clock of the next refresh")
+CH_QUEUED = _ch.word("writes in the queue")
+CH_MISSES = _ch.word("rows opened in a closed bank")
+CH_CONFLICTS = _ch.word("rows opened after another one")
+CH_REFRESHES = _ch.word("refreshes")
+CH_TURNS = _ch.word("turns of the bus")
+CH_READS = _ch.word("bursts read")
+CH_WRITES = _ch.word("bursts written")
+CH_QUEUE = _ch.size()
 
-(B_STATE, B_NUMERATOR, B_DENOMINATOR, B_CHANNELS, B_GROUPS, B_BANKS, B_BURSTS, B_SLOTS, B_SHORT, B_LONG, B_RCD, B_RP, B_CL,
- B_CWL, B_RAS, B_RTP, B_WR, B_ACTIVATION, B_RFC, B_REFI, B_READ_TO_WRITE, B_WRITE_TO_READ, B_BATCH, B_CONTROLLER, B_SKEW,
- B_CHANNEL_SIZE, B_GROUP_AT, B_BANK_AT, B_DIGITS) = range(29)
+_bk = Block("S", "BK_", "a bank")
+BK_ROW = _bk.word("open row, or -1")
+BK_READY = _bk.word("clock from which it takes columns")
+BK_OPENED = _bk.word("clock of its activation")
+BK_CLOSE = _bk.word("clock at which it can next be closed or, closed, opened")
+BK_SIZE = _bk.size()
 
-# S: a channel, and in it a bank
-
-(CH_FREE, CH_WRITING, CH_ACTIVATION, CH_REFRESH, CH_QUEUED, CH_MISSES, CH_CONFLICTS, CH_REFRESHES, CH_TURNS, CH_READS,
- CH_WRITES, CH_QUEUE) = range(12)
-BK_ROW, BK_READY, BK_OPENED, BK_CLOSE, BK_SIZE = range(5)
+BLOCKS = (_b, _ch, _bk)
 
 
-def place(builder: Builder, timings: BankedTimings) -> None:
-    """Put the timings and the first state of all channels into the builder's arrays."""
+def place(C: Words, S: Words, timings: BankedTimings) -> None:
+    """Put the timings and the first state of all channels into the arrays."""
     t = timings
     group_at = CH_QUEUE + t.write_batch
     bank_at = group_at + t.groups
@@ -39,8 +77,8 @@ def place(builder: Builder, timings: BankedTimings) -> None:
     channel[CH_REFRESH] = t.refi
     for bank in range(t.banks):
         channel[bank_at + bank * BK_SIZE + BK_ROW] = -1
-    state = builder.S.add(channel * t.channels)
-    builder.C.words[at.K_BANKED] = builder.C.add([
+    state = S.add(channel * t.channels)
+    C.words[at.K_BANKED] = C.add([
         state, t.clock.numerator, t.clock.denominator, t.channels, t.groups, t.banks, t.bursts, t.slots, t.short, t.long, t.rcd,
         t.rp, t.cl, t.cwl, t.ras, t.rtp, t.wr, t.activation, t.rfc, t.refi, t.read_to_write, t.write_to_read, t.write_batch,
         t.controller, BANK_SKEW, size, group_at, bank_at, len(DIGITS), *DIGITS,

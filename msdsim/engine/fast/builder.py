@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +12,7 @@ from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.expressions import LARGEST, Segment
 from msdsim.engine.fast.repetition import Repetition
 from msdsim.engine.fast.tables import PartTable
+from msdsim.engine.fast.words import Words
 from msdsim.engine.memory import MemorySystem
 from msdsim.errors import InputError
 from msdsim.ir.expr import Interval
@@ -79,9 +79,8 @@ class Machine:
     semaphore_waits: list[int]
     signal_waits: list[int]
     traffic: int
-    #: Lines of GM, slots of L2, and whether the lines all fit.
+    #: Lines of GM, and whether they all fit into L2.
     lines: int
-    slots: int
     roomy: bool
 
 
@@ -96,21 +95,6 @@ def _most_in_flight(transfer: Transfer, rows: Interval, row_bytes: Interval, chu
         return 0
     segments = 1 if row_bytes.low >= chunk else min(rows.low, chunk // row_bytes.low)
     return transfer.cost.outstanding_bytes // (segments * min(chunk, row_bytes.low)) + 1
-
-
-class _Words:
-    """A growing array that says where things were put."""
-
-    def __init__(self, count: int) -> None:
-        self.words = [0] * count
-
-    def add(self, words: Sequence[int]) -> int:
-        start = len(self.words)
-        self.words += words
-        return start
-
-    def room(self, count: int, value: int = 0) -> int:
-        return self.add([value] * count)
 
 
 @dataclass
@@ -137,8 +121,8 @@ class Builder:
         self.program, self.chip, self.tables, self.capacities = program, program.chip, tables, capacities
         self.kernel = program.kernel
         self.units = Units(self.kernel.cores, self.kernel.aiv_per_core)
-        self.C = _Words(at.K_SIZE)
-        self.S = _Words(at.G_SIZE)
+        self.C = Words(at.K_SIZE)
+        self.S = Words(at.G_SIZE)
         self.ring = at.R_TOKENS + capacities.ring
         self.timings, self.repetitions = timings, repetitions
 
@@ -161,7 +145,7 @@ class Builder:
         C[at.K_MISSED], C[at.K_LEFT] = self.S.room(self._most_lines()), self.S.room(self._most_lines())
         C[at.K_RANGES] = self.S.room(2 * max((r.places for part in self.repetitions for r in part.values()), default=0))
         if self.timings is not None:
-            banked_layout.place(self, self.timings)
+            banked_layout.place(self.C, self.S, self.timings)
         S, unit_bases, unit_books = self._units(blocks, books)
         pipe_bases = [base + blocks[self._number(unit)].pipes for unit, base in enumerate(unit_bases)]
         C[at.K_UNIT_BASES] = self.C.add(unit_bases)
@@ -176,7 +160,7 @@ class Builder:
         if self.l2 is not None:
             lines = max(lines, 1 + int(self.l2.lines.max(initial=-1)))
         return Machine(np.array(C, np.int64), S, T, unit_bases, pipe_bases, unit_books[:-1], self.parts, self.semaphore_waits,
-                       self.signal_waits, self.traffic, lines, C[at.K_SETS] * C[at.K_WAYS], bool(C[at.K_ROOMY]))
+                       self.signal_waits, self.traffic, lines, bool(C[at.K_ROOMY]))
 
     def _number(self, unit: int) -> int:
         """Number of the part that a unit runs."""
@@ -433,7 +417,7 @@ class Builder:
         if any(words[at.I_PIPE] == number and words[at.I_KIND] == at.TRANSFER for words in table.instrs):
             words[pipe + at.P_WINDOW] = len(words)
             block.positions.append(pipe + at.P_WINDOW)
-            words += [0] * (self.capacities.window * at.WINDOW_SIZE)
+            words += [0] * (self.capacities.window * at.F_SIZE)
 
     def _units(self, blocks: list[_Block], books: int) -> tuple[np.ndarray, list[int], list[int]]:
         """The state at cycle 0, begin of each unit's block in it and of its books; one more is where all books end."""

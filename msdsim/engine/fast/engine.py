@@ -13,9 +13,10 @@ from msdsim.engine.fast import banked_layout
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.builder import INTERVALS, Builder, Capacities, Machine
 from msdsim.engine.fast.compiled import is_cached
+from msdsim.engine.fast.l2 import Arrays
 from msdsim.engine.fast.repetition import Repetition, repetition
 from msdsim.engine.fast.tables import PartTable, part_table
-from msdsim.engine.memory import check_l2, l2_geometry, set_of
+from msdsim.engine.memory import check_l2, l2_geometry
 from msdsim.errors import Deadlock, InputError, InvariantError, KernelError
 from msdsim.ir.program import Program
 from msdsim.timeline.l2_state import L2State
@@ -58,7 +59,9 @@ class FastEngine:
         run = _Run(program, tables, options, l2)
         run.simulate(None)
         timeline = run.timeline() if options.record_timeline else None
-        return run.record(timeline)
+        record = run.record(timeline)
+        run.l2.release()
+        return record
 
 
 class _Run:
@@ -92,12 +95,13 @@ class _Run:
                 for unit in range(self.units.count):
                     for pipe in range(MAX_PIPES):
                         machine.S[machine.pipe_bases[unit] + pipe * at.P_SIZE + at.P_ROW] = first_rows[unit * MAX_PIPES + pipe]
-            self.l2 = _l2(machine, self.first_l2)
+            self.l2 = Arrays(machine.lines, machine.roomy, l2_geometry(self.program.chip), self.first_l2)
             while machine.S[at.G_STAGE] != at.ENDED:
-                run(machine.C, machine.S, machine.T, rows, *self.l2)
+                run(machine.C, machine.S, machine.T, rows, *self.l2.arrays)
             status = int(machine.S[at.G_STATUS])
             if status not in (at.RING_FULL, at.WINDOW_FULL, at.QUEUE_FULL):
                 break
+            self.l2.release()
             self.capacities.grow(status)
         self._check(status)
         return rows
@@ -109,6 +113,7 @@ class _Run:
             executed = self._books(number)[:, :, at.BOOK_EXECUTED]
             for pipe in range(MAX_PIPES):
                 counts[self._units_of(number), pipe] = executed[:, table.pipes == pipe].sum(axis=1)
+        self.l2.release()
         return in_time_order(self.simulate([0, *np.cumsum(counts).tolist()]))
 
     def record(self, timeline: dict[str, np.ndarray] | None) -> RunRecord:
@@ -137,17 +142,16 @@ class _Run:
         bandwidth = machine.T[at.T_BANDWIDTH :][: INTERVALS * len(TRAFFIC)].reshape(INTERVALS, len(TRAFFIC)).T.copy()
         traffic = machine.T[machine.traffic :][: len(kernel.tensors) * len(TRAFFIC)].reshape(-1, len(TRAFFIC)).copy()
         skipped = int(machine.S[at.G_SKIPPED])
-        dirty_lines = int(np.count_nonzero(self.l2[-2] >= at.DIRTY))
         record = RunRecord(
             self.program, cycles, instructions, flags_only, totals, instr_totals,
             {table.part.name: machine.T[start:][: len(table.part.semaphores)].copy()
              for table, start in zip(self.tables, machine.semaphore_waits, strict=True)},
             {table.part.name: machine.T[start:][: len(kernel.signals)].copy()
              for table, start in zip(self.tables, machine.signal_waits, strict=True)},
-            traffic, dirty_lines * self.program.chip.l2.line_bytes,
+            traffic, self.l2.dirty_lines() * self.program.chip.l2.line_bytes,
             Bandwidth(1 << int(machine.T[at.T_INTERVAL_SHIFT]), bandwidth), timeline, engine="fast",
             skipped_iterations=skipped, skip_reason=self._why_not() if not skipped else "", notes=self._notes(cycles),
-            l2=None if self.first_l2 is None else _state(machine, self.l2, l2_geometry(self.program.chip)),
+            l2=None if self.first_l2 is None else self.l2.state(),
         )
         record.assert_coverage()
         return record
@@ -238,30 +242,3 @@ class _Run:
         assert instr.signal is not None
         return f"signal '{self.program.kernel.signals[instr.signal[1]].name}'"
 
-
-def _l2(machine: Machine, state: L2State | None) -> tuple[np.ndarray, ...]:
-    """SLOT, TAG, STAMP, READY, LINE and TURN (memory.py says what they are) of an L2 with what is in it at cycle 0."""
-    lines, slots = (0, 0) if machine.roomy else (machine.lines, machine.slots)
-    slot, tag, stamp = np.zeros(lines, np.int32), np.zeros(slots, np.int32), np.zeros(slots, np.int64)
-    ready, line = np.zeros(machine.lines if machine.roomy else slots, np.int64), np.zeros(machine.lines, np.uint8)
-    if state is not None:
-        sets = set_of(state.lines, state.sets)
-        # The lines of a set follow each other, the least recently used first: their stamps count from 1.
-        place = np.arange(len(sets)) - np.searchsorted(sets, sets)
-        slot[state.lines] = taken = sets + place * state.sets
-        tag[taken], stamp[taken] = state.lines, place + 1
-        line[state.lines] = np.where(state.dirty, at.HERE + at.DIRTY, at.HERE)
-        machine.S[at.G_CLOCK] = state.ways
-    # Zeroed pages take no memory until they are touched, and a piece touches one place.
-    return slot, tag, stamp, ready, line, np.zeros(machine.lines, np.int64)
-
-
-def _state(machine: Machine, l2: tuple[np.ndarray, ...], geometry: tuple[int, int, int]) -> L2State:
-    """What is in L2 at the end of a run."""
-    _, tag, stamp, _, line, _ = l2
-    _, sets, ways = geometry
-    # By set, then by last use; unused slots have stamp 0.
-    by_use = np.argsort(stamp.reshape(ways, sets).T, axis=1) * sets + np.arange(sets)[:, None]
-    used = by_use[stamp[by_use] > 0]
-    lines = tag[used].astype(np.int64)
-    return L2State(*geometry, lines, line[lines] >= at.DIRTY)

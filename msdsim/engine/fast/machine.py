@@ -11,16 +11,44 @@ advanced, the earliest request (tick, unit, pipe) comes before all that are stil
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.compiled import entry, helper, inlined, pointer_function
-from msdsim.engine.fast.memory import access, ceil_div, count_bandwidth, offset_in_line, port_bytes, unaligned_bytes
+from msdsim.engine.fast.memory import (
+    Piece,
+    access,
+    ceil_div,
+    count_bandwidth,
+    divide,
+    offset_in_line,
+    port_bytes,
+    unaligned_bytes,
+)
 from msdsim.engine.fast.skip import begin_loop, end_iteration
 from msdsim.timeline import record
 
 _COLUMNS = len(record.TIMELINE_COLUMNS)
-#: Pieces served in one call, less than a second's worth.
-_PIECES_AT_ONCE = 2**22
+#: Pieces served and instructions dispatched in one call: what takes less than half a second.
+_PIECES_AT_ONCE, _INSTRUCTIONS_AT_ONCE = 2**21, 2**22
 pointer = pointer_function()
+
+
+class Execution(NamedTuple):
+    """What became of an instruction: its place in C, and what the timeline says of it (record.TIMELINE_COLUMNS).
+
+    ``excess`` is how much longer than alone a transfer took, ``cause`` what it waited for last (layout.CAUSE_BITS).
+    """
+
+    instr: Any
+    dispatched: Any
+    start: Any
+    end: Any
+    work: Any
+    excess: Any
+    moved: Any
+    cause: Any
+
 
 # Which unit goes next
 
@@ -159,7 +187,13 @@ def _dispatch(C, S, T, rows, unit):
     S[unit + at.U_BLOCKED] = 0
     S[at.G_EPOCH] += 1
     woken = 0
+    left = S[at.G_LEFT]
     while True:
+        if left <= 0:
+            # It is the scalar unit's turn again after the pause.
+            woken |= 1
+            break
+        left -= 1
         if C[pc] != at.CODE_INSTR:
             pc, now = _step_loops(C, S, T, unit, pc, now)
             if C[pc] == at.CODE_END or S[at.G_STATUS] != at.RUNNING:
@@ -181,18 +215,18 @@ def _dispatch(C, S, T, rows, unit):
         after = S[pipe + at.P_QUEUE] if after == S[pipe + at.P_QUEUE_END] else after
         S[pipe + at.P_TAIL] = after
         pc += at.INSTR_WORDS
-        if count == 0 and S[pipe + at.P_MOVING] == 0 and _has_tokens(C, S, unit, instr):
-            S[pipe + at.P_HEAD] = after
-            woken |= _start(C, S, T, rows, unit, pipe, entry, instr, now, barrier, value, S[unit + C[instr + at.I_V1]],
-                            S[unit + C[instr + at.I_V2]])
-            continue
-        S[entry + at.Q_INSTR] = instr
         S[entry + at.Q_DISPATCHED] = now
         S[entry + at.Q_BARRIER] = barrier
         S[entry + at.Q_V0] = value
         S[entry + at.Q_V1] = S[unit + C[instr + at.I_V1]]
         S[entry + at.Q_V2] = S[unit + C[instr + at.I_V2]]
+        if count == 0 and S[pipe + at.P_MOVING] == 0 and _has_tokens(C, S, unit, instr):
+            S[pipe + at.P_HEAD] = after
+            woken |= _start(C, S, T, rows, unit, pipe, entry, instr)
+            continue
+        S[entry + at.Q_INSTR] = instr
         S[pipe + at.P_COUNT] = count + 1
+    S[at.G_LEFT] = left
     S[unit + at.U_PC] = pc
     S[unit + at.U_TIME] = now
     return woken
@@ -277,7 +311,7 @@ def _arrive(C, S, unit, signal, participants, time):
 
 
 @helper
-def _record(C, S, rows, unit, pipe, instr, dispatched, start, end, work, moved, cause):
+def _record(C, S, rows, unit, pipe, done, end, cause):
     """Write a row of the timeline (TIMELINE_COLUMNS)."""
     row = S[pipe + at.P_ROW] * _COLUMNS
     S[pipe + at.P_ROW] += 1
@@ -291,26 +325,27 @@ def _record(C, S, rows, unit, pipe, instr, dispatched, start, end, work, moved, 
         if counter != at.T_UNCHARGED:
             culprit = counter - C[part + (at.PT_SIGNAL_WAITS if category == record.WAIT_SYNC else at.PT_SEMAPHORE_WAITS)]
     rows[row] = S[unit + at.U_NUMBER]
-    rows[row + 1] = C[instr + at.I_PIPE]
-    rows[row + 2] = C[instr + at.I_INDEX]
-    rows[row + 3] = dispatched
-    rows[row + 4] = start
+    rows[row + 1] = C[done.instr + at.I_PIPE]
+    rows[row + 2] = C[done.instr + at.I_INDEX]
+    rows[row + 3] = done.dispatched
+    rows[row + 4] = done.start
     rows[row + 5] = end
-    rows[row + 6] = work
-    rows[row + 7] = moved
+    rows[row + 6] = done.work
+    rows[row + 7] = done.moved
     rows[row + 8] = category
     rows[row + 9] = culprit
 
 
 @inlined
-def _finish(C, S, T, rows, unit, pipe, instr, dispatched, start, end, work, excess, moved, cause):
+def _finish(C, S, T, rows, unit, pipe, done):
     """An instruction's end is known: keep the books, post its flags and signal; the pipes (as bits) that may go on."""
+    instr, cause = done.instr, done.cause
     cursor = S[pipe + at.P_DONE]
-    end = max(end, max(S[pipe + at.P_FREE], cursor))
-    gap = max(0, start - cursor)
-    rest = end - max(cursor, start)
-    busy = min(rest, work)
-    memory = min(rest - busy, excess)
+    end = max(done.end, max(S[pipe + at.P_FREE], cursor))
+    gap = max(0, done.start - cursor)
+    rest = end - max(cursor, done.start)
+    busy = min(rest, done.work)
+    memory = min(rest - busy, done.excess)
     books = S[unit + at.U_BOOKS] + C[instr + at.I_BOOKS]
     T[books + record.BUSY] += busy
     T[books + record.HEAD] += rest - busy - memory
@@ -321,7 +356,7 @@ def _finish(C, S, T, rows, unit, pipe, instr, dispatched, start, end, work, exce
         T[books + (cause & (1 << at.CAUSE_BITS) - 1)] += gap
         T[cause >> at.CAUSE_BITS] += gap
     if S[at.G_RECORDING] != 0:
-        _record(C, S, rows, unit, pipe, instr, dispatched, start, end, work, moved, cause if gap > 0 else -1)
+        _record(C, S, rows, unit, pipe, done, end, cause if gap > 0 else -1)
     S[pipe + at.P_DONE] = end
     woken = 0
     position, last = C[instr + at.I_POSTS], C[instr + at.I_POSTS_END]
@@ -338,8 +373,9 @@ def _finish(C, S, T, rows, unit, pipe, instr, dispatched, start, end, work, exce
 
 
 @helper
-def _begin_transfer(C, S, pipe, instr, start, address, rows, row_bytes):
+def _begin_transfer(C, S, pipe, entry, instr, start):
     """The port turns to a transfer; False when there is nothing to move."""
+    address, rows, row_bytes = S[entry + at.Q_V0], S[entry + at.Q_V1], S[entry + at.Q_V2]
     scale = C[instr + at.I_SCALE]
     # Back to back on the same path, the port goes on from its exact position; otherwise from the start of this cycle.
     if S[pipe + at.P_SCALE] != scale or ceil_div(S[pipe + at.P_PORT], scale) != start:
@@ -366,7 +402,7 @@ def _begin_transfer(C, S, pipe, instr, start, address, rows, row_bytes):
         rows = 1
     # Rows of a piece; 0 where a row is cut into pieces.
     chunk = C[at.K_CHUNK]
-    S[pipe + at.X_GROUP] = chunk // row_bytes if row_bytes < chunk else 0
+    S[pipe + at.X_GROUP] = divide(chunk, row_bytes) if row_bytes < chunk else 0
     offset = 0
     if C[instr + at.I_SPLIT] != at.UNSPLIT:
         # Pieces of a row begin as the row does, since they are whole lines.
@@ -403,12 +439,12 @@ def _next_piece(C, S, pipe, instr):
     window, mask, head = S[pipe + at.P_WINDOW], C[at.K_WINDOW_MASK], S[pipe + at.P_WINDOW_HEAD]
     in_flight = S[pipe + at.P_WINDOW_BYTES]
     while head < S[pipe + at.P_WINDOW_TAIL]:
-        slot = window + (head & mask) * at.WINDOW_SIZE
-        landed = S[slot + at.WINDOW_DONE] * scale
+        slot = window + (head & mask) * at.F_SIZE
+        landed = S[slot + at.F_DONE] * scale
         # What has landed leaves at no cost; for the rest the port waits as long as the window has no room.
         if landed > port and in_flight + rows * piece_bytes <= C[instr + at.I_OUTSTANDING]:
             break
-        in_flight -= S[slot + at.WINDOW_BYTES]
+        in_flight -= S[slot + at.F_BYTES]
         port = max(port, landed)
         head += 1
     S[pipe + at.P_WINDOW_HEAD] = head
@@ -427,7 +463,7 @@ def _next_piece(C, S, pipe, instr):
 
 
 @inlined
-def _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, LINE, TURN, unit, pipe, instr):
+def _serve_piece(C, S, T, l2, unit, pipe, instr):
     """The memory system serves a port's request; True if it was the last piece of its transfer."""
     now, rows, piece_bytes = S[pipe + at.X_AT], S[pipe + at.X_PIECE_ROWS], S[pipe + at.X_PIECE_BYTES]
     stride, write = C[instr + at.I_STRIDE], C[instr + at.I_WRITE]
@@ -435,9 +471,8 @@ def _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, LINE, TURN, unit, pipe, instr
     l2_bytes = on_port
     if C[instr + at.I_L2_DENOMINATOR] != C[instr + at.I_L2_NUMERATOR]:
         l2_bytes = ceil_div(on_port * C[instr + at.I_L2_DENOMINATOR], C[instr + at.I_L2_NUMERATOR])
-    address = S[pipe + at.X_ADDRESS] + S[pipe + at.X_IN_ROW]
-    done, hbm_read, hbm_write = access(C, S, SLOT, TAG, STAMP, READY, LINE, TURN, now, S[unit + at.U_NUMBER], address, rows,
-                                       piece_bytes, stride, write, l2_bytes, C[instr + at.I_BYPASS])
+    piece = Piece(S[pipe + at.X_ADDRESS] + S[pipe + at.X_IN_ROW], rows, piece_bytes, stride)
+    done, hbm_read, hbm_write = access(C, S, l2, now, S[unit + at.U_NUMBER], piece, write, l2_bytes, C[instr + at.I_BYPASS])
     port = S[pipe + at.P_PORT] + on_port * C[instr + at.I_PER_BYTE]
     S[pipe + at.P_PORT] = port
     done = max(done, ceil_div(port, C[instr + at.I_SCALE])) + C[instr + at.I_LATENCY]
@@ -445,9 +480,9 @@ def _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, LINE, TURN, unit, pipe, instr
     if tail - S[pipe + at.P_WINDOW_HEAD] > C[at.K_WINDOW_MASK]:
         S[at.G_STATUS] = at.WINDOW_FULL
         return False
-    slot = S[pipe + at.P_WINDOW] + (tail & C[at.K_WINDOW_MASK]) * at.WINDOW_SIZE
-    S[slot + at.WINDOW_DONE] = done
-    S[slot + at.WINDOW_BYTES] = count
+    slot = S[pipe + at.P_WINDOW] + (tail & C[at.K_WINDOW_MASK]) * at.F_SIZE
+    S[slot + at.F_DONE] = done
+    S[slot + at.F_BYTES] = count
     S[pipe + at.P_WINDOW_TAIL] = tail + 1
     S[pipe + at.P_WINDOW_BYTES] += count
     S[pipe + at.X_END] = max(S[pipe + at.X_END], done)
@@ -476,28 +511,30 @@ def _move_on(S, pipe, rows, piece_bytes, stride):
 
 
 @helper
-def _end_transfer(C, S, T, rows, unit, pipe, instr, dispatched, start, cause):
-    """A transfer's last piece has been served, or it had none."""
+def _end_transfer(C, S, T, rows, unit, pipe):
+    """A transfer's last piece has been served, or it had none; the pipes (as bits) that may go on."""
+    instr, start, moved = S[pipe + at.X_INSTR], S[pipe + at.X_START], S[pipe + at.X_MOVED]
     scale = C[instr + at.I_SCALE]
-    if S[pipe + at.X_MOVED] > 0:
+    if moved > 0:
         S[pipe + at.P_PORT] = max(S[pipe + at.P_PORT], (start + C[instr + at.I_MINIMUM]) * scale)
     S[pipe + at.P_FREE] = ceil_div(S[pipe + at.P_PORT], scale) + C[instr + at.I_FLAGS]
     work = ceil_div(S[pipe + at.X_PORT_BYTES] * C[instr + at.I_PER_BYTE], scale)
     end = S[pipe + at.X_END]
     excess = max(0, end - start - C[instr + at.I_INTERVAL] - C[instr + at.I_LATENCY] - work)
-    return _finish(C, S, T, rows, unit, pipe, instr, dispatched, start, end, work, excess, S[pipe + at.X_MOVED], cause)
+    return _finish(C, S, T, rows, unit, pipe,
+                   Execution(instr, S[pipe + at.X_DISPATCHED], start, end, work, excess, moved, S[pipe + at.X_CAUSE]))
 
 
 @helper
-def _start_transfer(C, S, T, rows, unit, pipe, instr, dispatched, start, cause, address, row_count, row_bytes):
+def _start_transfer(C, S, T, rows, unit, pipe, entry, instr, start, cause):
     """Ask for the first piece of a transfer, or end it when there is none; the pipes (as bits) that may go on."""
-    if not _begin_transfer(C, S, pipe, instr, start, address, row_count, row_bytes):
-        return _end_transfer(C, S, T, rows, unit, pipe, instr, dispatched, start, cause)
-    S[pipe + at.P_MOVING] = 1
     S[pipe + at.X_INSTR] = instr
-    S[pipe + at.X_DISPATCHED] = dispatched
+    S[pipe + at.X_DISPATCHED] = S[entry + at.Q_DISPATCHED]
     S[pipe + at.X_START] = start
     S[pipe + at.X_CAUSE] = cause
+    if not _begin_transfer(C, S, pipe, entry, instr, start):
+        return _end_transfer(C, S, T, rows, unit, pipe)
+    S[pipe + at.P_MOVING] = 1
     _next_piece(C, S, pipe, instr)
     return 0
 
@@ -553,13 +590,12 @@ def _take_signal(C, S, unit, signal, latest, cause):
 
 
 @inlined
-def _start(C, S, T, rows, unit, pipe, entry, instr, dispatched, barrier, v0, v1, v2):
-    """Start an instruction whose tokens are there; the pipes (as bits) that may go on because of it.
-
-    ``entry`` is its place in the queue, the values are those of its registers.
-    """
+def _start(C, S, T, rows, unit, pipe, entry, instr):
+    """Start the instruction in a place of the queue, whose tokens are there; the pipes (as bits) that may go on because of
+    it."""
+    dispatched = S[entry + at.Q_DISPATCHED]
     start = max(dispatched, S[pipe + at.P_FREE])
-    if barrier != 0:
+    if S[entry + at.Q_BARRIER] != 0:
         start = max(start, S[pipe + at.P_DONE])
     # The latest token is to blame, the first of several; nobody is if the instruction would have started no earlier.
     latest, cause = -1, -1
@@ -577,10 +613,11 @@ def _start(C, S, T, rows, unit, pipe, entry, instr, dispatched, barrier, v0, v1,
         start = latest
     S[entry + at.Q_START] = start & S[pipe + at.P_BOUNDED]
     if C[instr + at.I_KIND] == at.TRANSFER:
-        return _start_transfer(C, S, T, rows, unit, pipe, instr, dispatched, start, cause, v0, v1, v2)
-    S[pipe + at.P_FREE] = start + C[instr + at.I_INTERVAL] + v0 + C[instr + at.I_FLAGS]
-    end = start + C[instr + at.I_LATENCY] + v0
-    return _finish(C, S, T, rows, unit, pipe, instr, dispatched, start, end, v0, 0, 0, cause)
+        return _start_transfer(C, S, T, rows, unit, pipe, entry, instr, start, cause)
+    work = S[entry + at.Q_V0]
+    S[pipe + at.P_FREE] = start + C[instr + at.I_INTERVAL] + work + C[instr + at.I_FLAGS]
+    end = start + C[instr + at.I_LATENCY] + work
+    return _finish(C, S, T, rows, unit, pipe, Execution(instr, dispatched, start, end, work, 0, 0, cause))
 
 
 @helper
@@ -597,21 +634,22 @@ def _run_pipe(C, S, T, rows, unit, number, pipe):
         S[pipe + at.P_COUNT] -= 1
         if S[unit + at.U_BLOCKED] == number:
             woken |= 1
-        woken |= _start(C, S, T, rows, unit, pipe, entry, instr, S[entry + at.Q_DISPATCHED], S[entry + at.Q_BARRIER],
-                        S[entry + at.Q_V0], S[entry + at.Q_V1], S[entry + at.Q_V2])
+        woken |= _start(C, S, T, rows, unit, pipe, entry, instr)
     return woken
 
 
 @helper
 def _advance(C, S, T, rows, unit):
-    """Everything in a unit that follows from what is known."""
+    """Everything in a unit that follows from what is known, but for a pause."""
     part = S[unit + at.U_PART]
     pipes = unit + C[part + at.PT_PIPES]
-    while S[unit + at.U_WAKE] != 0 and S[at.G_STATUS] == at.RUNNING:
+    while S[unit + at.U_WAKE] != 0 and S[at.G_STATUS] == at.RUNNING and S[at.G_LEFT] > 0:
         wake = S[unit + at.U_WAKE]
         S[unit + at.U_WAKE] = 0
         if wake & 1:
-            wake |= _dispatch(C, S, T, rows, unit)
+            woken = _dispatch(C, S, T, rows, unit)
+            wake |= woken
+            S[unit + at.U_WAKE] |= woken & 1
         for number in range(1, C[part + at.PT_PIPE_COUNT]):
             if wake >> number & 1:
                 woken = _run_pipe(C, S, T, rows, unit, number, pipes + number * at.P_SIZE)
@@ -623,11 +661,16 @@ def _advance(C, S, T, rows, unit):
 
 @helper
 def _advance_all(C, S, T, rows):
+    """Every unit on the stack goes on; those that a pause finds there stay."""
     while S[at.G_STACKED] > 0 and S[at.G_STATUS] == at.RUNNING:
+        unit = S[C[at.K_STACK] + S[at.G_STACKED] - 1]
         S[at.G_STACKED] -= 1
-        unit = S[C[at.K_STACK] + S[at.G_STACKED]]
         _advance(C, S, T, rows, unit)
         S[unit + at.U_STACKED] = 0
+        if S[at.G_LEFT] <= 0:
+            if S[unit + at.U_WAKE] != 0:
+                _wake(C, S, unit, 0)
+            return
 
 
 @helper
@@ -640,36 +683,41 @@ def _begin(C, S):
 
 
 @helper
-def _run(C, S, T, rows, SLOT, TAG, STAMP, READY, LINE, TURN):
+def run_on_pointers(C, S, T, rows, line, tag, order, taken, ready, turn):
+    """Run for a while, so that the caller can be interrupted.  ``S[G_STAGE]`` says ENDED when nothing is left to do or can be
+    done, ``S[G_STATUS]`` then how it ended."""
+    l2 = at.L2(line, tag, order, taken, ready, turn)
+    S[at.G_LEFT] = _INSTRUCTIONS_AT_ONCE
     if S[at.G_STAGE] == at.NOT_BEGUN:
         S[at.G_STAGE] = at.BEGUN
         _begin(C, S)
-        _advance_all(C, S, T, rows)
+    _advance_all(C, S, T, rows)
     for _ in range(_PIECES_AT_ONCE):
+        if S[at.G_LEFT] <= 0 and S[at.G_STATUS] == at.RUNNING:
+            break
         key = S[C[at.K_TREE] + 1]
         if key == at.NEVER or S[at.G_STATUS] != at.RUNNING:
             S[at.G_STAGE] = at.ENDED
             break
         leaf = key & ((1 << at.LEAF_BITS) - 1)
+        S[at.G_NOW] = key >> at.LEAF_BITS
         port = C[at.K_LEAF_PORTS] + 2 * leaf
         unit = C[port]
         pipe = unit + C[port + 1]
         instr = S[pipe + at.X_INSTR]
-        if _serve_piece(C, S, T, SLOT, TAG, STAMP, READY, LINE, TURN, unit, pipe, instr):
+        if _serve_piece(C, S, T, l2, unit, pipe, instr):
             _set_request(C, S, leaf, at.NEVER)
             S[pipe + at.P_MOVING] = 0
-            woken = _end_transfer(C, S, T, rows, unit, pipe, instr, S[pipe + at.X_DISPATCHED], S[pipe + at.X_START],
-                                  S[pipe + at.X_CAUSE])
+            woken = _end_transfer(C, S, T, rows, unit, pipe)
             _wake(C, S, unit, woken | 1 << C[instr + at.I_PIPE])
             _advance_all(C, S, T, rows)
         else:
             _next_piece(C, S, pipe, instr)
 
 
-@entry("void(int64[::1], int64[::1], int64[::1], int64[:,::1], int32[::1], int32[::1], int64[::1], int64[::1], uint8[::1], "
+@entry("void(int64[::1], int64[::1], int64[::1], int64[:,::1], uint16[::1], int32[::1], int64[::1], int32[::1], int64[::1], "
        "int64[::1])")
-def run(C, S, T, rows, SLOT, TAG, STAMP, READY, LINE, TURN):
-    """Run for a while, so that the caller can be interrupted.  ``S[G_STAGE]`` says ENDED when nothing is left to do or can be
-    done, ``S[G_STATUS]`` then how it ended."""
-    _run(pointer(C), pointer(S), pointer(T), pointer(rows), pointer(SLOT), pointer(TAG), pointer(STAMP), pointer(READY),
-         pointer(LINE), pointer(TURN))
+def run(C, S, T, rows, line, tag, order, taken, ready, turn):
+    """:func:`run_on_pointers` on arrays; those from ``line`` on are the ones of layout.L2."""
+    run_on_pointers(pointer(C), pointer(S), pointer(T), pointer(rows), pointer(line), pointer(tag), pointer(order),
+                    pointer(taken), pointer(ready), pointer(turn))

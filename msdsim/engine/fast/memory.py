@@ -1,31 +1,47 @@
 """The memory system, compiled: what :mod:`msdsim.engine.memory` says, on arrays.
 
-``LINE[line]`` says where a line of GM is: ABSENT from L2, HERE, or COMING, with DIRTY added once it has been written.  Where
-all lines of the kernel fit into L2 at once (``K_ROOMY``), nothing is ever evicted and that is all there is to know.  Otherwise
-``SLOT[line]`` is its slot in L2, ``TAG`` and ``STAMP`` give each slot's line and last use; the slots of a set lie ``sets``
-apart, so that consecutive lines that came together lie together.  ``READY`` is when a line that is COMING arrives, by line
-in the first case and by slot in the other.  ``TURN[line]`` is the cycle from which a piece that begins with a line can be
-served to another core than the last one, above the number of that one's unit.
+``line[line]`` of :class:`~msdsim.engine.fast.layout.L2` says where a line of GM is: ABSENT from L2, HERE, or COMING (it then
+arrives at ``ready[line]``), with DIRTY added once it has been written.  Where all lines of the kernel fit into L2 at once
+(``K_ROOMY``), nothing is ever evicted and that is all there is to know.  Otherwise a line has a way of its set, ``tag`` gives
+the line of each way of each set, and ``order`` the ways of each set in the order of their last use: up to 16 of them as the
+digits of one word, the latest lowest, so that using a way or finding the oldest is a few shifts.  Ways are taken from the first
+to the last; how many have been is in ``taken``.
 """
 # mypy: disable-error-code="no-untyped-def"
 # The compiled functions take integers and pointers to the arrays of layout.py; numba checks their types.
 
 from __future__ import annotations
 
+from typing import Any, NamedTuple
+
+import numpy as np
+
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.banked import read_line, write_line
-from msdsim.engine.fast.compiled import helper, inlined
+from msdsim.engine.fast.compiled import divide_function, helper, inlined
 from msdsim.engine.memory import SET_SKEW
 
-ABSENT, HERE, COMING = at.ABSENT, at.HERE, at.COMING
+divide = divide_function()
 _PRESENCE = at.DIRTY - 1
+_DIRTY_BIT = at.DIRTY.bit_length() - 1
 _UNIT = (1 << at.UNIT_BITS) - 1
+#: A one, and the highest bit, in each digit of a word of ``order``.
+_ONES, _HIGHS = 0x1111111111111111, -0x7777777777777778
+
+
+class Piece(NamedTuple):
+    """Rows of bytes that a port asks for at once."""
+
+    address: Any
+    rows: Any
+    row_bytes: Any
+    stride: Any
 
 
 @inlined
 def ceil_div(a, b):
     """Ceiling of a / b for a >= 0, b > 0."""
-    return (a + b - 1) // b
+    return divide(a + b - 1, b)
 
 
 @inlined
@@ -109,26 +125,69 @@ def _serve(S, free, now, count, scale, per_byte):
     return ceil_div(busy, scale)
 
 
+# The order of use in a set
+
+
 @helper
-def _insert(C, S, SLOT, TAG, STAMP, LINE, line, left):
-    """Give a line the slot of its set's least recently used one; 1 if a dirty line had to leave, which is then at S[left]."""
-    sets = C[at.K_SETS]
-    slot = (line + line // sets * SET_SKEW) % sets
-    oldest, last_use = slot, STAMP[slot]
-    for _ in range(1, C[at.K_WAYS]):
-        slot += sets
-        used = STAMP[slot]
-        if used < last_use:
-            oldest, last_use = slot, used
+def _touch_in_list(l2, index, way):
+    """Move a way to the front of its set's list, which begins at ``index``."""
+    before, found = way, l2.order[index]
+    while found != way:
+        l2.order[index] = before
+        before = found
+        index += 1
+        found = l2.order[index]
+    l2.order[index] = before
+
+
+@inlined
+def _touch(l2, ways, place, way):
+    """A way becomes the most recently used one of its set."""
+    if ways > at.WAYS_OF_A_WORD:
+        _touch_in_list(l2, place * ways, way)
+        return
+    order = l2.order[place]
+    if order & 15 != way:
+        # The lowest of the word's digits that is ``way`` makes the lowest bit of ``found``.
+        unlike = order ^ way * _ONES
+        found = unlike - _ONES & ~unlike & _HIGHS
+        through = found ^ found - 1
+        l2.order[place] = order & ~through | order << 4 & through | way
+
+
+@inlined
+def _take_oldest(l2, ways, place):
+    """The least recently used way of a set, from now on its most recently used one."""
+    if ways > at.WAYS_OF_A_WORD:
+        way = l2.order[place * ways + ways - 1]
+        _touch_in_list(l2, place * ways, way)
+        return way
+    order = l2.order[place]
+    way = order >> 4 * ways - 4 & 15
+    l2.order[place] = order << 4 | way
+    return way
+
+
+# Lines
+
+
+@inlined
+def _insert(C, S, l2, ways, place, line, left):
+    """Give a line the way of its set's least recently used one; that way, and 1 if a dirty line had to leave, which is then at
+    S[left]."""
+    way = _take_oldest(l2, ways, place)
+    slot = way * C[at.K_SETS] + place
     written_back = 0
-    if last_use > 0:
-        evicted = TAG[oldest]
-        written_back = 1 if LINE[evicted] >= at.DIRTY else 0
-        S[left] = evicted
-        LINE[evicted] = ABSENT
-    SLOT[line] = oldest
-    TAG[oldest] = line
-    return written_back
+    if l2.taken[place] < ways:
+        l2.taken[place] += 1
+    else:
+        evicted = l2.tag[slot]
+        if l2.line[evicted] & at.DIRTY != 0:
+            written_back = 1
+            S[left] = evicted
+        l2.line[evicted] = at.ABSENT
+    l2.tag[slot] = line
+    return way, written_back
 
 
 @inlined
@@ -138,103 +197,83 @@ def _line_of(C, address):
 
 
 @helper
-def _read(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, stride, bypass):
-    """Look up the lines of some rows; with ``bypass`` those that miss stay outside.
+def _look_up(C, S, l2, now, piece, write, bypass):
+    """Look up the lines of a piece, or mark them as written; with ``bypass`` those that are not in L2 stay outside.
 
-    Returns how many missed (they are listed at K_MISSED), how many dirty lines left (K_LEFT), and when the last line in flight
-    arrives.
+    Returns how many missed (they are listed at K_MISSED), how many lines go to HBM (K_LEFT: dirty ones that had to leave, and
+    those whose writing bypasses L2), and when the last line in flight arrives.
     """
-    missed, written_back, ready = 0, 0, 0
-    listed = C[at.K_MISSED]
-    roomy = C[at.K_ROOMY] != 0
-    clock = S[at.G_CLOCK]
-    before = -1
-    for _ in range(rows):
-        line, last = _line_of(C, address), _line_of(C, address + row_bytes - 1)
+    missed, to_hbm, ready = 0, 0, 0
+    listed, left = C[at.K_MISSED], C[at.K_LEFT]
+    sets, ways, roomy = C[at.K_SETS], C[at.K_WAYS], C[at.K_ROOMY] != 0
+    address, before = piece.address, -1
+    # The set of a line is the line plus ``skew``, up to the line at which the numbering of sets wraps.
+    skew, wrap = 0, -1
+    for _ in range(piece.rows):
+        line, last = _line_of(C, address), _line_of(C, address + piece.row_bytes - 1)
         if line == before:
             # Rows that share a line ask for it once.
             line += 1
         before = last
         while line <= last:
-            state = LINE[line] & _PRESENCE
-            if state != HERE:
-                if state == COMING:
-                    arrives = READY[line if roomy else SLOT[line]]
+            state = np.int64(l2.line[line])
+            place = 0
+            if not roomy:
+                if line >= wrap:
+                    wraps = divide(line, sets)
+                    skew = wraps * SET_SKEW
+                    skew -= (divide(skew, sets) + wraps) * sets
+                    wrap = (wraps + 1) * sets
+                place = line + skew
+                if place >= sets:
+                    place -= sets
+            if state & _PRESENCE == at.ABSENT:
+                if write == 0:
+                    S[listed + missed] = line
+                    missed += 1
+                if bypass != 0:
+                    if write != 0:
+                        S[left + to_hbm] = line
+                        to_hbm += 1
+                    line += 1
+                    continue
+                state = at.HERE
+                if not roomy:
+                    way, written_back = _insert(C, S, l2, ways, place, line, left + to_hbm)
+                    to_hbm += written_back
+                    state |= way << at.WAY_BITS
+                l2.line[line] = state | write << _DIRTY_BIT
+            else:
+                if state & _PRESENCE == at.COMING and write == 0:
+                    arrives = l2.ready[line]
                     if arrives > now:
                         ready = max(ready, arrives)
                     else:
-                        LINE[line] += HERE - COMING
-                else:
-                    S[listed + missed] = line
-                    missed += 1
-                    if bypass != 0:
-                        line += 1
-                        continue
-                    if not roomy:
-                        written_back += _insert(C, S, SLOT, TAG, STAMP, LINE, line, C[at.K_LEFT] + written_back)
-                    LINE[line] = HERE
-            if not roomy:
-                clock += 1
-                STAMP[SLOT[line]] = clock
-            line += 1
-        address += stride
-    S[at.G_CLOCK] = clock
-    return missed, written_back, ready
-
-
-@helper
-def _write(C, S, SLOT, TAG, STAMP, LINE, address, rows, row_bytes, stride, bypass):
-    """Mark the lines of some rows as written; how many lines go to HBM (K_LEFT): dirty ones that had to leave and, with
-    ``bypass``, those that are not in L2."""
-    to_hbm = 0
-    roomy = C[at.K_ROOMY] != 0
-    clock = S[at.G_CLOCK]
-    before = -1
-    for _ in range(rows):
-        line, last = _line_of(C, address), _line_of(C, address + row_bytes - 1)
-        if line == before:
-            line += 1
-        before = last
-        while line <= last:
-            if LINE[line] == ABSENT:
-                if bypass != 0:
-                    S[C[at.K_LEFT] + to_hbm] = line
-                    to_hbm += 1
-                    line += 1
-                    continue
+                        l2.line[line] = state + (at.HERE - at.COMING)
+                elif write != 0:
+                    l2.line[line] = state | at.DIRTY
                 if not roomy:
-                    to_hbm += _insert(C, S, SLOT, TAG, STAMP, LINE, line, C[at.K_LEFT] + to_hbm)
-                LINE[line] = HERE
-            LINE[line] |= at.DIRTY
-            if not roomy:
-                clock += 1
-                STAMP[SLOT[line]] = clock
+                    _touch(l2, ways, place, state >> at.WAY_BITS)
             line += 1
-        address += stride
-    S[at.G_CLOCK] = clock
-    return to_hbm
+        address += piece.stride
+    return missed, to_hbm, ready
 
 
 @inlined
-def _expect(C, S, SLOT, READY, LINE, missed, served):
-    """The lines that missed arrive at ``served``, unless they have left again already."""
-    listed = C[at.K_MISSED]
-    roomy = C[at.K_ROOMY] != 0
-    for index in range(listed, listed + missed):
-        line = S[index]
-        if LINE[line] == HERE:
-            LINE[line] = COMING
-            READY[line if roomy else SLOT[line]] = served
+def _expect(l2, line, served):
+    """A line that missed arrives at ``served``, unless it stays outside or has left again already."""
+    if l2.line[line] & at.STATE == at.HERE:
+        l2.line[line] += at.COMING - at.HERE
+        l2.ready[line] = served
 
 
 @helper
-def _banks(C, S, SLOT, READY, LINE, now, missed, to_hbm):
+def _banks(C, S, l2, now, missed, to_hbm):
     """The banks read the lines that missed, then take those that go there.
 
     Returns when the first of the former has arrived, and when all have.
     """
     listed, left = C[at.K_MISSED], C[at.K_LEFT]
-    roomy = C[at.K_ROOMY] != 0
     first, done = 0, 0
     for index in range(missed):
         line = S[listed + index]
@@ -242,40 +281,37 @@ def _banks(C, S, SLOT, READY, LINE, now, missed, to_hbm):
         done = max(done, served)
         if index == 0:
             first = served
-        if LINE[line] == HERE:
-            LINE[line] = COMING
-            READY[line if roomy else SLOT[line]] = served
+        _expect(l2, line, served)
     for index in range(to_hbm):
         write_line(C, S, now, S[left + index])
     return first, done
 
 
 @inlined
-def access(C, S, SLOT, TAG, STAMP, READY, LINE, TURN, now, unit, address, rows, row_bytes, stride, write, l2_bytes, bypass):
-    """Serve a piece that ``unit`` asks for at ``now``: when its data has passed L2 and HBM, and the HBM bytes read and written
-    for it."""
-    missed, ready = 0, 0
+def access(C, S, l2, now, unit, piece, write, l2_bytes, bypass):
+    """Serve a :class:`Piece` that ``unit`` asks for at ``now`` and that takes ``l2_bytes`` of L2's time: when its data has
+    passed L2 and HBM, and the HBM bytes read and written for it."""
     same, first, word = C[at.K_SAME_LINE], 0, 0
     if same != 0:
         # Loaded long before it is used, as it often comes from far.
-        first = _line_of(C, address)
-        word = TURN[first]
-    if write:
-        to_hbm = _write(C, S, SLOT, TAG, STAMP, LINE, address, rows, row_bytes, stride, bypass)
+        first = _line_of(C, piece.address)
+        word = l2.turn[first]
+    missed, to_hbm, done = _look_up(C, S, l2, now, piece, write, bypass)
+    if write != 0:
         done = _serve(S, at.G_WRITE_FREE, now, l2_bytes, C[at.K_WRITE_SCALE], C[at.K_WRITE_PER_BYTE])
     else:
-        missed, to_hbm, ready = _read(C, S, SLOT, TAG, STAMP, READY, LINE, now, address, rows, row_bytes, stride, bypass)
-        done = max(ready, _serve(S, at.G_READ_FREE, now, l2_bytes, C[at.K_READ_SCALE], C[at.K_READ_PER_BYTE]))
+        done = max(done, _serve(S, at.G_READ_FREE, now, l2_bytes, C[at.K_READ_SCALE], C[at.K_READ_PER_BYTE]))
     hbm_read, hbm_write = missed * C[at.K_LINE], to_hbm * C[at.K_LINE]
     served = now
     if hbm_read + hbm_write > 0 and C[at.K_BANKED] != 0:
-        served, last = _banks(C, S, SLOT, READY, LINE, now, missed, to_hbm)
+        served, last = _banks(C, S, l2, now, missed, to_hbm)
         done = max(done, last)
     elif hbm_read + hbm_write > 0:
         served = _serve(S, at.G_HBM_FREE, now, hbm_read + hbm_write, C[at.K_HBM_SCALE], C[at.K_HBM_PER_BYTE])
         if missed > 0:
             served += C[at.K_MISS_LATENCY]
-            _expect(C, S, SLOT, READY, LINE, missed, served)
+            for index in range(C[at.K_MISSED], C[at.K_MISSED] + missed):
+                _expect(l2, S[index], served)
         done = max(done, served)
     if same != 0:
         start = now
@@ -285,7 +321,7 @@ def access(C, S, SLOT, TAG, STAMP, READY, LINE, TURN, now, unit, address, rows, 
             done = max(done, start)
         if missed > 0 and S[C[at.K_MISSED]] == first:
             start = max(start, served)
-        TURN[first] = (start + same) << at.UNIT_BITS | unit
+        l2.turn[first] = (start + same) << at.UNIT_BITS | unit
     return done, hbm_read, hbm_write
 
 
