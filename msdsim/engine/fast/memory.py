@@ -216,7 +216,7 @@ def _look_up(C, S, l2, now, piece, write, bypass):
             line += 1
         before = last
         while line <= last:
-            state = np.int64(l2.line[line])
+            state: Any = np.int64(l2.line[line])
             place = 0
             if not roomy:
                 if line >= wrap:
