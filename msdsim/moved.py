@@ -45,7 +45,7 @@ SPREAD: dict[str, tuple[str, ...]] = {
     "msdsim.dataflows.bf16": ("msdsim.dataflows.gemm.bf16", "msdsim.tilings.bf16"),
     "msdsim.dataflows.mxfp8": ("msdsim.dataflows.gemm.mxfp8", "msdsim.tilings.mxfp8"),
     "msdsim.dataflows.dequant": ("msdsim.dataflows.gemm.dequant", "msdsim.dataflows.gemm.dequant_tiling",
-                                 "msdsim.dataflows.vector.scales", "msdsim.tilings.dequant"),
+                                 "msdsim.dataflows.gemm.weight_layout", "msdsim.tilings.dequant"),
     "msdsim.dataflows.msd": ("msdsim.dataflows.gemm.msd", "msdsim.tilings.msd"),
 }
 

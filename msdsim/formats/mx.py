@@ -16,10 +16,13 @@ import numpy as np
 
 from msdsim.errors import InputError
 from msdsim.formats.checks import require_finite
-from msdsim.formats.number import E8M0, FP4_E2M1, NumberFormat
+from msdsim.formats.number import E8M0, FORMATS, FP4_E2M1, NumberFormat
 from msdsim.formats.rounding import decode, round_to
 
 MX_BLOCK = 32
+#: Name of an MX format (elements with their block scales) by that of its elements, and the other way round.
+MX_MODES = {"fp4_e2m1": "mxfp4", "fp8_e4m3fn": "mxfp8"}
+MX_ELEMENTS = {mode: element for element, mode in MX_MODES.items()}
 #: Why an MXFP4 cache of keys cannot serve as values.
 SHARED_CACHE = ("shared_kv=1 is not possible with an MXFP4 cache: the blocks of K run along head_dim, those of V along kv; "
                 "leave out shared_kv, or use a bf16, int8 or int4 cache")
@@ -27,6 +30,16 @@ _ELEMENTS_AT_ONCE = 1 << 17  # blocks are quantized in pieces of about this size
 SCALE_RULES = ("alpha", "ocp-floor", "rceil")
 MIN_SCALE_EXPONENT = E8M0.min_exponent
 MAX_SCALE_EXPONENT = E8M0.max_exponent
+
+
+def element_format(fmt: str) -> str:
+    """Format of the elements of ``fmt``, which may be the name of an MX format."""
+    return MX_ELEMENTS.get(fmt, fmt)
+
+
+def element_bits(fmt: str) -> int:
+    """Bits of an element of ``fmt``, without its part of a block's scale."""
+    return FORMATS[element_format(fmt)].bits
 
 
 def block_count(k: int) -> int:

@@ -6,11 +6,11 @@ from dataclasses import replace
 from functools import partial
 
 from msdsim.dataflows.cube.operands import GemmShape, element_bits
-from msdsim.dataflows.gemm.dequant import FORMATS, WEIGHTS
-from msdsim.dataflows.gemm.dequant_tiling import SMALLEST_PART, DequantTiling, Weights
-from msdsim.dataflows.vector.scales import Layout
+from msdsim.dataflows.gemm.dequant import DEQUANT
+from msdsim.dataflows.gemm.dequant_tiling import DequantTiling
+from msdsim.dataflows.gemm.weight_layout import SMALLEST_PART, Layout
 from msdsim.formats.mx import MX_BLOCK
-from msdsim.formats.number import FORMATS as NUMBER_FORMATS
+from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units.vector import lanes
 from msdsim.ir.ops.mx import DECODE_FP4
@@ -27,7 +27,7 @@ _SLOT_BYTES = 65536
 _SLOTS = 4
 
 
-def choose(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str, str] = FORMATS) -> DequantTiling:
+def choose(problem: GemmShape, chip: Chip, scheme: Scheme) -> DequantTiling:
     """Cube tiles of ``bf16``.
 
     Through GM: a ring of four slots, or of the whole K and two more slots where several tiles of rows share the dequantized
@@ -36,36 +36,36 @@ def choose(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str,
     largest that fit, all of about one size.
     """
     def choose(parts: int) -> tuple[DequantTiling, float]:
-        found = _direct(problem, chip, weights, formats, parts)
-        return found if found is not None else _through_gm(problem, chip, weights, formats, parts)
+        found = _direct(problem, chip, scheme, parts)
+        return found if found is not None else _through_gm(problem, chip, scheme, parts)
 
     # Groups of scales never straddle parts of K.
-    tile, parts = choose_parts(chip, CubeWork.of(problem, out_bytes=2), choose, weights.group(problem) or 1)
+    tile, parts = choose_parts(chip, CubeWork.of(problem, out_bytes=2), choose, scheme.group(problem.group) or 1)
     tile = replace(tile, k_parts=parts)
-    return replace(tile, vector_k=Layout(problem, chip, tile, weights, element_bits(formats[1])).largest_tile())
+    return replace(tile, vector_k=Layout(problem, chip, tile, scheme).largest_tile())
 
 
-def _direct(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str, str],
+def _direct(problem: GemmShape, chip: Chip, scheme: Scheme,
             parts: int) -> tuple[DequantTiling, float] | None:
     """Tiles for a ring in L1 with K in ``parts``, and the cycles they may take; None where the chip has no path or Vector would
     become the slowest unit by it."""
     if chip.path("UB", "L1") is None:
         return None
-    wide = element_bits(formats[1]) // 8
-    work = CubeWork.of(problem, out_bytes=2, vector_per_weight=_vector_cycles(chip, weights, formats), ring_in_l1=True,
-                       stored_bits=NUMBER_FORMATS[weights.fmt].bits)
+    wide = element_bits(scheme.cube[1]) // 8
+    work = CubeWork.of(problem, out_bytes=2, vector_per_weight=_vector_cycles(chip, scheme), ring_in_l1=True,
+                       stored_bits=element_bits(scheme.weights))
     work = work.split(parts) if parts > 1 else work
-    c = choose_cube_tiles(chip, formats, work)
+    c = choose_cube_tiles(chip, scheme.cube, work)
     m_tiles, n_tiles = ceil_div(problem.m, c.base_m), ceil_div(problem.n, c.base_n)
     vector = c.base_n * work.vector_per_weight / chip.cores.aiv_per_aic
-    rate = chip.cube.rate(*formats)
+    rate = chip.cube.rate(*scheme.cube)
     assert rate is not None
     cube = ceil_div(c.base_m, 16) * ceil_div(c.base_n, 16) / rate.fractal_k
     if m_tiles > 1 and vector > cube:
         return None
     target = max(16, _SLOT_BYTES // (c.base_n * wide) // 16 * 16)
     while True:
-        slot_k = _slot_k(problem, chip, weights, min(target, round_up(work.k, 16)), at_least=False)
+        slot_k = _slot_k(problem, chip, scheme, min(target, round_up(work.k, 16)), at_least=False)
         # An L1 tile of A is as deep as a slot, in whole L0 tiles.
         l0_k = max(rate.fractal_k, min(c.l0_k, 1 << (slot_k.bit_length() - 1)))
         l1_k = round_up(slot_k, l0_k)
@@ -78,40 +78,40 @@ def _direct(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str
         target //= 2
         if target < 16:
             return None
-    stored = NUMBER_FORMATS[weights.fmt].bits / 8
+    stored = element_bits(scheme.weights) / 8
     band = choose_band(m_tiles, n_tiles, chip.cores.aic, (wide * c.base_m * problem.k, stored * c.base_n * problem.k),
                        chip.l2.capacity_bytes)
     tile = DequantTiling(c.base_m, c.base_n, l1_k, l0_k, slot_k, slots, 1, l0c_ring=c.l0c_ring, direct=1, band=band)
-    return tile, estimate_cycles(chip, formats, c, work)
+    return tile, estimate_cycles(chip, scheme.cube, c, work)
 
 
-def _through_gm(problem: GemmShape, chip: Chip, weights: Weights, formats: tuple[str, str],
+def _through_gm(problem: GemmShape, chip: Chip, scheme: Scheme,
                 parts: int) -> tuple[DequantTiling, float]:
     """Tiles for a ring in GM with K in ``parts``, and the cycles they may take."""
-    work = CubeWork.of(problem, out_bytes=2, own_columns=True, vector_per_weight=_vector_cycles(chip, weights, formats),
-                       stored_bits=NUMBER_FORMATS[weights.fmt].bits)
+    work = CubeWork.of(problem, out_bytes=2, own_columns=True, vector_per_weight=_vector_cycles(chip, scheme),
+                       stored_bits=element_bits(scheme.weights))
     work = work.split(parts) if parts > 1 else work
-    c = choose_cube_tiles(chip, formats, work)
+    c = choose_cube_tiles(chip, scheme.cube, work)
     several = problem.m > c.base_m
     # As shallow as a ring of the whole K allows where slots end with lines of L2, so that the first products begin early.
     # Slots that end inside a line, as some groups of scales have it, cost requests: few of them then.
     most = chip.cross_core.max_outstanding - 2
-    line_k = chip.l2.line_bytes * 8 // element_bits(formats[0])
-    slot_k = _gm_slot(problem, chip, weights, work.k, _SLOT_K if problem.trans_b else _SHORT_SLOT_K, most, line_k, several)
+    line_k = chip.l2.line_bytes * 8 // element_bits(scheme.cube[0])
+    slot_k = _gm_slot(problem, chip, scheme, work.k, _SLOT_K if problem.trans_b else _SHORT_SLOT_K, most, line_k, several)
     if slot_k % line_k:
-        slot_k = _gm_slot(problem, chip, weights, work.k, _SLOT_K, most // 2, 1, several)
+        slot_k = _gm_slot(problem, chip, scheme, work.k, _SLOT_K, most // 2, 1, several)
     slots = ceil_div(work.k, slot_k) + 2 if several else _SLOTS
-    tile = DequantTiling(c.base_m, c.base_n, _l1_depth(chip, c, slot_k, formats, line_k), c.l0_k, slot_k, slots, 1,
+    tile = DequantTiling(c.base_m, c.base_n, _l1_depth(chip, c, slot_k, scheme.cube, line_k), c.l0_k, slot_k, slots, 1,
                          l0c_ring=c.l0c_ring)
-    return tile, estimate_cycles(chip, formats, c, work)
+    return tile, estimate_cycles(chip, scheme.cube, c, work)
 
 
-def _gm_slot(problem: GemmShape, chip: Chip, weights: Weights, k: int, least: int, most: int, multiple: int,
+def _gm_slot(problem: GemmShape, chip: Chip, scheme: Scheme, k: int, least: int, most: int, multiple: int,
              several: bool) -> int:
     """K of a slot of a ring in GM: ``least``, or more where ``several`` tiles of rows need all of ``k`` in at most ``most``
     slots; rounded up to a ``multiple``, then to what groups of scales allow."""
     target = round_up(max(least, ceil_div(k, most)) if several else least, multiple)
-    return _slot_k(problem, chip, weights, min(target, round_up(k, 16)), at_least=several)
+    return _slot_k(problem, chip, scheme, min(target, round_up(k, 16)), at_least=several)
 
 
 def _l1_depth(chip: Chip, c: CubeChoice, slot_k: int, formats: tuple[str, str], line_k: int) -> int:
@@ -127,22 +127,22 @@ def _l1_depth(chip: Chip, c: CubeChoice, slot_k: int, formats: tuple[str, str], 
     return min(deep) if deep else max(parts, default=c.l1_k)
 
 
-def _vector_cycles(chip: Chip, weights: Weights, formats: tuple[str, str]) -> float:
+def _vector_cycles(chip: Chip, scheme: Scheme) -> float:
     """Vector cycles for each weight, roughly: to 16 bits and to FP32, the product with the scale, the last conversion."""
     ops = [("cast", 16), ("cast", 32), ("cast", 32)]
-    if formats[1] == "bf16":
+    if scheme.cube[1] == "bf16":
         ops.append(("mul", 32))
-    if weights.mx and ("fp4_e2m1", "bf16") not in vector_casts(chip):
+    if scheme.mx_weights and ("fp4_e2m1", "bf16") not in vector_casts(chip):
         ops += [(op, bits) for op, bits, _ in DECODE_FP4][1:]
     return sum(chip.vector.ops[op].slope_cycles_per_repeat / lanes(chip, bits) for op, bits in ops)
 
 
-def _slot_k(problem: GemmShape, chip: Chip, weights: Weights, target: int, at_least: bool) -> int:
+def _slot_k(problem: GemmShape, chip: Chip, scheme: Scheme, target: int, at_least: bool) -> int:
     """K of a slot, about ``target``.  Where weights are transposed, an AIV takes columns and all K of a slot."""
     parts = 1 if problem.trans_b else chip.cores.aiv_per_aic
-    if weights.mx:
+    if scheme.mx_weights:
         target = round_up(target, parts * MX_BLOCK)
-    return parts * _share(ceil_div(target, parts), weights.group(problem), at_least)
+    return parts * _share(ceil_div(target, parts), scheme.group(problem.group), at_least)
 
 
 def _share(target: int, group: int | None, at_least: bool) -> int:
@@ -157,5 +157,5 @@ def _share(target: int, group: int | None, at_least: bool) -> int:
     return part if part >= target * SMALLEST_PART else group
 
 
-for _weights in WEIGHTS:
-    choose_for(_weights.dataflow, partial(choose, weights=_weights))
+for _scheme in DEQUANT:
+    choose_for(_scheme.name, partial(choose, scheme=_scheme))

@@ -8,12 +8,13 @@ from math import lcm
 
 from msdsim.dataflows.cube.experts import Experts
 from msdsim.dataflows.cube.operands import GemmShape, element_bits, k_groups
-from msdsim.dataflows.gemm.msd import KINDS
-from msdsim.dataflows.gemm.msd_context import MsdContext, MsdKind, MsdTiling
+from msdsim.dataflows.gemm.msd import MSD
+from msdsim.dataflows.gemm.msd_context import MsdContext, MsdTiling
 from msdsim.dataflows.vector import merge, split_mx, split_rows
 from msdsim.errors import TilingError
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS
+from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir.ops.vector import FOLD_LANES
 from msdsim.tilings.base import choose_for
@@ -24,7 +25,7 @@ from msdsim.units import bytes_per_tick, ceil_div, round_up
 _PER_COLUMN_RING = MsdTiling.ub_ring
 
 
-def choose(problem: GemmShape, chip: Chip, kind: MsdKind) -> MsdTiling:
+def choose(problem: GemmShape, chip: Chip, kind: Scheme) -> MsdTiling:
     """Cube tiles over the stacked rows, UB tiles as large as fit."""
     passes = kind.passes
     step = lcm(chip.cube.fractal_m, passes)
@@ -36,12 +37,12 @@ def choose(problem: GemmShape, chip: Chip, kind: MsdKind) -> MsdTiling:
     work = CubeWork.of(problem, out_bytes=4, passes=passes, step_m=step,
                        k_quantum=problem.group, max_tile=max_tile)
     if problem.group is not None:
-        c, k_parts = choose_cube_tiles(chip, kind.formats, work), 1
+        c, k_parts = choose_cube_tiles(chip, kind.cube, work), 1
     else:
-        c, k_parts = choose_split_k(chip, kind.formats, work)
+        c, k_parts = choose_split_k(chip, kind.cube, work)
     if k_parts > 1:
         direct = 0
-    bits_a, bits_b = (element_bits(fmt) for fmt in kind.formats)
+    bits_a, bits_b = (element_bits(fmt) for fmt in kind.cube)
     band = choose_band(ceil_div(problem.m, c.base_m // passes), ceil_div(problem.n, c.base_n), chip.cores.aic,
                        (c.base_m * problem.k * bits_a / 8, c.base_n * problem.k * bits_b / 8), chip.l2.capacity_bytes)
     l1_k = c.l1_k
@@ -63,7 +64,7 @@ def choose(problem: GemmShape, chip: Chip, kind: MsdKind) -> MsdTiling:
     return replace(tile, merge_m=_merge_rows(problem, chip, kind, tile), prefetch=_prefetch(problem, chip, kind, tile))
 
 
-def _prefetch(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling) -> int:
+def _prefetch(problem: GemmShape, chip: Chip, kind: Scheme, tile: MsdTiling) -> int:
     """Weight tiles that HBM can deliver to all cores while Vector splits, beside the first, which is loaded in any case."""
     form = 26 if tile.passes > 1 else 14
     split = ceil_div(Experts(problem).total_rows, chip.aiv) * problem.k * form / FOLD_LANES
@@ -72,12 +73,12 @@ def _prefetch(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling) ->
     return max(0, min(3, int(tiles)))
 
 
-def _per_column(problem: GemmShape, kind: MsdKind) -> int:
+def _per_column(problem: GemmShape, kind: Scheme) -> int:
     """Rows of numbers per column that the merge needs for each group: scales, offsets, the constant of nibbles."""
     return 0 if kind.mx else 1 + int(problem.offset) + int(kind.nibbles)
 
 
-def _split_tile(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling, room: int) -> MsdTiling:
+def _split_tile(problem: GemmShape, chip: Chip, kind: Scheme, tile: MsdTiling, room: int) -> MsdTiling:
     """Few rows, so that all AIVs have some, and as much of K as fits: whole groups of it where offsets need their sums."""
     most = max(1, min(ceil_div(problem.m, chip.aiv), 8, tile.base_m // tile.passes))
     found = [(split_m, _split_depth(problem, chip, kind, tile, split_m, room)) for split_m in range(most, 0, -1)]
@@ -96,7 +97,7 @@ def _split_tile(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling, 
     return replace(tile, split_m=most, split_k=whole[-1])
 
 
-def _split_depth(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling, split_m: int, room: int) -> int:
+def _split_depth(problem: GemmShape, chip: Chip, kind: Scheme, tile: MsdTiling, split_m: int, room: int) -> int:
     """K of a split tile of ``split_m`` rows that fits into ``room`` bytes, in whole repeats: as few tiles as possible, all of
     about one size."""
     row = room / split_m - split_rows.bytes_per_row(k_groups(problem) if problem.offset else 1) - 64
@@ -112,7 +113,7 @@ def _split_depth(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling,
     return round_up(ceil_div(problem.k, tiles), FOLD_LANES)
 
 
-def _merge_rows(problem: GemmShape, chip: Chip, kind: MsdKind, tile: MsdTiling) -> int:
+def _merge_rows(problem: GemmShape, chip: Chip, kind: Scheme, tile: MsdTiling) -> int:
     """Rows of a merge tile: as many as fit beside the sums over groups, at most an AIV's share."""
     ctx = MsdContext(problem, chip, tile, kind)
     columns = _per_column(problem, kind) * ctx.pack * 4 * tile.ub_ring * ctx.share_cols
@@ -139,5 +140,5 @@ def mx_split_tile(chip: Chip, room: int, m: int, k: int, tile_rows: int, element
     return split_m, split_k
 
 
-for _kind in KINDS:
+for _kind in MSD:
     choose_for(_kind.name, partial(choose, kind=_kind))

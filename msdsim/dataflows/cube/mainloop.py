@@ -54,8 +54,8 @@ class Held:
 
 
 def accumulate(
-    kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, rows: Expr, cols: Expr, extent: ExprLike,
-    a: Stream | Held, b: Stream | Held, before: ExprLike = 0,
+    kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, extent: ExprLike, a: Stream | Held, b: Stream | Held,
+    before: ExprLike = 0,
 ) -> None:
     """Emit ``acc += A B`` over ``extent`` elements of K.
 
@@ -69,23 +69,25 @@ def accumulate(
 
     ``before`` is zero where this is the first product of the sum.
     """
+    rows, cols = acc.sizes
     with kb.loop("k1", 0, ceil_div(extent, tile.l1_k)) as k1:
         start, size = k1 * tile.l1_k, ragged_of(extent, tile.l1_k, k1)
         # Weights first: they come from HBM and take longest.
-        b1, b1_scales = bring(kb, tile, kinds, "b", cols, b, start, size)
-        a1, a1_scales = bring(kb, tile, kinds, "a", rows, a, start, size)
+        b1 = bring(kb, tile, kinds, "b", cols, b, start, size)
+        a1 = bring(kb, tile, kinds, "a", rows, a, start, size)
         with kb.loop("k0", 0, ceil_div(size, tile.l0_k)) as k0:
             at_k, size0 = k0 * tile.l0_k, ragged_of(size, tile.l0_k, k0)
-            multiply(kb, tile, kinds, acc, rows, cols, at_k, size0, (a1, a1_scales), (b1, b1_scales), before + k1 + k0)
+            multiply(kb, tile, kinds, acc, at_k, size0, a1, b1, before + k1 + k0)
 
 
 #: An operand in L1 and the scales of its blocks, if it has any.
 InL1 = tuple[Held, Held | None]
 
 
-def multiply(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, rows: Expr, cols: Expr, start: Expr,
-             size: Expr, a: InL1, b: InL1, accumulated: ExprLike) -> None:
+def multiply(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, start: Expr, size: Expr, a: InL1, b: InL1,
+             accumulated: ExprLike) -> None:
     """One step of K through L0: ``acc += A B`` over ``start +: size`` of operands in L1; ``accumulated`` zero starts anew."""
+    rows, cols = acc.sizes
     a0 = kb.buffer("a0", "L0A", element_format(kinds.a), (tile.base_m, tile.l0_k), tile.l0_ring)[at(0, rows), at(0, size)]
     b0 = kb.buffer("b0", "L0B", element_format(kinds.b), (tile.l0_k, tile.base_n), tile.l0_ring)[at(0, size), at(0, cols)]
     (a1, a1_scales), (b1, b1_scales) = a, b

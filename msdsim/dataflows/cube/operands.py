@@ -6,7 +6,9 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from msdsim.dataflows.cube.experts import Expert, Experts
-from msdsim.formats.number import FORMATS
+from msdsim.formats.mx import MX_ELEMENTS as MX_ELEMENTS
+from msdsim.formats.mx import element_bits as element_bits
+from msdsim.formats.mx import element_format as element_format
 from msdsim.ir.builder import At, Handle, KernelBuilder, at
 from msdsim.ir.expr import Const, Expr, ExprLike, lift, maximum, minimum
 from msdsim.ir.kernel import Role, Slice
@@ -23,20 +25,6 @@ class GemmShape(Protocol):
     group: int | None
     offset: bool
     trans_b: bool
-
-
-#: Formats of the elements of MX operands, whose names in the chip file stand for elements with their block scales.
-MX_ELEMENTS = {"mxfp4": "fp4_e2m1", "mxfp8": "fp8_e4m3fn"}
-
-
-def element_format(fmt: str) -> str:
-    """Format of the elements of a Cube operand: MX names stand for elements and scales."""
-    return MX_ELEMENTS.get(fmt, fmt)
-
-
-def element_bits(fmt: str) -> int:
-    """Bits of an element of a Cube operand."""
-    return FORMATS[element_format(fmt)].bits
 
 
 def ragged(total: int, tile: int, index: ExprLike) -> Expr:

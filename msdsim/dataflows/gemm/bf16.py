@@ -13,13 +13,14 @@ from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, Operand, ope
 from msdsim.dataflows.gemm.register import register_gemm
 from msdsim.dataflows.vector.add_parts import FloatParts
 from msdsim.errors import TilingError
+from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, KernelBuilder, at
 from msdsim.ir.expr import Const, Expr
 from msdsim.ir.kernel import Kernel
 from msdsim.units import ceil_div, part_size
 
-FORMATS = ("bf16", "bf16")
+BF16 = SCHEMES["bf16"]
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Bf16Tiling:
 def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling) -> Kernel:
     """Output tiles are dealt to the AICs round robin, in bands so that neighbours share operands in L2."""
     require_positive(tile, "a_resident")
-    kinds = CubeOperands(*FORMATS, transpose_b=problem.trans_b)
+    kinds = CubeOperands(*BF16.cube, transpose_b=problem.trans_b)
     m, k, n, experts = problem.m, problem.k, problem.n, Experts(problem)
     if tile.a_resident and (m > tile.base_m or tile.split_k > 1 or experts.several):
         raise TilingError(f"tiling a_resident={tile.a_resident} holds one tile of rows in L1: it needs base_m of at least {m}, "
@@ -79,7 +80,7 @@ def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling) -> Kernel:
                 kb.copy(b1[at(0, size), at(0, cols)], w.at(e, at(first + start, size), at(nt * tile.base_n, cols)))
 
         whole = acc[at(0, rows), at(0, cols)]
-        accumulate(kb, tile, kinds, whole, rows, cols, depth, held or Stream(load_a), Stream(load_b))
+        accumulate(kb, tile, kinds, whole, depth, held or Stream(load_a), Stream(load_b))
         here = at(row, rows), at(nt * tile.base_n, cols)
         kb.op("fixpipe", y.at(e, *here) if split is None else split.sums.at(e, part, *here), whole)
     if split is not None:
@@ -102,7 +103,7 @@ def _hold(kb: KernelBuilder, x: Operand, m: int, k: int, tile: Bf16Tiling) -> He
 def _refuse(problem: GemmShape, chip: Chip) -> str | None:
     if problem.group is not None or problem.offset:
         return "'bf16' weights have no scales or offsets; leave out group and offset"
-    return refuse_rate(chip, FORMATS)
+    return refuse_rate(chip, BF16.cube)
 
 
-register_gemm("bf16", "BF16 weights, one Cube pass", Bf16Tiling, _refuse, build)
+register_gemm(BF16, Bf16Tiling, _refuse, build)

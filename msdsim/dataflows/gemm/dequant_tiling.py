@@ -1,36 +1,15 @@
-"""The parameters of a dequantizing dataflow."""
+"""The parameters of a dataflow whose weights Vector makes, and what they must satisfy."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msdsim.dataflows.cube.operands import GemmShape
-from msdsim.formats.mx import MX_BLOCK
-
-#: A group whose largest divisor below a tile's size is a smaller share of it than this is not cut into such parts.
-SMALLEST_PART = 0.25
-
-
-@dataclass(frozen=True)
-class Weights:
-    """Weights of a dequantizing dataflow: ``int8`` and ``int4`` with FP32 scales per channel or group, ``fp4_e2m1`` with E8M0
-    scales of blocks of 32."""
-
-    fmt: str
-    description: str = ""
-
-    @property
-    def dataflow(self) -> str:
-        """Name of the dataflow."""
-        return f"dequant-{'mxfp4' if self.mx else self.fmt}"
-
-    @property
-    def mx(self) -> bool:
-        return self.fmt == "fp4_e2m1"
-
-    def group(self, problem: GemmShape) -> int | None:
-        """K per scale, None for one scale per channel."""
-        return MX_BLOCK if self.mx else problem.group
+from msdsim.dataflows.cube.limits import check_cube_tiling
+from msdsim.dataflows.cube.operands import CubeOperands
+from msdsim.errors import TilingError
+from msdsim.formats.mx import element_bits
+from msdsim.hardware.chip import Chip
+from msdsim.units import ceil_div
 
 
 @dataclass(frozen=True)
@@ -41,7 +20,7 @@ class DequantTiling:
     ``direct`` 1 puts the ring into L1: AIVs write there straight from UB, every tile of rows dequantizes its weights anew, and
     output tiles are taken in bands of ``band`` tiles of rows.  0 puts it into GM, where tiles of rows share the weights.
 
-    ``k_parts`` core groups share the K of a tile (:mod:`~msdsim.dataflows.split_k`).
+    ``k_parts`` core groups share the K of a tile (:mod:`~msdsim.dataflows.vector.add_parts`).
     """
 
     base_m: int
@@ -58,3 +37,20 @@ class DequantTiling:
     direct: int = 0
     band: int = 1
     k_parts: int = 1
+
+
+def check_tiling(chip: Chip, tile: DequantTiling, kinds: CubeOperands, m_tiles: int, k_slots: int) -> None:
+    """TilingError for what does not fit the chip, or ``m_tiles`` tiles of rows that share ``k_slots`` slots of K."""
+    most = chip.cross_core.max_outstanding
+    slot_bytes = tile.slot_k * tile.base_n * element_bits(kinds.b) // 8
+    if tile.direct and chip.path("UB", "L1") is None:
+        raise TilingError(f"tiling direct={tile.direct}: chip '{chip.name}' has no path UB->L1; give direct=0")
+    check_cube_tiling(chip, tile, kinds, held_b_bytes=tile.slots * slot_bytes if tile.direct else None)
+    if tile.slots > most:
+        raise TilingError(f"tiling slots={tile.slots} needs more than the {most} outstanding signals of "
+                          f"'{chip.name}'; give at most {most}")
+    if m_tiles > 1 and tile.slots < k_slots and not tile.direct:
+        raise TilingError(
+            f"tiling slots={tile.slots} cannot hold the {k_slots} slots of K that {m_tiles} tiles of rows share; "
+            f"raise slots to {k_slots} or slot_k to at least {tile.slot_k * ceil_div(k_slots, tile.slots)}"
+        )

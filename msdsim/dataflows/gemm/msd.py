@@ -16,19 +16,19 @@ from msdsim.dataflows.base import require_multiple, require_positive
 from msdsim.dataflows.cube.experts import Experts
 from msdsim.dataflows.cube.limits import check_cube_tiling, refuse_packed, refuse_rate, refuse_scales
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape
-from msdsim.dataflows.gemm.msd_context import MsdContext, MsdKind, MsdTiling
+from msdsim.dataflows.gemm.msd_context import MsdContext, MsdTiling
 from msdsim.dataflows.gemm.msd_multiply import Multiply
 from msdsim.dataflows.gemm.msd_stepwise import emit_steps
 from msdsim.dataflows.gemm.register import register_gemm
 from msdsim.dataflows.vector import merge, split_mx, split_rows
 from msdsim.errors import TilingError
-from msdsim.formats.msd import MSD_INT4, MSD_INT8, MSD_MXFP4
 from msdsim.formats.number import FORMATS
+from msdsim.formats.schemes import SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir.kernel import Kernel
 
 
-def build(problem: GemmShape, chip: Chip, tile: MsdTiling, kind: MsdKind) -> Kernel:
+def build(problem: GemmShape, chip: Chip, tile: MsdTiling, kind: Scheme) -> Kernel:
     """See the module's text for the dataflow."""
     require_positive(tile, "prefetch", "direct", "stepwise", "preload", "a_resident")
     if tile.k_parts > 1 and (problem.group is not None or tile.direct):
@@ -46,7 +46,7 @@ def build(problem: GemmShape, chip: Chip, tile: MsdTiling, kind: MsdKind) -> Ker
                           f"group= of at most l1_k={tile.l1_k} and direct=0")
     if tile.direct and chip.path("L0C", "UB") is None:
         raise TilingError(f"tiling direct={tile.direct}: chip '{chip.name}' has no path L0C->UB; give direct=0")
-    check_cube_tiling(chip, tile, CubeOperands(*kind.formats), held_a_bytes=held, group=problem.group)
+    check_cube_tiling(chip, tile, CubeOperands(*kind.cube), held_a_bytes=held, group=problem.group)
     if not kind.free_passes and tile.passes != kind.passes:
         raise TilingError(f"tiling passes={tile.passes}: '{kind.name}' has {kind.passes}; leave it out")
     if tile.base_m % tile.passes:
@@ -83,38 +83,20 @@ def _split_blocks(ctx: MsdContext) -> None:
     ).emit()
 
 
-def _max_k(kind: MsdKind) -> int:
-    """Longest sum of products that INT32 holds whatever the operands are."""
-    bits_a, bits_b = (FORMATS[fmt].bits for fmt in kind.formats)
-    return (2**31 - 1) // 2 ** (bits_a + bits_b - 2)
-
-
-def _refuse(problem: GemmShape, chip: Chip, kind: MsdKind) -> str | None:
+def _refuse(problem: GemmShape, chip: Chip, kind: Scheme) -> str | None:
     if kind.mx:
-        return (refuse_rate(chip, kind.formats) or refuse_scales(problem, kind.name)
+        return (refuse_rate(chip, kind.cube) or refuse_scales(problem, kind.name)
                 or refuse_packed(problem, kind.weights))
     depth = min(problem.k, problem.group or problem.k)
-    if depth > _max_k(kind):
+    if depth > kind.max_k:
         what = f"k={problem.k}" if problem.group is None else f"group={problem.group}"
-        return f"{what} can overflow the INT32 accumulator (at most {_max_k(kind)}); use smaller groups or 'bf16'"
+        return f"{what} can overflow the INT32 accumulator (at most {kind.max_k}); use smaller groups or 'bf16'"
     if FORMATS[kind.component].bits < 8 and problem.group is not None and problem.group % 2:
         return f"groups of {problem.group} start in the middle of a byte of packed {kind.component}; use an even group"
-    return refuse_rate(chip, kind.formats) or refuse_packed(problem, kind.weights)
+    return refuse_rate(chip, kind.cube) or refuse_packed(problem, kind.weights)
 
 
-#: The family: every decomposition of the activations with the weights it is multiplied by.
-KINDS = {
-    MsdKind("msd-int8", MSD_INT8, "int8"):
-        "BF16 activations split into INT8 components, INT8 weights as they are, merged on Vector",
-    MsdKind("msd-int4", MSD_INT4, "int4"):
-        "BF16 activations split into INT4 components, INT4 weights as they are, merged on Vector",
-    MsdKind("msd-mxfp4", MSD_MXFP4, "fp4_e2m1"):
-        "BF16 activations split into MXFP4 components, MXFP4 weights as they are, added up on Vector",
-    MsdKind("w8a8", MSD_INT8.with_passes(1), "int8"):
-        "activations quantized to INT8 per row on Vector, one INT8 Cube pass, scaled on Vector",
-    MsdKind("a8w4", MSD_INT8.with_passes(1), "int4", nibbles=True):
-        "INT8 activations split into two exact INT4 nibbles, INT4 weights, merged on Vector",
-}
-for _kind, _description in KINDS.items():
-    register_gemm(_kind.name, _description, MsdTiling,
-                  partial(_refuse, kind=_kind), partial(build, kind=_kind))
+#: The family.
+MSD = [SCHEMES[name] for name in ("msd-int8", "msd-int4", "msd-mxfp4", "w8a8", "a8w4")]
+for _scheme in MSD:
+    register_gemm(_scheme, MsdTiling, partial(_refuse, kind=_scheme), partial(build, kind=_scheme))

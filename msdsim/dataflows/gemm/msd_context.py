@@ -11,53 +11,12 @@ from msdsim.dataflows.cube.experts import Experts
 from msdsim.dataflows.cube.grid import Grid
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, k_groups, operand, share_of
 from msdsim.dataflows.cube.rows import RowBlocks
-from msdsim.formats.msd import MSD_NIBBLES, MsdSpec
 from msdsim.formats.mx import block_count
+from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, KernelBuilder
 from msdsim.ir.expr import Const, Expr, minimum
-from msdsim.ir.ops.mx import MX_MODES
 from msdsim.units import ceil_div, part_size, round_up
-
-
-@dataclass(frozen=True)
-class MsdKind:
-    """A dataflow that multiplies components of x: its decomposition, the format of the weights, and whether the one INT8
-    component of ``spec`` is split further into two exact INT4 nibbles."""
-
-    name: str
-    spec: MsdSpec
-    weights: str
-    nibbles: bool = False
-
-    @property
-    def component(self) -> str:
-        """Format of what the Cube multiplies with the weights."""
-        return "int4" if self.nibbles else self.spec.target
-
-    @property
-    def mx(self) -> bool:
-        """Whether components and weights are MX blocks."""
-        return self.spec.scheme == "mx"
-
-    @property
-    def formats(self) -> tuple[str, str]:
-        """What the Cube multiplies, as the chip file names it."""
-        return (MX_MODES[self.component], MX_MODES[self.weights]) if self.mx else (self.component, self.weights)
-
-    @property
-    def passes(self) -> int:
-        """Components that the Cube sees, unless the tiling says otherwise."""
-        return MSD_NIBBLES.passes if self.nibbles else self.spec.passes
-
-    @property
-    def free_passes(self) -> bool:
-        """Whether another number of passes still is this dataflow."""
-        return not self.nibbles and self.spec.passes > 1
-
-    def pass_weights(self, passes: int) -> tuple[float, ...]:
-        """Weight of each component in the sum, in units of the row scale."""
-        return MSD_NIBBLES.pass_weights if self.nibbles else self.spec.with_passes(passes).pass_weights
 
 
 @dataclass(frozen=True)
@@ -102,10 +61,10 @@ class MsdTiling:
 class MsdContext:
     """The kernel under construction."""
 
-    def __init__(self, problem: GemmShape, chip: Chip, tile: MsdTiling, kind: MsdKind) -> None:
+    def __init__(self, problem: GemmShape, chip: Chip, tile: MsdTiling, kind: Scheme) -> None:
         self.problem, self.chip, self.tile, self.kind = problem, chip, tile, kind
         self.cores, self.aivs, self.passes = chip.cores.aic, chip.cores.aiv_per_aic, tile.passes
-        self.kinds = CubeOperands(*kind.formats, transpose_b=problem.trans_b)
+        self.kinds = CubeOperands(*kind.cube, transpose_b=problem.trans_b)
         self.group, self.groups = problem.group, k_groups(problem)
         m, k, n = problem.m, problem.k, problem.n
         self.experts = Experts(problem)
@@ -169,7 +128,7 @@ class MsdContext:
     @property
     def sums(self) -> str:
         """Format of what the Cube accumulates."""
-        return "fp32" if self.kind.mx else "int32"
+        return self.kind.sums
 
     # Groups of scales
 

@@ -39,7 +39,7 @@ class Multiply:
                 acc = self._accumulator(place)
                 streamed, b = self._operands(place, Const(0), t - kb.core)
                 a = held or streamed
-                accumulate(kb, tile, ctx.kinds, acc, acc.sizes[0], acc.sizes[1], ctx.problem.k, a, b)
+                accumulate(kb, tile, ctx.kinds, acc, ctx.problem.k, a, b)
                 kb.wait_signal("merged", "FIX")
                 self._drain(t, place, Const(0), Const(0), acc)
                 kb.raise_signal("product", "FIX")
@@ -77,7 +77,7 @@ class Multiply:
             acc = self._accumulator(place)
             a, b = self._operands(place, part * ctx.part_k, unit - kb.core)
             stacked, cols = acc.sizes
-            accumulate(kb, self.tile, ctx.kinds, acc, stacked, cols, ragged(ctx.problem.k, ctx.part_k, part), a, b)
+            accumulate(kb, self.tile, ctx.kinds, acc, ragged(ctx.problem.k, ctx.part_k, part), a, b)
             kb.op("fixpipe", ctx.ring[t, part, at(0, stacked), at(0, cols)], acc)
         kb.raise_signal("summed", "FIX")
 
@@ -150,7 +150,7 @@ class Multiply:
         a, b = self._operands(place, p * ctx.pack_k, t - kb.core + p)
         if ctx.group > tile.l1_k:
             acc = self._accumulator(place)
-            accumulate(kb, tile, ctx.kinds, acc, acc.sizes[0], acc.sizes[1], ragged(k, ctx.group, p), a, b)
+            accumulate(kb, tile, ctx.kinds, acc, ragged(k, ctx.group, p), a, b)
             self._drain_group(t, place, p, Const(0), acc)
             return
         rows, cols = place.rows, place.cols
@@ -166,7 +166,7 @@ class Multiply:
             depth = ragged_of(size, ctx.group, j)
             with kb.loop("k0", 0, ceil_expr(depth, tile.l0_k)) as k0:
                 start, step = j * ctx.group + k0 * tile.l0_k, ragged_of(depth, tile.l0_k, k0)
-                multiply(kb, tile, ctx.kinds, acc, rows * ctx.passes, cols, start, step, a1, b1, k0)
+                multiply(kb, tile, ctx.kinds, acc, start, step, a1, b1, k0)
             self._drain_group(t, place, p, j, acc)
 
     def _drain_group(self, t: Expr, place: Place, p: Expr, j: Expr, acc: Slice) -> None:

@@ -10,28 +10,26 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from msdsim.dataflows.base import require_multiple
-from msdsim.dataflows.cube.experts import Expert
 from msdsim.dataflows.cube.grid import Place
 from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scales
 from msdsim.dataflows.cube.mainloop import Loader, Stream
 from msdsim.dataflows.cube.operands import GemmShape
-from msdsim.dataflows.gemm.dequant import DequantKernel
-from msdsim.dataflows.gemm.dequant_tiling import DequantTiling, Weights
+from msdsim.dataflows.gemm.dequant import pipeline
+from msdsim.dataflows.gemm.dequant_tiling import DequantTiling
 from msdsim.dataflows.gemm.register import register_gemm
+from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
+from msdsim.dataflows.gemm.weight_scales import LoadedScales
 from msdsim.dataflows.vector import split_mx
-from msdsim.dataflows.vector.scales import Scales
+from msdsim.dataflows.vector.dequantize import widen
 from msdsim.formats.mx import MX_BLOCK, block_count
+from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import At, Handle, at
+from msdsim.ir.builder import Handle, at
 from msdsim.ir.expr import Expr
 from msdsim.ir.kernel import Kernel, Slice
 from msdsim.units import round_up
 
-FORMATS = ("mxfp8", "mxfp8")
-ELEMENT = "fp8_e4m3fn"
-WEIGHTS = Weights("fp4_e2m1")
-#: Block scales that never saturate: the rule of the number contract.
-RULE = "rceil"
+MXFP8 = SCHEMES["mxfp8"]
 
 
 @dataclass(frozen=True)
@@ -42,71 +40,75 @@ class Mxfp8Tiling(DequantTiling):
     split_k: int = split_mx.QUANTUM
 
 
-class _Mxfp8(DequantKernel):
-    def __init__(self, problem: GemmShape, chip: Chip, tile: Mxfp8Tiling) -> None:
-        super().__init__(problem, chip, tile, WEIGHTS, FORMATS, "mxfp8")
-        require_multiple(tile, "split_k", split_mx.QUANTUM, "two blocks fill a repeat of Vector")
-        require_multiple(tile, "slot_k", MX_BLOCK, "a ring slot holds whole blocks")
-        stacked = (self.grid.row_tiles, 1, tile.base_m)
-        self.a = self.kb.tensor("a", ELEMENT, (*stacked, round_up(problem.k, 2)), "workspace")
-        self.a_scale = self.kb.tensor("a_scale", "e8m0", (*stacked, block_count(problem.k)), "workspace")
-        self.kb.signal("split_done", "barrier")
-        self.split = split_mx.MxSplit(
-            self.kb, chip, self.x, self.a, self.a_scale, problem.k, self.experts, tile.base_m, ELEMENT, 1,
-            RULE, tile.split_m, tile.split_k, tile.ub_ring,
-        )
+class QuantizedRows:
+    """A as MX blocks, which the AIVs make of x before anything else."""
 
-    def scale_shape(self) -> tuple[int, ...]:
-        """Scales go to the Cube, which wants rows of columns whatever the layout of the weights."""
-        return block_count(self.problem.k), self.problem.n
+    def __init__(self, g: WeightRing, tile: Mxfp8Tiling) -> None:
+        self.g, k, element, spec = g, g.problem.k, MXFP8.component, MXFP8.spec
+        stacked = (g.grid.row_tiles, 1, tile.base_m)
+        self.a = g.kb.tensor("a", element, (*stacked, round_up(k, 2)), "workspace")
+        self.a_scale = g.kb.tensor("a_scale", "e8m0", (*stacked, block_count(k)), "workspace")
+        g.kb.signal("split_done", "barrier")
+        self.split = split_mx.MxSplit(g.kb, g.chip, g.x, self.a, self.a_scale, k, g.experts, tile.base_m, element, 1,
+                                      spec.scale_rule, tile.split_m, tile.split_k, tile.ub_ring)
 
-    def before_multiply(self) -> None:
-        self.kb.wait_signal("split_done", "MTE2")
-
-    def before_produce(self) -> None:
+    def prologue(self) -> None:
         self.split.emit()
-        self.kb.raise_signal("split_done", "MTE3")
-        self.kb.wait_signal("split_done", "MTE2")
+        self.g.kb.raise_signal("split_done", "MTE3")
+        self.g.kb.wait_signal("split_done", "MTE2")
 
-    def activations(self, place: Place, first: Expr) -> Stream:
-        rows, tile = at(0, place.rows), place.row_tile
+    def ready(self) -> None:
+        self.g.kb.wait_signal("split_done", "MTE2")
+
+    def stream(self, place: Place, first: Expr) -> Stream:
+        kb, rows, tile = self.g.kb, at(0, place.rows), place.row_tile
 
         def load(a1: Handle, start: Expr, size: Expr) -> None:
-            self.kb.copy(a1[rows, at(0, size)], self.a[tile, 0, rows, at(first + start, size)])
+            kb.copy(a1[rows, at(0, size)], self.a[tile, 0, rows, at(first + start, size)])
 
         def load_scales(sa1: Handle, start: Expr, count: Expr) -> None:
-            self.kb.copy(sa1[rows, at(0, count)], self.a_scale[tile, 0, rows, at(first // MX_BLOCK + start, count)])
+            kb.copy(sa1[rows, at(0, count)], self.a_scale[tile, 0, rows, at(first // MX_BLOCK + start, count)])
 
         return Stream(load, load_scales)
 
-    def weight_scales(self, e: Expert, nt: Expr, cols: Expr, first: Expr) -> Loader:
+
+class Widened:
+    """E2M1 to BF16 to FP32 to E4M3: three conversions, none of which rounds.  The Cube applies the scales."""
+
+    def __init__(self, g: WeightRing) -> None:
+        self.g = g
+
+    def scales(self, columns: Columns) -> None:
+        return None
+
+    def cube_scales(self, place: Place, first: Expr) -> Loader:
+        g, cols = self.g, place.cols
+
         def load(sb1: Handle, start: Expr, count: Expr) -> None:
-            rows, columns = at(first // MX_BLOCK + start, count), at(nt * self.tile.base_n, cols)
-            self.kb.copy(sb1[at(0, count), at(0, cols)], self.scale.at(e, rows, columns))
+            rows, columns = at(first // MX_BLOCK + start, count), at(place.nt * g.tile.base_n, cols)
+            g.kb.copy(sb1[at(0, count), at(0, cols)], g.scale.at(place.expert, rows, columns))
 
         return load
 
-    def scales(self, e: Expert, nt: Expr, cols: Expr) -> None:
-        return None
-
-    def convert(self, wq: Slice, here: tuple[At, At], scales: Scales | None, line: Expr, size: Expr, run: Expr) -> Slice:
-        """E2M1 to BF16 to FP32 to E4M3: three conversions, none of which rounds."""
-        kb = self.kb
-        w32 = kb.buffer("w32", "UB", "fp32", self.shape)[here]
-        self.widen(wq, here, w32)
-        wide = kb.buffer("w8", "UB", ELEMENT, self.shape, self.tile.ub_ring)[here]
+    def convert(self, wq: Slice, line: Expr, scales: LoadedScales | None) -> Slice:
+        g, kb, here = self.g, self.g.kb, tuple(at(0, size) for size in wq.sizes)
+        w32 = kb.buffer("w32", "UB", "fp32", g.ub_shape)[here]
+        widen(kb, g.chip, g.ub_shape, wq, w32)
+        wide = kb.buffer("w8", "UB", MXFP8.component, g.ub_shape, g.tile.ub_ring)[here]
         kb.op("cast", wide, w32, round="rint")
         return wide
 
 
-def build(problem: GemmShape, chip: Chip, tile: Mxfp8Tiling) -> Kernel:
-    """See the module's text for the dataflow."""
-    return _Mxfp8(problem, chip, tile).kernel()
+def _build(problem: GemmShape, chip: Chip, tile: Mxfp8Tiling) -> Kernel:
+    # Scales go to the Cube, which wants rows of columns whatever the layout of the weights.
+    g = WeightRing(problem, chip, tile, MXFP8, (block_count(problem.k), problem.n))
+    require_multiple(tile, "split_k", split_mx.QUANTUM, "two blocks fill a repeat of Vector")
+    require_multiple(tile, "slot_k", MX_BLOCK, "a ring slot holds whole blocks")
+    return pipeline(g, QuantizedRows(g, tile), Widened(g))
 
 
 def _refuse(problem: GemmShape, chip: Chip) -> str | None:
-    return refuse_rate(chip, FORMATS) or refuse_scales(problem, "mxfp8") or refuse_packed(problem, WEIGHTS.fmt)
+    return refuse_rate(chip, MXFP8.cube) or refuse_scales(problem, MXFP8.name) or refuse_packed(problem, MXFP8.weights)
 
 
-register_gemm("mxfp8", "MXFP8 activations, MXFP4 weights widened to MXFP8 on Vector, one MX Cube pass",
-              Mxfp8Tiling, _refuse, build)
+register_gemm(MXFP8, Mxfp8Tiling, _refuse, _build)

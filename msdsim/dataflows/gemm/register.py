@@ -6,13 +6,14 @@ from collections.abc import Callable
 from typing import Any
 
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
+from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir.kernel import Kernel
 
 
-def register_gemm(name: str, description: str, tiling: type, refuses: Callable[[Any, Chip], str | None],
+def register_gemm(scheme: Scheme, tiling: type, refuses: Callable[[Any, Chip], str | None],
                   build: Callable[[Any, Chip, Any], Kernel]) -> None:
-    """Register a dataflow for plain and for grouped GEMMs; its number contract has its name."""
+    """Register the dataflow of a method for plain and for grouped GEMMs; its number contract has its name."""
     for kind in ("gemm", "grouped_gemm"):
-        DATAFLOWS.add(name if kind == "gemm" else f"{kind}:{name}",
-                      Dataflow(name, kind, name, description, tiling, refuses, build))
+        DATAFLOWS.add(scheme.name if kind == "gemm" else f"{kind}:{scheme.name}",
+                      Dataflow(scheme.name, kind, scheme.name, scheme.description, tiling, refuses, build))

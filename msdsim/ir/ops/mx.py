@@ -14,6 +14,7 @@ import numpy as np
 from msdsim.formats.mx import (
     MAX_SCALE_EXPONENT,
     MX_BLOCK,
+    MX_MODES,
     SCALE_RULES,
     block_max,
     code_to_exponent,
@@ -31,10 +32,6 @@ from msdsim.ir.kernel import Op, Slice
 from msdsim.ir.ops.base import Execution, OpDef, define, require
 from msdsim.ir.timing import Local, Timing
 from msdsim.units import exact
-
-#: Cube modes by the format of the elements.
-MX_MODES = {"fp4_e2m1": "mxfp4", "fp8_e4m3fn": "mxfp8"}
-
 
 # The Cube
 

@@ -1,0 +1,192 @@
+"""GEMMs whose weights Vector makes: the tensors, and the ring of slots in which the weights go to the Cube.
+
+A slot holds ``slot_k`` of K by ``base_n`` columns; the AIVs of the group fill it (each takes half of the rows of the stored
+weight matrix: of K, or of the columns where the weights are transposed), the AIC multiplies it and hands it back.
+
+On chips without a path from UB to L1 the ring lies in GM, that is in L2 as long as it fits there.  A core group then owns whole
+columns of output tiles and keeps a slot until every tile of rows has used it, so that every weight is made once on the chip.
+Where AIVs can write to L1 the ring lies there, and every output tile has its own weights made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+from msdsim.dataflows.base import require_positive
+from msdsim.dataflows.cube.experts import Expert, Experts
+from msdsim.dataflows.cube.grid import Grid, Place
+from msdsim.dataflows.cube.mainloop import Held, Loader, Stream
+from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, operand, ragged, ragged_of, share_of
+from msdsim.dataflows.gemm.dequant_tiling import DequantTiling, check_tiling
+from msdsim.dataflows.gemm.weight_layout import Layout
+from msdsim.dataflows.ring import ALWAYS, Ring
+from msdsim.dataflows.vector.add_parts import FloatParts
+from msdsim.errors import TilingError
+from msdsim.formats.mx import element_format
+from msdsim.formats.schemes import Scheme
+from msdsim.hardware.chip import Chip
+from msdsim.ir.builder import At, Handle, KernelBuilder, at
+from msdsim.ir.expr import Expr, minimum
+from msdsim.ir.kernel import Slice
+from msdsim.units import ceil_div, part_size
+
+
+@dataclass(frozen=True)
+class Columns:
+    """A tile of columns of B in a core's turn: the expert, the tile, its columns; the how manyth turn of the core it is; the
+    part of K, where that begins and how deep it is."""
+
+    expert: Expert
+    nt: Expr
+    cols: Expr
+    turn: Expr
+    part: Expr
+    first: Expr
+    depth: Expr
+
+
+@dataclass(frozen=True)
+class Product:
+    """An output tile and the columns it needs.  Tiles of rows that share slots are a ``first`` to wait for them and a ``last``
+    to hand them back."""
+
+    place: Place
+    columns: Columns
+    first: Expr = ALWAYS
+    last: Expr = ALWAYS
+
+
+class WeightRing:
+    """The kernel under construction: what both sides of the ring share."""
+
+    def __init__(self, problem: GemmShape, chip: Chip, tile: DequantTiling, scheme: Scheme,
+                 scale_shape: tuple[int, ...]) -> None:
+        require_positive(tile, "direct")
+        self.problem, self.chip, self.tile, self.scheme = problem, chip, tile, scheme
+        self.kinds = CubeOperands(*scheme.cube, transpose_b=problem.trans_b)
+        self.layout = Layout(problem, chip, tile, scheme)
+        self.layout.check()
+        self.cores, self.experts = chip.cores.aic, Experts(problem)
+        m, k, n = problem.m, problem.k, problem.n
+        self.grid = Grid(self.experts, n, tile.base_m, tile.base_n, tile.band)
+        #: K of a part, and ring slots of it; a shorter last part leaves some of them empty.
+        self.part_k = part_size(k, tile.k_parts)
+        self.k_parts = ceil_div(k, self.part_k)
+        self.k_slots = ceil_div(self.part_k, tile.slot_k)
+        self._hollow = ceil_div(k - (self.k_parts - 1) * self.part_k, tile.slot_k) < self.k_slots
+        check_tiling(chip, tile, self.kinds, self.grid.m_tiles, self.k_slots)
+        if self.k_parts > 1 and self.layout.group is not None and self.part_k % self.layout.group:
+            raise TilingError(f"tiling k_parts={tile.k_parts} cuts K={k} into parts of {self.part_k}, not whole groups of "
+                              f"{self.layout.group}; give another number of parts, or 1")
+        self.kb = kb = KernelBuilder(scheme.name.replace("-", "_"), self.cores, chip.cores.aiv_per_aic)
+        self.x = operand(kb, problem, "x", "bf16", (m, k), "in", rows_axis=0)
+        self.w = operand(kb, problem, "w", scheme.weights, (n, k) if problem.trans_b else (k, n), "in")
+        self.scale = operand(kb, problem, "scale", "e8m0" if scheme.mx_weights else "fp32", scale_shape, "in")
+        self.offset = operand(kb, problem, "offset", "fp32", scale_shape, "in") if problem.offset else None
+        slot = (tile.base_n, tile.slot_k) if problem.trans_b else (tile.slot_k, tile.base_n)
+        slots = kb.tensor("ring", element_format(self.kinds.b), (self.cores, tile.slots, *slot), "workspace",
+                          "L1" if tile.direct else "GM")
+        self.y = operand(kb, problem, "y", "bf16", (m, n), "out", rows_axis=0)
+        self.sums = FloatParts(kb, chip, problem, tile.k_parts) if self.k_parts > 1 else None
+        reader = "MTE1" if tile.direct else "MTE2"
+        self.ring = Ring.between(kb, slots, tile.slots, "to_cube", ("full", "empty"), ("MTE3", reader))
+
+    # Who does what when
+
+    @contextmanager
+    def products(self) -> Iterator[Product]:
+        """Loop over this core's output tiles, on the AIC."""
+        kb, grid = self.kb, self.grid
+        if self.tile.direct:
+            with self._tiles() as (place, columns):
+                yield Product(place, columns)
+            return
+        with (
+            self._columns() as columns,
+            grid.row_tiles_before(kb, columns.expert) as before,
+            kb.loop("mt", 0, grid.row_tiles_of(columns.expert)) as mt,
+            grid.tile(kb, columns.expert, mt, columns.nt, before) as place,
+        ):
+            if grid.m_tiles == 1:
+                yield Product(place, columns)
+            else:
+                yield Product(place, columns, mt.equals(0), mt.equals(grid.row_tiles_of(columns.expert) - 1))
+
+    @contextmanager
+    def fills(self) -> Iterator[Columns]:
+        """Loop over the tiles of columns whose slots this core group fills, on the AIVs."""
+        if self.tile.direct:
+            with self._tiles() as (_, columns):
+                yield columns
+        else:
+            with self._columns() as columns:
+                yield columns
+
+    @contextmanager
+    def _tiles(self) -> Iterator[tuple[Place, Columns]]:
+        kb, parts = self.kb, self.k_parts
+        with kb.loop("t", kb.core, self.grid.tiles * parts, self.cores) as t, self.grid.place(kb, t // parts) as place:
+            yield place, self._turn(place.expert, place.nt, t)
+
+    @contextmanager
+    def _columns(self) -> Iterator[Columns]:
+        kb, experts, n_tiles = self.kb, self.experts, self.grid.n_tiles
+
+        def columns(m: int) -> int:
+            return n_tiles if m else 0
+
+        with (
+            kb.loop("nt", kb.core, experts.units(columns) * self.k_parts, self.cores) as unit,
+            experts.find(kb, unit // self.k_parts, columns) as (expert, inside),
+        ):
+            yield self._turn(expert, inside if experts.uneven is None else minimum(n_tiles - 1, inside), unit)
+
+    def _turn(self, expert: Expert, nt: Expr, unit: Expr) -> Columns:
+        part, k = unit % self.k_parts, self.problem.k
+        cols = ragged(self.problem.n, self.tile.base_n, nt)
+        return Columns(expert, nt, cols, unit // self.cores, part, part * self.part_k, ragged(k, self.part_k, part))
+
+    # Tiles
+
+    @property
+    def ub_shape(self) -> tuple[int, int]:
+        """Lines and weights of a UB tile."""
+        return self.tile.vector_k, self.layout.run
+
+    def accumulator(self, place: Place) -> Slice:
+        """The sums of an output tile in L0C."""
+        tile = self.tile
+        acc = self.kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)
+        return acc[at(0, place.rows), at(0, place.cols)]
+
+    def depth(self, columns: Columns, c: Expr) -> Expr:
+        """K of slot ``c`` of a part."""
+        return (share_of if self._hollow else ragged_of)(columns.depth, self.tile.slot_k, c)
+
+    def slot(self, columns: Columns, c: Expr, lines: At, run: At) -> Slice:
+        """Lines of the stored matrix, and weights along them, in slot ``c`` of a part."""
+        number = (columns.turn * self.k_slots + c) % self.tile.slots
+        return self.ring.tensor[self.kb.core, number, lines, run]
+
+    def operand(self, columns: Columns, c: Expr, cols: Expr, scales: Loader | None) -> Stream | Held:
+        """B: a slot of the ring, read where it lies if that is L1."""
+        kb, transposed = self.kb, self.problem.trans_b
+
+        def of_slot(start: Expr, size: Expr) -> Slice:
+            depth, across = at(start, size), at(0, cols)
+            return self.slot(columns, c, *((across, depth) if transposed else (depth, across)))
+
+        def load(b1: Handle, start: Expr, size: Expr) -> None:
+            kb.copy(b1[at(0, cols), at(0, size)] if transposed else b1[at(0, size), at(0, cols)], of_slot(start, size))
+
+        return Held(of_slot, scales) if self.tile.direct else Stream(load, scales)
+
+    def result(self, product: Product) -> Slice:
+        """Where an output tile goes: y, or the sums of its part of K."""
+        place = product.place
+        here = at(place.row, place.rows), at(place.nt * self.tile.base_n, place.cols)
+        if self.sums is None:
+            return self.y.at(place.expert, *here)
+        return self.sums.sums.at(place.expert, product.columns.part, *here)
