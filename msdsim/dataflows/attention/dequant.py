@@ -15,13 +15,16 @@ writes V(g + kv_slots) for the partial output of step g.  A shared cache has one
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from msdsim.dataflows.attention.bf16 import FORMATS as CUBE_FORMATS
 from msdsim.dataflows.attention.bf16 import NEEDS as BF16_NEEDS
 from msdsim.dataflows.attention.bf16 import ub_bytes
-from msdsim.dataflows.attention.kernel import AttentionKernel, InL1, Stage
+from msdsim.dataflows.attention.context import Chunk, Context, Operands
+from msdsim.dataflows.attention.conversions import PlainConversions
+from msdsim.dataflows.attention.operands import Caches, GmCache, PlainQueries, cache_tensors, to_l1
+from msdsim.dataflows.attention.pipeline import Ahead, attention
 from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, check
 from msdsim.dataflows.attention.work import AttentionShape, Step, refuse_odd
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
@@ -30,7 +33,7 @@ from msdsim.dataflows.cube.operands import ragged_of
 from msdsim.errors import TilingError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import At, at
+from msdsim.ir.builder import At, Handle, at
 from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
 from msdsim.ir.kernel import Kernel, Slice
 from msdsim.units import ceil_div as ceil_int
@@ -49,164 +52,156 @@ class DequantTiling(AttentionTiling):
     fused: int = 1
 
 
-class DequantAttention(AttentionKernel):
-    """The shared pipeline on a cache that Vector dequantizes."""
+class _Dequantizer:
+    """Vector's part: rows of K and of V, ``dequant_kv`` at a time, from GM to UB, to BF16, and to where the Cube has them from.
 
-    def __init__(self, problem: AttentionShape, chip: Chip, tile: DequantTiling, cache: str) -> None:
-        self.name, self.cache_fmt = f"attention_dequant_{cache}", cache
-        self.dequant, self.early_values = tile, not tile.fused
-        self.per_channel = problem.scales == "channel"
-        super().__init__(problem, chip, tile)
+    K and V take turns in a loop ``which``, so that the code is there once.
+    """
 
-    def vector_stages(self) -> tuple[Stage, ...]:
-        if not self.dequant.fused:
-            return super().vector_stages()
-        ahead = self.tile.preload
-        return (Stage(0, self.dequantize, tail=ahead), Stage(ahead, self.softmax),
-                Stage(ahead + self.tile.preload, self.rescale))
-
-    def scale_tensors(self) -> None:
-        kb, work, tile = self.kb, self.work, self.dequant
-        #: Names and channels of what is stored: K, and V unless it is a part of K.
-        self.caches = (("k", self.dim),) if self.shared else (("k", self.dim), ("v", self.out_dim))
+    def __init__(self, ctx: Context, tile: DequantTiling, cache: str) -> None:
+        self.ctx, self.kb, self.tile, self.stored = ctx, ctx.kb, tile, cache_tensors(ctx, cache)
+        self.per_channel = ctx.problem.scales == "channel"
+        #: Names and channels of what is stored.
+        self.names, self.dims = ("k", "v")[: len(self.stored)], [cache.of.shape[-1] for cache in self.stored]
         # Scales of tokens as a column, so that each lands beside the row it belongs to.
-        self.scales = tuple(kb.tensor(f"{name}_scale", "fp32", (self.problem.kv_heads, dim) if self.per_channel
-                                      else (work.kv_head_count, work.kv, 1), "in") for name, dim in self.caches)
-        if tile.fused:
-            ring, space = (self.cores, tile.kv_slots, work.kv_tile), "L1" if self._in_l1 else "GM"
-            self.rings = tuple(kb.tensor(f"{name}_ring", "bf16", (*ring, dim), "workspace", space) for name, dim in self.caches)
-            kb.signal("keys", "aiv_to_aic")
-        else:
-            cache = (work.kv_head_count, work.kv)
-            self.rings = tuple(kb.tensor(f"{name}_bf16", "bf16", (*cache, dim), "workspace") for name, dim in self.caches)
-            kb.signal("dequantized", "barrier")
+        self.scales = [ctx.kb.tensor(f"{name}_scale", "fp32", (ctx.problem.kv_heads, dim) if self.per_channel
+                                     else (ctx.work.kv_head_count, ctx.work.kv, 1), "in")
+                       for name, dim in zip(self.names, self.dims, strict=True)]
 
-    # AIC
+    def workspaces(self, suffix: str, shape: tuple[int, int] | tuple[int, int, int], space: str = "GM") -> Caches:
+        """A tensor for each cache, rows of BF16."""
+        return tuple(self.kb.tensor(f"{name}_{suffix}", "bf16", (*shape, dim), "workspace", space)
+                     for name, dim in zip(self.names, self.dims, strict=True))
 
-    def before_aic(self) -> None:
-        if not self.dequant.fused:
-            self.kb.wait_signal("dequantized", "MTE2")
+    def each(self) -> AbstractContextManager[Expr]:
+        """K, and V if it is stored apart."""
+        return self.kb.loop("which", 0, len(self.stored))
 
-    def before_keys(self) -> None:
-        if self.dequant.fused:
-            self.kb.wait_signal("keys", self.cube_waits)
-
-    def bring_k(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> InL1:
-        return self._in_ring(0, step, rows, cols) if self._in_l1 else super().bring_k(step, rows, most_rows, cols, most_cols)
-
-    def bring_v(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> InL1:
-        return self._in_ring(-1, step, rows, cols) if self._in_l1 else super().bring_v(step, rows, most_rows, cols, most_cols)
-
-    @property
-    def _in_l1(self) -> bool:
-        """Whether the ring of dequantized tiles lies in L1."""
-        return bool(self.dequant.fused and self.tile.direct)
-
-    def _in_ring(self, which: int, step: Step, rows: At, cols: At) -> InL1:
-        ring, slot = self.rings[which], step.number % self.dequant.kv_slots
-        return lambda row, col: ring[self.kb.core, slot, at(rows.start + row.start, row.size),
-                                     at(cols.start + col.start, col.size)]
-
-    def load_k(self, k1: Slice, step: Step, rows: At, cols: At) -> None:
-        self.kb.copy(k1, self._dequantized(0, step, rows, cols))
-
-    def load_v(self, v1: Slice, step: Step, rows: At, cols: At) -> None:
-        self.kb.copy(v1, self._dequantized(-1, step, rows, cols))
-
-    def _dequantized(self, which: int, step: Step, rows: At, cols: At) -> Slice:
-        if self.dequant.fused:
-            return self.rings[which][self.kb.core, step.number % self.dequant.kv_slots, rows, cols]
-        return self.rings[which][step.head, at(step.start + rows.start, rows.size), cols]
-
-    # AIV
-
-    def before_aiv(self) -> None:
-        """Unfused: all AIVs share the whole cache, a block of KV rows of one head at a time."""
-        kb, work, tile = self.kb, self.work, self.dequant
-        if tile.fused:
-            return
-        blocks = ceil_int(work.kv, tile.dequant_kv)
-        unit, units = kb.core * self.aivs + kb.sub, self.cores * self.aivs
-        with kb.loop("block", unit, work.kv_head_count * blocks, units) as block:
-            head, start = block // blocks, block % blocks * tile.dequant_kv
-            size = minimum(tile.dequant_kv, work.kv - start)
-            with kb.loop("which", 0, len(self.caches)) as which:
-                self._load_scale(which, head, start, size, tile.dequant_kv)
-                self._dequantize_rows(which, head, start, size, None)
-        kb.raise_signal("dequantized", "MTE3")
-        kb.wait_signal("dequantized", "MTE2")
-
-    def dequantize(self, step: Step) -> None:
-        """K of this step and, where it is stored apart, V of the step whose softmax comes next: this AIV's rows."""
-        kb, work, tile = self.kb, self.work, self.dequant
-        share, ahead = ceil_int(work.kv_tile, self.aivs), self.tile.preload
-        last = self.work.items_of(kb.core) * work.steps
-        number = step.number
-        with kb.loop("which", 0, len(self.caches)) as which:
-            one = self.work.step(kb.core, maximum(0, number - which * ahead))
-            here = minimum(number >= which * ahead, number - which * ahead < last)
-            with kb.when(here if one.live == Const(1) else minimum(here, one.live)):
-                mine = one.cols if self.aivs == 1 else minimum(share, maximum(0, one.cols - kb.sub * share))
-                if self.per_channel:
-                    self._load_scale(which, one.head, Const(0), Const(1), 1)
-                with kb.loop("v", 0, ceil_div(mine, tile.dequant_kv)) as v:
-                    size = ragged_of(mine, tile.dequant_kv, v)
-                    start = kb.sub * share + v * tile.dequant_kv
-                    if not self.per_channel:
-                        self._load_scale(which, one.head, one.start + start, size, tile.dequant_kv)
-                    self._dequantize_rows(which, one.head, one.start + start, size, (one, start))
-                with kb.when(which.equals(0)):
-                    kb.raise_signal("keys", "MTE3")
-
-    def _load_scale(self, which: Expr, head: Expr, start: Expr, size: Expr, rows: int) -> None:
-        """The scales of K or V: a row per channel, a column per token."""
+    def load_scales(self, which: Expr, head: Expr, start: Expr, size: Expr, rows: int) -> list[Slice]:
+        """The scales of K or V: a row per channel, a column per token; as rows of K and as rows of V take them."""
         kb = self.kb
         if self.per_channel:
-            buffer = kb.buffer("dequant_scale", "UB", "fp32", (1, self.widest))
-            targets = [buffer[0, at(0, dim)] for _, dim in self.caches]
-            sources = [scale[head % self.problem.kv_heads, :] for scale in self.scales]
+            buffer = kb.buffer("dequant_scale", "UB", "fp32", (1, max(self.dims)))
+            targets = [buffer[0, at(0, dim)] for dim in self.dims]
+            sources = [scale[self.ctx.kv_head(head), :] for scale in self.scales]
         else:
             buffer = kb.buffer("dequant_scale", "UB", "fp32", (rows, 1), self.tile.ub_ring)
-            targets = [buffer[at(0, size), :]] * len(self.caches)
+            targets = [buffer[at(0, size), :]] * len(self.stored)
             sources = [scale[head, at(start, size), :] for scale in self.scales]
-        self.scale_now = targets
         for number, (target, source) in enumerate(zip(targets, sources, strict=True)):
             with kb.when(which.equals(number)):
                 kb.copy(target, source)
+        return targets
 
-    @property
-    def widest(self) -> int:
-        """Channels of the widest cache."""
-        return max(dim for _, dim in self.caches)
-
-    def _dequantize_rows(self, which: Expr, head: Expr, start: Expr, size: Expr, slot: tuple[Step, Expr] | None) -> None:
-        """``bf16(fp32(integer) * scale)``, to the ring slot of a step or to the workspace."""
-        kb, tile = self.kb, self.dequant
-        shape = (tile.dequant_kv, self.widest)
-        w8 = kb.buffer("w8", "UB", self.cache_fmt, shape, tile.ub_ring)
+    def rows(self, which: Expr, head: Expr, rows: At, scales: list[Slice], targets: list[Slice]) -> None:
+        """``bf16(fp32(integer) * scale)`` of rows of a head, to the target of K or of V."""
+        kb, tile = self.kb, self.tile
+        shape = (tile.dequant_kv, max(self.dims))
+        w8 = kb.buffer("w8", "UB", self.stored[0].of.fmt, shape, tile.ub_ring)
         w16, w32 = kb.buffer("w16", "UB", "fp16", shape), kb.buffer("w32", "UB", "fp32", shape)
         wb = kb.buffer("wb", "UB", "bf16", shape, tile.ub_ring)
-        each = list(enumerate(zip(self.caches, (self.k, self.v), strict=False)))
+        tiles = [(at(0, rows.size), at(0, dim)) for dim in self.dims]
         # One pass over either cache where they have equal rows, so that the code is the same for both.
-        alike = len({dim for _, dim in self.caches}) == 1
-        for number, ((_, dim), cache) in each:
+        alike = len(set(self.dims)) == 1
+        for number, here in enumerate(tiles):
             with kb.when(which.equals(number)):
-                kb.copy(w8[at(0, size), at(0, dim)], cache[head, at(start, size), :])
-        for number, ((_, dim), _) in each[:1] if alike else each:
-            here = (at(0, size), at(0, dim))
-            with ExitStack() as stack:
-                if not alike:
-                    stack.enter_context(kb.when(which.equals(number)))
+                kb.copy(w8[here], self.stored[number][head, rows, :])
+        for number, here in enumerate(tiles[:1] if alike else tiles):
+            with nullcontext() if alike else kb.when(which.equals(number)):
                 kb.op("cast", w16[here], w8[here])
                 kb.op("cast", w32[here], w16[here])
-                kb.op("mul", w32[here], w32[here], self.scale_now[number])
+                kb.op("mul", w32[here], w32[here], scales[number])
                 kb.op("cast", wb[here], w32[here], round="rint")
-        for number, ((_, dim), _) in each:
-            ring = self.rings[number]
-            target = ring[head, at(start, size), :] if slot is None else (
-                ring[kb.core, slot[0].number % tile.kv_slots, at(slot[1], size), :])
+        for number, here in enumerate(tiles):
             with kb.when(which.equals(number)):
-                kb.copy(target, wb[at(0, size), at(0, dim)])
+                kb.copy(targets[number], wb[here])
+
+
+class FusedCache:
+    """Rings of ``kv_slots`` dequantized tiles of K and of V, in GM or (``direct``) in L1."""
+
+    keys_signal: str | None = "keys"
+    early_values = False
+
+    def __init__(self, ctx: Context, tile: DequantTiling, cache: str) -> None:
+        self.ctx, self.tile, self.dequantizer = ctx, tile, _Dequantizer(ctx, tile, cache)
+        self.stored = self.dequantizer.stored
+        shape = (ctx.cores, tile.kv_slots, ctx.work.kv_tile)
+        self.rings = self.dequantizer.workspaces("ring", shape, "L1" if tile.direct else "GM")
+        ctx.kb.signal("keys", "aiv_to_aic")
+
+    def keys(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
+        return self._bring(self.rings[0], "k1", step, rows, most_rows, cols, most_cols)
+
+    def values(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
+        return self._bring(self.rings[-1], "v1", step, rows, most_rows, cols, most_cols)
+
+    def _bring(self, ring: Handle, name: str, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
+        if not self.tile.direct:
+            return to_l1(self.ctx, name, self._slot(ring, step, rows, cols), most_rows, most_cols)
+        return Chunk(lambda row, col: self._slot(ring, step, at(rows.start + row.start, row.size),
+                                                 at(cols.start + col.start, col.size)))
+
+    def _slot(self, ring: Handle, step: Step, rows: At, cols: At) -> Slice:
+        return ring[self.ctx.kb.core, step.number % self.tile.kv_slots, rows, cols]
+
+    def dequantize(self, step: Step) -> None:
+        """K of this step and, where it is stored apart, V of the step whose softmax comes next: this AIV's rows."""
+        ctx, kb, tile, work = self.ctx, self.ctx.kb, self.tile, self.ctx.work
+        dequantizer, number, ahead = self.dequantizer, step.number, tile.preload
+        share = ceil_int(work.kv_tile, ctx.aivs)
+        with dequantizer.each() as which:
+            one = work.step(kb.core, maximum(0, number - which * ahead))
+            here = minimum(number >= which * ahead, number - which * ahead < ctx.steps)
+            with kb.when(here if one.live == Const(1) else minimum(here, one.live)):
+                mine = ctx.my_part(one.cols, share)
+                if dequantizer.per_channel:
+                    scales = dequantizer.load_scales(which, one.head, Const(0), Const(1), 1)
+                with kb.loop("v", 0, ceil_div(mine, tile.dequant_kv)) as v:
+                    rows = at(kb.sub * share + v * tile.dequant_kv, ragged_of(mine, tile.dequant_kv, v))
+                    in_cache = at(one.start + rows.start, rows.size)
+                    if not dequantizer.per_channel:
+                        scales = dequantizer.load_scales(which, one.head, in_cache.start, rows.size, tile.dequant_kv)
+                    targets = [self._slot(ring, one, rows, at(0, ring.of.shape[-1])) for ring in self.rings]
+                    dequantizer.rows(which, one.head, in_cache, scales, targets)
+                with kb.when(which.equals(0)):
+                    kb.raise_signal("keys", "MTE3")
+
+
+class WholeCache:
+    """A prologue: all of K and V in BF16 in GM, before the attention starts."""
+
+    def __init__(self, ctx: Context, tile: DequantTiling, cache: str) -> None:
+        self.ctx, self.tile, self.dequantizer = ctx, tile, _Dequantizer(ctx, tile, cache)
+        self.caches = self.dequantizer.workspaces("bf16", (ctx.work.kv_head_count, ctx.work.kv))
+        ctx.kb.signal("dequantized", "barrier")
+
+    def run(self) -> None:
+        """All AIVs share the whole cache, a block of KV rows of one head at a time."""
+        kb, work, most = self.ctx.kb, self.ctx.work, self.tile.dequant_kv
+        blocks, (unit, units) = ceil_int(work.kv, most), self.ctx.unit
+        with kb.loop("block", unit, work.kv_head_count * blocks, units) as block:
+            head, start = block // blocks, block % blocks * most
+            rows = at(start, minimum(most, work.kv - start))
+            with self.dequantizer.each() as which:
+                scales = self.dequantizer.load_scales(which, head, start, rows.size, most)
+                self.dequantizer.rows(which, head, rows, scales, [cache[head, rows, :] for cache in self.caches])
+        kb.raise_signal("dequantized", "MTE3")
+        self.wait()
+
+    def wait(self) -> None:
+        """All cores meet when the cache is there."""
+        self.ctx.kb.wait_signal("dequantized", "MTE2")
+
+
+def _kernel(problem: AttentionShape, chip: Chip, tile: DequantTiling, cache: str) -> Kernel:
+    ctx = Context(f"attention_dequant_{cache}", problem, chip, tile, Operands("bf16", "fp32"))
+    queries, conversions = PlainQueries(ctx), PlainConversions(ctx)
+    if tile.fused:
+        fused = FusedCache(ctx, tile, cache)
+        return attention(ctx, queries, fused, conversions, ahead=Ahead(fused.dequantize, tail=tile.preload))
+    whole = WholeCache(ctx, tile, cache)
+    return attention(ctx, queries, GmCache(ctx, whole.caches, whole.dequantizer.stored), conversions, prologue=whole)
 
 
 def slots(problem: AttentionShape, tile: AttentionTiling) -> int:
@@ -237,7 +232,7 @@ def _register(cache: str) -> None:
         if tile.fused and tile.kv_slots < slots(problem, tile):
             raise TilingError(f"tiling kv_slots={tile.kv_slots} cannot hold the tiles of preload={tile.preload} steps and the "
                               f"one in use; give at least {slots(problem, tile)}")
-        return DequantAttention(problem, chip, tile, cache).kernel()
+        return _kernel(problem, chip, tile, cache)
 
     name = f"dequant-{cache}"
     DATAFLOWS.add(f"attention:{name}", Dataflow(

@@ -11,201 +11,151 @@ having the fixed maximum 1; per token, K's into the columns of the logits and V'
 
 from __future__ import annotations
 
+from functools import partial
+from typing import NamedTuple
+
 import numpy as np
 
-from msdsim.dataflows.attention.kernel import AttentionKernel, Stage, Tiling
+from msdsim.dataflows.attention.context import Components, Context, Operands, Rows
+from msdsim.dataflows.attention.conversions import Logits
+from msdsim.dataflows.attention.operands import GmCache, cache_tensors, query_tensor
+from msdsim.dataflows.attention.output import ScaleOutput
+from msdsim.dataflows.attention.pipeline import Ahead, attention
+from msdsim.dataflows.attention.rings import ToCube, ToVector
+from msdsim.dataflows.attention.split import SplitQueries
 from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step, refuse_odd
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
 from msdsim.dataflows.cube.limits import refuse_rate
-from msdsim.dataflows.cube.operands import ragged_of
+from msdsim.dataflows.vector.components import SMALLEST, merge, narrow, split
 from msdsim.formats.msd import MSD_INT4, MSD_INT8, MsdSpec
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import at
-from msdsim.ir.expr import Const, Expr, ceil_div
+from msdsim.ir.builder import Handle, at
+from msdsim.ir.expr import Const, Expr
 from msdsim.ir.kernel import Kernel, Slice
 from msdsim.ir.ops.vector import FOLD_LANES
 
-#: Smallest positive FP32 number: rows of zeros are divided by it instead of by zero.
-SMALLEST = 2.0**-149
 
+class MsdConversions:
+    """Integer components of Q and P with a row scale each; INT32 sums merged and scaled."""
 
-class MsdAttention(AttentionKernel):
-    """The shared pipeline with integer components."""
+    half = "fp16"
+    p_scales: ToCube | None = None
 
-    acc_fmt = "int32"
+    def __init__(self, ctx: Context, spec: MsdSpec) -> None:
+        self.ctx, self.kb, self.spec = ctx, ctx.kb, spec
+        self.per_channel = ctx.problem.scales == "channel"
+        tokens, heads = (ctx.work.kv_head_count, ctx.work.kv), ctx.problem.kv_heads
+        shapes = [(heads, width) if self.per_channel else tokens for width in (ctx.dim, ctx.out_dim)]
+        self.k_scale = ctx.kb.tensor("k_scale", "fp32", shapes[0], "in")
+        self.v_scale = self.k_scale if ctx.shared else ctx.kb.tensor("v_scale", "fp32", shapes[1], "in")
+        self.scale_output: ScaleOutput | None = self._scale_channels if self.per_channel else None
 
-    def __init__(self, problem: AttentionShape, chip: Chip, tile: Tiling, spec: MsdSpec) -> None:
-        self.name = f"attention_msd_{spec.name}"
-        self.spec, self.passes = spec, spec.passes
-        self.fmt = self.cache_fmt = spec.target
-        self.per_channel = problem.scales == "channel"
-        super().__init__(problem, chip, tile)
-
-    def vector_stages(self) -> tuple[Stage, ...]:
-        ahead = self.tile.preload
-        return (Stage(0, self.split_q), Stage(ahead, self.softmax), Stage(ahead + self.tile.preload, self.rescale))
-
-    def scale_tensors(self) -> None:
-        kb, work, dim = self.kb, self.work, self.dim
-        tokens, heads = (work.kv_head_count, work.kv), self.problem.kv_heads
-        shapes = [(heads, width) if self.per_channel else tokens for width in (dim, self.out_dim)]
-        self.k_scale = kb.tensor("k_scale", "fp32", shapes[0], "in")
-        self.v_scale = self.k_scale if self.shared else kb.tensor("v_scale", "fp32", shapes[1], "in")
-        # A slot per row tile that can be between its split and its use.
-        self.q_ring = kb.tensor("qc", self.fmt, (self.cores, self.states, self.cube_rows, dim), "workspace")
-        kb.signal("components", "aiv_to_aic")
-
-    # AIC
-
-    def load_q(self, second: Expr, tile: RowTile) -> None:
-        kb = self.kb
-        kb.wait_signal("components", "MTE2")
-        kb.copy(self.in_item(self.q1, second, tile.rows * self.passes),
-                self.q_ring[kb.core, tile.turn % self.states, at(0, tile.rows * self.passes), :])
-
-    # AIV
-
-    def open_aiv(self) -> None:
-        super().open_aiv()
-        #: What the merged logits of a row are multiplied by, per row tile; and the row scale of P, per step.
-        self.q_factor = self.kb.buffer("q_factor", "UB", "fp32", (self.states * self.share, 1))
+    def open(self) -> None:
+        """What the merged logits of a row are multiplied by, per row tile; and the row scale of P, per step."""
+        ctx = self.ctx
+        self.q_factor = self.kb.buffer("q_factor", "UB", "fp32", (ctx.states * ctx.share, 1))
         if not self.per_channel:
-            self.p_factor = self.kb.buffer("p_factor", "UB", "fp32", (self.slots * self.share, 1))
+            self.p_factor = self.kb.buffer("p_factor", "UB", "fp32", (ctx.slots * ctx.share, 1))
 
-    def split_q(self, step: Step) -> None:
-        """Components of Q of a new item's row tiles."""
-        kb = self.kb
-        with kb.when((step.number % self.work.steps).equals(0)):
-            self.each_row_tile(step.number // self.work.steps, self._split_rows)
+    def split_query(self, tile: RowTile, rows: Rows, x: Slice, scratch: Slice, half: Slice) -> Components:
+        ctx, kb, most = self.ctx, self.kb, self.ctx.tile.out_m
+        if self.per_channel:
+            scale = kb.buffer("xs", "UB", "fp32", (1, ctx.dim))[0, :]
+            kb.copy(scale, self.k_scale[ctx.kv_head(tile.head), :])
+            kb.op("mul", x, x, scale)
+        kb.op("abs", scratch, x)
+        top = self._row_top(scratch, "x", rows, most)
+        factor = ctx.per_row_tile(self.q_factor, tile, rows)
+        kb.op("div", factor, top, self._first_factor("x", rows, most))
+        kb.op("muls", factor, factor, scalar=ctx.factor)
+        kb.op("maxs", top, top, scalar=SMALLEST)
+        return self._split(kb.buffer("xc", "UB", ctx.fmt, (ctx.passes * most, ctx.dim)), x, scratch, half, top)
 
-    def _split_rows(self, second: Expr, rows: RowTile) -> None:
-        """``out_m`` rows at a time."""
-        kb, most, dim = self.kb, self.tile.out_m, self.dim
-        mine = self.mine(rows)
-        with kb.loop("i", 0, ceil_div(mine, most)) as i:
-            size, local = ragged_of(mine, most, i), i * most
-            start = kb.sub * self.share + local
-            here = (at(0, size), at(0, dim))
-            xb = kb.buffer("xb", "UB", "bf16", (most, dim))[here]
-            xf, q = (kb.buffer(f"x{kind}", "UB", "fp32", (most, dim))[here] for kind in "fq")
-            q16 = kb.buffer("xh", "UB", "fp16", (most, dim))[here]
-            kb.copy(xb, self.q[rows.head, at(rows.row + start, size), :])
-            kb.op("cast", xf, xb)
-            if self.per_channel:
-                scale = kb.buffer("xs", "UB", "fp32", (1, dim))[0, :]
-                kb.copy(scale, self.k_scale[self.kv_head(rows.head), :])
-                kb.op("mul", xf, xf, scale)
-            kb.op("abs", q, xf)
-            top = self.row_top(q, "x", size, most)
-            factor = self.state(self.q_factor, rows, local, size)
-            kb.op("div", factor, top, self.first_factor("x", size, most))
-            kb.op("muls", factor, factor, scalar=self.factor)
-            kb.op("maxs", top, top, scalar=SMALLEST)
-            parts = kb.buffer("xc", "UB", self.fmt, (self.passes * most, dim))
-            self.decompose(xf, q, q16, top, [parts[at(n * most, size), :] for n in range(self.passes)])
-            for n in range(self.passes):
-                kb.copy(self.q_ring[kb.core, rows.turn % self.states, at(rows.rows * n + start, size), :],
-                        parts[at(n * most, size), :])
-        kb.raise_signal("components", "MTE3")
-
-    def kv_head(self, head: Expr) -> Expr:
-        """Index of the head's scales: they are the same for every batch."""
-        return head % self.problem.kv_heads
-
-    def row_top(self, magnitudes: Slice, name: str, size: Expr, most: int) -> Slice:
+    def _row_top(self, magnitudes: Slice, name: str, rows: Rows, most: int) -> Slice:
         """Row maxima of what is not negative, of a tile of at most ``most`` rows."""
-        lanes, top = self.small(f"{name}_lanes", size, FOLD_LANES, most), self.small(f"{name}_top", size, 1, most)
+        lanes = self.ctx.scalars(f"{name}_lanes", rows, FOLD_LANES, most)
+        top = self.ctx.scalars(f"{name}_top", rows, 1, most)
         self.kb.op("fold_max", lanes, magnitudes)
         self.kb.op("reduce_max", top, lanes)
         return top
 
-    def first_factor(self, name: str, size: Expr, most: int) -> Slice:
-        factor = self.small(f"{name}_f", size, 1, most)
+    def _first_factor(self, name: str, rows: Rows, most: int) -> Slice:
+        factor = self.ctx.scalars(f"{name}_f", rows, 1, most)
         self.kb.op("dup", factor, scalar=self.spec.first_factor)
         return factor
 
-    def decompose(self, r: Slice, q: Slice, q16: Slice, top: Slice | None, out: list[Slice]) -> None:
-        """``r *= f; a1 = round(r / top); r -= a1 top; r *= g; a2 = round(r / top) ...``; ``top`` None stands for 1."""
-        kb = self.kb
-        kb.op("muls", r, r, scalar=self.spec.first_factor)
-        for number, component in enumerate(out):
-            if top is not None:
-                kb.op("div", q, r, top)
-            kb.op("cast", q, r if top is None else q, round=self.spec.rounding)
-            kb.op("cast", q16, q, round="rint")
-            kb.op("cast", component, q16, round="rint")
-            if number + 1 < self.passes:
-                if top is not None:
-                    kb.op("mul", q, q, top)
-                kb.op("sub", r, r, q)
-                kb.op("muls", r, r, scalar=self.spec.next_factor)
+    def _split(self, tile: Handle, x: Slice, scratch: Slice, half: Slice, top: Slice | None) -> Components:
+        """Components side by side in a tile of the rows of all of them."""
+        most, (size, cols) = tile.of.shape[0] // self.ctx.passes, x.sizes
+        pieces = [tile[at(n * most, size), at(0, cols)] for n in range(self.ctx.passes)]
+        split(self.kb, self.spec, self.ctx.passes, x, scratch, top, lambda n, value: narrow(self.kb, pieces[n], half, value))
+        return Components(pieces)
 
-    def merge(self, total: Slice, part: Slice, pieces: list[Slice]) -> None:
-        """``total = C1 + C2 / g + C3 / g^2 ...`` in FP32."""
-        kb = self.kb
-        kb.op("cast", total, pieces[0])
-        for piece, weight in zip(pieces[1:], self.spec.pass_weights[1:], strict=True):
-            kb.op("cast", part, piece)
-            kb.op("muls", part, part, scalar=weight)
-            kb.op("add", total, total, part)
-
-    def before_softmax(self, step: Step) -> None:
+    def scales(self, step: Step) -> TokenScales | None:
+        ctx, kb = self.ctx, self.kb
         if self.per_channel:
-            return
-        kb = self.kb
+            return None
         # Both scales in one buffer, so that one flag covers both loads.
-        count = 1 if self.shared else 2
-        scales = kb.buffer("token_scales", "UB", "fp32", (count, self.work.kv_tile), self.tile.ub_ring)
-        rows = [scales[row, at(0, step.cols)] for row in range(count)]
-        for target, source in zip(rows, (self.k_scale, self.v_scale), strict=False):
+        sources = (self.k_scale,) if ctx.shared else (self.k_scale, self.v_scale)
+        buffer = kb.buffer("token_scales", "UB", "fp32", (len(sources), ctx.work.kv_tile), ctx.tile.ub_ring)
+        rows = [buffer[row, at(0, step.cols)] for row in range(len(sources))]
+        for target, source in zip(rows, sources, strict=True):
             kb.copy(target, source[step.head, at(step.start, step.cols)])
-        #: Those of K and of V.
-        self.token_scales = rows[0], rows[-1]
+        return TokenScales(rows[0], rows[-1])
 
-    def load_logits(self, step: Step, local: Expr, size: Expr) -> Slice:
-        kb = self.kb
-        pieces = self.arrived("ci", self.logits, step, local, size, step.cols)
-        s, self.scratch = self.wide("st", "fp32", size, step.cols), self.wide("scratch", "fp32", size, step.cols)
-        self.merge(s, self.scratch, pieces)
-        kb.op("mul", s, s, self.state(self.q_factor, step.tile, local, size))
-        if not self.per_channel:
-            kb.op("mul", s, s, self.token_scales[0])
-        return s
+    def logits(self, s: ToVector, step: Step, rows: Rows, scales: TokenScales | None) -> Logits:
+        ctx, kb = self.ctx, self.kb
+        pieces = s.get("ci", step, rows, step.cols)
+        values, scratch = (ctx.of_logits(name, "fp32", rows, step.cols) for name in ("st", "scratch"))
+        merge(kb, self.spec, values, scratch, pieces)
+        kb.op("mul", values, values, ctx.per_row_tile(self.q_factor, step.tile, rows))
+        if scales is not None:
+            kb.op("mul", values, values, scales.k)
+        return Logits(values, scratch)
 
-    def store_weights(self, step: Step, p: Slice, start: Expr, local: Expr, size: Expr) -> None:
-        kb, tile = self.kb, self.tile
+    def weights(self, step: Step, rows: Rows, p: Logits, scales: TokenScales | None) -> Components:
+        ctx, kb, tile = self.ctx, self.kb, self.ctx.tile
+        assert p.scratch is not None
         top = None
-        if not self.per_channel:
-            kb.op("mul", p, p, self.token_scales[1])
-            top = self.row_top(p, "p", size, tile.vec_m)
-            kb.op("div", self.p_scale(step, local, size), top, self.first_factor("p", size, tile.vec_m))
+        if scales is not None:
+            kb.op("mul", p.values, p.values, scales.v)
+            top = self._row_top(p.values, "p", rows, tile.vec_m)
+            kb.op("div", ctx.per_step(self.p_factor, step, rows), top, self._first_factor("p", rows, tile.vec_m))
             kb.op("maxs", top, top, scalar=SMALLEST)
-        parts = kb.buffer("pc", "UB", self.fmt, (self.passes * tile.vec_m, tile.kv_tile), tile.ub_ring)
-        pieces = [parts[at(n * tile.vec_m, size), at(0, step.cols)] for n in range(self.passes)]
-        self.decompose(p, self.scratch, self.wide("ph", "fp16", size, step.cols), top, pieces)
-        for number, piece in enumerate(pieces):
-            kb.copy(self.slot(self.weights, step, at(step.rows * number + start, size), at(0, step.cols)), piece)
+        components = kb.buffer("pc", "UB", ctx.fmt, (ctx.passes * tile.vec_m, tile.kv_tile), tile.ub_ring)
+        return self._split(components, p.values, p.scratch, ctx.of_logits("ph", "fp16", rows, step.cols), top)
 
-    def p_scale(self, step: Step, local: Expr, size: Expr) -> Slice:
-        return self.p_factor[at(step.number % self.slots * self.share + local, size), 0]
-
-    def load_partial(self, step: Step, local: Expr, size: Expr) -> Slice:
-        kb, tile, dim = self.kb, self.tile, self.out_dim
-        pieces = self.arrived("oi", self.partial, step, local, size, Const(dim))
-        o, part = (kb.buffer(name, "UB", "fp32", (tile.out_m, dim))[at(0, size), :] for name in ("ot", "op"))
-        self.merge(o, part, pieces)
+    def output(self, o: ToVector, step: Step, rows: Rows) -> Slice:
+        ctx, kb = self.ctx, self.kb
+        pieces = o.get("oi", step, rows, Const(ctx.out_dim))
+        total, part = ctx.of_output("ot", "fp32", rows), ctx.of_output("op", "fp32", rows)
+        merge(kb, self.spec, total, part, pieces)
         if self.per_channel:
-            kb.op("muls", o, o, scalar=float(np.float32(1 / self.spec.first_factor)))
+            kb.op("muls", total, total, scalar=float(np.float32(1 / self.spec.first_factor)))
         else:
-            kb.op("mul", o, o, self.p_scale(step, local, size))
-        return o
+            kb.op("mul", total, total, ctx.per_step(self.p_factor, step, rows))
+        return total
 
-    def scale_output(self, acc: Slice, head: Expr) -> None:
-        if self.per_channel:
-            scale = self.kb.buffer("vs", "UB", "fp32", (1, self.out_dim))[0, :]
-            self.kb.copy(scale, self.v_scale[self.kv_head(head), at(0, self.out_dim)])
-            self.kb.op("mul", acc, acc, scale)
+    def _scale_channels(self, acc: Slice, head: Expr) -> None:
+        scale = self.kb.buffer("vs", "UB", "fp32", (1, self.ctx.out_dim))[0, :]
+        self.kb.copy(scale, self.v_scale[self.ctx.kv_head(head), at(0, self.ctx.out_dim)])
+        self.kb.op("mul", acc, acc, scale)
+
+
+class TokenScales(NamedTuple):
+    """Scales of K and of V for the columns of a step."""
+
+    k: Slice
+    v: Slice
+
+
+def _kernel(problem: AttentionShape, chip: Chip, tile: AttentionTiling, spec: MsdSpec) -> Kernel:
+    ctx = Context(f"attention_msd_{spec.name}", problem, chip, tile, Operands(spec.target, "int32", spec.passes))
+    q, cache = query_tensor(ctx), GmCache(ctx, cache_tensors(ctx, spec.target))
+    conversions = MsdConversions(ctx, spec)
+    queries = SplitQueries(ctx, q)
+    return attention(ctx, queries, cache, conversions, ahead=Ahead(partial(queries.split, conversions)))
 
 
 #: Vector instructions over all logits besides those of the softmax: merge, split of two passes and of each further one.
@@ -236,7 +186,7 @@ def _register(spec: MsdSpec, components: str) -> None:
 
     def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kernel:
         check(problem, chip, tile, needs)
-        return MsdAttention(problem, chip, tile, spec).kernel()
+        return _kernel(problem, chip, tile, spec)
 
     DATAFLOWS.add(f"attention:{name}", Dataflow(
         name=name, kind="attention", contract=name,

@@ -1,0 +1,119 @@
+"""Q and the KV cache on their way from GM to the Cube, where nothing has to be done to them before."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Protocol, TypeAlias
+
+from msdsim.dataflows.attention.context import Chunk, Context
+from msdsim.dataflows.attention.tiling import FETCH_BYTES
+from msdsim.dataflows.attention.work import Step
+from msdsim.dataflows.cube.operands import ragged_of
+from msdsim.formats.number import FORMATS
+from msdsim.ir.builder import At, Handle, at
+from msdsim.ir.expr import Expr, ceil_div
+from msdsim.ir.kernel import Slice
+from msdsim.units import ceil_div as ceil_int
+
+#: Q in L1 for a step of the item that it was loaded for.
+LoadedQueries: TypeAlias = Callable[[Step], Chunk]
+#: K, and V unless it is a part of K.
+Caches: TypeAlias = tuple[Handle, ...]
+
+
+class Queries(Protocol):
+    """Where the Cube has Q from."""
+
+    def load(self, item: Expr) -> LoadedQueries:
+        """Q of all row tiles of an item to L1, where it stays for all their KV tiles."""
+
+
+class Cache(Protocol):
+    """Where the Cube has K and V from."""
+
+    #: What is stored in GM.
+    stored: Caches
+    #: The signal that K of a step is there, if Vector makes it.
+    keys_signal: str | None
+    #: Whether V of a step is there before P is.
+    early_values: bool
+
+    def keys(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
+        """A chunk of K in L1: rows of the step's KV tile and some of its columns."""
+
+    def values(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
+        """A chunk of V in L1."""
+
+
+def query_tensor(ctx: Context) -> Handle:
+    """Q [KV heads of all batches, query rows of one, head_dim]."""
+    return ctx.kb.tensor("q", "bf16", (ctx.work.kv_head_count, ctx.work.rows_per_head, ctx.dim), "in")
+
+
+def cache_tensors(ctx: Context, fmt: str) -> Caches:
+    """K and, where it is stored apart, V: [KV heads of all batches, kv, channels]."""
+    sizes = (("k", ctx.dim),) if ctx.shared else (("k", ctx.dim), ("v", ctx.out_dim))
+    return tuple(ctx.kb.tensor(name, fmt, (ctx.work.kv_head_count, ctx.work.kv, dim), "in") for name, dim in sizes)
+
+
+def to_l1(ctx: Context, name: str, source: Slice, most_rows: int, most_cols: int) -> Chunk:
+    """A rectangle of a cache to an L1 buffer."""
+    buffer = ctx.kb.buffer(name, "L1", ctx.fmt, (most_rows, most_cols), ctx.tile.l1_ring)
+    rows, cols = source.sizes[-2:]
+    ctx.kb.copy(buffer[at(0, rows), at(0, cols)], source)
+    return Chunk(lambda rows, cols: buffer[rows, cols])
+
+
+class PlainQueries:
+    """Q as it is."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx, self.q = ctx, query_tensor(ctx)
+
+    def load(self, item: Expr) -> LoadedQueries:
+        ctx, kb = self.ctx, self.ctx.kb
+        q1 = kb.buffer("q1", "L1", ctx.fmt, (ctx.work.row_tiles_per_item * ctx.cube_rows, ctx.dim), ctx.tile.q_ring)
+        with kb.when(item < ctx.work.items_of(kb.core)), ctx.row_tiles(item) as (second, tile):
+            kb.copy(ctx.of_item(q1, second, tile.rows, at(0, ctx.dim)), self.q[tile.head, at(tile.row, tile.rows), :])
+        return lambda step: Chunk(lambda rows, cols: ctx.of_item(q1, step.second, rows.size, cols))
+
+
+class GmCache:
+    """K and V in GM as the Cube takes them.
+
+    A shared cache is K; V is its first columns, read from L2 a second time for P V: between the two products of a step lie
+    ``preload`` others, and L1 does not hold so many tiles of the width for which caches are shared.
+    """
+
+    keys_signal: str | None = None
+    early_values = True
+
+    def __init__(self, ctx: Context, caches: Caches, stored: Caches | None = None) -> None:
+        self.ctx, self.caches, self.stored = ctx, caches, stored or caches
+
+    def keys(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
+        return self._bring("k1", self.caches[0], step, rows, most_rows, cols, most_cols)
+
+    def values(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
+        return self._bring("v1", self.caches[-1], step, rows, most_rows, cols, most_cols)
+
+    def _bring(self, name: str, cache: Handle, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
+        source = cache[step.head, at(step.start + rows.start, rows.size), cols]
+        return to_l1(self.ctx, name, source, most_rows, most_cols)
+
+
+def fetch_into_l2(ctx: Context, cache: Cache, step: Step) -> None:
+    """Read this AIV's share of the step's K and V only to bring it into L2, in rows as long as GM has them.
+
+    The AIC turns rows into fractals as it reads them, which leaves few bytes in flight; from L2 that is fast enough.
+    """
+    kb, dim, fmt = ctx.kb, max(stored.of.shape[-1] for stored in cache.stored), cache.stored[0].of.fmt
+    share = ceil_int(ctx.work.kv_tile, ctx.aivs)
+    size = ctx.my_part(step.cols, share)
+    chunk = min(share, max(1, FETCH_BYTES * 8 // (dim * FORMATS[fmt].bits)))
+    with kb.loop("f", 0, ceil_div(size, chunk)) as f:
+        warm = kb.buffer("warm", "UB", fmt, (chunk, dim))
+        rows = ragged_of(size, chunk, f)
+        for stored in cache.stored:
+            source = stored[step.head, at(step.start + kb.sub * share + f * chunk, rows), :]
+            kb.copy(warm[at(0, rows), at(0, stored.of.shape[-1])], source)

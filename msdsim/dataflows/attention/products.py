@@ -1,0 +1,191 @@
+"""The Cube's stages: ``S = Q K^T`` and ``O = P V`` of a step, one after the other or tile by tile in turns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from msdsim.dataflows.attention.context import Chunk, Context, blocks_of
+from msdsim.dataflows.attention.operands import Cache, LoadedQueries
+from msdsim.dataflows.attention.rings import ToCube, ToVector
+from msdsim.dataflows.attention.work import Step
+from msdsim.dataflows.cube.operands import ragged, ragged_of
+from msdsim.formats.mx import MX_BLOCK
+from msdsim.ir.builder import At, Handle, at
+from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
+from msdsim.ir.kernel import Slice
+from msdsim.units import ceil_div as ceil_int
+
+
+@dataclass(frozen=True)
+class _L0:
+    """The way of a product through L0: loop variable, names of its tiles, their depth and columns, and whether B lies in L1 as
+    [columns, depth]."""
+
+    var: str
+    a: str
+    b: str
+    deep: int
+    cols: int
+    transpose_b: bool
+
+
+class Products:
+    """What the AIC does in a step: ``cache`` and ``p`` in, ``s`` and ``o`` out."""
+
+    def __init__(self, ctx: Context, cache: Cache, s: ToVector, p: ToCube, o: ToVector) -> None:
+        self.ctx, self.kb, self.tile, self.cache = ctx, ctx.kb, ctx.tile, cache
+        self.s, self.p, self.o = s, p, o
+        self.qk = _L0("d", "a", "b", ctx.tile.qk_k, ctx.tile.qk_n, transpose_b=True)
+        self.pv = _L0("e", "c", "d", ctx.tile.pv_k, min(ctx.tile.pv_n, ctx.out_dim), transpose_b=False)
+
+    # S = Q K^T
+
+    def logits(self, step: Step, q: LoadedQueries) -> None:
+        """S of a step, K in chunks through L1."""
+        self._wait_for_keys()
+        if self.ctx.wide_output:
+            with self.kb.loop("t", 0, ceil_div(step.cols, self.tile.qk_n)) as t:
+                self._logits_tile(step, q, t)
+        else:
+            self._logits_by_rows_of_k(step, q)
+        self.s.filled()
+
+    def _wait_for_keys(self) -> None:
+        if self.cache.keys_signal is not None:
+            self.kb.wait_signal(self.cache.keys_signal, self.ctx.cube_waits)
+
+    def _logits_by_rows_of_k(self, step: Step, q: LoadedQueries) -> None:
+        """K in chunks of ``l1_kv`` whole rows, columns of S in accumulators of ``qk_n``."""
+        kb, tile, dim = self.kb, self.tile, self.ctx.dim
+        with kb.loop("c", 0, ceil_div(step.cols, tile.l1_kv)) as c:
+            size = ragged_of(step.cols, tile.l1_kv, c)
+            k1 = self.cache.keys(step, at(c * tile.l1_kv, size), tile.l1_kv, at(0, dim), dim)
+            with kb.loop("b", 0, ceil_div(size, tile.qk_n)) as b:
+                cols = ragged_of(size, tile.qk_n, b)
+                s0 = self._accumulator("s0", self.qk, tile.s_ring)
+                self._multiply(self.qk, step, s0, q(step), k1, at(0, dim), at(b * tile.qk_n, cols), Const(0))
+                self.s.put(step, at(c * tile.l1_kv + b * tile.qk_n, cols), s0)
+
+    def _logits_tile(self, step: Step, q: LoadedQueries, t: Expr) -> None:
+        """``qk_n`` columns of S, K coming in chunks of ``l1_k`` columns."""
+        tile, dim = self.tile, self.ctx.dim
+        cols = ragged_of(step.cols, tile.qk_n, t)
+        s0 = self._accumulator("s0", self.qk, tile.s_ring)
+        with self.kb.loop("h", 0, ceil_int(dim, tile.l1_k)) as h:
+            depth = at(h * tile.l1_k, ragged(dim, tile.l1_k, h))
+            k1 = self.cache.keys(step, at(t * tile.qk_n, cols), tile.qk_n, depth, min(dim, tile.l1_k))
+            self._multiply(self.qk, step, s0, q(step), k1, depth, at(0, cols), h)
+        self.s.put(step, at(t * tile.qk_n, cols), s0)
+
+    # O = P V
+
+    def output(self, step: Step) -> None:
+        """O of a step: in one accumulator, or in column tiles for all of which P of the whole step stays in L1."""
+        kb = self.kb
+        if self.ctx.wide_output:
+            self.p.wait()
+            p1 = self.p.bring(step, at(0, step.cols), self.ctx.work.kv_tile)
+            with kb.loop("n", 0, ceil_int(self.ctx.out_dim, self.tile.pv_n)) as n:
+                self._output_tile(step, p1, n)
+        else:
+            self._output_by_rows_of_v(step)
+        self.o.filled()
+
+    def _output_by_rows_of_v(self, step: Step) -> None:
+        """V and P in chunks of ``l1_kv`` KV rows; V is fetched before P is waited for, unless Vector makes it."""
+        kb, tile, dim = self.kb, self.tile, self.ctx.out_dim
+        o0 = self._accumulator("o0", self.pv, tile.o_ring)
+        with kb.loop("c", 0, ceil_div(step.cols, tile.l1_kv)) as c:
+            size = ragged_of(step.cols, tile.l1_kv, c)
+            chunk = at(c * tile.l1_kv, size)
+            if self.cache.early_values:
+                v1 = self.cache.values(step, chunk, tile.l1_kv, at(0, dim), dim)
+            with kb.when(c.equals(0)):
+                self.p.wait()
+            if not self.cache.early_values:
+                v1 = self.cache.values(step, chunk, tile.l1_kv, at(0, dim), dim)
+            p1 = self.p.bring(step, chunk, tile.l1_kv)
+            self._multiply(self.pv, step, o0, p1, v1, at(0, size), at(0, dim), c)
+        self.o.put(step, at(0, dim), o0)
+
+    def _output_tile(self, step: Step, p1: Chunk, n: Expr) -> None:
+        """``pv_n`` columns of O over all KV rows of the step, V coming in chunks of ``l1_v`` rows."""
+        tile = self.tile
+        cols = at(n * tile.pv_n, ragged(self.ctx.out_dim, tile.pv_n, n))
+        o0 = self._accumulator("o0", self.pv, tile.o_ring)
+        with self.kb.loop("c", 0, ceil_div(step.cols, tile.l1_v)) as c:
+            size = ragged_of(step.cols, tile.l1_v, c)
+            v1 = self.cache.values(step, at(c * tile.l1_v, size), tile.l1_v, cols, tile.pv_n)
+            self._multiply(self.pv, step, o0, p1, v1, at(c * tile.l1_v, size), at(0, cols.size), c)
+        self.o.put(step, cols, o0)
+
+    # Both by turns
+
+    def interleaved(self, new: Step, q: LoadedQueries) -> None:
+        """Tiles of O of the step ``preload`` before and of S of this one by turns; either may be missing.
+
+        Where L1 holds V of a tile of O and K of a tile of S whole, each is loaded while the other kind of tile is made.
+        """
+        ctx, behind = self.ctx, self.tile.preload
+        old = ctx.work.step(ctx.kb.core, maximum(0, new.number - behind))
+        new_live, old_live = minimum(new.number < ctx.steps, new.live), minimum(new.number >= behind, old.live)
+        kb, tile, kv_tile = self.kb, self.tile, self.ctx.work.kv_tile
+        with kb.when(old_live):
+            self.p.wait()
+        with kb.when(new_live):
+            self._wait_for_keys()
+        p1 = self.p.bring(old, at(0, old.cols), kv_tile, old_live)
+        outputs, most = ceil_int(self.ctx.out_dim, tile.pv_n), ceil_int(kv_tile, tile.qk_n)
+        # Where S has more tiles than O, several follow each tile of O.
+        each, tiles = ceil_int(most, outputs), ceil_div(new.cols, tile.qk_n)
+        with kb.loop("t", 0, outputs) as t:
+            with kb.when(old_live):
+                self._output_tile(old, p1, t)
+                with kb.when(t.equals(outputs - 1)):
+                    self.o.filled()
+            with kb.when(minimum(new_live, t * each < tiles)):
+                if each == 1:
+                    self._logits_tile(new, q, t)
+                else:
+                    with kb.loop("b", t * each, minimum((t + 1) * each, tiles)) as b:
+                        self._logits_tile(new, q, b)
+        with kb.when(new_live):
+            self.s.filled()
+
+    # Through L0
+
+    def _accumulator(self, name: str, way: _L0, ring: int) -> Handle:
+        return self.kb.buffer(name, "L0C", self.ctx.operands.sums, (self.ctx.cube_rows, way.cols), ring)
+
+    def _multiply(self, way: _L0, step: Step, accumulator: Handle, a: Chunk, b: Chunk, depth: At, cols: At,
+                  before: Expr) -> None:
+        """``acc += A B``: columns ``depth`` of A, as many rows of B from its first one; ``cols`` of B.
+
+        ``before`` is zero where this is the first product of the sum.
+        """
+        kb, ctx, ring = self.kb, self.ctx, self.tile.l0_ring
+        rows, across = at(0, step.rows * ctx.passes), at(0, cols.size)
+        with kb.loop(way.var, 0, ceil_div(depth.size, way.deep)) as d:
+            size = ragged_of(depth.size, way.deep, d)
+            inside, whole = at(d * way.deep, size), at(depth.start + d * way.deep, size)
+            a0 = kb.buffer(f"{way.a}0", "L0A", ctx.fmt, (ctx.cube_rows, way.deep), ring)[rows, at(0, size)]
+            b0 = kb.buffer(f"{way.b}0", "L0B", ctx.fmt, (way.deep, way.cols), ring)[at(0, size), across]
+            kb.copy(a0, a.elements(rows, whole))
+            self._copy_b(way, b0, b.elements, inside, cols)
+            acc = accumulator[rows, across]
+            if a.scales is None or b.scales is None:
+                kb.op("mmad", acc, a0, b0, accumulate=before + d)
+            else:
+                blocks, count = way.deep // MX_BLOCK, at(0, blocks_of(inside).size)
+                sa0 = kb.buffer(f"s{way.a}0", "L0A_MX", "e8m0", (ctx.cube_rows, blocks), ring)[rows, count]
+                sb0 = kb.buffer(f"s{way.b}0", "L0B_MX", "e8m0", (blocks, way.cols), ring)[count, across]
+                kb.copy(sa0, a.scales(rows, whole))
+                self._copy_b(way, sb0, b.scales, inside, cols)
+                kb.op("mmad_mx", acc, a0, sa0, b0, sb0, accumulate=before + d)
+
+    def _copy_b(self, way: _L0, out: Slice, b1: Callable[[At, At], Slice], depth: At, cols: At) -> None:
+        if way.transpose_b:
+            self.kb.copy(out, b1(cols, depth), transpose=1)
+        else:
+            self.kb.copy(out, b1(depth, cols))
