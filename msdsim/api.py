@@ -15,11 +15,10 @@ from msdsim.errors import InputError
 from msdsim.hardware import Hardware
 from msdsim.ir.kernel import Kernel
 from msdsim.jobs import Progress
-from msdsim.passes import build_kernel
 from msdsim.problems import Problem, Workload
 from msdsim.report.result import Skipped
 from msdsim.report.shown import ShownComparison, ShownResult, ShownWorkloadComparison, ShownWorkloadResult
-from msdsim.runs import DEFAULT_ENGINE, RunOptions, as_hardware, as_problem, require_check, run
+from msdsim.runs import DEFAULT_ENGINE, RunOptions, as_hardware, as_problem, build_kernel, require_check, run
 from msdsim.workload_runs import run_workload
 
 __all__ = ["DEFAULT_ENGINE", "RunOptions", "build_kernel", "compare", "compare_workload", "dataflows_for", "find_dataflow",

@@ -13,21 +13,22 @@ from typing import Any
 
 import numpy as np
 
+from msdsim.dataflows.base import Dataflow
 from msdsim.dataflows.lookup import find_dataflow
 from msdsim.engine import EngineOptions, empty_l2, load_engine
 from msdsim.engine.base import ENGINES, MEMORY_MODELS
 from msdsim.errors import CheckFailed, InputError
 from msdsim.hardware import Hardware, load_hw
 from msdsim.ir.kernel import Kernel
-from msdsim.ir.lower import lower
 from msdsim.ir.parser import read_kernel
-from msdsim.ir.verify import verify
+from msdsim.ir.program import Program
 from msdsim.numerics.check import Executed, check_numbers, execute_kernel
-from msdsim.passes import build_kernel
+from msdsim.passes import Build, run_passes
 from msdsim.problems import KernelFile, Problem, Workload, parse_problem
 from msdsim.registry import unknown_name
 from msdsim.report.result import Result
 from msdsim.report.shown import ShownResult
+from msdsim.tilings import choose_tiling
 from msdsim.timeline.record import RunRecord
 
 DEFAULT_ENGINE = "fast"
@@ -89,13 +90,25 @@ DEFAULTS = RunOptions()
 class PreparedRun:
     """A kernel that is ready to be timed, with everything of its result but the timing."""
 
-    kernel: Kernel
+    build: Build
     hardware: Hardware
     options: RunOptions
     problem: Mapping[str, Any]
     dataflow: str
     tiling: Mapping[str, int] = field(default_factory=dict)
     executed: Executed = field(default_factory=lambda: Executed(None, {}))
+
+    @property
+    def kernel(self) -> Kernel:
+        """The kernel that is timed."""
+        assert self.build.kernel is not None
+        return self.build.kernel
+
+    def program(self, addresses: Mapping[str, int] | None = None) -> Program:
+        """The kernel lowered, its tensors at these addresses in GM (None: one after the other)."""
+        program = run_passes(replace(self.build, addresses=addresses), "lower").program
+        assert program is not None
+        return program
 
     def result(self, record: RunRecord, wall_s: float, l2_start: str) -> ShownResult:
         """The whole result, with how it went in time."""
@@ -120,16 +133,31 @@ def prepare(problem: Any, hardware: Hardware, dataflow: str, options: RunOptions
     reason = chosen.refuses(problem, hardware.chip)
     if reason is not None:
         raise InputError(f"dataflow '{chosen.name}' cannot run {problem} on '{hardware.name}': {reason}")
-    kernel, tiles = build_kernel(chosen, problem, hardware, options.tiling)
-    item = PreparedRun(kernel, hardware, options, problem.to_json(), chosen.name, asdict(tiles))
+    build = _built(chosen, problem, hardware, options.tiling)
+    item = PreparedRun(build, hardware, options, problem.to_json(), chosen.name, asdict(build.tiling))
     if not options.executes:
         return item
     from msdsim.numerics.contracts import contract_for
 
     # Numbers first: what is wrong with the inputs is said before anything long runs.
     contract = contract_for(chosen.kind, chosen.contract).for_tiling(item.tiling)
-    return replace(item, executed=check_numbers(contract, problem, kernel, inputs=options.inputs, seed=options.seed,
+    return replace(item, executed=check_numbers(contract, problem, item.kernel, inputs=options.inputs, seed=options.seed,
                                                 keep=options.keep))
+
+
+def _built(dataflow: Dataflow, problem: Any, hardware: Hardware, tiling: Mapping[str, int] | None) -> Build:
+    tiles = choose_tiling(dataflow, problem, hardware.chip, tiling)
+    build = run_passes(Build(hardware.chip, dataflow, problem, tiles), "place")
+    # What made the kernel stays behind, since a prepared run may travel from one process to another.
+    return replace(build, dataflow=None, problem=None)
+
+
+def build_kernel(dataflow: Dataflow, problem: Any, hardware: Hardware,
+                 tiling: Mapping[str, int] | None = None) -> tuple[Kernel, Any]:
+    """The verified kernel of a dataflow, and the tiling it was built with."""
+    build = _built(dataflow, problem, hardware, tiling)
+    assert build.kernel is not None
+    return build.kernel, build.tiling
 
 
 def prepare_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions) -> PreparedRun:
@@ -137,15 +165,15 @@ def prepare_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions) -> P
     if options.check:
         raise InputError(f"kernel '{kernel.name}' has no reference to compare with; leave out the check, and give inputs to "
                          f"have its numbers executed")
-    verify(kernel, hardware.chip)
-    item = PreparedRun(kernel, hardware, options, {"kind": "kernel", "name": kernel.name}, kernel.name)
+    build = run_passes(Build(hardware.chip, kernel=kernel), "place")
+    item = PreparedRun(build, hardware, options, {"kind": "kernel", "name": kernel.name}, kernel.name)
     return item if options.inputs is None else replace(item, executed=execute_kernel(kernel, options.inputs))
 
 
 def _timed(item: PreparedRun) -> RunRecord:
     """Time a kernel alone: on an empty L2 or, ``warm``, on what an earlier run of it has left there."""
     chip, options = item.hardware.chip, item.options.for_engine()
-    program, simulator = lower(item.kernel, chip), load_engine(item.options.engine)
+    program, simulator = item.program(), load_engine(item.options.engine)
     if not item.options.warm:
         return simulator.run(program, options)
     first = simulator.run(program, replace(options, record_timeline=False), empty_l2(chip))

@@ -12,7 +12,6 @@ from msdsim.engine import empty_l2, load_engine
 from msdsim.errors import InputError, MsdsimError
 from msdsim.hardware import Hardware
 from msdsim.ir.gm_plan import GmPlan
-from msdsim.ir.lower import lower
 from msdsim.jobs import Progress, run_all
 from msdsim.problems import Workload
 from msdsim.problems.workload import Entry
@@ -116,12 +115,12 @@ def _order(workload: Workload, read_bytes: Mapping[str, int], capacity: int) -> 
 def _time_entry(workload: Workload, run: _EntryRun, item: PreparedRun, plan: GmPlan,
                 state: L2State) -> tuple[Result, L2State]:
     """Time an entry on what is in L2; its result, and what it leaves there."""
-    chip, options = item.hardware.chip, item.options.for_engine()
+    options = item.options.for_engine()
     options = replace(options, record_timeline=options.record_timeline and not run.ahead)
     engine = load_engine(item.options.engine)
     started = time.perf_counter()
     record = _named(workload.name, run.entry.name,
-                    lambda: engine.run(lower(item.kernel, chip, plan.place(item.kernel)), options, state))
+                    lambda: engine.run(item.program(plan.place(item.kernel)), options, state))
     assert record.l2 is not None
     # The result does without the state: there is one a kernel, and nobody asks for it again.
     return item.result(replace(record, l2=None), time.perf_counter() - started, "workload"), record.l2

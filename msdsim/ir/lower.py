@@ -12,14 +12,14 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import count
 
 from msdsim.errors import KernelError
 from msdsim.hardware.chip import Chip
-from msdsim.hardware.units.banks import bank_model
 from msdsim.ir.expr import Const, Expr, Var, binary, product
 from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, PartName, ends_phase
 from msdsim.ir.ops import OPS
-from msdsim.ir.placement import demands_of, place, with_conflicts
+from msdsim.ir.placement import Placement, placed
 from msdsim.ir.program import Cause, Instr, Loop, Node, Part, Program, Semaphore, walk_nodes
 from msdsim.ir.timing import Sync, Timing
 from msdsim.naming import PIPES
@@ -56,24 +56,28 @@ class _Scope:
     edges: list[_Edge] = field(default_factory=list)
 
 
-def lower(kernel: Kernel, chip: Chip, addresses: Mapping[str, int] | None = None) -> Program:
+def lower(kernel: Kernel, chip: Chip, addresses: Mapping[str, int] | None = None,
+          placement: Placement | None = None) -> Program:
     """The kernel as instructions and flags for ``chip``; KernelError where it needs more event ids than there are.
 
-    ``addresses`` says where the tensors lie in GM (None: the kernel alone, one tensor after the other).
+    ``addresses`` says where the tensors lie in GM (None: the kernel alone, one tensor after the other); ``placement`` is the
+    kernel's in UB, for who has it already.
     """
     addresses = kernel.addresses() if addresses is None else addresses
-    return Program(kernel, chip, _PartLowering(kernel, chip, "aic", addresses).run(),
-                   _PartLowering(kernel, chip, "aiv", addresses).run(), addresses)
+    if placement is None and chip.vector.banks is not None:
+        placement = placed(kernel, chip)
+    costs = placement.costs if placement is not None else {}
+    return Program(kernel, chip, _PartLowering(kernel, chip, "aic", addresses, {}).run(),
+                   _PartLowering(kernel, chip, "aiv", addresses, costs).run(), addresses)
 
 
 class _PartLowering:
-    def __init__(self, kernel: Kernel, chip: Chip, name: PartName, addresses: Mapping[str, int]) -> None:
-        self.kernel, self.chip, self.name, self.addresses = kernel, chip, name, addresses
+    def __init__(self, kernel: Kernel, chip: Chip, name: PartName, addresses: Mapping[str, int],
+                 costs: Mapping[int, Timing]) -> None:
+        self.kernel, self.chip, self.name, self.addresses, self.costs = kernel, chip, name, addresses, costs
+        self.operations = count()
         self.signals = {signal.name: index for index, signal in enumerate(kernel.signals)}
         self.semaphores: list[Semaphore] = []
-        self.banks = bank_model(chip.vector.banks) if name == "aiv" and chip.vector.banks is not None else None
-        self.demands = demands_of(kernel, chip) if self.banks is not None else {}
-        self.places = place(kernel, chip, self.demands) if self.banks is not None else {}
         self.fresh = 0
 
     def run(self) -> Part:
@@ -126,11 +130,9 @@ class _PartLowering:
         return _Item(instr, dict(access))
 
     def _timing(self, op: Op) -> Timing:
-        """What the operation costs, with the bank conflicts of its operands where they lie."""
-        demand = self.demands.get(id(op))
-        if self.banks is None or demand is None:
-            return OPS[op.kind].timing(op, self.chip, self.addresses)
-        return with_conflicts(demand, self.banks, self.places)
+        """What the operation costs, with the bank conflicts of its operands where they lie; called in the order of the part."""
+        known = self.costs.get(next(self.operations))
+        return OPS[op.kind].timing(op, self.chip, self.addresses) if known is None else known
 
     # Flags between pipes
 
@@ -275,11 +277,11 @@ class _PartLowering:
                     semaphore = self.semaphores[number]
                     used[semaphore.source, semaphore.target].add(number)
             for (source, target), numbers in used.items():
-                count = sum(self.semaphores[number].capacity for number in numbers)
-                if count > limit:
+                needed = sum(self.semaphores[number].capacity for number in numbers)
+                if needed > limit:
                     rings = ", ".join(sorted({self.semaphores[number].buffer for number in numbers}))
                     raise KernelError(
-                        f"{self.name} needs {count} event ids from {source} to {target}, chip '{self.chip.name}' has {limit} "
+                        f"{self.name} needs {needed} event ids from {source} to {target}, chip '{self.chip.name}' has {limit} "
                         f"per pipe pair; lower the ring depth of the buffers {rings} or use fewer of them"
                     )
 

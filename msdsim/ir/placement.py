@@ -22,7 +22,21 @@ from msdsim.errors import KernelError
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units.banks import BankModel, Pattern, Steps, bank_model
 from msdsim.ir.expr import Const, Expr, evaluate, free_vars
-from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, Slice, Statement, When, ends_phase, row_bytes, walk
+from msdsim.ir.kernel import (
+    Alloc,
+    Block,
+    Buffer,
+    For,
+    Kernel,
+    Op,
+    Slice,
+    Statement,
+    When,
+    ends_phase,
+    operations,
+    row_bytes,
+    walk,
+)
 from msdsim.ir.ops import OPS
 from msdsim.ir.printer import statement_text
 from msdsim.ir.timing import Local, Repeats
@@ -70,6 +84,26 @@ def place(kernel: Kernel, chip: Chip, demands: Mapping[int, Demand] | None = Non
     for allocs in phases(kernel, kernel.aiv):
         _Phase(chip, allocs, at, found, list(demands.values()), blocks).run()
     return found
+
+
+@dataclass(frozen=True)
+class Placement:
+    """Where the buffers in UB lie, by name, and what that makes the Vector operations cost: those that the banks have a say in,
+    by their number among the operations of the AIV part."""
+
+    places: Places
+    costs: Mapping[int, Local]
+
+
+def placed(kernel: Kernel, chip: Chip) -> Placement:
+    """The placement of a verified kernel; KernelError where a pinned address cannot be."""
+    demands = demands_of(kernel, chip)
+    places = place(kernel, chip, demands)
+    if chip.vector.banks is None:
+        return Placement(places, {})
+    model = bank_model(chip.vector.banks)
+    return Placement(places, {number: with_conflicts(demands[id(op)], model, places)
+                              for number, op in enumerate(operations(kernel.aiv)) if id(op) in demands})
 
 
 def _blocks(block: Block, numbers: Iterator[int]) -> Iterator[tuple[str, int]]:

@@ -25,7 +25,14 @@ _INT32_MAX = 2**31 - 1
 
 
 def verify(kernel: Kernel, chip: Chip) -> None:
-    """Raise KernelError for the first rule that ``kernel`` breaks on ``chip``."""
+    """Raise KernelError for the first rule that ``kernel`` breaks on ``chip``, the places of pinned buffers among them."""
+    check_kernel(kernel, chip)
+    if any(alloc.buffer.address is not None for alloc in _allocs(kernel.aiv)):
+        place(kernel, chip)
+
+
+def check_kernel(kernel: Kernel, chip: Chip) -> None:
+    """:func:`verify` but for pinned buffers, which the placement checks."""
     _check_tensors(kernel, chip)
     for name in ("aic", "aiv"):
         _Part(kernel, chip, name).check()
@@ -88,8 +95,6 @@ class _Part:
     def check(self) -> None:
         self._capacity()
         self._walk(self.block, frozenset())
-        if self.name == "aiv" and any(alloc.buffer.address is not None for alloc in _allocs(self.block)):
-            place(self.kernel, self.chip)
 
     # Structure
 

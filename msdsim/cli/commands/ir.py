@@ -19,26 +19,19 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
 
     Comments give the address of every buffer in UB, and what operations lose to conflicts in its banks.
     """
-    from msdsim.api import build_kernel, find_dataflow
     from msdsim.cli.arguments import read_hardware, read_problem, read_single_problem, read_tiling
-    from msdsim.errors import InputError
     from msdsim.ir.annotate import annotated_kernel
     from msdsim.ir.kernel import Kernel
-    from msdsim.ir.verify import verify
+    from msdsim.runs import RunOptions, prepare, prepare_kernel
 
-    hardware = read_hardware(hw, changes)
+    hardware, options = read_hardware(hw, changes), RunOptions(tiling=read_tiling(tiling))
     if problem.strip().endswith(".kir"):
-        kernel = read_problem(problem)
-        assert isinstance(kernel, Kernel)
-        verify(kernel, hardware.chip)
+        written = read_problem(problem)
+        assert isinstance(written, Kernel)
+        item = prepare_kernel(written, hardware, options)
     else:
-        shape = read_single_problem(problem, "ir")
-        chosen = find_dataflow(shape, dataflow)
-        reason = chosen.refuses(shape, hardware.chip)
-        if reason is not None:
-            raise InputError(f"dataflow '{dataflow}' cannot run {shape} on '{hardware.name}': {reason}")
-        kernel, _ = build_kernel(chosen, shape, hardware, read_tiling(tiling))
-    text = annotated_kernel(kernel, hardware.chip)
+        item = prepare(read_single_problem(problem, "ir"), hardware, dataflow, options)
+    kernel, text = item.kernel, annotated_kernel(item.kernel, hardware.chip, item.build.placement)
     if verify_only:
         click.echo(f"ok: kernel '{kernel.name}', {len(text.splitlines())} lines, passes the verifier for '{hardware.name}'")
     else:
