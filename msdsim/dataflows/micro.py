@@ -41,6 +41,8 @@ def build(problem: Micro, chip: Chip, _: MicroTiling) -> Kernel:
     """The kernel of a microbenchmark."""
     if problem.op == "read_matrix":
         return _read_matrix(problem, chip)
+    if problem.op in ("duplicate_matrix", "add_matrix"):
+        return _through_ub(problem, chip, 2 if problem.op == "add_matrix" else 1)
     if problem.op == "matmul":
         return _matmul(problem, chip)
     if problem.op == "msd_groups":
@@ -275,6 +277,32 @@ def _read_matrix(problem: Micro, chip: Chip) -> Kernel:
     return kb.build()
 
 
+def _through_ub(problem: Micro, chip: Chip, sources: int) -> Kernel:
+    """One matrix, or the sum of two: rows dealt to the AIVs in equal blocks, tiles double-buffered."""
+    aivs, fmt = chip.cores.aiv_per_aic, problem.fmt
+    kb = KernelBuilder(f"micro_{problem.op}", chip.cores.aic, aivs)
+    inputs = [kb.tensor(f"x{number}", fmt, (problem.m, problem.n), "in") for number in range(sources)]
+    y = kb.tensor("y", fmt, (problem.m, problem.n), "out")
+    shape, rows = (problem.base_m, problem.base_n), ceil_int(problem.m, chip.aiv)
+    with kb.part("aiv"):
+        first = (kb.core * aivs + kb.sub) * rows
+        mine = minimum(rows, maximum(0, problem.m - first))
+        with (kb.loop("mt", 0, ceil_div(mine, problem.base_m)) as mt,
+              kb.loop("nt", 0, ceil_int(problem.n, problem.base_n)) as nt):
+            height = minimum(problem.base_m, mine - mt * problem.base_m)
+            width = _share(problem.n, problem.base_n, nt) if problem.n % problem.base_n else Const(problem.base_n)
+            place = at(first + mt * problem.base_m, height), at(nt * problem.base_n, width)
+            tiles = [kb.buffer(f"tile{number}", "UB", fmt, shape, 2)[at(0, height), at(0, width)] for number in range(sources)]
+            for tile, tensor in zip(tiles, inputs, strict=True):
+                kb.copy(tile, tensor[place], **_way(problem))
+            out = tiles[0]
+            if sources > 1:
+                out = kb.buffer("sum", "UB", fmt, shape, 2)[at(0, height), at(0, width)]
+                kb.op("add", out, *tiles)
+            kb.copy(y[place], out, **_way(problem))
+    return kb.build()
+
+
 def _way(problem: Micro) -> dict[str, str]:
     """The hint of a copy from or to GM."""
     return {"l2": BYPASS} if problem.bypass else {}
@@ -297,7 +325,7 @@ def _matmul(problem: Micro, chip: Chip) -> Kernel:
     w = kb.tensor("w", fmt, (p.n, p.k) if p.trans_b else (p.k, p.n), "in")
     blocks = ceil_int(p.k, MX_BLOCK)
     scales = [kb.tensor(name, "e8m0", (size, blocks), "in") for name, size in (("sx", p.m), ("sw", p.n))] if mx else []
-    y = kb.tensor("y", "int32" if accumulator == "int32" else "bf16", (p.m, p.n), "out")
+    y = kb.tensor("y", "int32" if accumulator == "int32" else p.out, (p.m, p.n), "out")
     mi, ni = kb.core % blocks_m, kb.core // blocks_m
     step_outer, step_inner = max(p.step_ka, p.step_kb), min(p.step_ka, p.step_kb)
     outer_k, inner_k = step_outer * p.base_k, step_inner * p.base_k

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -22,6 +22,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from msdsim.errors import InputError, MsdsimError
+from msdsim.explore.families import FAMILIES, family_of
 from msdsim.hardware import Hardware, load_hw
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.hardware import leaves, override
@@ -41,13 +42,19 @@ _COPY = re.compile(r"copy (\d+)x(\d+) fp16 GM->(UB|L1), \d+ AI[CV], tile \[(\d+)
 _BASE = re.compile(r"base (\d+)x(\d+)x(\d+)")
 #: Both operands in one format, as in "mxfp8 x mxfp8".
 _PAIR = re.compile(r"(\w+) x \1")
+#: Numbers of the chip that a note says to set.
+_SET = re.compile(r"--set ([a-z0-9_.]+)=([0-9.]*[0-9])")
+#: Dataflows that say of a row that it cannot be run.
+_NONE = ("inexpressible", "needs-set")
 
 
 class Measurement(BaseModel):
     """One row of a validation file, as it is written there.
 
     ``informs`` names the constants of chip files that were inferred with this row's help; a row without is a test of them all.
-    Further times of the same source (``time_us_...``) may stand beside and are not used.
+    ``set`` changes numbers of the chip (a kernel on one core), ``ambiguous`` says what is uncertain about a row, which is then
+    reported apart, and ``long`` marks one that takes minutes to simulate.  Further times of the same source (``time_us_...``)
+    may stand beside and are not used.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -67,6 +74,9 @@ class Measurement(BaseModel):
     ratio_to: str = ""
     ratio_only: float | None = None
     informs: tuple[str, ...] = ()
+    set: dict[str, float | str] = field(default_factory=dict)
+    ambiguous: str = ""
+    long: bool = False
 
 
 @dataclass(frozen=True)
@@ -100,6 +110,12 @@ class Prediction:
     components: tuple[Component, ...] = ()
     informs: tuple[str, ...] = ()
     reason: str = ""
+    ambiguous: str = ""
+
+    @property
+    def family(self) -> str:
+        """What kind of kernel it is, one of :data:`msdsim.explore.families.FAMILIES`."""
+        return family_of(self.problem, self.dataflow, self.measured_us)
 
     @property
     def error(self) -> float | None:
@@ -126,20 +142,24 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Overall:
-    """|error| of a number of predictions: how many, the median, the 90th percentile and the worst; zeros for none."""
+    """|error| of a number of predictions: how many, the median, the 90th percentile and the worst, and the median of the signed
+    errors; zeros for none."""
 
     predicted: int
     median_error: float
     p90_error: float
     worst_error: float
+    signed_median: float = 0.0
 
     @classmethod
     def of(cls, errors: Iterable[float | None]) -> Overall:
         """From signed errors; None where there is none."""
-        known = np.array([abs(error) for error in errors if error is not None])
-        if not known.size:
+        signed = np.array([error for error in errors if error is not None])
+        if not signed.size:
             return cls(0, 0.0, 0.0, 0.0)
-        return cls(known.size, float(np.median(known)), float(np.percentile(known, 90)), float(known.max()))
+        known = np.abs(signed)
+        return cls(known.size, float(np.median(known)), float(np.percentile(known, 90)), float(known.max()),
+                   float(np.median(signed)))
 
 
 @dataclass(frozen=True)
@@ -153,26 +173,52 @@ class ValidationReport:
     ratios: tuple[Ratio, ...]
 
     @property
+    def certain(self) -> tuple[Prediction, ...]:
+        """The rows about which nothing is uncertain."""
+        return tuple(row for row in self.rows if not row.ambiguous)
+
+    @property
     def overall(self) -> Overall:
-        """|error| over every row that has one."""
-        return Overall.of(row.error for row in self.rows)
+        """|error| over every certain row that has one."""
+        return Overall.of(row.error for row in self.certain)
 
     @property
     def unseen(self) -> Overall:
-        """|error| over the rows that informed no constant."""
-        return Overall.of(row.error for row in self.rows if not row.informs)
+        """|error| over the certain rows that informed no constant."""
+        return Overall.of(row.error for row in self.certain if not row.informs)
+
+    @property
+    def ambiguous(self) -> Overall:
+        """|error| over the other rows."""
+        return Overall.of(row.error for row in self.rows if row.ambiguous)
+
+    def by(self, what: Callable[[Prediction], str]) -> dict[str, Overall]:
+        """|error| of the certain rows that have one, by what a row is, in the order in which they come."""
+        groups: dict[str, list[float]] = {}
+        for row in self.certain:
+            if row.error is not None:
+                groups.setdefault(what(row), []).append(row.error)
+        return {name: Overall.of(errors) for name, errors in groups.items()}
+
+    @property
+    def families(self) -> dict[str, Overall]:
+        """|error| by family, in the order of :data:`msdsim.explore.families.FAMILIES`."""
+        found = self.by(lambda row: row.family)
+        return {name: found[name] for name in FAMILIES if name in found}
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, ``schema: "msdsim.validate/1"``."""
         rows = []
         for row in self.rows:
             parts = [asdict(item) | {"error": item.error} for item in row.components]
-            rows.append(asdict(row) | {"error": row.error, "components": parts})
+            rows.append(asdict(row) | {"error": row.error, "family": row.family, "components": parts})
         return {
             "schema": "msdsim.validate/1", "file": self.file, "engine": self.engine, "memory": self.memory, "rows": rows,
             "ratios": [asdict(item) | {"error": item.error} for item in self.ratios],
-            "overall": {"rows": len(self.rows)} | asdict(self.overall),
-            "unseen": {"rows": sum(not row.informs for row in self.rows)} | asdict(self.unseen),
+            "overall": {"rows": len(self.certain)} | asdict(self.overall),
+            "unseen": {"rows": sum(not row.informs for row in self.certain)} | asdict(self.unseen),
+            "ambiguous": {"rows": len(self.rows) - len(self.certain)} | asdict(self.ambiguous),
+            "families": {name: asdict(errors) for name, errors in self.families.items()},
         }
 
 
@@ -197,6 +243,7 @@ def load_measurements(file: str | Path = PUBLISHED) -> list[Measurement]:
     for index, item in enumerate(raw["row"], start=1):
         values = {"run_as" if key == "as" else key: value for key, value in item.items() if not key.startswith("time_us_")}
         values["source"] = sources.get(values.get("source"), values.get("source", ""))
+        _understand_note(values)
         try:
             row = Measurement(**values)
         except ValidationError as err:
@@ -208,21 +255,34 @@ def load_measurements(file: str | Path = PUBLISHED) -> list[Measurement]:
     return found
 
 
+def _understand_note(values: dict[str, Any]) -> None:
+    """What a collector of rows puts into the note: that something is uncertain, and numbers of the chip to set."""
+    note = str(values.get("note", ""))
+    _, doubt, uncertain = note.partition("AMBIGUOUS:")
+    if doubt and not values.get("ambiguous"):
+        values["ambiguous"] = uncertain.partition(";")[0].strip() or "not said why"
+    changes = _SET.findall(note)
+    if changes and "set" not in values:
+        values["set"] = {key: float(number) if "." in number else int(number) for key, number in changes}
+
+
 def _spelled_out(row: Measurement, same: Measurement) -> Measurement:
     """``row`` with what the shipped row of the same id says about how it was run."""
-    known = same.model_dump(include={"problem", "dataflow", "run_as", "tiling", "ratio_to", "ratio_only", "informs"})
+    known = same.model_dump(include={"problem", "dataflow", "run_as", "tiling", "ratio_to", "ratio_only", "informs", "set",
+                                     "ambiguous", "long"})
     if same.time_us is None and same.tflops is None:
         known |= {"time_us": None, "tflops": None}
     return row.model_copy(update=known)
 
 
 def validate(file: str | Path = PUBLISHED, *, engine: str = "fast", memory: str = "bandwidth",
-             factors: Mapping[str, float] | None = None) -> ValidationReport:
+             factors: Mapping[str, float] | None = None, long: bool = True) -> ValidationReport:
     """Predict every row of a validation file, a shipped one by name or a user's own by path.
 
-    ``factors`` multiply chip parameters by dotted path on every chip that has them: what a sensitivity study turns.
+    ``factors`` multiply chip parameters by dotted path on every chip that has them: what a sensitivity study turns.  Without
+    ``long`` rows that take minutes are left out.
     """
-    measurements = load_measurements(file)
+    measurements = [row for row in load_measurements(file) if long or not row.long]
     rows = [_predict(row, engine, memory, factors or {}) for row in measurements]
     return ValidationReport(str(file), engine, memory, tuple(rows), tuple(_ratios(measurements, rows)))
 
@@ -230,9 +290,12 @@ def validate(file: str | Path = PUBLISHED, *, engine: str = "fast", memory: str 
 def _predict(row: Measurement, engine: str, memory: str, factors: Mapping[str, float]) -> Prediction:
     measured = row.time_us if row.time_us is not None else _time_of(row)
     about = Prediction(row.id, row.chip, row.problem, row.dataflow, row.run_as, row.scope, row.source, row.note, measured,
-                       informs=row.informs)
+                       informs=row.informs, ambiguous=row.ambiguous)
     try:
+        if row.dataflow in _NONE:
+            raise InputError(row.note or f"the row's dataflow is '{row.dataflow}'")
         hardware = scaled(load_hw(row.chip), factors)
+        hardware = override(hardware, row.set) if row.set else hardware
         result = _run(row, hardware, RunOptions(engine=engine, memory=memory))
     except MsdsimError as err:
         return _with(about, reason=str(err))
@@ -422,12 +485,16 @@ def sensitivity(file: str | Path = PUBLISHED, constants: Sequence[str] = UNCERTA
     return found
 
 
+#: Rows that the parity plot names.
+_NAMED = 24
+
+
 def parity_plot(report: ValidationReport) -> Figure:
     """Predicted against measured time of every row, both axes logarithmic, with the band of 30% around equality."""
     from matplotlib.figure import Figure
     from matplotlib.ticker import FuncFormatter
 
-    known = [row for row in report.rows if row.error is not None]
+    known = [row for row in report.certain if row.error is not None]
     figure = Figure(figsize=(10.6, 6.5), layout="constrained")
     axes = figure.add_subplot()
     if not known:
@@ -444,11 +511,13 @@ def parity_plot(report: ValidationReport) -> Figure:
     for number, chip in enumerate(chips):
         mask = np.array([row.chip == chip for row in known])
         axes.scatter(measured[mask], predicted[mask], s=42, marker="os^Dv<>P"[number % 8], label=chip, zorder=3)
-    for number, row in enumerate(known, start=1):
+    # Names for those that are furthest off only: of a hundred nobody reads them.
+    worst = sorted(known, key=lambda row: -abs(row.error or 0))[:_NAMED]
+    for number, row in enumerate(worst, start=1):
         axes.annotate(str(number), (row.measured_us or 0, row.predicted_us or 0), fontsize=7, textcoords="offset points",
                       xytext=(5, -8))
-    names = [f"{number:2}  {row.id}  {row.error:+.0%}" for number, row in enumerate(known, start=1)]
-    axes.text(1.03, 1, "\n".join(names), transform=axes.transAxes, va="top", fontsize=7.5, linespacing=1.5)
+    names = [f"{number:2}  {row.id}  {row.error:+.0%}" for number, row in enumerate(worst, start=1)]
+    axes.text(1.03, 1, "\n".join(["furthest off:", *names]), transform=axes.transAxes, va="top", fontsize=7.5, linespacing=1.5)
     axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), xlabel="measured (µs)", ylabel="predicted (µs)",
              title=f"{len(known)} published kernels: median error {report.overall.median_error:.1%}, "
                    f"90th percentile {report.overall.p90_error:.1%}")

@@ -250,7 +250,8 @@ class Attention(Shape):
 
 MicroOp = Literal[
     "copy_gm_ub", "copy_ub_gm", "copy_gm_l1", "copy_l1_gm", "copy_gm_l0a", "copy_gm_l0b", "copy_l0c_gm", "copy_l0c_l1",
-    "copy_l1_l0a", "copy_l1_l0b", "copy_l1_bt", "mmad", "vector", "read_matrix", "matmul", "msd_groups",
+    "copy_l1_l0a", "copy_l1_l0b", "copy_l1_bt", "mmad", "vector", "read_matrix", "duplicate_matrix",
+    "add_matrix", "matmul", "msd_groups",
 ]
 
 
@@ -262,9 +263,10 @@ class Micro(Shape):
     repeats. ``read_matrix`` reads an [m, n] matrix on all AIVs (``into`` = ub) or AICs (``into`` = l1) in tiles of
     [base_m, base_n], ``rounds`` times in each of ``slices`` column slices; each core its rows or, ``shared``, all of
     them, in the same order or, with ``stagger``, beginning with its own. With ``bypass`` copies between GM and UB or L1
-    pass L2 by where they miss. ``matmul`` is a GEMM whose cores own fixed blocks of [single_m, single_n]: L0 tiles
-    [base_m, base_k] and [base_k, base_n], L1 tiles ``step_ka`` and
-    ``step_kb`` of them deep, M in ``passes`` parts. ``msd_groups`` is the sample kernel of the decomposition that
+    pass L2 by where they miss. ``duplicate_matrix`` and ``add_matrix`` take an [m, n] matrix, or two and their sum,
+    through the UB of all AIVs and back to GM. ``matmul`` is a GEMM whose cores own fixed blocks of [single_m, single_n]: L0
+    tiles [base_m, base_k] and [base_k, base_n], L1 tiles ``step_ka`` and ``step_kb`` of them deep, M in ``passes`` parts, the
+    result in ``out`` (of integers always int32). ``msd_groups`` is the sample kernel of the decomposition that
     synchronises all cores for every K group: INT4 components of one row, ``passes`` of them; ``preload`` splits the
     next group while the Cube is busy.
     """
@@ -301,6 +303,7 @@ class Micro(Shape):
     l1_ring: Size = 2
     l0_ring: Size = 2
     trans_b: Flag = False
+    out: Literal["bf16", "fp32"] = "bf16"
 
     def __str__(self) -> str:
         return super().__str__().replace("op=", "", 1)

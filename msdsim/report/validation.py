@@ -27,8 +27,8 @@ def print_validation(console: Console, report: Any) -> None:
     for row in report.rows:
         if row.reason:
             continue
-        table.add(row.id, row.chip, row.scope, _microseconds(row.measured_us), _microseconds(row.predicted_us),
-                  _percent(row.error))
+        table.add(row.id + (" (?)" if row.ambiguous else ""), row.chip, row.scope, _microseconds(row.measured_us),
+                  _microseconds(row.predicted_us), _percent(row.error))
         for part in row.components:
             table.add(f"  of it {part.name}", "", "", _microseconds(part.measured_us), _microseconds(part.predicted_us),
                       _percent(part.error), style="dim")
@@ -41,9 +41,17 @@ def print_validation(console: Console, report: Any) -> None:
     for row in report.rows:
         if row.reason:
             console.print(Text(f"not expressed: {row.id}: {row.reason}"), soft_wrap=True)
-    _print_overall(console, f"{report.overall.predicted} of {len(report.rows)} rows predicted", report.overall, "bold")
+    families = TextTable(["family", "rows", "median |error|", "90th percentile", "signed median"], frozenset(range(1, 5)))
+    for name, errors in report.families.items():
+        families.add(name, str(errors.predicted), f"{errors.median_error:.1%}", f"{errors.p90_error:.1%}",
+                     _percent(errors.signed_median))
+    _show(console, families)
+    _print_overall(console, f"{report.overall.predicted} of {len(report.certain)} rows predicted", report.overall, "bold")
     if 0 < report.unseen.predicted < report.overall.predicted:
         _print_overall(console, f"{report.unseen.predicted} of them informed no constant of a chip file", report.unseen, "")
+    if report.ambiguous.predicted:
+        _print_overall(console, f"{report.ambiguous.predicted} other rows, about which something is uncertain",
+                       report.ambiguous, "")
 
 
 def _print_overall(console: Console, of: str, errors: Any, style: str) -> None:

@@ -17,7 +17,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "fidelity.md"
 def test_the_page_has_every_row():
     text = PAGE.read_text(encoding="utf-8")
     for row in load_measurements():
-        assert f"| {row.id} |" in text
+        assert row.long or f"| {row.id} |" in text
     for table in load_micro():
         assert f"| {table['title']}" in text
     for constant in UNCERTAIN:
