@@ -13,9 +13,6 @@ from msdsim.report.table import TextTable
 if TYPE_CHECKING:
     from rich.console import Console
 
-_FIXED = ("key", "problem", "hw", "dataflow")
-_RESULTS = ("time_us", "bottleneck", "hbm_gbps")
-
 
 def write_parquet(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     """``results.parquet`` where pandas and pyarrow are installed, else the JSON lines that are there already."""
@@ -29,23 +26,26 @@ def write_parquet(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     return path
 
 
-def print_sweep(console: Console, rows: Sequence[Mapping[str, Any]], stored: Path, most: int = 40) -> None:
-    """Parameters and times of the first rows, how many were refused, and where all of it is."""
-    varied = [name for name in rows[0] if name not in _FIXED and name not in _RESULTS and name != "error"
-              and not name.startswith("busy.") and not name.endswith("_bytes") and name != "cycles"]
+def print_sweep(console: Console, rows: Sequence[Mapping[str, Any]], parameters: Sequence[str], stored: Path,
+                most: int = 40) -> None:
+    """``parameters`` and times of the first rows, how many were refused or broke, and where all of it is."""
+    varied = list(parameters)
     several_hw = len({row["hw"] for row in rows}) > 1
     titles = [*(["hw"] if several_hw else []), "dataflow", *varied, "time us", "bound by", "HBM GB/s"]
     table = TextTable(titles, frozenset(range(len(titles))) - {titles.index("dataflow"), len(titles) - 2})
     for row in rows[:most]:
         cells = [*([row["hw"]] if several_hw else []), row["dataflow"], *(str(row.get(name, "")) for name in varied)]
         if row.get("error"):
-            table.add(*cells, "-", "refused", "-")
+            table.add(*cells, "-", row["status"], "-")
         else:
             table.add(*cells, f"{row['time_us']:,.2f}", row["bottleneck"], f"{row['hbm_gbps']:,.0f}")
     for line in table.lines():
         console.print(line, soft_wrap=True)
-    refused = [row for row in rows if row.get("error")]
+    failed = [row for row in rows if row["status"] == "failed"]
+    refused = [row for row in rows if row["status"] == "refused"]
     more = f", {len(rows) - most} more than shown" if len(rows) > most else ""
-    console.print(Text(f"{len(rows)} runs{more}, {len(refused)} refused; all of them in {stored}"), soft_wrap=True)
-    if refused:
-        console.print(Text(f"first refusal: {refused[0]['error']}"), soft_wrap=True)
+    failures = f", {len(failed)} failed (the same command tries them again)" if failed else ""
+    console.print(Text(f"{len(rows)} runs{more}, {len(refused)} refused{failures}; all of them in {stored}"), soft_wrap=True)
+    for name, found in (("refusal", refused), ("failure", failed)):
+        if found:
+            console.print(Text(f"first {name}: {found[0]['error']}"), soft_wrap=True)

@@ -16,19 +16,23 @@ import click
 def command(spec: str, out: str, jobs: int, scheduler: str | None, json_to: str | None, quiet: bool) -> None:
     """Run every point of SPEC, a TOML file with the problem, chips, dataflows and parameters to vary.
 
-    Rows go to DIR/results.jsonl one by one, and to DIR/results.parquet at the end where pandas is installed.
+    A row goes to DIR/results.jsonl when its point is done, and all of them to DIR/results.parquet at the end where pandas is
+    installed.  The same command goes on where an earlier one stopped; rows of another chip, problem or version stay in DIR and
+    are not used.  docs/sweeps.md describes SPEC.
     """
     from pathlib import Path
 
     from msdsim.cli.outputs import Outputs
     from msdsim.cli.simulation import working
-    from msdsim.explore.sweep import read_spec, run_sweep
+    from msdsim.explore.sweep import parse_spec, read_spec, run_sweep
     from msdsim.report.sweep import print_sweep, write_parquet
 
     outputs = Outputs(json_to=json_to, quiet=quiet)
     outputs.validate()
+    asked = parse_spec(read_spec(spec))
     with working(f"sweeping {spec}", quiet) as progress:
-        rows = run_sweep(read_spec(spec), out, jobs=jobs, scheduler=scheduler, progress=progress)
+        rows = run_sweep(asked, out, jobs=jobs, scheduler=scheduler, progress=progress,
+                         tell=None if quiet else lambda line: click.echo(line, err=True))
     stored = write_parquet(rows, Path(out))
-    outputs.print(lambda console: print_sweep(console, rows, stored))
+    outputs.print(lambda console: print_sweep(console, rows, asked.names, stored))
     outputs.write_json({"schema": "msdsim.sweep/1", "rows": rows})

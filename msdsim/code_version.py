@@ -1,0 +1,19 @@
+"""Which code computed something: the release, and a digest of the installed package's own source."""
+
+from __future__ import annotations
+
+import hashlib
+from functools import cache
+from pathlib import Path
+
+from msdsim import __version__
+
+
+@cache
+def code_version() -> str:
+    """Such as ``0.1.0+3f9c2a17``: two trees with the same release and other code have other versions."""
+    root = Path(__file__).resolve().parent
+    digest = hashlib.sha256()
+    for path in sorted(root.rglob("*.py")):
+        digest.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes() + b"\0")
+    return f"{__version__}+{digest.hexdigest()[:8]}"

@@ -1,0 +1,151 @@
+"""One run of a sweep: what identifies it, and its row of results."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from msdsim import __version__
+from msdsim.code_version import code_version
+from msdsim.dataflows.lookup import find_dataflow
+from msdsim.errors import InputError, MsdsimError, UnknownNameError
+from msdsim.explore.sweep.spec import Spec
+from msdsim.hardware import Hardware, load_hw
+from msdsim.problems import parse_inline
+from msdsim.runs import RunOptions, as_problem, run
+
+#: What became of a point: it ran; a rule of the problem, the chip or the dataflow refused it; something broke.
+DONE, REFUSED, FAILED = "done", "refused", "failed"
+
+
+@dataclass(frozen=True)
+class Point:
+    """One run of a sweep.
+
+    ``key`` identifies everything its result depends on: problem, dataflow, tiling and chip numbers set, the numbers of the chip
+    (not its name), memory model, and the code that computes it.
+    """
+
+    key: str
+    problem: str
+    hw: str
+    dataflow: str
+    parameters: tuple[tuple[str, Any], ...]
+
+    def row(self) -> dict[str, Any]:
+        """The row's first columns: what was asked for."""
+        return {"key": self.key, "problem": self.problem, "hw": self.hw, "dataflow": self.dataflow, **dict(self.parameters)}
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the points of a sweep share, with every name looked up: it travels once to each process."""
+
+    spec: Spec
+    hardware: Mapping[str, Hardware]
+    version: str
+
+    @classmethod
+    def of(cls, spec: Spec) -> Setting:
+        """Look up chips, dataflows and parameters; InputError for a name that does not exist, before anything runs."""
+        setting = cls(spec, {name: load_hw(name) for name in spec.hw}, code_version())
+        _check_problem(spec)
+        _check_chip_parameters(setting)
+        return setting
+
+    def points(self) -> Iterator[Point]:
+        for problem, hw, dataflow, parameters in self.spec.combinations():
+            yield Point(self._key(problem, hw, dataflow, parameters), problem, hw, dataflow, tuple(parameters.items()))
+
+    def _key(self, *asked: Any) -> str:
+        problem, hw, dataflow, parameters = asked
+        text = json.dumps([self.version, problem, self._kernel, self._digests[hw], dataflow, sorted(parameters.items()),
+                           self.spec.memory, self.spec.check])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    @cached_property
+    def _digests(self) -> dict[str, str]:
+        return {name: hashlib.sha256(hw.chip.model_dump_json().encode()).hexdigest() for name, hw in self.hardware.items()}
+
+    @cached_property
+    def _kernel(self) -> str:
+        """Digest of the kernel's text, where the problem is one."""
+        if not self.spec.problem.endswith(".kir"):
+            return ""
+        return hashlib.sha256(Path(self.spec.problem).read_bytes()).hexdigest()
+
+
+def _check_problem(spec: Spec) -> None:
+    """The problem's kind, its dataflows and the tiling's keys exist.  Sizes may still be refused, point by point."""
+    first = next(spec.combinations())
+    tilings = [name.removeprefix("tiling.") for name in spec.names if name.startswith("tiling.")]
+    if spec.problem.endswith(".kir"):
+        from msdsim.ir.parser import read_kernel
+
+        read_kernel(Path(spec.problem))
+        if tilings:
+            raise InputError(f"sweep spec: nothing uses the parameter 'tiling.{tilings[0]}', since the kernel '{spec.problem}' "
+                             f"is written with its tiles")
+        return
+    problem = parse_inline(first[0])
+    dataflows = [find_dataflow(problem, name) for name in spec.dataflow]
+    known = list(dict.fromkeys(item.name for dataflow in dataflows for item in fields(dataflow.tiling)))
+    for name in tilings:
+        if name not in known:
+            raise InputError(f"sweep spec: nothing uses the parameter 'tiling.{name}' (keys of "
+                             f"{', '.join(item.name for item in dataflows)}: {', '.join(known)})")
+
+
+def _check_chip_parameters(setting: Setting) -> None:
+    """Chip parameters exist on every chip.  Values may still be refused, point by point."""
+    names = [name for name in setting.spec.names if "." in name and not name.startswith("tiling.")]
+    if not names:
+        return
+    first = next(setting.spec.combinations())[3]
+    for hardware in setting.hardware.values():
+        for name in names:
+            try:
+                hardware.replace(**{name: first[name]})
+            except UnknownNameError as err:
+                raise InputError(f"sweep spec: {err} on '{hardware.name}'") from None
+            except MsdsimError:
+                continue  # the name is right; a value that cannot be is the row's own refusal
+
+
+def run_point(setting: Setting, point: Point) -> dict[str, Any]:
+    """Simulate a point: a flat row.  Whatever goes wrong with it is its ``error``, not an exception."""
+    row = point.row()
+    try:
+        result = _simulate(setting, point)
+    except MsdsimError as err:
+        return row | {"status": REFUSED, "error": str(err)}
+    except Exception as err:
+        # One point in a thousand that breaks must not cost the others.
+        return row | {"status": FAILED, "error": f"{type(err).__name__}: {' '.join(str(err).split())}"[:1000]}
+    return row | result | {"status": DONE, "error": None}
+
+
+def _simulate(setting: Setting, point: Point) -> dict[str, Any]:
+    hardware = setting.hardware[point.hw]
+    changes = {name: value for name, value in point.parameters if "." in name and not name.startswith("tiling.")}
+    tiling = {name.removeprefix("tiling."): value for name, value in point.parameters if name.startswith("tiling.")}
+    options = RunOptions(tiling=tiling or None, memory=setting.spec.memory, check=setting.spec.check)
+    result = run(as_problem(point.problem), hardware.replace(**changes) if changes else hardware, point.dataflow, options)
+    numbers = {} if result.numerics is None else {
+        "bit_exact": result.numerics.bit_exact, "relative_l2": result.numerics.relative_l2,
+        "bound_ratio": result.numerics.bound_ratio}
+    pipes = [(pipe, {**counts}, counts["instances"] * max(1, result.cycles)) for pipe, counts in result.stalls.items()]
+    return {
+        "time_us": result.time_us, "cycles": result.cycles, "bottleneck": result.bottleneck.name,
+        "hbm_gbps": result.hbm_gbps, **result.traffic, **numbers,
+        **{f"tiling.{name}": value for name, value in result.tiling.items()},
+        **{f"{cause}.{pipe}": counts[cause] / all_cycles for pipe, counts, all_cycles in pipes
+           for cause in counts if cause != "instances"},
+        "version": __version__,
+    }
+
