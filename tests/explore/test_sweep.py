@@ -10,6 +10,7 @@ import msdsim
 from msdsim.cli.program import run_program
 from msdsim.errors import InputError
 from msdsim.explore.sweep import points, run_sweep, workers
+from msdsim.ir.printer import print_kernel
 
 SPEC = {"problem": "gemm:m={m},k=64,n=96", "hw": "toy", "dataflow": ["bf16", "msd-int8"],
         "parameters": {"m": [1, 20], "hbm.bandwidth_gbps": [64, 128]}}
@@ -52,7 +53,7 @@ def test_shares_of_a_pipe_add_up():
 
 def test_a_kernel_over_chip_numbers(tmp_path):
     path = tmp_path / "mine.kir"
-    path.write_text(str(msdsim.simulate("gemm:m=4,k=256,n=64", "toy", "bf16").kernel))
+    path.write_text(print_kernel(msdsim.simulate("gemm:m=4,k=256,n=64", "toy", "bf16").kernel))
     rows = run_sweep({"problem": str(path), "hw": "toy", "parameters": {"hbm.bandwidth_gbps": [16, 64]}})
     assert rows[0]["cycles"] > rows[1]["cycles"]
     assert rows[1]["cycles"] == msdsim.simulate(str(path), msdsim.load_hw("toy").replace(hbm__bandwidth_gbps=64)).cycles

@@ -253,7 +253,8 @@ def _steps(name: str, given: Mapping[str, Any]) -> list[int | float]:
         step = _number(name, given, "step")
         if step <= 0:
             raise InputError(f"sweep spec: parameter '{name}' has step = {step}; give one above 0")
-        count = int((stop - start) / step * (1 + 1e-12)) + 1
+        # An end that the last step reaches but for rounding belongs to the range.
+        count = int((stop - start) // step if _all_whole(start, stop, step) else (stop - start) / step * (1 + 1e-12)) + 1
         _check_length(name, count)
         return [start + index * step if _all_whole(start, step) else float(f"{start + index * step:.12g}")
                 for index in range(count)]
