@@ -9,65 +9,15 @@ the largest of them.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware.chip import Chip
-from msdsim.hardware.units.vector import lanes
-from msdsim.ir.ops.mx import DECODE_FP4
-from msdsim.ir.ops.vector import vector_casts
+from msdsim.ir.vector_work import Work, cycles_per_element, of_activations, of_products, of_weights
 from msdsim.units import bytes_per_tick, ceil_div
 
-#: Vector instructions: name of the cost class and bits of the widest operand.
-_Ops = Sequence[tuple[str, int]]
-
-#: Statistics of a split, and the first product; then what each pass and each step between passes takes.
-_SPLIT = (("cast", 32), ("abs", 32), ("fold_max", 32), ("muls", 32))
-_PASS = (("div", 32), ("cast", 32), ("cast", 32), ("cast", 16))
-_RESIDUAL = (("mul", 32), ("sub", 32), ("muls", 32))
-#: The exact split of INT8 into nibbles, beside one quotient and its rounding.
-_NIBBLES = (("div", 32), ("cast", 32), ("muls", 32), ("cast", 32), ("muls", 32), ("sub", 32), ("adds", 32),
-            *2 * (("cast", 32), ("cast", 16)))
-_FURTHER = (("cast", 32), ("muls", 32), ("add", 32))
-
-
-@dataclass(frozen=True)
-class _Form:
-    """What a dataflow does: bits of its weights, formats of the Cube, passes, and whether it dequantizes or decomposes."""
-
-    weight_bits: float
-    cube: str
-    passes: int = 1
-    dequant: _Ops = ()
-    split: _Ops = ()
-    combine: _Ops = ()
-    scaled: bool = True
-
-
-def _integer(weight_bits: int, cube: str, passes: int, nibbles: bool = False) -> _Form:
-    split = (*_SPLIT, *_NIBBLES) if nibbles else (*_SPLIT, *passes * _PASS, *(passes - 1) * _RESIDUAL)
-    return _Form(weight_bits, cube, passes, split=split, combine=(("cast", 32), *(passes - 1) * _FURTHER))
-
-
-_DEQUANT = (("cast", 16), ("cast", 32), ("mul", 32), ("cast", 32))
-_FORMS = {
-    "bf16": _Form(16, "bf16"),
-    "dequant-int8": _Form(8, "bf16", dequant=_DEQUANT),
-    "dequant-int4": _Form(4, "bf16", dequant=_DEQUANT),
-    "msd-int8": _integer(8, "int8", 2),
-    "w8a8": _integer(8, "int8", 1),
-    "msd-int4": _integer(4, "int4", 3),
-    "a8w4": _integer(4, "int4", 2, nibbles=True),
-    "dequant-mxfp4": _Form(4.25, "bf16", dequant=_DEQUANT),
-    # What Vector does at least: the conversions of weights or activations and, per element, the product with a block's scale.
-    "mxfp8": _Form(4.25, "mxfp8", dequant=(("cast", 16), ("cast", 32), ("cast", 32)),
-                   split=(("cast", 32), ("mul", 32), ("cast", 32))),
-    "msd-mxfp4": _Form(4.25, "mxfp4", 2, split=(("cast", 32), *2 * (("mul", 32), ("cast", 32), ("cast", 16)), ("sub", 32)),
-                       combine=(("add", 32),), scaled=False),
-}
 #: Dataflows that have a closed form.
-CLOSED_FORMS = tuple(_FORMS)
+CLOSED_FORMS = tuple(SCHEMES)
 
 
 def gemm_terms(dataflow: str, problem: Any, chip: Chip) -> dict[str, float]:
@@ -85,22 +35,16 @@ def gemm_terms(dataflow: str, problem: Any, chip: Chip) -> dict[str, float]:
 
 def _terms(dataflow: str, problem: Any, m: int, chip: Chip) -> dict[str, float]:
     """Cycles of each term for one matmul of ``m`` rows."""
-    form = _FORMS[dataflow]
+    scheme = SCHEMES[dataflow]
     k, n = problem.k, problem.n
     groups = 1 if problem.group is None else ceil_div(k, problem.group)
-    terms = {"cube": _cube(chip, form.cube, form.passes * m, k, n),
-             "memory": _memory(chip, 2 * m * k + form.weight_bits * k * n / 8)}
-    if form.dequant:
-        dequant = form.dequant
-        if dataflow == "dequant-mxfp4" and ("fp4_e2m1", "bf16") not in vector_casts(chip):
-            dequant = (*[(op, bits) for op, bits, _ in DECODE_FP4], *dequant[1:])
-        terms["dequant"] = _vector(chip, dequant, k * n)
-    if form.split:
-        terms["split"] = _vector(chip, form.split, m * k)
-        # Every group's passes are put together, scaled and added up; then the row scale, and the rounding.
-        scale = (("mul", 32),) if form.scaled else ()
-        merge = (*groups * (*form.combine, *scale), *(groups - 1) * (("add", 32),), *scale, ("cast", 32))
-        terms["merge"] = _vector(chip, merge, m * n) if form.combine else 0.0
+    terms = {"cube": _cube(chip, scheme.cube, scheme.passes * m, k, n),
+             "memory": _memory(chip, 2 * m * k + scheme.weight_bits * k * n / 8)}
+    if scheme.widened is not None:
+        terms["dequant"] = _vector(chip, of_weights(scheme, chip, problem.offset), k * n)
+    if scheme.decomposition is not None:
+        terms["split"] = _vector(chip, of_activations(scheme, scheme.passes, problem.offset), m * k)
+        terms["merge"] = _vector(chip, of_products(scheme, scheme.passes, groups, problem.offset), m * n)
     return terms
 
 
@@ -116,16 +60,15 @@ def floor_us(dataflow: str, problem: Any, chip: Chip) -> float:
     return max(gemm_terms(dataflow, problem, chip).values())
 
 
-def _cube(chip: Chip, fmt: str, rows: int, k: int, n: int) -> float:
-    rate = chip.cube.rate(fmt, fmt)
+def _cube(chip: Chip, formats: tuple[str, str], rows: int, k: int, n: int) -> float:
+    rate = chip.cube.rate(*formats)
     assert rate is not None
     fractals = ceil_div(rows, chip.cube.fractal_m) * ceil_div(k, rate.fractal_k) * ceil_div(n, chip.cube.fractal_n)
     return fractals * rate.cycles_per_fractal / chip.cores.aic
 
 
-def _vector(chip: Chip, ops: _Ops, elements: int) -> float:
-    per_element = sum(chip.vector.ops[op].slope_cycles_per_repeat / lanes(chip, bits) for op, bits in ops)
-    return elements * per_element / chip.aiv
+def _vector(chip: Chip, work: Work, elements: int) -> float:
+    return elements * cycles_per_element(chip, work) / chip.aiv
 
 
 def _memory(chip: Chip, count: float) -> float:

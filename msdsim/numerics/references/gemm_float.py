@@ -18,6 +18,7 @@ from msdsim.formats.mx import code_to_exponent, expand
 from msdsim.formats.number import BF16
 from msdsim.formats.quantize import QuantizedWeight, rows
 from msdsim.formats.rounding import decode, round_to
+from msdsim.formats.schemes import SCHEMES
 from msdsim.numerics.bounds import ETA16, ETA32, SECOND_ORDER, U32, float64_slack, gamma, with_output
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.matmul import mmad_float
@@ -119,7 +120,6 @@ class FloatGemm(Contract):
         return with_output(error, y64)
 
 
-register(FloatGemm("bf16", "16-bit weights: bf16 x bf16, fp32 accumulation over ascending k", "gemm"))
-for _weights in ("int8", "int4", "mxfp4"):
-    register(FloatGemm(f"dequant-{_weights}", f"{_weights} weights made bf16 on Vector, then the bf16 matmul", "gemm",
-                       _weights))
+for _scheme in SCHEMES.values():
+    if _scheme.decomposition is None:
+        register(FloatGemm(_scheme.name, _scheme.description, "gemm", _scheme.weight_name))

@@ -29,9 +29,10 @@ import numpy as np
 
 from msdsim.errors import ArrayError, InputError, ProblemError
 from msdsim.formats.checks import first_index
-from msdsim.formats.msd import MSD_INT4, MSD_INT8, MSD_NIBBLES, ROW_MAX_LIMIT, MsdSpec, decompose
+from msdsim.formats.msd import MSD_INT8, MSD_NIBBLES, ROW_MAX_LIMIT, MsdSpec, decompose
 from msdsim.formats.number import BF16
 from msdsim.formats.rounding import round_to
+from msdsim.formats.schemes import SCHEMES
 from msdsim.numerics.bounds import ETA32, SECOND_ORDER, U32, float64_slack, gamma, with_output
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.matmul import max_safe_k
@@ -181,10 +182,6 @@ def _abs_sum(q: np.ndarray) -> np.ndarray:
     return total
 
 
-register(IntegerGemm("msd-int8", "int8 components of x (factors 127, 254) times int8 weights", "gemm"))
-register(IntegerGemm("w8a8", "x quantized to int8 per row, one pass, times int8 weights", "gemm",
-                     MSD_INT8.with_passes(1)))
-register(IntegerGemm("msd-int4", "int4 components of x (factors 7, 14; three passes) times int4 weights", "gemm",
-                     MSD_INT4, "int4"))
-register(IntegerGemm("a8w4", "x quantized to int8 per row, split exactly in two nibbles, times int4 weights", "gemm",
-                     MSD_INT8.with_passes(1), "int4", nibbles=True))
+for _scheme in SCHEMES.values():
+    if _scheme.sums == "int32":
+        register(IntegerGemm(_scheme.name, _scheme.description, "gemm", _scheme.spec, _scheme.weights, _scheme.nibbles))

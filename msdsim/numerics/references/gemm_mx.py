@@ -23,6 +23,7 @@ from msdsim.formats.mx import MX_BLOCK, block_count, block_max, expand, quantize
 from msdsim.formats.number import BF16, FP8_E4M3FN
 from msdsim.formats.quantize import QuantizedWeight
 from msdsim.formats.rounding import round_to
+from msdsim.formats.schemes import SCHEMES
 from msdsim.numerics.bounds import ETA32, SECOND_ORDER, float64_slack, gamma, with_output
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.matmul import mmad_mx
@@ -139,6 +140,5 @@ class Mxfp8Gemm(_MxGemm):
         return self._bound(problem, operands, y64, lost, x + lost, 1)
 
 
-register(MsdMxGemm("msd-mxfp4", "MXFP4 components of x (two passes, scales alpha/4 and alpha/32) times MXFP4 weights",
-                   "gemm"))
-register(Mxfp8Gemm("mxfp8", "x in MXFP8 (E4M3, one pass) times MXFP4 weights", "gemm"))
+register(MsdMxGemm("msd-mxfp4", SCHEMES["msd-mxfp4"].description, "gemm", spec=SCHEMES["msd-mxfp4"].spec))
+register(Mxfp8Gemm("mxfp8", SCHEMES["mxfp8"].description, "gemm", scale_rule=SCHEMES["mxfp8"].spec.scale_rule))

@@ -1,0 +1,70 @@
+"""What Vector does for a method, instruction by instruction: the one statement from which closed forms and estimates count.
+
+An instruction is the name of its cost class and the bits of its widest operand; a list of them is what each element meets.
+Nothing is left out but what a schedule may add (a second sweep over rows that do not fit, copies); of MX operations, which are
+chains of instructions, only the conversions and one product for each scale are listed, so that for these methods a list is a
+lower bound.  ``tests/dataflows/test_vector_work.py`` holds the lists against the kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msdsim.formats.schemes import Scheme
+from msdsim.hardware.chip import Chip
+from msdsim.hardware.units.vector import lanes
+from msdsim.ir.ops.mx import DECODE_FP4
+from msdsim.ir.ops.vector import vector_casts
+
+Work = tuple[tuple[str, int], ...]
+
+
+def of_weights(scheme: Scheme, chip: Chip, offset: bool = False) -> Work:
+    """For each weight: to 16 bits and to FP32, offset and scale unless the Cube applies them, to what the Cube takes."""
+    if scheme.widened is None:
+        return ()
+    first: Work = (("cast", 16),)
+    if scheme.mx_weights and (scheme.weights, "bf16") not in vector_casts(chip):
+        first = tuple((op, bits) for op, bits, _ in DECODE_FP4)
+    scaled: Work = () if scheme.mx else (*int(offset) * (("add", 32),), ("mul", 32))
+    return *first, ("cast", 32), *scaled, ("cast", 32)
+
+
+def of_activations(scheme: Scheme, passes: int, offset: bool = False) -> Work:
+    """For each activation: row statistics, then ``passes`` components with what each leaves to the next."""
+    if scheme.decomposition is None:
+        return ()
+    if scheme.mx:
+        narrow: Work = (("cast", 32), ("cast", 16)) if scheme.component == "fp4_e2m1" else (("cast", 32),)
+        return ("cast", 32), *passes * (("mul", 32), *narrow), *(passes - 1) * (("sub", 32),)
+    statistics: Work = (("cast", 32), ("abs", 32), ("fold_max", 32), *int(offset) * (("fold_add", 32),), ("muls", 32))
+    quotient: Work = (("div", 32), ("cast", 32))
+    narrow = (("cast", 32), ("cast", 16))
+    if scheme.nibbles:
+        # hi = floor(q / 16); lo = q - 16 hi - 8
+        exact: Work = (("muls", 32), ("cast", 32), ("muls", 32), ("sub", 32), ("adds", 32))
+        return *statistics, *quotient, *exact, *2 * narrow
+    residual: Work = (("mul", 32), ("sub", 32), ("muls", 32))
+    return *statistics, *passes * (*quotient, *narrow), *(passes - 1) * residual
+
+
+def of_products(scheme: Scheme, passes: int, groups: int, offset: bool = False) -> Work:
+    """For each output element: the passes of every group of K put together, scaled and added up, then rounded."""
+    if scheme.decomposition is None or (scheme.mx and passes == 1):
+        return ()
+    if scheme.mx:
+        return *(passes - 1) * (("add", 32),), ("cast", 32)
+    factors = sum(weight != 1.0 for weight in scheme.pass_weights(passes))
+    combined: Work = (*passes * (("cast", 32),), *factors * (("muls", 32),),
+                      *(passes - 1 + int(scheme.nibbles)) * (("add", 32),))
+    scale: Work = (("mul", 32),)
+    shift: Work = int(offset) * (("mul", 32), ("mul", 32), ("add", 32))
+    if groups == 1:
+        return *combined, *scale, *shift[1:], *scale, ("cast", 32)
+    sums = (1 + int(offset)) * (groups - 1) * (("add", 32),)
+    return *groups * (*combined, *scale, *shift[:2]), *sums, *scale, *shift[2:], ("cast", 32)
+
+
+def cycles_per_element(chip: Chip, work: Sequence[tuple[str, int]]) -> float:
+    """Vector cycles for each element in full repeats, without heads and latencies."""
+    return sum(chip.vector.ops[op].slope_cycles_per_repeat / lanes(chip, bits) for op, bits in work)
