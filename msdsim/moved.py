@@ -18,7 +18,6 @@ from typing import Any
 MOVED = {
     "msdsim.dataflows.cube_tiles": "msdsim.tilings.cube",
     "msdsim.dataflows.experts": "msdsim.dataflows.cube.experts",
-    "msdsim.dataflows.msd_context": "msdsim.dataflows.gemm.msd_context",
     "msdsim.dataflows.split_k": "msdsim.dataflows.vector.add_parts",
     "msdsim.numerics.accuracy": "msdsim.explore.accuracy.study",
     "msdsim.numerics.claim_series": "msdsim.explore.accuracy.claim_series",
@@ -46,7 +45,8 @@ SPREAD: dict[str, tuple[str, ...]] = {
     "msdsim.dataflows.mxfp8": ("msdsim.dataflows.gemm.mxfp8", "msdsim.tilings.mxfp8"),
     "msdsim.dataflows.dequant": ("msdsim.dataflows.gemm.dequant", "msdsim.dataflows.gemm.dequant_tiling",
                                  "msdsim.dataflows.gemm.weight_layout", "msdsim.tilings.dequant"),
-    "msdsim.dataflows.msd": ("msdsim.dataflows.gemm.msd", "msdsim.tilings.msd"),
+    "msdsim.dataflows.msd": ("msdsim.dataflows.gemm.msd", "msdsim.dataflows.gemm.msd_tiling", "msdsim.tilings.msd"),
+    "msdsim.dataflows.msd_context": ("msdsim.dataflows.gemm.msd_context", "msdsim.dataflows.gemm.msd_tiling"),
 }
 
 

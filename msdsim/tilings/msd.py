@@ -8,9 +8,11 @@ from math import lcm
 
 from msdsim.dataflows.cube.experts import Experts
 from msdsim.dataflows.cube.operands import GemmShape, element_bits, k_groups
+from msdsim.dataflows.gemm import msd_merge, msd_split
 from msdsim.dataflows.gemm.msd import MSD
-from msdsim.dataflows.gemm.msd_context import MsdContext, MsdTiling
-from msdsim.dataflows.vector import merge, split_mx, split_rows
+from msdsim.dataflows.gemm.msd_context import MsdContext
+from msdsim.dataflows.gemm.msd_tiling import MsdTiling
+from msdsim.dataflows.vector import split_mx
 from msdsim.errors import TilingError
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS
@@ -100,14 +102,14 @@ def _split_tile(problem: GemmShape, chip: Chip, kind: Scheme, tile: MsdTiling, r
 def _split_depth(problem: GemmShape, chip: Chip, kind: Scheme, tile: MsdTiling, split_m: int, room: int) -> int:
     """K of a split tile of ``split_m`` rows that fits into ``room`` bytes, in whole repeats: as few tiles as possible, all of
     about one size."""
-    row = room / split_m - split_rows.bytes_per_row(k_groups(problem) if problem.offset else 1) - 64
+    row = room / split_m - msd_split.bytes_per_row(k_groups(problem) if problem.offset else 1) - 64
 
     def most(ring: int) -> int:
-        each = split_rows.bytes_per_element(tile.passes, FORMATS[kind.component].bits, ring, kind.nibbles)
+        each = msd_split.bytes_per_element(tile.passes, FORMATS[kind.component].bits, ring, kind.nibbles)
         return max(1, int(row / each)) // FOLD_LANES * FOLD_LANES
 
     whole = replace(tile, split_m=split_m, split_k=round_up(problem.k, FOLD_LANES))
-    if whole.split_k <= most(split_rows.ring_depth(MsdContext(problem, chip, whole, kind))):
+    if whole.split_k <= most(msd_split.ring_depth(MsdContext(problem, chip, whole, kind))):
         return whole.split_k
     tiles = ceil_div(problem.k, max(FOLD_LANES, most(tile.ub_ring)))
     return round_up(ceil_div(problem.k, tiles), FOLD_LANES)
@@ -123,8 +125,8 @@ def _merge_rows(problem: GemmShape, chip: Chip, kind: Scheme, tile: MsdTiling) -
         kept += tile.ub_ring * 4 * ctx.pack * ctx.share_rows
     # A ring in UB is merged where it lies.
     products = 0 if tile.direct else ctx.k_parts * tile.passes
-    row = merge.bytes_per_element(products, tile.ub_ring) * ctx.share_cols
-    row += merge.bytes_per_row(tile.ub_ring)
+    row = msd_merge.bytes_per_element(products, tile.ub_ring) * ctx.share_cols
+    row += msd_merge.bytes_per_row(tile.ub_ring)
     return max(1, min((chip.buffers.ub_bytes - columns - kept - 1024) // row, ctx.share_rows))
 
 

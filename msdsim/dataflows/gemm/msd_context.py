@@ -5,12 +5,15 @@ Components are integers with one scale per row, or MX blocks whose scales the Cu
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from msdsim.dataflows.cube.experts import Experts
-from msdsim.dataflows.cube.grid import Grid
+from msdsim.dataflows.cube.grid import Grid, Place
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, k_groups, operand, share_of
 from msdsim.dataflows.cube.rows import RowBlocks
+from msdsim.dataflows.gemm.msd_tiling import MsdTiling
+from msdsim.dataflows.ring import Ring
 from msdsim.formats.mx import block_count
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
@@ -19,52 +22,13 @@ from msdsim.ir.expr import Const, Expr, minimum
 from msdsim.units import ceil_div, part_size, round_up
 
 
-@dataclass(frozen=True)
-class MsdTiling:
-    """Cube tiles over stacked rows; ``passes`` components; ``split_m x split_k`` tile of the split, ``merge_m`` rows of the
-    merge, ``slots`` of the ring of products, ``prefetch`` weight tiles fetched into L2 beside the first; output tiles are
-    taken in bands of ``band`` tiles of rows.
-
-    ``direct`` 1 puts the ring into UB: the Cube's results go there straight from L0C.  0 puts it into GM, where a slot holds
-    all groups of scales of an L1 tile.
-
-    ``stepwise`` 1 splits, multiplies and merges the groups of one L1 tile at a time, all cores meeting after the split;
-    ``preload`` 1 then splits two steps ahead of the merge, so that Vector and Cube overlap.  0 splits all of K first.
-
-    ``a_resident`` 1 keeps the components of the only tile of rows in L1 for all tiles of columns of a core.
-
-    ``k_parts`` cores share the K of a tile; the merge then waits for all of them and adds up their exact sums first.
-    """
-
-    base_m: int
-    base_n: int
-    l1_k: int
-    l0_k: int
-    split_m: int
-    split_k: int
-    merge_m: int
-    passes: int = 2
-    slots: int = 2
-    prefetch: int = 1
-    l1_ring: int = 2
-    l0_ring: int = 2
-    l0c_ring: int = 2
-    ub_ring: int = 2
-    band: int = 1
-    direct: int = 0
-    stepwise: int = 0
-    preload: int = 1
-    k_parts: int = 1
-    a_resident: int = 0
-
-
 class MsdContext:
     """The kernel under construction."""
 
-    def __init__(self, problem: GemmShape, chip: Chip, tile: MsdTiling, kind: Scheme) -> None:
-        self.problem, self.chip, self.tile, self.kind = problem, chip, tile, kind
+    def __init__(self, problem: GemmShape, chip: Chip, tile: MsdTiling, scheme: Scheme) -> None:
+        self.problem, self.chip, self.tile, self.scheme = problem, chip, tile, scheme
         self.cores, self.aivs, self.passes = chip.cores.aic, chip.cores.aiv_per_aic, tile.passes
-        self.kinds = CubeOperands(*kind.cube, transpose_b=problem.trans_b)
+        self.kinds = CubeOperands(*scheme.cube, transpose_b=problem.trans_b)
         self.group, self.groups = problem.group, k_groups(problem)
         m, k, n = problem.m, problem.k, problem.n
         self.experts = Experts(problem)
@@ -73,19 +37,19 @@ class MsdContext:
         #: Rows as the split deals them.
         self.row_blocks = RowBlocks(self.experts, self.tile_rows, tile.split_m)
         self._divide_merge()
-        self.kb = kb = KernelBuilder(kind.name.replace("-", "_"), self.cores, self.aivs)
+        self.kb = kb = KernelBuilder(scheme.name.replace("-", "_"), self.cores, self.aivs)
         self.x = operand(kb, problem, "x", "bf16", (m, k), "in", rows_axis=0)
-        self.w = operand(kb, problem, "w", kind.weights, (n, k) if problem.trans_b else (k, n), "in")
+        self.w = operand(kb, problem, "w", scheme.weights, (n, k) if problem.trans_b else (k, n), "in")
         blocks = block_count(k)
-        scale = ("e8m0", (blocks, n)) if kind.mx else ("fp32", (self.groups, n))
+        scale = ("e8m0", (blocks, n)) if scheme.mx else ("fp32", (self.groups, n))
         self.scale = operand(kb, problem, "scale", *scale, "in")
         self.offset = operand(kb, problem, "offset", "fp32", (self.groups, n), "in") if problem.offset else None
-        self.bias8 = operand(kb, problem, "bias8", "fp32", (self.groups, n), "in") if kind.nibbles else None
+        self.bias8 = operand(kb, problem, "bias8", "fp32", (self.groups, n), "in") if scheme.nibbles else None
         # Rows of packed components end on a byte.
         stacked = (self.grid.row_tiles, tile.passes, self.tile_rows)
-        self.components = kb.tensor("a", kind.component, (*stacked, round_up(k, 2)), "workspace")
-        self.block_scales = kb.tensor("a_scale", "e8m0", (*stacked, blocks), "workspace") if kind.mx else None
-        self.row_scale = None if kind.mx else operand(kb, problem, "row_scale", "fp32", (m, 1), "workspace", rows_axis=0)
+        self.components = kb.tensor("a", scheme.component, (*stacked, round_up(k, 2)), "workspace")
+        self.block_scales = kb.tensor("a_scale", "e8m0", (*stacked, blocks), "workspace") if scheme.mx else None
+        self.row_scale = None if scheme.mx else operand(kb, problem, "row_scale", "fp32", (m, 1), "workspace", rows_axis=0)
         self.row_top = operand(kb, problem, "row_top", "fp32", (m, 1), "workspace", rows_axis=0) if tile.stepwise else None
         self.row_sum = None
         if problem.offset:
@@ -93,17 +57,18 @@ class MsdContext:
         #: K that one core multiplies of a tile, and how many share the tile.
         self.part_k = part_size(k, tile.k_parts)
         self.k_parts = ceil_div(k, self.part_k)
-        self.ring = self._ring()
+        self.products = self._products()
         self.y = operand(kb, problem, "y", "bf16", (m, n), "out", rows_axis=0)
         kb.signal("split_done", "barrier")
         if tile.stepwise:
             kb.signal("stats_done", "barrier")
         if self.k_parts > 1:
             kb.signal("summed", "barrier")
-        kb.signal("product", "aic_to_aiv")
-        kb.signal("merged", "aiv_to_aic")
+        #: Where the ring lies in UB, products are merged where they lie.
+        reader = "V" if tile.direct else "MTE2"
+        self.ring = Ring.between(kb, self.products, tile.slots, "to_vector", ("product", "merged"), ("FIX", reader))
 
-    def _ring(self) -> Handle:
+    def _products(self) -> Handle:
         """Products on their way from Cube to Vector."""
         tile = self.tile
         if tile.direct:
@@ -121,14 +86,9 @@ class MsdContext:
         return share if self.tile.direct else 0
 
     @property
-    def reader(self) -> str:
-        """The pipe of an AIV that takes products from the ring."""
-        return "V" if self.tile.direct else "MTE2"
-
-    @property
     def sums(self) -> str:
         """Format of what the Cube accumulates."""
-        return self.kind.sums
+        return self.scheme.sums
 
     # Groups of scales
 
@@ -153,6 +113,12 @@ class MsdContext:
     def tiles_per_core(self) -> int:
         """Most output tiles that a core deals with."""
         return ceil_div(self.grid.tiles, self.cores)
+
+    @contextmanager
+    def each_tile(self, var: str = "t") -> Iterator[tuple[Expr, Place]]:
+        """Loop over this core's output tiles: the number of the tile, and where it lies."""
+        with self.kb.loop(var, self.kb.core, self.grid.tiles, self.cores) as t, self.grid.place(self.kb, t) as place:
+            yield t, place
 
     def slot(self, t: Expr, p: Expr, j: Expr) -> Expr:
         """Ring slot of group ``j`` of pack ``p`` of output tile ``t``: a core deals with every ``cores``-th tile."""

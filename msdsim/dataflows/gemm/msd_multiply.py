@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 from msdsim.dataflows.cube.grid import Place
 from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply
 from msdsim.dataflows.cube.operands import element_bits, ragged, ragged_of
@@ -13,86 +15,50 @@ from msdsim.ir.expr import ceil_div as ceil_expr
 from msdsim.ir.kernel import Slice
 from msdsim.units import ceil_div, round_up
 
+_FIRST: Expr = Const(0)
+
 
 class Multiply:
-    """Emits the AIC part."""
+    """The stages of the AIC."""
 
     def __init__(self, ctx: MsdContext) -> None:
         self.ctx, self.kb, self.tile = ctx, ctx.kb, ctx.tile
 
-    def emit(self) -> None:
-        """Stacked components times weights, a tile at a time; results to the ring."""
-        ctx, kb, tile = self.ctx, self.kb, self.tile
-        self._prefetch()
-        if tile.stepwise:
-            self._steps()
-            return
-        if not tile.a_resident:
+    def prologue(self) -> None:
+        """Before the first tile: fetch weights while Vector splits.  Cores without tiles only meet the others."""
+        ctx, kb = self.ctx, self.kb
+        self.prefetch()
+        if not self.tile.a_resident:
             with kb.when(kb.core >= ctx.grid.tiles * ctx.k_parts):
                 kb.wait_signal("split_done", "MTE2")
-        if ctx.k_parts > 1:
-            self._parts()
-            return
-        held = self._hold() if tile.a_resident else None
-        with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t, ctx.grid.place(kb, t) as place:
-            if ctx.group is None:
-                acc = self._accumulator(place)
-                streamed, b = self._operands(place, Const(0), t - kb.core)
-                a = held or streamed
-                accumulate(kb, tile, ctx.kinds, acc, ctx.problem.k, a, b)
-                kb.wait_signal("merged", "FIX")
-                self._drain(t, place, Const(0), Const(0), acc)
-                kb.raise_signal("product", "FIX")
-            else:
-                with kb.loop("p", 0, ctx.packs) as p:
-                    if not tile.direct:
-                        kb.wait_signal("merged", "FIX")
-                    self._pack(t, place, p)
-                    if not tile.direct:
-                        kb.raise_signal("product", "FIX")
-        # The last slots come back unused.
-        with kb.loop("s", 0, tile.slots):
-            kb.wait_signal("merged", "FIX")
 
-    def _hold(self) -> Held:
+    def hold(self) -> Held:
         """All K of the only tile of rows, loaded once."""
         ctx, kb, tile, k = self.ctx, self.kb, self.tile, self.ctx.problem.k
         rows = ctx.problem.m
         kb.wait_signal("split_done", "MTE2")
-        whole = kb.buffer("a_all", "L1", ctx.kind.component, (tile.base_m, round_up(k, 2)))
+        whole = kb.buffer("a_all", "L1", ctx.scheme.component, (tile.base_m, round_up(k, 2)))
         with kb.loop("h", 0, ceil_div(k, tile.l1_k)) as h:
             depth = at(h * tile.l1_k, ragged(k, tile.l1_k, h))
             for number in range(ctx.passes):
                 kb.copy(whole[at(rows * number, rows), depth], ctx.components[0, number, at(0, rows), depth])
         return Held(lambda start, size: whole[at(0, rows * ctx.passes), at(start, size)])
 
-    def _parts(self) -> None:
-        """Parts of K of a tile on neighbouring cores; every part's sums go to a place of their own."""
-        ctx, kb = self.ctx, self.kb
-        with (
-            kb.loop("t", kb.core, ctx.grid.tiles * ctx.k_parts, ctx.cores) as unit,
-            ctx.grid.place(kb, unit // ctx.k_parts) as place,
-        ):
-            t, part = unit // ctx.k_parts, unit % ctx.k_parts
-            acc = self._accumulator(place)
-            a, b = self._operands(place, part * ctx.part_k, unit - kb.core)
-            stacked, cols = acc.sizes
-            accumulate(kb, self.tile, ctx.kinds, acc, ragged(ctx.problem.k, ctx.part_k, part), a, b)
-            kb.op("fixpipe", ctx.ring[t, part, at(0, stacked), at(0, cols)], acc)
-        kb.raise_signal("summed", "FIX")
+    def tile_product(self, t: Expr, place: Place, held: Held | None) -> Slice:
+        """All K of an output tile; A where it lies if it is ``held`` in L1."""
+        acc = self._accumulator(place)
+        a, b = self._operands(place, Const(0), t - self.kb.core)
+        accumulate(self.kb, self.tile, self.ctx.kinds, acc, self.ctx.problem.k, held or a, b)
+        return acc
 
-    def _steps(self) -> None:
-        """Step by step the packs of all tiles of this core, each step when its components are there."""
-        ctx, kb = self.ctx, self.kb
-        with kb.loop("p", 0, ctx.packs) as p:
-            kb.wait_signal("merged", "FIX")
-            with kb.when(kb.core >= ctx.grid.tiles):
-                kb.wait_signal("split_done", "MTE2")
-            with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t, ctx.grid.place(kb, t) as place:
-                self._pack(t, place, p)
-            kb.raise_signal("product", "FIX")
-        with kb.loop("s", 0, self.tile.slots):
-            kb.wait_signal("merged", "FIX")
+    def part_product(self, unit: Expr, place: Place) -> None:
+        """A part of K of an output tile, neighbouring parts on neighbouring cores, to a place of its own."""
+        ctx, t, part = self.ctx, unit // self.ctx.k_parts, unit % self.ctx.k_parts
+        acc = self._accumulator(place)
+        a, b = self._operands(place, part * ctx.part_k, unit - self.kb.core)
+        accumulate(self.kb, self.tile, ctx.kinds, acc, ragged(ctx.problem.k, ctx.part_k, part), a, b)
+        rows, cols = acc.sizes
+        self.kb.op("fixpipe", ctx.products[t, part, at(0, rows), at(0, cols)], acc)
 
     def _accumulator(self, place: Place) -> Slice:
         tile = self.tile
@@ -139,7 +105,7 @@ class Multiply:
             return b1[at(0, cols), at(0, size)], self.ctx.w.at(e, columns, at(start, size))
         return b1[at(0, size), at(0, cols)], self.ctx.w.at(e, at(start, size), columns)
 
-    def _pack(self, t: Expr, place: Place, p: Expr) -> None:
+    def pack(self, t: Expr, place: Place, p: Expr) -> None:
         """The products of the groups of one ring slot, each a sum of its own::
 
             group fits an L1 tile:  a1, b1 <- pack of groups;  for j: acc <- group j through L0; ring[j] <- acc
@@ -171,18 +137,15 @@ class Multiply:
 
     def _drain_group(self, t: Expr, place: Place, p: Expr, j: Expr, acc: Slice) -> None:
         """A ring in UB hands over every group by itself, one in GM whole packs of them."""
-        kb = self.kb
-        if self.tile.direct:
-            kb.wait_signal("merged", "FIX")
-        self._drain(t, place, p, j, acc)
-        if self.tile.direct:
-            kb.raise_signal("product", "FIX")
+        with self.ctx.ring.produce() if self.tile.direct else nullcontext():
+            self.drain(t, place, acc, p, j)
 
-    def _drain(self, t: Expr, place: Place, p: Expr, j: Expr, acc: Slice) -> None:
+    def drain(self, t: Expr, place: Place, acc: Slice, p: Expr = _FIRST, j: Expr = _FIRST) -> None:
+        """A product to its slot of the ring: that of group ``j`` of pack ``p``."""
         ctx, kb, slot = self.ctx, self.kb, self.ctx.slot(t, p, j)
         stacked, cols = acc.sizes
         if not self.tile.direct:
-            kb.op("fixpipe", ctx.ring[kb.core, slot, ctx.in_slot(t, j), at(0, stacked), at(0, cols)], acc)
+            kb.op("fixpipe", ctx.products[kb.core, slot, ctx.in_slot(t, j), at(0, stacked), at(0, cols)], acc)
             return
         # Every AIV gets its share of every pass.
         rows = place.rows
@@ -190,9 +153,10 @@ class Multiply:
             first_row, own_rows, first_col, own_cols = ctx.merge_share(rows, cols, Const(sub))
             for number in range(ctx.passes):
                 source = Slice(acc.of, (rows * number + first_row, first_col), (own_rows, own_cols))
-                kb.op("fixpipe", ctx.ring[kb.core, sub, slot, at(number * ctx.share_rows, own_rows), at(0, own_cols)], source)
+                here = at(number * ctx.share_rows, own_rows), at(0, own_cols)
+                kb.op("fixpipe", ctx.products[(kb.core, sub, slot, *here)], source)
 
-    def _prefetch(self) -> None:
+    def prefetch(self) -> None:
         """Fetch weight tiles while Vector splits: what is in L2 afterwards is not waited for again.
 
         The first tile needs no fetching, since its load itself does not wait for the split (unless that of A comes first).
@@ -212,7 +176,7 @@ class Multiply:
             ctx.grid.place(kb, unit // ctx.k_parts) as place,
         ):
             shape = (tile.base_n, depth) if ctx.problem.trans_b else (depth, tile.base_n)
-            warm = kb.buffer("warm", "L1", ctx.kind.weights, shape)
+            warm = kb.buffer("warm", "L1", ctx.scheme.weights, shape)
             kb.copy(*self._weights(warm, place, part * ctx.part_k + f * depth, ragged_of(k, depth, f)))
 
     def _warm_depth(self) -> int:

@@ -13,33 +13,40 @@ from __future__ import annotations
 
 from msdsim.dataflows.cube.operands import ragged
 from msdsim.dataflows.gemm.msd_context import MsdContext
-from msdsim.dataflows.vector.merge import Merge, Share
-from msdsim.dataflows.vector.split_rows import Split
+from msdsim.dataflows.gemm.msd_merge import Merge, Share
+from msdsim.dataflows.gemm.msd_multiply import Multiply
+from msdsim.dataflows.gemm.msd_split import Split
 
 #: Steps by which the merge stays behind the split when preloading.
 _LAG = 2
 
 
-def emit_steps(ctx: MsdContext) -> None:
-    """Emit the AIV part."""
-    kb, tile = ctx.kb, ctx.tile
-    split, merge = Split(ctx), Merge(ctx)
-    split.emit()
-    kb.raise_signal("stats_done", "MTE3")
-    kb.wait_signal("stats_done", "MTE2")
-    with kb.loop("s", 0, tile.slots):
-        kb.raise_signal("merged", "MTE2")
-    sums = merge.sums(ctx.tiles_per_core)
-    lag = _LAG if tile.preload else 0
-    with kb.loop("i", 0, ctx.packs + lag) as i:
-        with kb.when(i < ctx.packs):
-            split.step(i * ctx.pack_k, ragged(ctx.problem.k, ctx.pack_k, i), ctx.pack_k)
-            kb.raise_signal("split_done", "MTE3")
-        with kb.when(i >= lag):
-            step = i - lag
-            kb.wait_signal("product", "MTE2")
-            with kb.loop("t", kb.core, ctx.grid.tiles, ctx.cores) as t, ctx.grid.place(kb, t) as place:
-                merge.pack(Share(ctx, t, place), step, sums, t // ctx.cores * ctx.share_rows)
-            kb.raise_signal("merged", "MTE2")
-    with kb.loop("tf", kb.core, ctx.grid.tiles, ctx.cores) as t, ctx.grid.place(kb, t) as place:
-        merge.finish(Share(ctx, t, place), sums, t // ctx.cores * ctx.share_rows)
+def stepwise(ctx: MsdContext) -> None:
+    """Both programs."""
+    kb, ring = ctx.kb, ctx.ring
+    cube, split, merge = Multiply(ctx), Split(ctx), Merge(ctx)
+    with kb.part("aic"):
+        cube.prefetch()
+        with kb.loop("p", 0, ctx.packs) as p, ring.produce():
+            with kb.when(kb.core >= ctx.grid.tiles):
+                kb.wait_signal("split_done", "MTE2")
+            with ctx.each_tile() as (t, place):
+                cube.pack(t, place, p)
+        ring.drain()
+    with kb.part("aiv"):
+        split.emit()
+        kb.raise_signal("stats_done", "MTE3")
+        kb.wait_signal("stats_done", "MTE2")
+        ring.prime()
+        sums = merge.sums(ctx.tiles_per_core)
+        lag = _LAG if ctx.tile.preload else 0
+        with kb.loop("i", 0, ctx.packs + lag) as i:
+            with kb.when(i < ctx.packs):
+                split.step(i * ctx.pack_k, ragged(ctx.problem.k, ctx.pack_k, i), ctx.pack_k)
+                kb.raise_signal("split_done", "MTE3")
+            with kb.when(i >= lag):
+                step = i - lag
+                with ring.consume(), ctx.each_tile() as (t, place):
+                    merge.pack(Share(ctx, t, place), step, sums, t // ctx.cores * ctx.share_rows)
+        with ctx.each_tile("tf") as (t, place):
+            merge.finish(Share(ctx, t, place), sums, t // ctx.cores * ctx.share_rows)

@@ -117,7 +117,7 @@ class Split:
 
     def decompose(self, block: RowBlock, start: Expr, xf: Slice, q: Slice, top: Slice) -> None:
         """Components of the rows in ``xf``, whose K begins at ``start``."""
-        ctx, kb, tile, spec = self.ctx, self.kb, self.tile, self.ctx.kind.spec
+        ctx, kb, tile, spec = self.ctx, self.kb, self.tile, self.ctx.scheme.spec
         shape, size = (tile.split_m, xf.of.shape[1]), xf.sizes[1]
         here = (at(0, block.rows), at(0, size))
         # A single component leaves nothing to a next one.
@@ -126,13 +126,13 @@ class Split:
         target = at(block.inside, block.rows), at(start, size)
 
         def store(number: int, value: Slice) -> None:
-            narrow = kb.buffer(f"a{number}", "UB", ctx.kind.component, shape)[here]
+            narrow = kb.buffer(f"a{number}", "UB", ctx.scheme.component, shape)[here]
             kb.op("cast", q16, value, round="rint")
             kb.op("cast", narrow, q16, round="rint")
             kb.copy(ctx.components[(block.row_tile, number, *target)], narrow)
 
         kb.op("muls", xf, xf, scalar=spec.first_factor)
-        if ctx.kind.nibbles:
+        if ctx.scheme.nibbles:
             hi = kb.buffer("hi", "UB", "fp32", shape)[here]
             kb.op("div", q, xf, top)
             kb.op("cast", q, q, round=spec.rounding)
@@ -203,7 +203,7 @@ class _RowStatistics:
         kb, ctx, e, rows = self.kb, self.ctx, self.block.expert, at(self.block.row, self.rows)
         scale = self.stored[at(0, self.rows), 0]
         kb.op("reduce_max", self.top, self.lanes)
-        kb.op("dup", self.factor, scalar=ctx.kind.spec.first_factor)
+        kb.op("dup", self.factor, scalar=ctx.scheme.spec.first_factor)
         kb.op("div", scale, self.top, self.factor)
         assert ctx.row_scale is not None
         kb.copy(ctx.row_scale.at(e, rows, 0), scale)

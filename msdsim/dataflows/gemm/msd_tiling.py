@@ -1,0 +1,82 @@
+"""The parameters of an MSD kernel, and what they must satisfy."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from msdsim.dataflows.base import require_positive
+from msdsim.dataflows.cube.experts import Experts
+from msdsim.dataflows.cube.limits import check_cube_tiling
+from msdsim.dataflows.cube.operands import CubeOperands, GemmShape
+from msdsim.errors import TilingError
+from msdsim.formats.number import FORMATS
+from msdsim.formats.schemes import Scheme
+from msdsim.hardware.chip import Chip
+
+
+@dataclass(frozen=True)
+class MsdTiling:
+    """Cube tiles over stacked rows; ``passes`` components; ``split_m x split_k`` tile of the split, ``merge_m`` rows of the
+    merge, ``slots`` of the ring of products, ``prefetch`` weight tiles fetched into L2 beside the first; output tiles are
+    taken in bands of ``band`` tiles of rows.
+
+    ``direct`` 1 puts the ring into UB: the Cube's results go there straight from L0C.  0 puts it into GM, where a slot holds
+    all groups of scales of an L1 tile.
+
+    ``stepwise`` 1 splits, multiplies and merges the groups of one L1 tile at a time, all cores meeting after the split;
+    ``preload`` 1 then splits two steps ahead of the merge, so that Vector and Cube overlap.  0 splits all of K first.
+
+    ``a_resident`` 1 keeps the components of the only tile of rows in L1 for all tiles of columns of a core.
+
+    ``k_parts`` cores share the K of a tile; the merge then waits for all of them and adds up their exact sums first.
+    """
+
+    base_m: int
+    base_n: int
+    l1_k: int
+    l0_k: int
+    split_m: int
+    split_k: int
+    merge_m: int
+    passes: int = 2
+    slots: int = 2
+    prefetch: int = 1
+    l1_ring: int = 2
+    l0_ring: int = 2
+    l0c_ring: int = 2
+    ub_ring: int = 2
+    band: int = 1
+    direct: int = 0
+    stepwise: int = 0
+    preload: int = 1
+    k_parts: int = 1
+    a_resident: int = 0
+
+
+def check_tiling(problem: GemmShape, chip: Chip, tile: MsdTiling, scheme: Scheme) -> None:
+    """TilingError for what cannot be built; buffers in UB the verifier checks."""
+    require_positive(tile, "prefetch", "direct", "stepwise", "preload", "a_resident")
+    if tile.k_parts > 1 and (problem.group is not None or tile.direct):
+        raise TilingError(f"tiling k_parts={tile.k_parts} adds up sums through GM: it needs direct=0, and one scale per "
+                          f"channel or MX blocks")
+    held = None
+    if tile.a_resident:
+        whole = problem.m <= tile.base_m // tile.passes and not Experts(problem).several
+        if problem.group is not None or scheme.mx or tile.k_parts > 1 or not whole:
+            raise TilingError(f"tiling a_resident={tile.a_resident} holds one tile of integer components in L1: it needs "
+                              f"{problem.m} rows in a tile (base_m), one scale per channel, k_parts=1 and no experts")
+        held = tile.base_m * problem.k * FORMATS[scheme.component].bits // 8
+    if tile.stepwise and (problem.group is None or problem.group > tile.l1_k or tile.direct):
+        raise TilingError(f"tiling stepwise={tile.stepwise} takes groups of scales an L1 tile at a time through GM: it needs a "
+                          f"group= of at most l1_k={tile.l1_k} and direct=0")
+    if tile.direct and chip.path("L0C", "UB") is None:
+        raise TilingError(f"tiling direct={tile.direct}: chip '{chip.name}' has no path L0C->UB; give direct=0")
+    check_cube_tiling(chip, tile, CubeOperands(*scheme.cube), held_a_bytes=held, group=problem.group)
+    if not scheme.free_passes and tile.passes != scheme.passes:
+        raise TilingError(f"tiling passes={tile.passes}: '{scheme.name}' has {scheme.passes}; leave it out")
+    if tile.base_m % tile.passes:
+        raise TilingError(f"tiling base_m={tile.base_m} does not hold {tile.passes} stacked components; "
+                          f"give a multiple of {tile.passes}")
+    if tile.slots > chip.cross_core.max_outstanding:
+        raise TilingError(f"tiling slots={tile.slots} needs more than the {chip.cross_core.max_outstanding} outstanding "
+                          f"signals of '{chip.name}'; give at most {chip.cross_core.max_outstanding}")
