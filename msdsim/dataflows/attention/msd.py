@@ -27,7 +27,7 @@ from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, a
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step, refuse_odd
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
 from msdsim.dataflows.cube.limits import refuse_rate
-from msdsim.dataflows.vector.components import SMALLEST, merge, narrow, split
+from msdsim.dataflows.vector.components import SMALLEST, combine, decompose, narrow
 from msdsim.formats.msd import MSD_INT4, MSD_INT8, MsdSpec
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, at
@@ -89,7 +89,8 @@ class MsdConversions:
         """Components side by side in a tile of the rows of all of them."""
         most, (size, cols) = tile.of.shape[0] // self.ctx.passes, x.sizes
         pieces = [tile[at(n * most, size), at(0, cols)] for n in range(self.ctx.passes)]
-        split(self.kb, self.spec, self.ctx.passes, x, scratch, top, lambda n, value: narrow(self.kb, pieces[n], half, value))
+        decompose(self.kb, self.spec, self.ctx.passes, x, scratch, top,
+                  store=lambda n, value: narrow(self.kb, pieces[n], half, value))
         return Components(pieces)
 
     def scales(self, step: Step) -> TokenScales | None:
@@ -108,7 +109,7 @@ class MsdConversions:
         ctx, kb = self.ctx, self.kb
         pieces = s.get("ci", step, rows, step.cols)
         values, scratch = (ctx.of_logits(name, "fp32", rows, step.cols) for name in ("st", "scratch"))
-        merge(kb, self.spec, values, scratch, pieces)
+        combine(kb, self.spec.pass_weights, pieces, values, scratch)
         kb.op("mul", values, values, ctx.per_row_tile(self.q_factor, step.tile, rows))
         if scales is not None:
             kb.op("mul", values, values, scales.k)
@@ -130,7 +131,7 @@ class MsdConversions:
         ctx, kb = self.ctx, self.kb
         pieces = o.get("oi", step, rows, Const(ctx.out_dim))
         total, part = ctx.of_output("ot", "fp32", rows), ctx.of_output("op", "fp32", rows)
-        merge(kb, self.spec, total, part, pieces)
+        combine(kb, self.spec.pass_weights, pieces, total, part)
         if self.per_channel:
             kb.op("muls", total, total, scalar=float(np.float32(1 / self.spec.first_factor)))
         else:

@@ -21,7 +21,7 @@ from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, a
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step
 from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_multiple
 from msdsim.dataflows.cube.limits import refuse_rate
-from msdsim.dataflows.vector.components import split_mx
+from msdsim.dataflows.vector.components import decompose_mx
 from msdsim.formats.msd import MSD_MXFP4
 from msdsim.formats.mx import MX_BLOCK, SHARED_CACHE, block_count
 from msdsim.hardware.chip import Chip
@@ -92,7 +92,8 @@ class MxConversions:
         scales = [scale_tile[at(n * rows, size), at(0, blocks)] for n in range(ctx.passes)]
         elements = [element_tile[at(n * rows, size), at(0, cols)] for n in range(ctx.passes)]
         top = kb.buffer(f"{name}_top", "UB", "fp32", (rows, block_count(width)))[at(0, size), at(0, blocks)]
-        split_mx(kb, ctx.fmt, MSD_MXFP4.scale_rule, ctx.passes, x, q, half, top, scales.__getitem__, elements.__getitem__)
+        decompose_mx(kb, ctx.fmt, MSD_MXFP4.scale_rule, ctx.passes, x, q, half, top,
+                     component=lambda n: elements[n], scale=lambda n: scales[n])
         return Components(elements, scales)
 
     def logits(self, s: ToVector, step: Step, rows: Rows, scales: None) -> Logits:

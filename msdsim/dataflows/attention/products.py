@@ -2,32 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
-
-from msdsim.dataflows.attention.context import Chunk, Context, blocks_of
+from msdsim.dataflows.attention.context import Chunk, Context
 from msdsim.dataflows.attention.operands import Cache, LoadedQueries
 from msdsim.dataflows.attention.rings import ToCube, ToVector
 from msdsim.dataflows.attention.work import Step
-from msdsim.dataflows.cube.operands import ragged, ragged_of
-from msdsim.formats.mx import MX_BLOCK
+from msdsim.dataflows.cube.mainloop import L0Tiles, through_l0
+from msdsim.dataflows.cube.operands import CubeOperands, ragged, ragged_of
 from msdsim.ir.builder import At, Handle, at
 from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
-from msdsim.ir.kernel import Slice
 from msdsim.units import ceil_div as ceil_int
-
-
-@dataclass(frozen=True)
-class _L0:
-    """The way of a product through L0: loop variable, names of its tiles, their depth and columns, and whether B lies in L1 as
-    [columns, depth]."""
-
-    var: str
-    a: str
-    b: str
-    deep: int
-    cols: int
-    transpose_b: bool
 
 
 class Products:
@@ -36,8 +19,10 @@ class Products:
     def __init__(self, ctx: Context, cache: Cache, s: ToVector, p: ToCube, o: ToVector) -> None:
         self.ctx, self.kb, self.tile, self.cache = ctx, ctx.kb, ctx.tile, cache
         self.s, self.p, self.o = s, p, o
-        self.qk = _L0("d", "a", "b", ctx.tile.qk_k, ctx.tile.qk_n, transpose_b=True)
-        self.pv = _L0("e", "c", "d", ctx.tile.pv_k, min(ctx.tile.pv_n, ctx.out_dim), transpose_b=False)
+        m, tile, pv_n = ctx.cube_rows, ctx.tile, min(ctx.tile.pv_n, ctx.out_dim)
+        q_k, p_v = CubeOperands(ctx.fmt, ctx.fmt, transpose_b=True), CubeOperands(ctx.fmt, ctx.fmt)
+        self.qk = L0Tiles(q_k, m, tile.qk_k, tile.qk_n, tile.l0_ring, transpose_scales=True)
+        self.pv = L0Tiles(p_v, m, tile.pv_k, pv_n, tile.l0_ring, "c", "d")
 
     # S = Q K^T
 
@@ -155,37 +140,21 @@ class Products:
 
     # Through L0
 
-    def _accumulator(self, name: str, way: _L0, ring: int) -> Handle:
-        return self.kb.buffer(name, "L0C", self.ctx.operands.sums, (self.ctx.cube_rows, way.cols), ring)
+    def _accumulator(self, name: str, tiles: L0Tiles, ring: int) -> Handle:
+        return self.kb.buffer(name, "L0C", self.ctx.operands.sums, (tiles.m, tiles.n), ring)
 
-    def _multiply(self, way: _L0, step: Step, accumulator: Handle, a: Chunk, b: Chunk, depth: At, cols: At,
+    def _multiply(self, tiles: L0Tiles, step: Step, accumulator: Handle, a: Chunk, b: Chunk, depth: At, cols: At,
                   before: Expr) -> None:
         """``acc += A B``: columns ``depth`` of A, as many rows of B from its first one; ``cols`` of B.
 
         ``before`` is zero where this is the first product of the sum.
         """
-        kb, ctx, ring = self.kb, self.ctx, self.tile.l0_ring
-        rows, across = at(0, step.rows * ctx.passes), at(0, cols.size)
-        with kb.loop(way.var, 0, ceil_div(depth.size, way.deep)) as d:
-            size = ragged_of(depth.size, way.deep, d)
-            inside, whole = at(d * way.deep, size), at(depth.start + d * way.deep, size)
-            a0 = kb.buffer(f"{way.a}0", "L0A", ctx.fmt, (ctx.cube_rows, way.deep), ring)[rows, at(0, size)]
-            b0 = kb.buffer(f"{way.b}0", "L0B", ctx.fmt, (way.deep, way.cols), ring)[at(0, size), across]
-            kb.copy(a0, a.elements(rows, whole))
-            self._copy_b(way, b0, b.elements, inside, cols)
-            acc = accumulator[rows, across]
-            if a.scales is None or b.scales is None:
-                kb.op("mmad", acc, a0, b0, accumulate=before + d)
-            else:
-                blocks, count = way.deep // MX_BLOCK, at(0, blocks_of(inside).size)
-                sa0 = kb.buffer(f"s{way.a}0", "L0A_MX", "e8m0", (ctx.cube_rows, blocks), ring)[rows, count]
-                sb0 = kb.buffer(f"s{way.b}0", "L0B_MX", "e8m0", (blocks, way.cols), ring)[count, across]
-                kb.copy(sa0, a.scales(rows, whole))
-                self._copy_b(way, sb0, b.scales, inside, cols)
-                kb.op("mmad_mx", acc, a0, sa0, b0, sb0, accumulate=before + d)
-
-    def _copy_b(self, way: _L0, out: Slice, b1: Callable[[At, At], Slice], depth: At, cols: At) -> None:
-        if way.transpose_b:
-            self.kb.copy(out, b1(cols, depth), transpose=1)
-        else:
-            self.kb.copy(out, b1(depth, cols))
+        rows, transpose = at(0, step.rows * self.ctx.passes), tiles.kinds.transpose_b
+        acc = accumulator[rows, at(0, cols.size)]
+        with self.kb.loop("d" if transpose else "e", 0, ceil_div(depth.size, tiles.k)) as d:
+            size = ragged_of(depth.size, tiles.k, d)
+            of_a = rows, at(depth.start + d * tiles.k, size)
+            inside = at(d * tiles.k, size)
+            of_b = (cols, inside) if transpose else (inside, cols)
+            scales = (a.scales(*of_a), b.scales(*of_b)) if a.scales is not None and b.scales is not None else None
+            through_l0(self.kb, tiles, acc, a.elements(*of_a), b.elements(*of_b), scales, before + d)

@@ -87,24 +87,56 @@ InL1 = tuple[Held, Held | None]
 def multiply(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, start: Expr, size: Expr, a: InL1, b: InL1,
              accumulated: ExprLike) -> None:
     """One step of K through L0: ``acc += A B`` over ``start +: size`` of operands in L1; ``accumulated`` zero starts anew."""
-    rows, cols = acc.sizes
-    a0 = kb.buffer("a0", "L0A", element_format(kinds.a), (tile.base_m, tile.l0_k), tile.l0_ring)[at(0, rows), at(0, size)]
-    b0 = kb.buffer("b0", "L0B", element_format(kinds.b), (tile.l0_k, tile.base_n), tile.l0_ring)[at(0, size), at(0, cols)]
     (a1, a1_scales), (b1, b1_scales) = a, b
-    kb.copy(a0, a1.at(start, size))
-    if kinds.transpose_b:
-        kb.copy(b0, b1.at(start, size), transpose=1)
-    else:
-        kb.copy(b0, b1.at(start, size))
-    if a1_scales is None or b1_scales is None:
+    scales = None
+    if a1_scales is not None and b1_scales is not None:
+        blocks = start // MX_BLOCK, ceil_div(size, MX_BLOCK)
+        scales = a1_scales.at(*blocks), b1_scales.at(*blocks)
+    through_l0(kb, L0Tiles(kinds, tile.base_m, tile.l0_k, tile.base_n, tile.l0_ring), acc, a1.at(start, size),
+               b1.at(start, size), scales, accumulated)
+
+
+@dataclass(frozen=True)
+class L0Tiles:
+    """The tiles of a step of K in L0: [m, k] in L0A and [k, n] in L0B, in rings, under the names ``a``0 and ``b``0.
+
+    Scales of B lie in L1 as [blocks, columns], or with ``transpose_scales`` as [columns, blocks].
+    """
+
+    kinds: CubeOperands
+    m: int
+    k: int
+    n: int
+    ring: int
+    a: str = "a"
+    b: str = "b"
+    transpose_scales: bool = False
+
+
+def through_l0(kb: KernelBuilder, tiles: L0Tiles, acc: Slice, a1: Slice, b1: Slice, scales: tuple[Slice, Slice] | None,
+               accumulated: ExprLike) -> None:
+    """``acc += A B`` for tiles in L1, with the ``scales`` of the blocks of both if they are MX."""
+    (rows, cols), size, kinds, ring = acc.sizes, a1.sizes[-1], tiles.kinds, tiles.ring
+    a0 = kb.buffer(f"{tiles.a}0", "L0A", element_format(kinds.a), (tiles.m, tiles.k), ring)[at(0, rows), at(0, size)]
+    b0 = kb.buffer(f"{tiles.b}0", "L0B", element_format(kinds.b), (tiles.k, tiles.n), ring)[at(0, size), at(0, cols)]
+    kb.copy(a0, a1)
+    _to_l0b(kb, b0, b1, kinds.transpose_b)
+    if scales is None:
         kb.op("mmad", acc, a0, b0, accumulate=lift(accumulated))
         return
-    blocks, first, count = tile.l0_k // MX_BLOCK, start // MX_BLOCK, ceil_div(size, MX_BLOCK)
-    sa0 = kb.buffer("sa0", "L0A_MX", "e8m0", (tile.base_m, blocks), tile.l0_ring)[at(0, rows), at(0, count)]
-    sb0 = kb.buffer("sb0", "L0B_MX", "e8m0", (blocks, tile.base_n), tile.l0_ring)[at(0, count), at(0, cols)]
-    kb.copy(sa0, a1_scales.at(first, count))
-    kb.copy(sb0, b1_scales.at(first, count))
+    blocks, count = tiles.k // MX_BLOCK, ceil_div(size, MX_BLOCK)
+    sa0 = kb.buffer(f"s{tiles.a}0", "L0A_MX", "e8m0", (tiles.m, blocks), ring)[at(0, rows), at(0, count)]
+    sb0 = kb.buffer(f"s{tiles.b}0", "L0B_MX", "e8m0", (blocks, tiles.n), ring)[at(0, count), at(0, cols)]
+    kb.copy(sa0, scales[0])
+    _to_l0b(kb, sb0, scales[1], tiles.transpose_scales)
     kb.op("mmad_mx", acc, a0, sa0, b0, sb0, accumulate=lift(accumulated))
+
+
+def _to_l0b(kb: KernelBuilder, out: Slice, source: Slice, transpose: bool) -> None:
+    if transpose:
+        kb.copy(out, source, transpose=1)
+    else:
+        kb.copy(out, source)
 
 
 def bring(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, name: str, along: Expr, source: Stream | Held,

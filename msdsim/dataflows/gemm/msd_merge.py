@@ -18,6 +18,7 @@ from typing import NamedTuple
 from msdsim.dataflows.cube.grid import Place
 from msdsim.dataflows.cube.operands import Operand, ragged_of
 from msdsim.dataflows.gemm.msd_context import MsdContext
+from msdsim.dataflows.vector.components import combine
 from msdsim.ir.builder import At, Handle, at
 from msdsim.ir.expr import Const, Expr
 from msdsim.ir.expr import ceil_div as ceil_expr
@@ -151,13 +152,7 @@ class Merge:
         pieces = self._pieces(share, start, size, p, j)
         total = kb.buffer("total", "UB", "fp32", (tile.merge_m, ctx.share_cols))[here]
         scratch = kb.buffer("part", "UB", "fp32", (tile.merge_m, ctx.share_cols))[here]
-        for number, (piece, weight) in enumerate(zip(pieces, self.weights, strict=True)):
-            into = scratch if number else total
-            kb.op("cast", into, piece)
-            if weight != 1.0:
-                kb.op("muls", into, into, scalar=weight)
-            if number:
-                kb.op("add", total, total, scratch)
+        combine(kb, self.weights, pieces, total, scratch)
         if per_column.bias8 is not None:
             kb.op("add", total, total, per_column.bias8.at(group, share.cols))
         return total, scratch

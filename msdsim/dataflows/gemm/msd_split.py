@@ -7,6 +7,7 @@ from collections.abc import Callable
 from msdsim.dataflows.cube.operands import ragged, ragged_of
 from msdsim.dataflows.cube.rows import RowBlock
 from msdsim.dataflows.gemm.msd_context import MsdContext
+from msdsim.dataflows.vector.components import SMALLEST, decompose, narrow
 from msdsim.errors import TilingError
 from msdsim.ir.builder import at
 from msdsim.ir.expr import Const, Expr
@@ -14,9 +15,6 @@ from msdsim.ir.expr import ceil_div as ceil_expr
 from msdsim.ir.kernel import Slice
 from msdsim.ir.ops.vector import FOLD_LANES
 from msdsim.units import ceil_div
-
-#: Smallest positive FP32 number: rows of zeros are divided by it instead of by zero.
-SMALLEST = 2.0**-149
 
 
 def bytes_per_element(passes: int, component_bits: int, ring: int, nibbles: bool) -> float:
@@ -126,33 +124,25 @@ class Split:
         target = at(block.inside, block.rows), at(start, size)
 
         def store(number: int, value: Slice) -> None:
-            narrow = kb.buffer(f"a{number}", "UB", ctx.scheme.component, shape)[here]
-            kb.op("cast", q16, value, round="rint")
-            kb.op("cast", narrow, q16, round="rint")
-            kb.copy(ctx.components[(block.row_tile, number, *target)], narrow)
+            component = kb.buffer(f"a{number}", "UB", ctx.scheme.component, shape)[here]
+            narrow(kb, component, q16, value)
+            kb.copy(ctx.components[(block.row_tile, number, *target)], component)
 
-        kb.op("muls", xf, xf, scalar=spec.first_factor)
-        if ctx.scheme.nibbles:
-            hi = kb.buffer("hi", "UB", "fp32", shape)[here]
-            kb.op("div", q, xf, top)
-            kb.op("cast", q, q, round=spec.rounding)
-            # q = 16 hi + lo + 8 with hi = floor(q / 16): powers of two and small integers, all exact.
-            kb.op("muls", hi, q, scalar=1 / 16)
-            kb.op("cast", hi, hi, round="floor")
-            store(0, hi)
-            kb.op("muls", t, hi, scalar=16.0)
-            kb.op("sub", q, q, t)
-            kb.op("adds", q, q, scalar=-8.0)
-            store(1, q)
+        if not ctx.scheme.nibbles:
+            decompose(kb, spec, tile.passes, xf, q, top, store, left=t)
             return
-        for number in range(tile.passes):
-            kb.op("div", q, xf, top)
-            kb.op("cast", q, q, round=spec.rounding)
-            store(number, q)
-            if number + 1 < tile.passes:
-                kb.op("mul", t, q, top)
-                kb.op("sub", xf, xf, t)
-                kb.op("muls", xf, xf, scalar=spec.next_factor)
+        kb.op("muls", xf, xf, scalar=spec.first_factor)
+        hi = kb.buffer("hi", "UB", "fp32", shape)[here]
+        kb.op("div", q, xf, top)
+        kb.op("cast", q, q, round=spec.rounding)
+        # q = 16 hi + lo + 8 with hi = floor(q / 16): powers of two and small integers, all exact.
+        kb.op("muls", hi, q, scalar=1 / 16)
+        kb.op("cast", hi, hi, round="floor")
+        store(0, hi)
+        kb.op("muls", t, hi, scalar=16.0)
+        kb.op("sub", q, q, t)
+        kb.op("adds", q, q, scalar=-8.0)
+        store(1, q)
 
 
 class _RowStatistics:

@@ -20,8 +20,8 @@ SMALLEST = 2.0**-149
 MX_STEP = 3
 
 
-def split(kb: KernelBuilder, spec: MsdSpec, passes: int, r: Slice, q: Slice, top: Slice | None,
-          store: Callable[[int, Slice], None], left: Slice | None = None) -> None:
+def decompose(kb: KernelBuilder, spec: MsdSpec, passes: int, r: Slice, q: Slice, top: Slice | None,
+              store: Callable[[int, Slice], None], left: Slice | None = None) -> None:
     """Numbers ``r`` to integer components: ``store(i, a_i)`` is called with each as FP32, in ``q``::
 
         r *= f ; a_1 = round(r / top) ; r -= a_1 top ; r *= g ; a_2 = round(r / top) ...
@@ -49,24 +49,26 @@ def narrow(kb: KernelBuilder, component: Slice, half: Slice, value: Slice) -> No
     kb.op("cast", component, half, round="rint")
 
 
-def merge(kb: KernelBuilder, spec: MsdSpec, total: Slice, part: Slice, sums: Sequence[Slice]) -> None:
-    """``total = C_1 + C_2 / g + C_3 / g^2 ...`` in FP32, of INT32 sums."""
-    kb.op("cast", total, sums[0])
-    for piece, weight in zip(sums[1:], spec.pass_weights[1:], strict=True):
-        kb.op("cast", part, piece)
-        kb.op("muls", part, part, scalar=weight)
-        kb.op("add", total, total, part)
+def combine(kb: KernelBuilder, weights: Sequence[float], sums: Sequence[Slice], total: Slice, scratch: Slice) -> None:
+    """``total = C_1 w_1 + C_2 w_2 ...`` in FP32, of the INT32 ``sums`` of the passes."""
+    for number, (piece, weight) in enumerate(zip(sums, weights, strict=True)):
+        into = scratch if number else total
+        kb.op("cast", into, piece)
+        if weight != 1.0:
+            kb.op("muls", into, into, scalar=weight)
+        if number:
+            kb.op("add", total, total, scratch)
 
 
-def split_mx(kb: KernelBuilder, element: str, rule: str, passes: int, x: Slice, q: Slice, half: Slice, top: Slice,
-             scale: Callable[[int], Slice], component: Callable[[int], Slice],
-             store: Callable[[int], None] = lambda number: None) -> None:
+def decompose_mx(kb: KernelBuilder, element: str, rule: str, passes: int, x: Slice, q: Slice, half: Slice, top: Slice,
+                 component: Callable[[int], Slice], scale: Callable[[int], Slice],
+                 store: Callable[[int, Slice, Slice], None] | None = None) -> None:
     """Numbers ``x`` to MX components::
 
         s_1 = scale(max of each block) ; a_1 = x / s_1 ; x -= a_1 s_1 ; s_2 = s_1 / 8 ; a_2 = x / s_2 ...
 
-    ``scale(i)`` and ``component(i)`` give the places of ``s_i`` and ``a_i``, ``store(i)`` is called when both are there.  ``q``
-    (FP32) and ``half`` (BF16) have the shape of ``x``, ``top`` that of its blocks.
+    ``component(i)`` and ``scale(i)`` give the places of ``a_i`` and ``s_i``; ``store(i, a_i, s_i)`` is called when both are
+    there.  ``q`` (FP32) and ``half`` (BF16) have the shape of ``x``, ``top`` that of its blocks.
     """
     kb.op("block_max", top, x)
     # The first scale leaves room below it for the scales of the later passes.
@@ -82,7 +84,8 @@ def split_mx(kb: KernelBuilder, element: str, rule: str, passes: int, x: Slice, 
             kb.op("cast", a, half, round="rint")
         else:
             kb.op("cast", a, q, round="rint")
-        store(number)
+        if store is not None:
+            store(number, a, s)
         if number + 1 < passes:
             kb.op("cast", half, a)
             kb.op("cast", q, half)

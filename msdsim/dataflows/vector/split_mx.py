@@ -2,8 +2,7 @@
 
 Per tile of rows and K::
 
-    xf <- cast x;  s1 <- scale(block_max(xf))
-    per pass:  a_i <- cast xf / s_i;  [xf -= a_i * s_i;  s_(i+1) <- s_i / 8]
+    xf <- cast x;  components and scales <- decompose_mx(xf)
 """
 
 from __future__ import annotations
@@ -13,15 +12,14 @@ from dataclasses import dataclass
 from msdsim.dataflows.cube.experts import Experts
 from msdsim.dataflows.cube.operands import Operand, ragged
 from msdsim.dataflows.cube.rows import RowBlock, RowBlocks
-from msdsim.formats.mx import MIN_SCALE_EXPONENT, MX_BLOCK
-from msdsim.formats.number import E8M0
+from msdsim.dataflows.vector.components import decompose_mx
+from msdsim.formats.mx import MX_BLOCK
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, KernelBuilder, at
 from msdsim.ir.expr import Expr, ceil_div
+from msdsim.ir.kernel import Slice
 from msdsim.units import ceil_div as ceil_int
 
-#: From one component's scale to the next: three exponents, a factor of 8.
-STEP = 3
 #: K of a split tile is a multiple of two blocks: one repeat of FP32.
 QUANTUM = 64
 
@@ -74,28 +72,11 @@ class MxSplit:
         top = kb.buffer("top", "UB", "fp32", of_blocks)[there]
         kb.copy(xb, self.x.at(block.expert, at(block.row, rows), at(at_k * self.split_k, size)))
         kb.op("cast", xf, xb)
-        kb.op("block_max", top, xf)
-        scale = kb.buffer("s0", "UB", "e8m0", of_blocks)[there]
-        # The first scale leaves room below it for the scales of the later passes.
-        lowest = MIN_SCALE_EXPONENT + STEP * (self.passes - 1) + E8M0.bias
-        kb.op("mx_scale", scale, top, rule=self.rule, element=self.element, lowest=lowest)
-        for number in range(self.passes):
-            a = kb.buffer(f"a{number}", "UB", self.element, shape)[here]
-            kb.op("mx_div", q, xf, scale)
-            if self.element == "fp4_e2m1":
-                # What is left of a BF16 number fits BF16, so that only the second conversion rounds.
-                kb.op("cast", q16, q, round="rint")
-                kb.op("cast", a, q16, round="rint")
-            else:
-                kb.op("cast", a, q, round="rint")
-            rectangle = at(block.inside, rows)
-            kb.copy(self.components[block.row_tile, number, rectangle, at(at_k * self.split_k, size)], a)
-            kb.copy(self.scales[block.row_tile, number, rectangle, at(first, blocks)], scale)
-            if number + 1 < self.passes:
-                kb.op("cast", q16, a)
-                kb.op("cast", q, q16)
-                kb.op("mx_mul", q, q, scale)
-                kb.op("sub", xf, xf, q)
-                following = kb.buffer(f"s{number + 1}", "UB", "e8m0", of_blocks)[there]
-                kb.op("mx_step", following, scale, down=STEP)
-                scale = following
+        def store(number: int, component: Slice, scale: Slice) -> None:
+            place = block.row_tile, number, at(block.inside, rows)
+            kb.copy(self.components[(*place, at(at_k * self.split_k, size))], component)
+            kb.copy(self.scales[(*place, at(first, blocks))], scale)
+
+        decompose_mx(kb, self.element, self.rule, self.passes, xf, q, q16, top,
+                     component=lambda number: kb.buffer(f"a{number}", "UB", self.element, shape)[here],
+                     scale=lambda number: kb.buffer(f"s{number}", "UB", "e8m0", of_blocks)[there], store=store)
