@@ -1,0 +1,6 @@
+"""All families; importing this fills the table."""
+
+from msdsim.models import families_dense, families_hybrid, families_moe
+from msdsim.models.family import FAMILIES
+
+__all__ = ["FAMILIES", "families_dense", "families_hybrid", "families_moe"]
