@@ -96,8 +96,22 @@ def formats(names: Sequence[str], verbose: bool) -> list[Entry]:
     return found
 
 
+def families(names: Sequence[str], verbose: bool) -> list[Entry]:
+    """Families of models whose config.json is understood, by model_type, and what their class takes by default."""
+    from msdsim.models.families import FAMILIES
+    from msdsim.models.family import defaults
+
+    found = []
+    for name in _selected("family", names, sorted(FAMILIES, key=str.lower)):
+        numbers = {key: value for key, value in defaults(name).items() if type(value) is int}
+        text = ", ".join(f"{key} {value}" for key, value in list(numbers.items())[:None if verbose else 4])
+        found.append({"name": name, "description": text or "no class defaults are known; the config must have all sizes"})
+    return found
+
+
 CATALOGUES: dict[str, Callable[[Sequence[str], bool], list[Entry]]] = {
     "hw": chips, "workloads": workloads, "dataflows": dataflows, "formats": formats,
+    "families": families,
 }
 
 

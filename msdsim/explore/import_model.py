@@ -1,23 +1,35 @@
-"""From a model's ``config.json`` to a workload: the linear layers of one decode step or one prefill, and its attention.
+"""From a published model to a workload: the matmuls of one decode step or one prefill, and its attention.
 
-Understood are decoder-only transformers in the form that model cards publish: dense and mixture-of-experts layers, grouped
-query attention, and latent attention (MLA) with its low-rank projections.  Query, key and value projections are fused, as are
-gate and up, as inference engines run them.  Latent attention is absorbed in a decode step, where all heads share one latent a
-token that is key and value at once, and not in a prefill.
+The sizes come from a ``config.json`` by the table of families (:mod:`msdsim.models`), or from the shapes of a model's tensors.
+Projections of one input are one matmul, as inference engines run them.  Latent attention is absorbed in a decode step, where
+all heads share one latent a token that is key and value at once, and not in a prefill.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from msdsim.errors import InputError
-from msdsim.units import ceil_div
+from msdsim.models.parts import Decoder
+from msdsim.models.quantization import Quantization, read_quantization, with_experts
+from msdsim.models.reading import read_decoder
+from msdsim.models.step import Operator, Step, operators
 
-#: Name, how often, problem in its inline form.
-Layer = tuple[str, int, str]
+#: Bytes of a number in a 16-bit cache, and of one in the state of a recurrent layer, which is kept in float32.
+_CACHE_BYTES, _STATE_BYTES = 2, 4
+
+
+@dataclass(frozen=True)
+class Model:
+    """A model as it was understood."""
+
+    decoder: Decoder
+    quantization: Quantization
+    source: str
 
 
 def read_config(path: str | Path) -> dict[str, Any]:
@@ -27,124 +39,145 @@ def read_config(path: str | Path) -> dict[str, Any]:
         config = json.loads(file.read_text(encoding="utf-8"))
     except OSError as err:
         raise InputError(f"model config '{path}' cannot be read ({err.strerror or err}); give a model's config.json") from None
-    except ValueError as err:
-        raise InputError(f"model config '{path}' is not JSON: {err}") from None
+    except (ValueError, RecursionError) as err:
+        raise InputError(f"model config '{path}' is not JSON: {str(err)[:200]}") from None
     if not isinstance(config, dict):
         raise InputError(f"model config '{path}' is not a JSON object; give a model's config.json")
-    # Multi-modal configs keep the language model in a table of its own.
-    return dict(config.get("text_config", config))
+    return config
 
 
-class Model:
-    """The sizes of a decoder, by the names that published configs use."""
-
-    def __init__(self, config: Mapping[str, Any], source: str) -> None:
-        self.config, self.source = config, source
-        self.hidden = self._size("hidden_size")
-        self.layers = self._size("num_hidden_layers")
-        self.heads = self._size("num_attention_heads")
-        self.vocab = self._size("vocab_size")
-        self.kv_heads = self._size("num_key_value_heads", self.heads)
-        self.head_dim = self._size("head_dim", self.hidden // self.heads)
-        self.experts = self._size("n_routed_experts", self._size("num_local_experts", self._size("num_experts", 0)))
-        self.dense_layers = self._size("first_k_dense_replace", 0) if self.experts else self.layers
-
-    def _size(self, key: str, default: int | None = None) -> int:
-        value = self.config.get(key)
-        if value is None:
-            if default is None:
-                raise InputError(f"model config '{self.source}' has no '{key}'; only decoder-only transformers are understood")
-            return default
-        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
-            raise InputError(f"model config '{self.source}': {key} = {value!r} is not a whole number of at least 0")
-        return value
-
-    def linear_layers(self, batch: int, tokens: int) -> list[Layer]:
-        """Every matmul of one step over ``batch`` sequences of ``tokens`` new tokens each, with how often it runs."""
-        m = batch * tokens
-        found = [(name, self.layers, _gemm(m, k, n)) for name, k, n in self._attention()]
-        if self.dense_layers:
-            found += _mlp("dense_" if self.experts else "", self.dense_layers, m, self.hidden, self._size("intermediate_size"))
-        if self.experts:
-            found += self._mixture(m)
-        # Only the last token of a sequence needs logits.
-        return [*found, ("lm_head", 1, _gemm(batch, self.hidden, self.vocab))]
-
-    def _attention(self) -> list[tuple[str, int, int]]:
-        if self.config.get("kv_lora_rank") is None:
-            width = self.heads * self.head_dim
-            return [("qkv_proj", self.hidden, width + 2 * self.kv_heads * self.head_dim), ("o_proj", width, self.hidden)]
-        rank, rope = self._size("kv_lora_rank"), self._size("qk_rope_head_dim")
-        nope, value = self._size("qk_nope_head_dim"), self._size("v_head_dim")
-        query = self._size("q_lora_rank", 0)
-        down = (query or self.heads * (nope + rope)) + rank + rope
-        found = [("qkv_a_proj", self.hidden, down)]
-        if query:
-            found.append(("q_b_proj", query, self.heads * (nope + rope)))
-        return [*found, ("kv_b_proj", rank, self.heads * (nope + value)), ("o_proj", self.heads * value, self.hidden)]
-
-    def attention(self, batch: int, tokens: int, kv: int) -> str:
-        """The attention of one layer: ``tokens`` new ones of each sequence, the last of ``kv``."""
-        causal = ",causal=1" if tokens > 1 else ""
-        if self.config.get("kv_lora_rank") is None:
-            shape = f"heads={self.heads},kv_heads={self.kv_heads},head_dim={self.head_dim}"
-            return f"attention:batch={batch},{shape},q={tokens},kv={kv}{causal}"
-        rank, rope, nope = self._size("kv_lora_rank"), self._size("qk_rope_head_dim"), self._size("qk_nope_head_dim")
-        if tokens == 1:
-            shape = f"heads={self.heads},kv_heads=1,head_dim={rank + rope},v_dim={rank}"
-            more = f",shared_kv=1,scale_dim={nope + rope}"
-        else:
-            width = f"head_dim={nope + rope},v_dim={self._size('v_head_dim')}"
-            shape, more = f"heads={self.heads},kv_heads={self.heads},{width}", causal
-        return f"attention:batch={batch},{shape},q={tokens},kv={kv}{more}"
-
-    def _mixture(self, m: int) -> list[Layer]:
-        layers = self.layers - self.dense_layers
-        width = self._size("moe_intermediate_size", self._size("intermediate_size", 0))
-        chosen = self._size("num_experts_per_tok")
-        # Balanced routing: every token picks `chosen` experts, all experts that are hit have equally many rows.
-        active = min(self.experts, m * chosen)
-        rows = ceil_div(m * chosen, active)
-        found: list[Layer] = [("moe_router", layers, _gemm(m, self.hidden, self.experts))]
-        shared = self._size("n_shared_experts", 0)
-        if shared:
-            found += _mlp("shared_", layers, m, self.hidden, shared * width)
-        return found + _mlp("expert_", layers, rows, self.hidden, width, active)
+def read_model(path: str | Path) -> Model:
+    """The model of a config file, or of a folder with one."""
+    file = Path(path)
+    if file.is_dir():
+        file = file / "config.json"
+    config = read_config(file)
+    return model_of(config, file.name, _quantization_beside(file))
 
 
-def _gemm(m: int, k: int, n: int, groups: int = 1) -> str:
-    """One matmul, or one of m rows for each of ``groups`` experts in one kernel."""
-    return f"gemm:m={m},k={k},n={n}" if groups == 1 else f"grouped_gemm:groups={groups},m={m},k={k},n={n}"
+def _quantization_beside(config: Path) -> Mapping[str, Any] | None:
+    """What modelopt writes beside a config: ``hf_quant_config.json``."""
+    file = config.with_name("hf_quant_config.json")
+    return read_config(file) if file.is_file() else None
 
 
-def _mlp(prefix: str, count: int, m: int, hidden: int, inner: int, groups: int = 1) -> list[Layer]:
-    return [(f"{prefix}gate_up_proj", count, _gemm(m, hidden, 2 * inner, groups)),
-            (f"{prefix}down_proj", count, _gemm(m, inner, hidden, groups))]
+def model_of(config: Mapping[str, Any], source: str, quantization: Mapping[str, Any] | None = None) -> Model:
+    """The model of a parsed config; ``quantization`` stands in a file of its own where the config has none."""
+    found = read_decoder(config, source)
+    return Model(found.decoder, with_experts(read_quantization(found.quantization or quantization), found.expert_dtype), source)
 
 
-def workload_text(config: Mapping[str, Any], source: str, name: str, batch: int, tokens: int, kv: int | None = None) -> str:
+def workload_text(config: Mapping[str, Any], source: str, name: str, batch: int, tokens: int, kv: int | None = None,
+                  devices: int = 1) -> str:
     """The workload file, TOML, of one step; ``tokens`` is 1 for decode and the prompt's length for prefill, ``kv`` the tokens
-    that attention reads, the new ones among them (None: attention is left out)."""
-    if batch < 1 or tokens < 1:
-        raise InputError(f"batch {batch} and {tokens} tokens must both be at least 1")
-    if kv is not None and kv < tokens:
-        raise InputError(f"{kv} tokens in the cache are fewer than the {tokens} new ones, which are among them; give at least "
-                         f"{tokens}")
-    model = Model(config, source)
-    step = "decode step" if tokens == 1 else f"prefill of {tokens} tokens"
-    kind = config.get("model_type", "transformer")
-    what = "linear layers" if kv is None else f"linear layers and attention over {kv} tokens"
+    that attention reads, the new ones among them (None: attention is left out), ``devices`` those that share the model."""
+    return step_text(model_of(config, source), name, Step(batch, tokens, kv, devices))
+
+
+def step_text(model: Model, name: str, step: Step) -> str:
+    """The workload file, TOML, of one step of a model."""
+    kind = "decode step" if step.tokens == 1 else f"prefill of {step.tokens} tokens"
+    what = "linear layers" if step.kv is None else f"linear layers and attention over {step.kv} tokens"
+    share = f", one of {step.devices} tensor-parallel devices" if step.devices > 1 else ""
     lines = [
-        f"# {what.capitalize()} of one {step}, batch {batch}, worked out from a published model config.",
-        f"description = {json.dumps(f'{what} of one {step} of {name} ({kind}), batch {batch}')}",
-        f"source = {json.dumps(f'model config {source}')}",
-        f"batch = {batch}",
+        f"# {what.capitalize()} of one {kind}, batch {step.batch}{share}, worked out from a published model.",
+        *(f"# {line}" for line in understood(model, step)),
+        f"description = {json.dumps(f'{what} of one {kind} of {name} ({model.decoder.family}), batch {step.batch}{share}')}",
+        f"source = {json.dumps(f'model config {model.source}')}",
+        f"batch = {step.batch}",
     ]
-    problems = model.linear_layers(batch, tokens)
-    if kv is not None:
-        # Between the projections to and from it.
-        before = next(index for index, (layer, _, _) in enumerate(problems) if layer == "o_proj")
-        problems.insert(before, ("attention", model.layers, model.attention(batch, tokens, kv)))
-    for layer, count, problem in problems:
-        lines += ["", "[[op]]", f'name = "{layer}"', f"count = {count}", f'problem = "{problem}"']
+    for operator in operators(model.decoder, step, model.quantization):
+        lines += ["", "[[op]]", f'name = "{operator.name}"', f"count = {operator.count}", f'problem = "{operator.problem}"',
+                  *_more(operator, model)]
     return "\n".join(lines) + "\n"
+
+
+def _more(operator: Operator, model: Model) -> list[str]:
+    """The keys of an entry that not every entry has."""
+    lines = []
+    if operator.weights is not None and model.quantization.method:
+        lines.append(f'weights = "{operator.weights.name}"')
+    if operator.experts is not None:
+        lines.append(f"experts = {operator.experts}")
+    return lines
+
+
+def understood(model: Model, step: Step) -> list[str]:
+    """What was understood, in lines: family, layers by kind, weights, cache, formats, and what is not simulated."""
+    decoder = model.decoder
+    counts = ", ".join(f"{count} {_KINDS[kind]}" for kind, count in decoder.mixer_counts().items() if count)
+    mixtures = sum(any(mlp.experts for mlp in layer.mlps) for layer in decoder.layers)
+    mixed = f"; {mixtures} mixtures of experts" if mixtures else ""
+    lines = [f"family: {decoder.family}",
+             f"layers: {len(decoder.layers)} ({counts}{_windows(decoder)}{mixed})",
+             f"weights: {decoder.total / 1e9:.3f} x 10^9 in all, {decoder.active / 1e9:.3f} x 10^9 for one token (embeddings "
+             f"and multi-token prediction not counted)",
+             *_cache_lines(decoder)]
+    lines += _format_lines(model, step)
+    for item in dict.fromkeys(text for layer in decoder.layers for mixer in layer.mixers for text in mixer.not_simulated):
+        lines.append(f"not simulated: {item}")
+    if step.kv is None:
+        lines.append("not simulated: attention; give --kv TOKENS")
+    if step.devices > 1:
+        lines.append(f"not simulated: what {step.devices} devices send to one another")
+    if step.tokens > 1 and any(a.window and step.tokens > a.window for a in _attentions(decoder)):
+        lines.append("note: windowed attention of the prefill is simulated in blocks as long as the window")
+    if step.tokens > 1 and any(a.reads for a in _attentions(decoder)):
+        lines.append("note: in a prefill the sparse index is left out, and attention reads all tokens")
+    if mixtures:
+        lines.append("note: routing is taken as balanced; every token's experts are as evenly spread as whole rows allow")
+    return [*lines, *(f"note: {note}" for note in decoder.notes)]
+
+
+_KINDS = {"full": "full attention", "windowed": "windowed attention", "linear": "linear attention", "mamba": "Mamba",
+          "convolution": "short convolution", "cross": "cross-attention"}
+
+
+def _attentions(decoder: Decoder) -> list[Any]:
+    return [mixer.attention for layer in decoder.layers for mixer in layer.mixers if mixer.attention is not None]
+
+
+def _windows(decoder: Decoder) -> str:
+    found = sorted({a.window for a in _attentions(decoder) if a.window})
+    kept = sorted({a.reads for a in _attentions(decoder) if a.reads})
+    text = f"; window {', '.join(map(str, found))} tokens" if found else ""
+    return text + (f"; at most {', '.join(map(str, kept))} tokens read, by a sparse index" if kept else "")
+
+
+def _cache_lines(decoder: Decoder) -> list[str]:
+    lines = [f"KV cache: {decoder.cached_values * _CACHE_BYTES:,} bytes a token of each sequence in 16 bits "
+             f"({decoder.cached_values:,} values in all layers that keep every token)"]
+    if decoder.window_values:
+        lines.append(f"KV cache of windows: up to {decoder.window_values * _CACHE_BYTES:,} bytes a sequence in 16 bits")
+    if decoder.state_values:
+        lines.append(f"states: {decoder.state_values * _STATE_BYTES:,} bytes a sequence in float32, read and written every "
+                     f"step, not simulated")
+    return lines
+
+
+def _format_lines(model: Model, step: Step) -> list[str]:
+    """How the weights are stored, by the operators of this step, and what a workload cannot say of it."""
+    if model.quantization.note:
+        return [f"note: {model.quantization.note}"]
+    if not model.quantization.method:
+        return ["weights as published: 16 bits"]
+    by_format: dict[str, list[str]] = {}
+    for operator in operators(model.decoder, step, model.quantization):
+        if operator.weights is not None:
+            by_format.setdefault(str(operator.weights), []).append(operator.name)
+    lines = [f"weights as published ({model.quantization.method}): {text} for {', '.join(dict.fromkeys(names))}"
+             for text, names in by_format.items()]
+    strange = sorted({text.split(",")[0] for text in by_format} - {"bf16", "int8", "int4", "mxfp4"})
+    if strange:
+        lines.append(f"note: no dataflow takes {' or '.join(strange)} as stored; such entries run in the format of the "
+                     f"dataflow, as weights converted to it would")
+    return lines
+
+
+def default_name(path: Path) -> str:
+    """A name for the workload: the model's folder where the file has the usual name, else the file's own."""
+    resolved = path.resolve()
+    if path.is_dir():
+        return resolved.name or "model"
+    usual = ("config.json", "model.safetensors.index.json", "model.safetensors", "params.json")
+    return resolved.parent.name if path.name in usual and resolved.parent.name else path.name.split(".")[0]

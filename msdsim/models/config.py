@@ -19,8 +19,14 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "head_dim": ("attention_head_dim", "kv_channels", "attention_head_size", "dim_head", "head_size"),
     "intermediate_size": ("ffn_hidden_size", "n_inner", "ffn_dim", "dff", "dim_ff", "inner_hidden_size"),
     "vocab_size": ("n_vocab",),
-    "max_position_embeddings": ("n_positions", "max_seq_len", "seq_length", "model_max_length", "context_length",
-                                "max_sequence_length"),
+    "max_position_embeddings": (
+        "n_positions",
+        "max_seq_len",
+        "seq_length",
+        "model_max_length",
+        "context_length",
+        "max_sequence_length",
+    ),
     "num_experts": ("n_routed_experts", "num_local_experts", "num_routed_experts", "moe_num_experts"),
     "num_experts_per_tok": ("num_experts_per_token", "moe_topk", "moe_top_k", "moe_k", "top_k_experts", "num_selected_experts"),
     "n_shared_experts": ("num_shared_experts", "num_shared_expert", "moe_num_shared_experts"),
@@ -43,8 +49,14 @@ class Config:
     read; :meth:`unread` lists the others.  A wrong value is an :class:`InputError` that names the key as the file has it.
     """
 
-    def __init__(self, values: Mapping[str, Any], source: str, family: str = "", defaults: Mapping[str, Any] | None = None,
-                 inside: str = "") -> None:
+    def __init__(
+        self,
+        values: Mapping[str, Any],
+        source: str,
+        family: str = "",
+        defaults: Mapping[str, Any] | None = None,
+        inside: str = "",
+    ) -> None:
         self.values, self.source, self.family, self.inside = values, source, family, inside
         self.defaults = defaults or {}
         self.used: set[str] = set()
@@ -96,8 +108,10 @@ class Config:
         value = self.get(name, default)
         if value is None:
             others = ", ".join(ALIASES.get(name, ()))
-            raise InputError(f"model config '{self.source}' has no '{self.inside}{name}'{f' (or {others})' if others else ''}, "
-                             f"and family '{self.family}' has no default for it")
+            raise InputError(
+                f"model config '{self.source}' has no '{self.inside}{name}'{f' (or {others})' if others else ''}, "
+                f"and family '{self.family}' has no default for it"
+            )
         return self._whole(name, value, 1)
 
     def optional_size(self, name: str) -> int | None:
@@ -181,8 +195,13 @@ class Config:
             raise self.refuse(f"{self.key(name)} = {short(value)} is not a table")
         defaults = self.defaults.get(name)
         defaults = defaults if isinstance(defaults, Mapping) else {}
-        part = Config({} if value is None or name not in self.values else value, self.source, self.family, defaults,
-                      f"{self.inside}{name}.")
+        part = Config(
+            {} if value is None or name not in self.values else value,
+            self.source,
+            self.family,
+            defaults,
+            f"{self.inside}{name}.",
+        )
         self.parts.append(part)
         return part
 

@@ -1,6 +1,21 @@
 """All families; importing this fills the table."""
 
-from msdsim.models import families_dense, families_hybrid, families_moe
+from msdsim.models import (
+    families_dense,
+    families_hybrid,
+    families_latent,
+    families_moe,
+    families_special,
+    families_state,
+)
 from msdsim.models.family import FAMILIES
 
-__all__ = ["FAMILIES", "families_dense", "families_hybrid", "families_moe"]
+__all__ = [
+    "FAMILIES",
+    "families_dense",
+    "families_hybrid",
+    "families_latent",
+    "families_moe",
+    "families_special",
+    "families_state",
+]

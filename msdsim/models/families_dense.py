@@ -24,8 +24,16 @@ def four_times(c: Config) -> int:
     return c.optional_size("intermediate_size") or 4 * c.size("hidden_size")
 
 
-def plain(c: Config, *, gated: bool = True, see: Windows = no_windows, inner: Callable[[Config], int] = inner_of,
-          kv_default: int | None = None, gate: str = "", notes: tuple[str, ...] = ()) -> Decoder:
+def plain(
+    c: Config,
+    *,
+    gated: bool = True,
+    see: Windows = no_windows,
+    inner: Callable[[Config], int] = inner_of,
+    kv_default: int | None = None,
+    gate: str = "",
+    notes: tuple[str, ...] = (),
+) -> Decoder:
     """Grouped-query attention and one MLP in every layer.
 
     ``see`` gives the window of each layer, ``gate`` says what output gate attention has: "" none, "full" as wide as the heads
@@ -35,21 +43,58 @@ def plain(c: Config, *, gated: bool = True, see: Windows = no_windows, inner: Ca
     heads, kv_heads, head_dim = head_sizes(c, kv_default)
     columns = {"": 0, "full": heads * head_dim, "head": heads}[gate]
     mlp = dense(hidden, inner(c), gated=is_gated(c, gated))
-    return decoder(c, [Layer((softmax(hidden, heads, kv_heads, head_dim, window=window, gate=columns),), (mlp,))
-                       for window in see(c, layers)], notes=notes)
+    return decoder(
+        c,
+        [
+            Layer((softmax(hidden, heads, kv_heads, head_dim, window=window, gate=columns),), (mlp,))
+            for window in see(c, layers)
+        ],
+        notes=notes,
+    )
 
 
 #: Attention over all tokens and a gated MLP.
-family("llama", "exaone", "internlm", "internlm2", "internlm3", "iquestcoder", "Yi", "yi", "baichuan", "aquila", "orion", "xverse",
-       "cohere", "olmo", "olmo2", "hyperclovax", "granite", "gemma", "glm", "glm4", "helium", "seed_oss",
-       "stablelm", "bitnet", "ernie4_5", "hunyuan_v1_dense", "minicpm", "deepseek", "glm4v_text", "glm_ocr_text",
-       "paddleocr_vl_text", "hunyuan_vl_text", "kosmos2_text", "mimo_v1", "telechat", "telechat2", "skywork",
-       "voxtral_text", "granite_docling_text", "granite4_vision_text", "molmo", "unlimited_ocr_text_dense", "csm",
-       "pangu_embedded", "PanguEmbedded", "openpangu_dense")(plain)
-family("ministral3", "mistral", "ministral", "phi3", "phi3small", "phi4_multimodal", "voxtral_realtime_text", see=all_windowed)(plain)
-family("mixtral_dense", "devstral", see=all_windowed)(plain)
-family("qwen2", "qwen3", "mimo", "qwen2_5_omni_text", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", "qwen2_audio_text",
-       "dream", see=qwen_windows)(plain)
+family(
+    "llama",
+    "exaone",
+    "internlm",
+    "internlm2",
+    "internlm3",
+    "iquestcoder",
+    "Yi",
+    "baichuan",
+    "aquila",
+    "orion",
+    "xverse",
+    "cohere",
+    "olmo",
+    "olmo2",
+    "hyperclovax",
+    "granite",
+    "gemma",
+    "glm",
+    "glm4",
+    "helium",
+    "seed_oss",
+    "stablelm",
+    "bitnet",
+    "ernie4_5",
+    "hunyuan_v1_dense",
+    "minicpm",
+    "glm4v_text",
+    "glm_ocr_text",
+    "paddleocr_vl_text",
+    "hunyuan_vl_text",
+    "telechat",
+    "skywork",
+    "granite_docling_text",
+    "granite4_vision_text",
+    "PanguEmbedded",
+)(plain)
+family("ministral3", "mistral", "ministral", "phi3", "phi4_multimodal", "voxtral_realtime_text", see=all_windowed)(plain)
+family("qwen2", "qwen3", "mimo", "qwen2_5_omni_text", "qwen2_vl_text", "qwen2_5_vl_text", "qwen3_vl_text", see=qwen_windows)(
+    plain
+)
 family("gemma2", "vaultgemma", see=patterned(2))(plain)
 family("gemma3_text", see=patterned(6))(plain)
 family("cohere2", "olmo3", see=patterned(4))(plain)
@@ -63,7 +108,7 @@ family("starcoder2", gated=False, see=all_windowed)(plain)
 family("codegen", "gptj", "gpt2", "gpt-sw3", "openai-gpt", "ctrl", "bloom", gated=False, inner=four_times)(plain)
 
 
-@family("deepseek_dense", "smollm3")
+@family("smollm3")
 def smollm(c: Config) -> Decoder:
     """Windows, where they are asked for, in the layers without rotary embedding."""
 
@@ -135,8 +180,19 @@ def mpt(c: Config) -> Decoder:
     heads = c.size("num_attention_heads")
     kv_heads = attention.optional_size("kv_n_heads") or (1 if attention.get("attn_type") == "multiquery_attention" else heads)
     c.skip("embedding_fraction")
-    attention.skip("attn_type", "attn_pdrop", "attn_impl", "qk_ln", "clip_qkv", "softmax_scale", "prefix_lm",
-                   "attn_uses_sequence_id", "alibi", "alibi_bias_max", "model_type")
+    attention.skip(
+        "attn_type",
+        "attn_pdrop",
+        "attn_impl",
+        "qk_ln",
+        "clip_qkv",
+        "softmax_scale",
+        "prefix_lm",
+        "attn_uses_sequence_id",
+        "alibi",
+        "alibi_bias_max",
+        "model_type",
+    )
     ffn = c.part("ffn_config")
     if ffn.values.get("ffn_type") not in (None, "mptmlp"):
         raise c.refuse(f"ffn_config.ffn_type = {ffn.values['ffn_type']!r:.60}; known is mptmlp")
@@ -156,8 +212,10 @@ def opt(c: Config) -> Decoder:
     width = c.size("word_embed_proj_dim", c.size("hidden_size"))
     if width == found.hidden:
         return found
-    once = (linear("embed_in_proj", width, found.hidden, "model.decoder.project_in"),
-            linear("embed_out_proj", found.hidden, width, "model.decoder.project_out"))
+    once = (
+        linear("embed_in_proj", width, found.hidden, "model.decoder.project_in"),
+        linear("embed_out_proj", found.hidden, width, "model.decoder.project_out"),
+    )
     head = linear("lm_head", width, c.size("vocab_size"))
     return Decoder(found.family, found.hidden, found.layers, head, once, 0, found.prefix, found.notes)
 
@@ -188,8 +246,12 @@ def chatglm(c: Config) -> Decoder:
     hidden, layers = c.size("hidden_size"), c.size("num_hidden_layers")
     heads, kv_heads, head_dim = head_sizes(c, groups)
     layer = Layer((softmax(hidden, heads, kv_heads, head_dim),), (dense(hidden, inner_of(c)),))
-    return decoder(c, [layer] * layers, vocab=c.optional_size("padded_vocab_size") or c.size("vocab_size"),
-                   prefix="transformer.encoder.layers.{}.")
+    return decoder(
+        c,
+        [layer] * layers,
+        vocab=c.optional_size("padded_vocab_size") or c.size("vocab_size"),
+        prefix="transformer.encoder.layers.{}.",
+    )
 
 
 @family("youtu", "minicpm3")
@@ -244,8 +306,15 @@ def mllama(c: Config) -> Decoder:
     at = c.layer_indices("cross_attention_layers", layers)
     at = set(range(3, layers, 5)) if at is None else at
     mlp = (dense(hidden, inner_of(c)),)
-    return decoder(c, [Layer((cross(hidden, heads, kv_heads, head_dim) if layer in at
-                              else softmax(hidden, heads, kv_heads, head_dim),), mlp) for layer in range(layers)])
+    return decoder(
+        c,
+        [
+            Layer(
+                (cross(hidden, heads, kv_heads, head_dim) if layer in at else softmax(hidden, heads, kv_heads, head_dim),), mlp
+            )
+            for layer in range(layers)
+        ],
+    )
 
 
 @family("modernbert-decoder")
@@ -274,14 +343,31 @@ def gemma3n(c: Config) -> Decoder:
     rank, extra = c.size("laurel_rank"), c.size("hidden_size_per_layer_input")
     widths = c.each_layer("intermediate_size", layers, Config.size)
     see = patterned(5)(c, layers)
-    c.skip("vocab_size_per_layer_input", "activation_sparsity_pattern", "altup_active_idx", "altup_coef_clip",
-           "altup_correct_scale", "altup_lr_multiplier")
-    beside = (linear("laurel_left", hidden, rank, "laurel.linear_left"), linear("laurel_right", rank, hidden, "laurel.linear_right"),
-              linear("per_layer_gate", hidden, extra, "per_layer_input_gate"),
-              linear("per_layer_projection", extra, hidden),
-              linear("altup_router", hidden, streams, "altup.modality_router"))
-    found = [Layer((softmax(hidden, heads, kv_heads, head_dim, window=window, owns_cache=layer < layers - shared),),
-                   (dense(hidden, widths[layer]),), beside) for layer, window in enumerate(see)]
-    once = (linear("per_layer_model_projection", hidden, layers * extra, "model.per_layer_model_projection"),
-            Linear("altup_projections", hidden, (Part("model.altup_projections", hidden),), repeats=2 * (streams - 1)))
+    c.skip(
+        "vocab_size_per_layer_input",
+        "activation_sparsity_pattern",
+        "altup_active_idx",
+        "altup_coef_clip",
+        "altup_correct_scale",
+        "altup_lr_multiplier",
+    )
+    beside = (
+        linear("laurel_left", hidden, rank, "laurel.linear_left"),
+        linear("laurel_right", rank, hidden, "laurel.linear_right"),
+        linear("per_layer_gate", hidden, extra, "per_layer_input_gate"),
+        linear("per_layer_projection", extra, hidden),
+        linear("altup_router", hidden, streams, "altup.modality_router"),
+    )
+    found = [
+        Layer(
+            (softmax(hidden, heads, kv_heads, head_dim, window=window, owns_cache=layer < layers - shared),),
+            (dense(hidden, widths[layer]),),
+            beside,
+        )
+        for layer, window in enumerate(see)
+    ]
+    once = (
+        linear("per_layer_model_projection", hidden, layers * extra, "model.per_layer_model_projection"),
+        Linear("altup_projections", hidden, (Part("model.altup_projections", hidden),), repeats=2 * (streams - 1)),
+    )
     return decoder(c, found, once=once, notes=("per-layer embeddings and the mixing of the parallel streams are no matrices",))

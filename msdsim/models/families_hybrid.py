@@ -1,27 +1,19 @@
-"""Families whose layers mix tokens in more than one way, and those without attention."""
+"""Families of softmax attention and linear attention in turn."""
 
 from __future__ import annotations
-
-from dataclasses import replace
 
 from msdsim.models.attention import head_sizes, latent, latent_sizes, query_rank, softmax
 from msdsim.models.config import Config
 from msdsim.models.families_dense import inner_of
-from msdsim.models.families_moe import counted_shared, moe_mlps, no_shared, shared_size, width_shared, zipped
+from msdsim.models.families_moe import counted_shared, moe_mlps, shared_size, width_shared, zipped
 from msdsim.models.family import decoder, family
-from msdsim.models.mlp import check_experts, dense, expert_numbers, mixture, stepped_layers
-from msdsim.models.parts import Decoder, Layer, Linear, Mixer, Mlp, Part, linear, padded
-from msdsim.models.patterns import listed_kinds, window_size, windows
+from msdsim.models.mlp import dense, expert_numbers, mixture, stepped_layers
+from msdsim.models.parts import Decoder, Layer, Mixer
+from msdsim.models.patterns import listed_kinds, window_size
 from msdsim.models.recurrent import (
     delta_attention,
     gated_delta,
     lightning,
-    mamba1,
-    mamba2,
-    matrix_memory,
-    receptance,
-    recurrent_unit,
-    short_convolution,
 )
 
 
@@ -30,8 +22,14 @@ def _delta(c: Config, hidden: int) -> Mixer:
     own = c.size("num_attention_heads") if c.family == "olmo_hybrid" else None
     key_heads = c.size("linear_num_key_heads", own)
     key_dim = c.size("linear_key_head_dim", int(0.75 * hidden / key_heads) if own else None)
-    return gated_delta(hidden, key_heads, c.size("linear_num_value_heads", own), key_dim,
-                       c.size("linear_value_head_dim", 2 * key_dim if own else None), c.size("linear_conv_kernel_dim", 4))
+    return gated_delta(
+        hidden,
+        key_heads,
+        c.size("linear_num_value_heads", own),
+        key_dim,
+        c.size("linear_value_head_dim", 2 * key_dim if own else None),
+        c.size("linear_conv_kernel_dim", 4),
+    )
 
 
 @family("qwen3_next", "qwen3_5_text", "qwen3_5_moe_text", "lara_mini", "olmo_hybrid")
@@ -60,19 +58,33 @@ def gated_delta_hybrid(c: Config) -> Decoder:
     return decoder(c, zipped([by_kind[kind] for kind in kinds], mlps))
 
 
-@family("kimi_linear", "bailing_hybrid", "kimi_k3_text")
+@family("kimi_linear", "bailing_hybrid")
 def delta_hybrid(c: Config) -> Decoder:
     """Delta attention and latent attention, by a list of either or every so many layers."""
     layers, hidden, heads = c.size("num_hidden_layers"), c.size("hidden_size"), c.size("num_attention_heads")
     given = c.part("linear_attn_config")
-    c.skip("num_key_value_heads", "head_dim", "qk_head_dim", "layer_group_size", "mla_use_nope", "linear_conv_kernel_dim",
-           "linear_head_dim", "linear_num_heads")
+    c.skip(
+        "num_key_value_heads",
+        "head_dim",
+        "qk_head_dim",
+        "layer_group_size",
+        "mla_use_nope",
+        "linear_conv_kernel_dim",
+        "linear_head_dim",
+        "linear_num_heads",
+    )
     full_rank = given.flag("use_full_rank_gate") or c.family == "bailing_hybrid"
     forget = None if c.family == "bailing_hybrid" else 0
     dim = given.size("head_dim", c.size("linear_head_dim", c.size("head_dim", 128) if c.family == "bailing_hybrid" else 128))
     width_heads = given.size("num_heads", c.size("linear_num_heads", heads))
-    delta = delta_attention(hidden, width_heads, dim, given.size("short_conv_kernel_size", c.size("short_conv_kernel_size", 4)),
-                            forget_rank=dim if forget is not None else None, gate_rank=None if full_rank else dim)
+    delta = delta_attention(
+        hidden,
+        width_heads,
+        dim,
+        given.size("short_conv_kernel_size", c.size("short_conv_kernel_size", 4)),
+        forget_rank=dim if forget is not None else None,
+        gate_rank=None if full_rank else dim,
+    )
     sizes = latent_sizes(c)
     gate = 0
     if c.family == "bailing_hybrid":
@@ -88,8 +100,11 @@ def delta_hybrid(c: Config) -> Decoder:
         mixed = mixture(hidden, count, chosen, c.size("moe_intermediate_size"), shared=counted_shared(c), latent=narrow)
         mlps = [mixed if mlp.experts else mlp for mlp in mlps]
     c.skip("attn_res_block_size")
-    notes = ("the residual of attention blocks (attn_res_block_size) has no matrix that is known, and none is counted",) \
-        if c.values.get("attn_res_block_size") else ()
+    notes = (
+        ("the residual of attention blocks (attn_res_block_size) has no matrix that is known, and none is counted",)
+        if c.values.get("attn_res_block_size")
+        else ()
+    )
     return decoder(c, zipped([full if kind == "full" else delta for kind in kinds], mlps), notes=notes)
 
 
@@ -112,7 +127,7 @@ def _delta_kinds(c: Config, given: Config, layers: int) -> list[str]:
     return kinds
 
 
-@family("minimax", "minimax_text_01", "minimax_m1", "MiniMaxText01", "MiniMaxM1")
+@family("minimax", "minimax_text_01", "minimax_m1")
 def minimax(c: Config) -> Decoder:
     """Lightning attention, and softmax attention where ``layer_types`` or ``attn_type_list`` (1) says so."""
     layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
@@ -130,384 +145,3 @@ def minimax(c: Config) -> Decoder:
     count, chosen = expert_numbers(c)
     mixed = mixture(hidden, count, chosen, c.size("intermediate_size"), shared=shared_size(c), module="block_sparse_moe.")
     return decoder(c, [Layer((full if kind == "full" else linear_one,), (mixed,)) for kind in kinds])
-
-
-# ---- Mamba
-
-def _mamba2_of(c: Config, hidden: int, module: str) -> Mixer:
-    """Mamba-2 by the ``mamba_*`` keys."""
-    inner = c.optional_size("mamba_d_ssm") or int(c.number("mamba_expand", 2) * hidden)
-    heads = c.size("mamba_n_heads")
-    head_dim = c.get("mamba_d_head")
-    if head_dim in (None, "auto"):
-        if inner % heads:
-            raise c.refuse(f"mamba_n_heads = {heads} does not divide the {inner} channels of the Mamba layers")
-        head_dim = inner // heads
-    else:
-        head_dim = c.size("mamba_d_head")
-    if heads * head_dim != inner:
-        raise c.refuse(f"mamba_n_heads = {heads} x mamba_d_head = {head_dim} is not the {inner} channels of the Mamba layers")
-    return mamba2(hidden, heads, head_dim, c.size("mamba_n_groups", 1), c.size("mamba_d_state"), c.size("mamba_d_conv", 4), module)
-
-
-@family("bamba")
-def bamba(c: Config) -> Decoder:
-    """Mamba-2 but in the layers of ``attn_layer_indices``."""
-    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
-    heads, kv_heads, head_dim = head_sizes(c)
-    at = c.layer_indices("attn_layer_indices", layers) or set()
-    c.skip("layer_types", "layers_block_type")
-    mamba, full = _mamba2_of(c, hidden, "mamba."), softmax(hidden, heads, kv_heads, head_dim)
-    mlp = dense(hidden, inner_of(c), module="feed_forward.")
-    return decoder(c, [Layer((full if layer in at else mamba,), (mlp,)) for layer in range(layers)])
-
-
-@family("falcon_h1")
-def falcon_h1(c: Config) -> Decoder:
-    """Attention and Mamba-2 side by side in every layer."""
-    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
-    heads, kv_heads, head_dim = head_sizes(c)
-    c.skip("attn_layer_indices", "layers_block_type", "mamba_use_mlp", "mamba_expand")
-    mlp = dense(hidden, inner_of(c), module="feed_forward.")
-    return decoder(c, [Layer((softmax(hidden, heads, kv_heads, head_dim), _mamba2_of(c, hidden, "mamba.")), (mlp,))] * layers)
-
-
-@family("granitemoehybrid")
-def granite_hybrid(c: Config) -> Decoder:
-    """Mamba-2 and attention by ``layer_types``; a mixture where there are experts, and a shared MLP in every layer."""
-    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
-    heads, kv_heads, head_dim = head_sizes(c)
-    kinds = listed_kinds(c, layers, "full", "linear", "mamba", key="layers_block_type" if c.given("layers_block_type") else
-                         "layer_types") or ["mamba"] * layers
-    mamba, full = _mamba2_of(c, hidden, "mamba."), softmax(hidden, heads, kv_heads, head_dim)
-    shared = dense(hidden, c.size("shared_intermediate_size"), prefix="shared_", module="shared_mlp.")
-    mlps: tuple[Mlp, ...] = (shared,)
-    if c.count("num_experts"):
-        count, chosen = expert_numbers(c)
-        mlps = (mixture(hidden, count, chosen, c.size("intermediate_size"), module="block_sparse_moe."), shared)
-    c.skip("intermediate_size", "num_experts_per_tok")
-    return decoder(c, [Layer((full if kind == "full" else mamba,), mlps) for kind in kinds])
-
-
-@family("jamba")
-def jamba(c: Config) -> Decoder:
-    """Mamba, attention every ``attn_layer_period`` and a mixture every ``expert_layer_period`` layers."""
-    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
-    heads, kv_heads, head_dim = head_sizes(c)
-    inner = int(c.number("mamba_expand", 2) * hidden)
-    rank = c.get("mamba_dt_rank")
-    mamba = mamba1(hidden, inner, c.size("mamba_d_state"), c.size("mamba_d_conv", 4),
-                   -(-hidden // 16) if rank in (None, "auto") else c.size("mamba_dt_rank"), "mamba.")
-    full = softmax(hidden, heads, kv_heads, head_dim)
-    period, offset = c.size("attn_layer_period"), c.count("attn_layer_offset")
-    expert_period, expert_offset = c.size("expert_layer_period"), c.count("expert_layer_offset")
-    if offset >= period or expert_offset >= expert_period:
-        raise c.refuse("attn_layer_offset and expert_layer_offset must be below their periods")
-    count = c.size("num_experts")
-    plain = dense(hidden, inner_of(c), prefix="dense_", module="feed_forward.")
-    mixed = plain
-    if count > 1:
-        check_experts(c, count, c.count("num_experts_per_tok"))
-        mixed = mixture(hidden, count, c.count("num_experts_per_tok"), inner_of(c), module="feed_forward.", router="router")
-    c.skip("num_experts_per_tok", "sliding_window", "layers_block_type", "layer_types")
-    return decoder(c, [Layer((full if layer % period == offset else mamba,),
-                             (mixed if layer % expert_period == expert_offset else plain,)) for layer in range(layers)])
-
-
-@family("nemotron_h", "nemotron_h_puzzle")
-def nemotron_h(c: Config) -> Decoder:
-    """Every layer is one block: Mamba-2, attention, an MLP without gate, or a mixture of such, maybe in fewer channels."""
-    hidden = c.size("hidden_size")
-    kinds = _nemotron_kinds(c)
-    found: dict[str, Layer] = {}
-    if "mamba" in kinds:
-        found["mamba"] = Layer((mamba2(hidden, c.size("mamba_num_heads"), c.size("mamba_head_dim"), c.size("n_groups"),
-                                       c.size("ssm_state_size"), c.size("conv_kernel")),), ())
-    if "full" in kinds:
-        heads, kv_heads, head_dim = head_sizes(c)
-        found["full"] = Layer((softmax(hidden, heads, kv_heads, head_dim, window=window_size(c), module="mixer."),), ())
-    if "mlp" in kinds:
-        found["mlp"] = Layer((), (dense(hidden, inner_of(c), gated=False, prefix="dense_", module="mixer."),))
-    if "moe" in kinds:
-        count, chosen = expert_numbers(c)
-        number = c.count("n_shared_experts")
-        found["moe"] = Layer((), (mixture(hidden, count, chosen, c.size("moe_intermediate_size"), gated=False,
-                                          shared=c.size("moe_shared_expert_intermediate_size") * min(1, number),
-                                          shared_gated=False, latent=c.optional_size("moe_latent_size"), module="mixer."),))
-    c.skip("expand", "intermediate_size", "n_groups", "conv_kernel", "ssm_state_size", "mamba_num_heads", "mamba_head_dim",
-           "moe_intermediate_size", "moe_latent_size", "moe_shared_expert_intermediate_size", "n_shared_experts",
-           "n_routed_experts", "num_experts_per_tok", "num_attention_heads", "num_key_value_heads", "head_dim",
-           "attention_head_dim", "sliding_window", "time_step_rank")
-    return decoder(c, [found[kind] for kind in kinds], prefix="backbone.layers.{}.")
-
-
-def _nemotron_kinds(c: Config) -> list[str]:
-    letters = {"M": "mamba", "*": "full", "-": "mlp", "E": "moe"}
-    pattern, listed = c.get("hybrid_override_pattern"), c.get("layers_block_type") or c.get("layer_types")
-    number = c.optional_size("num_hidden_layers") if c.given("num_hidden_layers") else None
-    if pattern is not None and c.given("hybrid_override_pattern"):
-        text = c.text("hybrid_override_pattern")
-        wrong = next((letter for letter in text if letter not in letters), None)
-        if wrong is not None or not text:
-            raise c.refuse(f"hybrid_override_pattern has {wrong!r}; known are M (Mamba), * (attention), - (MLP), E (mixture)")
-        kinds = [letters[letter] for letter in text]
-    elif listed is not None:
-        key = "layers_block_type" if c.given("layers_block_type") else "layer_types"
-        named = listed_kinds(c, len(c.items(key) or []), "mamba", "linear", "full", "mlp", "moe", key=key) or []
-        kinds = ["mamba" if kind == "linear" else kind for kind in named]
-    else:
-        raise c.refuse("has neither hybrid_override_pattern nor layers_block_type, which say what each layer is")
-    if number is not None and number != len(kinds):
-        raise c.refuse(f"num_hidden_layers = {number}, but the pattern has {len(kinds)} layers")
-    return kinds
-
-
-@family("mamba", "falcon_mamba")
-def mamba_only(c: Config) -> Decoder:
-    """Mamba in every layer, and nothing else."""
-    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
-    inner = c.optional_size("intermediate_size") or int(c.number("expand", 2) * hidden)
-    rank = c.get("time_step_rank")
-    block = mamba1(hidden, inner, c.size("state_size"), c.size("conv_kernel", 4),
-                   -(-hidden // 16) if rank in (None, "auto") else c.size("time_step_rank"))
-    c.skip("expand")
-    return decoder(c, [Layer((block,), ())] * layers, prefix="backbone.layers.{}.")
-
-
-@family("mamba2")
-def mamba2_only(c: Config) -> Decoder:
-    """Mamba-2 in every layer, and nothing else."""
-    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
-    heads, head_dim, inner = c.size("num_heads"), c.size("head_dim"), int(c.number("expand", 2) * hidden)
-    if heads * head_dim != inner:
-        raise c.refuse(f"num_heads = {heads} x head_dim = {head_dim} is not expand x hidden_size = {inner}")
-    c.skip("time_step_rank")
-    block = mamba2(hidden, heads, head_dim, c.size("n_groups"), c.size("state_size"), c.size("conv_kernel", 4))
-    return decoder(c, [Layer((block,), ())] * layers, prefix="backbone.layers.{}.")
-
-
-@family("zamba2")
-def zamba2(c: Config) -> Decoder:
-    """Mamba-2 in every layer; some layers first pass an attention and MLP over twice the channels, whose weights are shared."""
-    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
-    heads = c.size("num_attention_heads")
-    kinds = listed_kinds(c, layers, "mamba", "hybrid", "linear", key="layers_block_type" if c.given("layers_block_type") else
-                         "layer_types")
-    if kinds is None:
-        at = c.layer_indices("hybrid_layer_ids", layers)
-        if at is None:
-            raise c.refuse("has no layers_block_type, which says where the shared attention stands")
-        kinds = ["hybrid" if layer in at else "mamba" for layer in range(layers)]
-    c.skip("hybrid_layer_ids", "kv_channels", "attention_hidden_size", "attention_head_dim", "num_query_groups", "mamba_headdim",
-           "num_key_value_heads", "use_long_context", "chunk_size", "adapter_rank")
-    if c.flag("use_shared_attention_adapter"):
-        raise c.refuse("use_shared_attention_adapter = true: adapters of the shared attention are not understood here")
-    blocks, rank = c.size("num_mem_blocks", 1), c.size("adapter_rank", 128)
-    expand, m_heads = int(c.number("mamba_expand", 2) * hidden), c.size("n_mamba_heads")
-    if expand % m_heads:
-        raise c.refuse(f"n_mamba_heads = {m_heads} does not divide the {expand} channels of the Mamba layers")
-    mamba = mamba2(hidden, m_heads, expand // m_heads, c.size("mamba_ngroups", 1), c.size("mamba_d_state"),
-                   c.size("mamba_d_conv", 4), "mamba.")
-    wide = 2 * hidden
-    shared_mixer = softmax(wide, heads, heads, wide // heads, out_hidden=hidden)
-    inner = c.optional_size("intermediate_size") or 4 * hidden
-    own = Mlp((linear("adapter_down", hidden, rank, "adapter.0"), linear("adapter_up", rank, 2 * inner, "adapter.1")))
-    uses = kinds.count("hybrid")
-    shared_mlp = dense(hidden, inner)
-    found = [Layer((shared_mixer, mamba), (shared_mlp, own), (linear("hybrid_linear", hidden, hidden),)) if kind == "hybrid"
-             else Layer((mamba,), ()) for kind in kinds]
-    once = Layer((shared_mixer,), (shared_mlp,)).total
-    return decoder(c, found, shared=max(0, uses - blocks) * once,
-                   notes=(f"{uses} layers pass one of {blocks} shared blocks of attention and MLP; weights count them once",))
-
-
-@family("lfm2", "lfm2_moe", "lfm3")
-def lfm(c: Config) -> Decoder:
-    """Short convolutions, and attention where ``layer_types`` or ``full_attn_idxs`` says so."""
-    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
-    heads, kv_heads, head_dim = head_sizes(c)
-    kinds = listed_kinds(c, layers, "full", "convolution", "windowed")
-    if kinds is None:
-        at = c.layer_indices("full_attn_idxs", layers)
-        if c.family == "lfm3":
-            kinds = ["full" if layer % 4 == 2 else "windowed" if layer and layer % 4 == 0 else "convolution" for layer in range(layers)]
-        else:
-            kinds = ["convolution" if at is not None and layer not in at else "full" for layer in range(layers)]
-    c.skip("full_attn_idxs", "conv_L_cache", "num_heads", "conv_dim", "conv_dim_out", "conv_use_xavier_init", "block_dim", "block_mlp_init_scale",
-           "block_out_init_scale", "conv_bias")
-    gate = heads if c.flag("use_attention_gate", False) else 0
-    see = windows(c, layers, kinds)
-    by_layer = [short_convolution(hidden, c.size("conv_L_cache", 3)) if kind == "convolution" else
-                softmax(hidden, heads, kv_heads, head_dim, window=window, gate=gate) for kind, window in zip(kinds, see, strict=True)]
-    if c.family == "lfm2_moe":
-        c.skip("block_ff_dim")
-        mlps = moe_mlps(c, layers, shared=no_shared, module="feed_forward.")
-    else:
-        mlps = [dense(hidden, _lfm_width(c), module="feed_forward.")] * layers
-    return decoder(c, zipped(by_layer, mlps))
-
-
-def _lfm_width(c: Config) -> int:
-    """Two thirds of the given width, scaled and rounded up, where ``block_auto_adjust_ff_dim`` is set (and by default)."""
-    given = c.optional_size("block_ff_dim") or c.size("intermediate_size")
-    c.skip("intermediate_size", "block_ff_dim", "block_multiple_of", "block_ffn_dim_multiplier")
-    if c.family != "lfm2" or not c.flag("block_auto_adjust_ff_dim", True):
-        return given
-    width = int(2 * given / 3)
-    if c.get("block_ffn_dim_multiplier") is not None:
-        width = int(c.number("block_ffn_dim_multiplier") * width)
-    return padded(width, c.size("block_multiple_of", 256))
-
-
-@family("recurrent_gemma")
-def recurrent_gemma(c: Config) -> Decoder:
-    """Linear recurrences and windowed attention in turn, by ``block_types``."""
-    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
-    heads, kv_heads, head_dim = head_sizes(c)
-    types = c.items("block_types") or ["recurrent", "recurrent", "attention"]
-    if set(types) - {"recurrent", "attention"}:
-        raise c.refuse(f"block_types has other kinds than recurrent and attention: {types!r:.80}")
-    c.skip("layers_block_type")
-    width = c.optional_size("lru_width") or hidden
-    if width % heads:
-        raise c.refuse(f"lru_width = {width} is no multiple of {heads} heads, which share the gates of the recurrence")
-    recurrent = recurrent_unit(hidden, width, heads, c.size("conv1d_width", 4))
-    inner = c.size("intermediate_size")
-    if inner % 2:
-        raise c.refuse(f"intermediate_size = {inner} is odd; it counts both inputs of a gated MLP")
-    seen = softmax(hidden, heads, kv_heads, head_dim, window=window_size(c), module="temporal_block.")
-    mlp = dense(hidden, inner // 2, module="mlp_block.")
-    return decoder(c, [Layer((recurrent if types[layer % len(types)] == "recurrent" else seen,), (mlp,)) for layer in range(layers)])
-
-
-@family("rwkv")
-def rwkv(c: Config) -> Decoder:
-    """RWKV version 4: time mixing and channel mixing, both with a receptance."""
-    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
-    width = c.optional_size("attention_hidden_size") or hidden
-    inner = c.optional_size("intermediate_size") or 4 * hidden
-    c.skip("rescale_every")
-    mlp = Mlp((linear("channel_key", hidden, inner, "feed_forward.key", units=inner),
-               linear("channel_receptance", hidden, hidden, "feed_forward.receptance"),
-               linear("channel_value", inner, hidden, "feed_forward.value", k_units=inner)))
-    return decoder(c, [Layer((receptance(hidden, width),), (mlp,))] * layers, prefix="rwkv.blocks.{}.")
-
-
-@family("xlstm")
-def xlstm(c: Config) -> Decoder:
-    """Matrix memories and a gated MLP of a rounded width."""
-    hidden = c.size("hidden_size", c.optional_size("embedding_dim"))
-    c.skip("embedding_dim")
-    layers = c.optional_size("num_blocks") or c.size("num_hidden_layers")
-    multiple = c.size("mlstm_round_up_to_multiple_of", 64)
-    keys = padded(int(hidden * c.number("qk_dim_factor", 0.5)), multiple)
-    values = padded(int(hidden * c.number("v_dim_factor", 1.0)), multiple)
-    inner = padded(int(hidden * c.number("ffn_proj_factor", 2.667)), c.size("ffn_round_up_to_multiple_of", 64))
-    c.skip("head_dim", "num_hidden_layers", "num_blocks", "hidden_size")
-    block = matrix_memory(hidden, c.size("num_heads"), keys, values)
-    return decoder(c, [Layer((block,), (dense(hidden, inner, module="ffn."),))] * layers, prefix="backbone.blocks.{}.")
-
-
-# ---- attention of other forms
-
-@family("deepseek_v4")
-def deepseek_v4(c: Config) -> Decoder:
-    """One vector that is key and value, low-rank queries and grouped low-rank outputs; all layers see a window, and some also
-    tokens compressed by a ratio, of which an index may choose."""
-    layers, hidden, heads = c.size("num_hidden_layers"), c.size("hidden_size"), c.size("num_attention_heads")
-    dim, q_rank, o_rank, groups = c.size("head_dim"), c.size("q_lora_rank"), c.size("o_lora_rank"), c.size("o_groups")
-    if heads % groups:
-        raise c.refuse(f"o_groups = {groups} does not divide {heads} heads")
-    streams = c.size("hc_mult")
-    c.skip("num_key_value_heads", "qk_rope_head_dim", "mlp_layer_types", "num_hash_layers", "intermediate_size",
-           "hc_sinkhorn_iters", "hc_eps", "compress_rope_theta")
-    ratios = _compression(c, layers)
-    window = window_size(c)
-    index = (c.size("index_n_heads"), c.size("index_head_dim"), c.size("index_topk"))
-    by_ratio = {ratio: _compressed(hidden, heads, dim, q_rank, o_rank, groups, window, ratio, index) for ratio in set(ratios)}
-    count, chosen = expert_numbers(c)
-    width = c.size("moe_intermediate_size")
-    mlp = mixture(hidden, count, chosen, width, shared=c.count("n_shared_experts") * width)
-    mixing = (f"the mixing of {streams} parallel streams: two matrices of {streams * hidden} x {(2 + streams) * streams} a layer",)
-    return decoder(c, [Layer((replace(by_ratio[ratio], not_simulated=(*by_ratio[ratio].not_simulated, *mixing)),), (mlp,))
-                       for ratio in ratios])
-
-
-def _compression(c: Config, layers: int) -> list[int]:
-    """How many tokens each layer compresses to one; 0 for none.  A list may go on with the prediction module's layers."""
-    given = c.items("compress_ratios")
-    kinds = c.items("layer_types", layers)
-    rates = c.part("compress_rates")
-    if given is not None:
-        if len(given) < layers or any(not isinstance(item, int) or isinstance(item, bool) or item < 0 for item in given):
-            raise c.refuse(f"compress_ratios must be {layers} whole numbers of at least 0, one a layer")
-        return given[:layers]
-    if kinds is not None:
-        known = {"heavily_compressed_attention": rates.size("heavily_compressed_attention", 128),
-                 "compressed_sparse_attention": rates.size("compressed_sparse_attention", 4), "sliding_attention": 0}
-        wrong = next((kind for kind in kinds if kind not in known), None)
-        if wrong is not None:
-            raise c.refuse(f"layer_types has {wrong!r:.60}; known are {', '.join(known)}")
-        return [known[kind] for kind in kinds]
-    sparse, heavy = rates.size("compressed_sparse_attention", 4), rates.size("heavily_compressed_attention", 128)
-    return [heavy if layer < 2 or layer % 2 else sparse for layer in range(layers)]
-
-
-def _compressed(hidden: int, heads: int, dim: int, q_rank: int, o_rank: int, groups: int, window: int | None, ratio: int,
-                index: tuple[int, int, int]) -> Mixer:
-    """One layer: the window, and with a ``ratio`` the compressor's key and gate, with ratio 4 twice as wide and with an index."""
-    first = [Part("self_attn.q_a_proj", q_rank), Part("self_attn.kv_proj", dim)]
-    second = [Part("self_attn.q_b_proj", heads * dim, heads)]
-    left: tuple[str, ...] = ()
-    extra = 0
-    if ratio:
-        chosen = ratio < 128
-        columns = dim * (2 if chosen else 1)
-        first += [Part("self_attn.compressor.kv_proj", columns), Part("self_attn.compressor.gate_proj", columns)]
-        left = (f"attention over tokens compressed {ratio} to 1 (one vector of {dim} values for {ratio} tokens)",)
-        if chosen:
-            first += [Part("self_attn.compressor.indexer.kv_proj", 2 * index[1]),
-                      Part("self_attn.compressor.indexer.gate_proj", 2 * index[1]),
-                      Part("self_attn.compressor.indexer.weights_proj", index[0])]
-            second.append(Part("self_attn.compressor.indexer.q_b_proj", index[0] * index[1], index[0]))
-            left += (f"the sparse index over them ({index[0]} heads of {index[1]} channels, {index[2]} kept)",)
-    mixer = softmax(hidden, heads, 1, dim, v_dim=dim, window=window, kind="windowed")
-    assert mixer.attention is not None
-    grouped = Linear("o_a_proj", heads * dim // groups, (Part("self_attn.o_a_proj", o_rank),), repeats=groups)
-    return Mixer("windowed", (Linear("qkv_a_proj", hidden, tuple(first)), Linear("q_b_proj", q_rank, tuple(second))),
-                 (grouped, linear("o_b_proj", groups * o_rank, hidden, "self_attn.o_b_proj", k_units=groups)),
-                 replace(mixer.attention, shared_kv=True), extra_cache_values=extra, not_simulated=left)
-
-
-@family("gemma4_text", "gemma4_unified_text")
-def gemma4(c: Config) -> Decoder:
-    """Full layers have wider heads and KV heads of their own, maybe one projection for key and value; a mixture may stand
-    beside the dense MLP of every layer."""
-    layers, hidden, heads = c.size("num_hidden_layers"), c.size("hidden_size"), c.size("num_attention_heads")
-    _, kv_heads, head_dim = head_sizes(c)
-    kinds = listed_kinds(c, layers, "full", "windowed") or \
-        ["full" if (layer + 1) % 6 == 0 or layer == layers - 1 else "windowed" for layer in range(layers)]
-    wide = c.size("global_head_dim", 512)
-    k_is_v = c.flag("attention_k_eq_v")
-    full_kv = c.size("num_global_key_value_heads", kv_heads) if k_is_v else kv_heads
-    c.skip("num_global_key_value_heads", "vocab_size_per_layer_input", "per_layer_config")
-    shared = c.count("num_kv_shared_layers")
-    inner, doubled = c.size("intermediate_size"), c.flag("use_double_wide_mlp")
-    extra = c.count("hidden_size_per_layer_input")
-    see = windows(c, layers, kinds)
-    mixed: tuple[Mlp, ...] = ()
-    if c.flag("enable_moe_block"):
-        count, chosen = expert_numbers(c)
-        mixed = (mixture(hidden, count, chosen, c.size("moe_intermediate_size"), router="router.proj"),)
-    c.skip("num_experts", "top_k_experts", "moe_intermediate_size")
-    beside = (linear("per_layer_gate", hidden, extra, "per_layer_input_gate"),
-              linear("per_layer_projection", extra, hidden)) if extra else ()
-    found = []
-    for layer, kind in enumerate(kinds):
-        own = layer < layers - shared
-        mixer = softmax(hidden, heads, full_kv, wide, key_is_value=k_is_v, owns_cache=own) if kind == "full" else \
-            softmax(hidden, heads, kv_heads, head_dim, window=see[layer], owns_cache=own)
-        width = inner * (2 if doubled and not own else 1)
-        found.append(Layer((mixer,), (dense(hidden, width, prefix="dense_" if mixed else ""), *mixed), beside))
-    once = (linear("per_layer_model_projection", hidden, layers * extra, "model.per_layer_model_projection"),) if extra else ()
-    return decoder(c, found, once=once)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 
-from msdsim.models.attention import head_sizes, latent, latent_sizes, query_rank, softmax
+from msdsim.models.attention import head_sizes, softmax
 from msdsim.models.config import Config
 from msdsim.models.families_dense import Windows, inner_of
 from msdsim.models.family import decoder, family
@@ -17,7 +18,7 @@ from msdsim.models.mlp import (
     mixture,
     stepped_layers,
 )
-from msdsim.models.parts import Decoder, Layer, Mixer, Mlp, Part, linear
+from msdsim.models.parts import Decoder, Experts, Layer, Mixer, Mlp, Part, linear
 from msdsim.models.patterns import (
     all_windowed,
     late_windows,
@@ -53,6 +54,17 @@ def counted_shared(c: Config) -> int:
     return c.count("n_shared_experts") * c.size("moe_intermediate_size")
 
 
+def checked_shared(c: Config) -> int:
+    """Like :func:`counted_shared`, where the width is published as well and must be as wide as a routed expert's."""
+    own = c.optional_size("moe_shared_expert_intermediate_size")
+    if own is not None and own != c.size("moe_intermediate_size"):
+        raise c.refuse(
+            f"moe_shared_expert_intermediate_size = {own} is not moe_intermediate_size; the shared experts' width is not "
+            f"certain"
+        )
+    return counted_shared(c)
+
+
 def no_shared(c: Config) -> int:
     """No shared expert; a config that has some is refused as not understood."""
     return 0
@@ -68,9 +80,19 @@ def shared_size(c: Config) -> int:
     return c.count("shared_intermediate_size")
 
 
-def moe_mlps(c: Config, layers: int, *, which: Which = expert_layers, width: Callable[[Config], int] = routed_width,
-             shared: Callable[[Config], int] = counted_shared, shared_gate: bool = False, gated: bool = True,
-             dense_inner: Callable[[Config], int] = inner_of, module: str = "mlp.", extra_routes: int = 0) -> list[Mlp]:
+def moe_mlps(
+    c: Config,
+    layers: int,
+    *,
+    which: Which = expert_layers,
+    width: Callable[[Config], int] = routed_width,
+    shared: Callable[[Config], int] = counted_shared,
+    shared_gate: bool = False,
+    gated: bool = True,
+    dense_inner: Callable[[Config], int] = inner_of,
+    module: str = "mlp.",
+    extra_routes: int = 0,
+) -> list[Mlp]:
     """The MLP of each layer: a mixture where ``which`` says so, else a plain one of ``dense_inner``."""
     hidden = c.size("hidden_size")
     found: list[Mlp] = []
@@ -79,10 +101,21 @@ def moe_mlps(c: Config, layers: int, *, which: Which = expert_layers, width: Cal
     for flag in flags:
         if flag and mixed is None:
             count, chosen = expert_numbers(c)
-            mixed = mixture(hidden, count, chosen, width(c), gated=is_gated(c, gated), shared=shared(c), shared_gate=shared_gate,
-                            routes=count + extra_routes, module=module)
+            mixed = mixture(
+                hidden,
+                count,
+                chosen,
+                width(c),
+                gated=is_gated(c, gated),
+                shared=shared(c),
+                shared_gate=shared_gate,
+                routes=count + extra_routes,
+                module=module,
+            )
         elif not flag and plain is None:
-            plain = dense(hidden, dense_inner(c), gated=is_gated(c, gated), prefix="dense_" if any(flags) else "", module=module)
+            plain = dense(
+                hidden, dense_inner(c), gated=is_gated(c, gated), prefix="dense_" if any(flags) else "", module=module
+            )
         one = mixed if flag else plain
         assert one is not None
         found.append(one)
@@ -113,18 +146,29 @@ def moe(c: Config, *, see: Windows = no_windows, gate: str = "", **options: obje
 
 family("mixtral", "phimoe", which=all_layers, width=plain_width, shared=no_shared, see=all_windowed)(moe)
 family("olmoe", "flex_olmo", which=all_layers, width=plain_width, shared=no_shared)(moe)
-family("minimax_m2", which=all_layers, width=plain_width, shared=shared_size)(moe)
 family("granitemoe", "granitemoeshared", which=all_layers, width=plain_width, shared=shared_size)(moe)
 family("granitemoe_swa", which=all_layers, width=plain_width, shared=shared_size, see=patterned(4, full_at=0))(moe)
 family("gpt_oss", which=all_layers, width=plain_width, shared=no_shared, see=patterned(2))(moe)
 family("qwen2_moe", which=stepped_layers, shared=width_shared, shared_gate=True, see=mixture_windows)(moe)
-family("qwen3_moe", "qwen3_vl_moe_text", "qwen3_omni_moe_text", which=stepped_layers, shared=no_shared, see=mixture_windows)(moe)
-family("glm4_moe", "glm4v_moe_text", "sarvam_moe", "solar_open", "hy_v3", "bailing_moe", "bailing_moe_v2", "deepseek")(moe)
+family("qwen3_moe", "qwen3_vl_moe_text", "qwen3_omni_moe_text", which=stepped_layers, shared=no_shared, see=mixture_windows)(
+    moe
+)
+family("glm4_moe", "glm4v_moe_text", "sarvam_moe", "solar_open", "hy_v3", "deepseek")(moe)
+family("bailing_moe", "bailing_moe_v2", shared=checked_shared)(moe)
 family("dots1", see=late_windows)(moe)
 family("exaone_moe", see=patterned(4))(moe)
 family("afmoe", see=patterned(4, key="global_attn_every_n_layers"), gate="full")(moe)
 family("mellum", shared=no_shared, see=listed_windows)(moe)
-family("pangu_pro_moe", "PanguProMoE", which=all_layers, shared=width_shared)(moe)
+family("PanguProMoE", which=all_layers, shared=width_shared)(moe)
+
+
+@family("minimax_m2")
+def minimax_m2(c: Config) -> Decoder:
+    """Softmax attention in all layers, which ``attn_type_list`` may say as well."""
+    kinds = c.items("attn_type_list", c.size("num_hidden_layers"))
+    if kinds is not None and set(kinds) != {1}:
+        raise c.refuse("attn_type_list has other kinds than 1 (softmax attention), which this family is not known to have")
+    return moe(c, which=all_layers, width=plain_width, shared=shared_size)
 
 
 @family("flint")
@@ -133,8 +177,11 @@ def flint(c: Config) -> Decoder:
 
     def see(c: Config, layers: int) -> list[int | None]:
         listed = listed_kinds(c, layers, "full", "windowed")
-        return windows(c, layers, listed or ["full" if layer < 2 or layer % 4 == 1 or layer == layers - 1 else "windowed"
-                                             for layer in range(layers)])
+        return windows(
+            c,
+            layers,
+            listed or ["full" if layer < 2 or layer % 4 == 1 or layer == layers - 1 else "windowed" for layer in range(layers)],
+        )
 
     def which(c: Config, layers: int) -> list[bool]:
         plain = c.layer_indices("mlp_only_layers", layers)
@@ -147,12 +194,9 @@ def flint(c: Config) -> Decoder:
 @family("aria_text")
 def aria(c: Config) -> Decoder:
     """Experts as wide as ``intermediate_size``, and so many shared ones of the same width."""
-    return moe(c, which=all_layers, width=plain_width, shared=lambda c: c.count("n_shared_experts") * c.size("intermediate_size"))
-
-
-@family("grok-1", "grok")
-def grok(c: Config) -> Decoder:
-    return moe(c, which=all_layers, width=plain_width, shared=no_shared)
+    return moe(
+        c, which=all_layers, width=plain_width, shared=lambda c: c.count("n_shared_experts") * c.size("intermediate_size")
+    )
 
 
 @family("hunyuan_v1_moe", "hunyuan")
@@ -185,11 +229,15 @@ def hunyuan_moe(c: Config) -> Decoder:
 
 @family("ernie4_5_moe", "ernie4_5_vl_moe_text")
 def ernie_moe(c: Config) -> Decoder:
-    """Mixtures from one layer to another, every so many; the vision experts of the multi-modal form are no part of a text step."""
+    """Mixtures from one layer to another, every so many; experts of the multi-modal form for images are no part of a step."""
     layers = c.size("num_hidden_layers")
 
     def which(c: Config, layers: int) -> list[bool]:
-        start, end, step = c.count("moe_layer_start_index", 1), c.get("moe_layer_end_index", -1), c.size("moe_layer_interval", 1)
+        start, end, step = (
+            c.count("moe_layer_start_index", 1),
+            c.get("moe_layer_end_index", -1),
+            c.size("moe_layer_interval", 1),
+        )
         end = layers - 1 if end == -1 else end
         if c.given("mlp_layer_types"):
             return expert_layers(c, layers)
@@ -198,7 +246,10 @@ def ernie_moe(c: Config) -> Decoder:
     def text_number(name: str) -> Callable[[Config], int]:
         def read(c: Config) -> int:
             value = c.get(name)
-            return Config({name: value[0]}, c.source, c.family).size(name) if isinstance(value, list) and value else c.size(name)
+            return (
+                Config({name: value[0]}, c.source, c.family).size(name) if isinstance(value, list) and value else c.size(name)
+            )
+
         return read
 
     width = text_number("moe_intermediate_size")
@@ -244,9 +295,16 @@ def llama4(c: Config) -> Decoder:
             raise c.refuse(f"no_rope_layers has {len(rotary)} items for {layers} layers")
         kinds = ["chunked" if has else "full" for has in rotary]
     chunk = c.optional_size("attention_chunk_size")
-    return decoder(c, [
-        Layer((softmax(hidden, heads, kv_heads, head_dim, window=chunk if kind == "chunked" else None, chunked=True),),
-              (mixed if layer in at else plain,)) for layer, kind in enumerate(kinds)])
+    return decoder(
+        c,
+        [
+            Layer(
+                (softmax(hidden, heads, kv_heads, head_dim, window=chunk if kind == "chunked" else None, chunked=True),),
+                (mixed if layer in at else plain,),
+            )
+            for layer, kind in enumerate(kinds)
+        ],
+    )
 
 
 @family("cohere2_moe")
@@ -266,8 +324,17 @@ def cohere2_moe(c: Config) -> Decoder:
         return c.optional_size("prefix_dense_intermediate_size") or c.size("intermediate_size")
 
     c.skip("prefix_dense_intermediate_size")
-    return moe(c, see=see, width=plain_width, dense_inner=inner,
-               shared=lambda c: c.count("n_shared_experts") * c.size("intermediate_size")) if layers else moe(c)
+    return (
+        moe(
+            c,
+            see=see,
+            width=plain_width,
+            dense_inner=inner,
+            shared=lambda c: c.count("n_shared_experts") * c.size("intermediate_size"),
+        )
+        if layers
+        else moe(c)
+    )
 
 
 @family("mimo_v2_flash")
@@ -279,12 +346,21 @@ def mimo_v2(c: Config) -> Decoder:
     listed = listed_kinds(c, layers, "full", "windowed")
     if listed is None:
         given = c.items("hybrid_layer_pattern", layers)
-        listed = ["windowed" if flag else "full" for flag in given] if given else \
-            ["full" if layer == 0 or (layer + 1) % 6 == 0 else "windowed" for layer in range(layers)]
+        listed = (
+            ["windowed" if flag else "full" for flag in given]
+            if given
+            else ["full" if layer == 0 or (layer + 1) % 6 == 0 else "windowed" for layer in range(layers)]
+        )
     window = window_size(c)
     c.skip("attention_chunk_size", "hybrid_layer_pattern", "hybrid_block_size", "qk_nope_head_dim", "qk_rope_head_dim")
-    windowed = softmax(hidden, c.size("swa_num_attention_heads", heads), c.size("swa_num_key_value_heads", 2 * kv_heads),
-                       c.size("swa_head_dim", head_dim), v_dim=c.size("swa_v_head_dim", v_dim), window=window)
+    windowed = softmax(
+        hidden,
+        c.size("swa_num_attention_heads", heads),
+        c.size("swa_num_key_value_heads", 2 * kv_heads),
+        c.size("swa_head_dim", head_dim),
+        v_dim=c.size("swa_v_head_dim", v_dim),
+        window=window,
+    )
     full = softmax(hidden, heads, kv_heads, head_dim, v_dim=v_dim)
     which = expert_layers if c.given("moe_layer_freq") or c.given("mlp_layer_types") else _all_but_first
     return decoder(c, zipped([windowed if kind == "windowed" else full for kind in listed], moe_mlps(c, layers, which=which)))
@@ -304,15 +380,25 @@ def jetmoe(c: Config) -> Decoder:
     width = kv_heads * head_dim
     c.skip("num_attention_heads")
     attention = softmax(hidden, chosen * kv_heads, kv_heads, head_dim)
-    common = Mixer("full", (linear("kv_proj", hidden, 2 * width, "self_attention.kv_proj", units=kv_heads),),
-                   (), attention.attention)
-    from msdsim.models.parts import Experts
-
-    routed = Mlp((linear("attention_router", hidden, count, "self_attention.experts.router"),),
-                 Experts(count, chosen, (linear("attention_expert_q_proj", hidden, width, units=kv_heads),
-                                         linear("attention_expert_o_proj", width, hidden, k_units=kv_heads))))
-    return decoder(c, [Layer((common,), (routed, mixture(hidden, count, chosen, inner)))] * layers,
-                   notes=("the mixture of attention stands after the attention that it surrounds",))
+    common = Mixer(
+        "full", (linear("kv_proj", hidden, 2 * width, "self_attention.kv_proj", units=kv_heads),), (), attention.attention
+    )
+    routed = Mlp(
+        (linear("attention_router", hidden, count, "self_attention.experts.router"),),
+        Experts(
+            count,
+            chosen,
+            (
+                linear("attention_expert_q_proj", hidden, width, units=kv_heads),
+                linear("attention_expert_o_proj", width, hidden, k_units=kv_heads),
+            ),
+        ),
+    )
+    return decoder(
+        c,
+        [Layer((common,), (routed, mixture(hidden, count, chosen, inner)))] * layers,
+        notes=("the mixture of attention stands after the attention that it surrounds",),
+    )
 
 
 @family("laguna")
@@ -320,8 +406,11 @@ def laguna(c: Config) -> Decoder:
     """Heads may differ by layer; attention has an output gate of one column a head, or of all of them."""
     layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
     _, kv_heads, head_dim = head_sizes(c)
-    heads = c.each_layer("num_attention_heads_per_layer", layers, Config.size) if c.has("num_attention_heads_per_layer") else \
-        [c.size("num_attention_heads")] * layers
+    heads = (
+        c.each_layer("num_attention_heads_per_layer", layers, Config.size)
+        if c.has("num_attention_heads_per_layer")
+        else [c.size("num_attention_heads")] * layers
+    )
     gating = c.get("gating", True)
     kinds = listed_kinds(c, layers, "full", "windowed") or ["full"] * layers
     see = windows(c, layers, kinds)
@@ -334,8 +423,7 @@ def laguna(c: Config) -> Decoder:
     for own, window in zip(heads, see, strict=True):
         if own % kv_heads:
             raise c.refuse(f"num_attention_heads_per_layer has {own}, which is no multiple of {kv_heads} KV heads")
-        mixers.append(softmax(hidden, own, kv_heads, head_dim, window=window,
-                              gate=own if per_head else own * head_dim))
+        mixers.append(softmax(hidden, own, kv_heads, head_dim, window=window, gate=own if per_head else own * head_dim))
     return decoder(c, zipped(mixers, mlps))
 
 
@@ -350,8 +438,12 @@ def step(c: Config) -> Decoder:
     windowed_heads = other.size("num_attention_heads", c.size("num_sliding_attention_heads", heads))
     windowed_kv = other.size("num_key_value_heads", kv_heads)
     other.skip("attention_type", "head_dim", "true_head_dim")
-    mixers = [softmax(hidden, windowed_heads, windowed_kv, head_dim, window=window, gate=windowed_heads) if window else
-              softmax(hidden, heads, kv_heads, head_dim, gate=heads) for window in see]
+    mixers = [
+        softmax(hidden, windowed_heads, windowed_kv, head_dim, window=window, gate=windowed_heads)
+        if window
+        else softmax(hidden, heads, kv_heads, head_dim, gate=heads)
+        for window in see
+    ]
 
     def which(c: Config, layers: int) -> list[bool]:
         listed = c.get("moe_layers_enum")
@@ -380,94 +472,49 @@ def minimax_m3(c: Config) -> Decoder:
     index_dim = sparse.size("sparse_index_dim", c.size("index_head_dim", 128))
     block = sparse.size("sparse_block_size", c.size("index_block_size", 128))
     kept = sparse.size("sparse_topk_blocks", c.size("index_topk_blocks", 16))
-    sparse.skip("sparse_disable_index_value", "sparse_init_block", "sparse_local_block", "sparse_score_type",
-                "use_sparse_attention", "sparse_attention_freq")
-    c.skip("index_n_heads", "index_head_dim", "index_block_size", "index_topk_blocks", "dense_intermediate_size",
-           "index_local_blocks", "attention_output_gate", "moe_intermediate_size")
+    sparse.skip(
+        "sparse_disable_index_value",
+        "sparse_init_block",
+        "sparse_local_block",
+        "sparse_score_type",
+        "use_sparse_attention",
+        "sparse_attention_freq",
+    )
+    c.skip(
+        "index_n_heads",
+        "index_head_dim",
+        "index_block_size",
+        "index_topk_blocks",
+        "dense_intermediate_size",
+        "index_local_blocks",
+        "attention_output_gate",
+        "moe_intermediate_size",
+    )
     if c.values.get("attention_output_gate"):
         raise c.refuse("attention_output_gate = true is not known for this family; the gate's matrix is not certain")
-    index = (Part("self_attn.indexer.q_proj", index_heads * index_dim, index_heads), Part("self_attn.indexer.k_proj", index_dim))
+    index = (
+        Part("self_attn.indexer.q_proj", index_heads * index_dim, index_heads),
+        Part("self_attn.indexer.k_proj", index_dim),
+    )
     full = softmax(hidden, heads, kv_heads, head_dim)
     indexed = softmax(hidden, heads, kv_heads, head_dim, more=index)
     assert indexed.attention is not None
-    from dataclasses import replace
-
-    indexed = replace(indexed, attention=replace(indexed.attention, reads=block * kept), extra_cache_values=index_dim,
-                      not_simulated=(f"the scores and the choice of the sparse index ({index_heads} heads of {index_dim} "
-                                     f"channels: reads {index_dim} cached values a token)",))
-    which = expert_layers if c.given("moe_layer_freq") or c.given("mlp_layer_types") or c.given("first_k_dense_replace") \
+    indexed = replace(
+        indexed,
+        attention=replace(indexed.attention, reads=block * kept),
+        extra_cache_values=index_dim,
+        not_simulated=(
+            f"the scores and the choice of the sparse index ({index_heads} heads of {index_dim} "
+            f"channels: reads {index_dim} cached values a token)",
+        ),
+    )
+    which = (
+        expert_layers
+        if c.given("moe_layer_freq") or c.given("mlp_layer_types") or c.given("first_k_dense_replace")
         else all_layers
-    mlps = moe_mlps(c, layers, which=which, width=plain_width, dense_inner=lambda c: c.size("dense_intermediate_size"),
-                    shared=shared_size)
+    )
+    mlps = moe_mlps(
+        c, layers, which=which, width=plain_width, dense_inner=lambda c: c.size("dense_intermediate_size"), shared=shared_size
+    )
     c.skip("n_shared_experts")
     return decoder(c, zipped([indexed if kind == "indexed" else full for kind in kinds], mlps))
-
-
-# ---- latent attention
-
-def latent_moe(c: Config, *, index: bool = False, which: Which = expert_layers, **options: object) -> Decoder:
-    """Latent attention and mixtures after the first dense layers; ``index``: a sparse index chooses what is read."""
-    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
-    heads = c.size("num_attention_heads")
-    c.skip("num_key_value_heads", "head_dim", "qk_head_dim", "kv_channels")
-    if index or c.given("index_topk"):
-        sparse = (c.size("index_n_heads"), c.size("index_head_dim"), c.size("index_topk"))
-    else:
-        sparse = None
-    sizes, rank = latent_sizes(c), query_rank(c)
-    full = latent(hidden, heads, sizes, rank, indexer=sparse)
-    mixers = [full] * layers
-    if sparse is not None:
-        listed_kinds(c, layers, "indexed", "full")
-        mixers = _shared_indices(c, layers, full, latent(hidden, heads, sizes, rank), sparse[2])
-    return decoder(c, zipped(mixers, moe_mlps(c, layers, which=which, **options)))  # type: ignore[arg-type]
-
-
-def _shared_indices(c: Config, layers: int, full: Mixer, without: Mixer, kept: int) -> list[Mixer]:
-    """Layers of ``indexer_types`` that share the index of an earlier one read as few tokens and have no index of their own.
-
-    Its matrices count in every layer, as checkpoints have them, unless the config says which layers share.
-    """
-    kinds = _index_kinds(c, layers)
-    if kinds is None or set(kinds) == {"full"}:
-        return [full] * layers
-    if set(kinds) - {"full", "shared"}:
-        raise c.refuse(f"indexer_types has {sorted(map(str, set(kinds) - {'full', 'shared'}))[0]!r:.60}; known are full, shared")
-    from dataclasses import replace
-
-    assert without.attention is not None
-    sharing = replace(without, attention=replace(without.attention, reads=kept))
-    return [full if kind == "full" else sharing for kind in kinds]
-
-
-def _index_kinds(c: Config, layers: int) -> list[str] | None:
-    """By ``indexer_types``, a pattern of F and S, or every so many layers from an offset on."""
-    listed, pattern = c.items("indexer_types", layers), c.get("index_topk_pattern")
-    frequency, offset = max(1, c.count("index_topk_freq", 1)), c.count("index_skip_topk_offset", 2)
-    if listed is not None:
-        return listed
-    if pattern is None:
-        return ["shared" if max(layer - offset + 1, 0) % frequency else "full" for layer in range(layers)]
-    if not isinstance(pattern, str) or len(pattern) != layers or set(pattern) - {"F", "S"}:
-        raise c.refuse(f"index_topk_pattern = {pattern!r:.60} is no text of {layers} letters F (full) and S (shared)")
-    return ["full" if letter == "F" else "shared" for letter in pattern]
-
-
-family("deepseek_v2", "deepseek_v3", "kimi_k2", "glm4_moe_lite", "axk1", "AXK1", "mistral4", "sarvam_mla", "deepseek_vl_v2",
-       "pangu_ultra_moe")(latent_moe)
-family("deepseek_v32", "glm_moe_dsa", index=True)(latent_moe)
-
-
-@family("longcat_flash")
-def longcat(c: Config) -> Decoder:
-    """Two latent attentions and two plain MLPs a layer, and one mixture; some of the chosen experts may do nothing."""
-    layers, hidden, heads = c.size("num_hidden_layers"), c.size("hidden_size"), c.size("num_attention_heads")
-    count, chosen = expert_numbers(c)
-    idle = c.count("zero_expert_num")
-    c.skip("num_key_value_heads", "head_dim", "qk_head_dim", "zero_expert_type", "mla_scale_q_lora", "mla_scale_kv_lora",
-           "attention_method")
-    mixer = latent(hidden, heads, latent_sizes(c), query_rank(c), module="self_attn.0.")
-    plain = dense(hidden, c.size("intermediate_size"), prefix="dense_", module="mlps.0.")
-    mixed = mixture(hidden, count, chosen, routed_width(c), routes=count + idle, router="router.classifier")
-    note = (f"{idle} of {count + idle} choices of the router are experts that do nothing; every choice is counted as a real one",)
-    return decoder(c, [Layer((mixer, mixer), (plain, plain, mixed))] * layers, notes=note if idle else ())

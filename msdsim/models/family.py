@@ -39,9 +39,18 @@ def defaults(model_type: str) -> Mapping[str, Any]:
     return _all_defaults().get(model_type, {})
 
 
-def decoder(c: Config, layers: list[Layer], *, once: tuple[Linear, ...] = (), shared: int = 0, prefix: str = "model.layers.{}.",
-            notes: tuple[str, ...] = (), vocab: int | None = None) -> Decoder:
+def decoder(
+    c: Config,
+    layers: list[Layer],
+    *,
+    once: tuple[Linear, ...] = (),
+    shared: int = 0,
+    prefix: str = "model.layers.{}.",
+    notes: tuple[str, ...] = (),
+    vocab: int | None = None,
+) -> Decoder:
     """The decoder of these layers, with its output head."""
     hidden = c.size("hidden_size")
-    return Decoder(c.family, hidden, tuple(layers), linear("lm_head", hidden, vocab or c.size("vocab_size")), once, shared,
-                   prefix, notes)
+    return Decoder(
+        c.family, hidden, tuple(layers), linear("lm_head", hidden, vocab or c.size("vocab_size")), once, shared, prefix, notes
+    )

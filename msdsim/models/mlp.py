@@ -8,15 +8,17 @@ from msdsim.models.parts import Experts, Linear, Mlp, Part, linear
 #: Activations of MLPs without a gate, as configs name them.
 _UNGATED_ACTIVATIONS = ("relu2", "gelu_new", "xielu")
 #: Families with a gate and such an activation.
-_GATED_ANYWAY = ("bitnet", "minicpm", "dream")
+_GATED_ANYWAY = ("bitnet", "minicpm")
 
 
 def two_or_three(prefix: str, hidden: int, inner: int, gated: bool, module: str) -> tuple[Linear, ...]:
     """The matrices of one MLP: gate and up in one, then down; without a gate, up and down."""
     up = Part(f"{module}up_proj", inner, inner)
     parts = (Part(f"{module}gate_proj", inner, inner), up) if gated else (up,)
-    return (Linear(f"{prefix}gate_up_proj" if gated else f"{prefix}up_proj", hidden, parts),
-            linear(f"{prefix}down_proj", inner, hidden, f"{module}down_proj", k_units=inner))
+    return (
+        Linear(f"{prefix}gate_up_proj" if gated else f"{prefix}up_proj", hidden, parts),
+        linear(f"{prefix}down_proj", inner, hidden, f"{module}down_proj", k_units=inner),
+    )
 
 
 def dense(hidden: int, inner: int, *, gated: bool = True, prefix: str = "", module: str = "mlp.") -> Mlp:
@@ -24,9 +26,22 @@ def dense(hidden: int, inner: int, *, gated: bool = True, prefix: str = "", modu
     return Mlp(two_or_three(prefix, hidden, inner, gated, module))
 
 
-def mixture(hidden: int, count: int, chosen: int, inner: int, *, gated: bool = True, shared: int = 0, shared_gate: bool = False,
-            shared_gated: bool = True, routes: int | None = None, latent: int | None = None, module: str = "mlp.",
-            router: str = "gate", more: tuple[Linear, ...] = ()) -> Mlp:
+def mixture(
+    hidden: int,
+    count: int,
+    chosen: int,
+    inner: int,
+    *,
+    gated: bool = True,
+    shared: int = 0,
+    shared_gate: bool = False,
+    shared_gated: bool = True,
+    routes: int | None = None,
+    latent: int | None = None,
+    module: str = "mlp.",
+    router: str = "gate",
+    more: tuple[Linear, ...] = (),
+) -> Mlp:
     """A mixture of experts.
 
     ``shared``: width of the shared experts together; ``shared_gate``: they have a gate of one column.  ``routes``: columns of
@@ -73,16 +88,20 @@ def expert_layers(c: Config, layers: int) -> list[bool]:
     listed = _listed(c, layers)
     if listed is None:
         return counted
-    if c.given("first_k_dense_replace") and any(listed[:c.count("first_k_dense_replace")]):
-        raise c.refuse(f"{c.key('first_k_dense_replace')} = {c.count('first_k_dense_replace')} dense layers, but the list of "
-                       f"MLP kinds has a mixture among them; leave only the right one")
+    if c.given("first_k_dense_replace") and any(listed[: c.count("first_k_dense_replace")]):
+        raise c.refuse(
+            f"{c.key('first_k_dense_replace')} = {c.count('first_k_dense_replace')} dense layers, but the list of "
+            f"MLP kinds has a mixture among them; leave only the right one"
+        )
     return listed
 
 
 def _counted(c: Config, layers: int) -> list[bool]:
     first = c.count("first_k_dense_replace")
     if first > layers:
-        raise c.refuse(f"{c.key('first_k_dense_replace')} = {first} dense layers are more than the {layers} layers of the model")
+        raise c.refuse(
+            f"{c.key('first_k_dense_replace')} = {first} dense layers are more than the {layers} layers of the model"
+        )
     step = c.get("moe_layer_freq")
     step = step if isinstance(step, list | tuple) else c.count("moe_layer_freq", 1)
     every = 1 if isinstance(step, list | tuple) else step
@@ -118,6 +137,8 @@ def is_gated(c: Config, default: bool = True) -> bool:
     """Whether MLPs have a gate: by the family, whose activation must not say otherwise."""
     activation = c.get("hidden_act")
     if default and c.family not in _GATED_ANYWAY and isinstance(activation, str) and activation in _UNGATED_ACTIVATIONS:
-        raise c.refuse(f"{c.key('hidden_act')} = {activation!r} belongs to an MLP without a gate, and family '{c.family}' has a "
-                       f"gate; the MLP's matrices are not certain")
+        raise c.refuse(
+            f"{c.key('hidden_act')} = {activation!r} belongs to an MLP without a gate, and family '{c.family}' has a "
+            f"gate; the MLP's matrices are not certain"
+        )
     return default

@@ -30,7 +30,9 @@ class Part:
         if devices == 1 or self.units is None:
             return self
         if self.units % devices and devices % self.units:
-            raise InputError(f"--tensor-parallel {devices} does not divide the {self.units} shares of {self.module}, nor they it")
+            raise InputError(
+                f"--tensor-parallel {devices} does not divide the {self.units} shares of {self.module}, nor they it"
+            )
         return replace(self, n=self.n // self.units * max(1, self.units // devices), units=max(1, self.units // devices))
 
 
@@ -63,14 +65,24 @@ class Linear:
         k = self.k
         if self.k_units is not None:
             if self.k_units % devices and devices % self.k_units:
-                raise InputError(f"--tensor-parallel {devices} does not divide the {self.k_units} shares of "
-                                 f"{self.parts[0].module}, nor they it")
+                raise InputError(
+                    f"--tensor-parallel {devices} does not divide the {self.k_units} shares of "
+                    f"{self.parts[0].module}, nor they it"
+                )
             k = self.k // self.k_units * max(1, self.k_units // devices)
         return replace(self, k=k, parts=tuple(part.shard(devices) for part in self.parts))
 
 
-def linear(name: str, k: int, n: int, module: str | None = None, *, units: int | None = None, k_units: int | None = None,
-           repeats: int = 1) -> Linear:
+def linear(
+    name: str,
+    k: int,
+    n: int,
+    module: str | None = None,
+    *,
+    units: int | None = None,
+    k_units: int | None = None,
+    repeats: int = 1,
+) -> Linear:
     """A matrix of one module."""
     return Linear(name, k, (Part(module or name, n, units),), k_units, repeats)
 
@@ -129,7 +141,7 @@ class Mixer:
     """One token mixer: matrices before it, the attention (None where the mixing is no softmax attention), matrices after it.
 
     ``state_values``: numbers of a state that each sequence keeps and every step reads and writes.  ``extra_cache_values``:
-    cached numbers a token beside those of the attention.  ``owns_cache`` is False where the layer reads another's cache.
+    cached numbers for every token beside those of the attention.  ``owns_cache`` is False where it reads another's.
     """
 
     kind: MixerKind
@@ -147,9 +159,8 @@ class Mixer:
 
     @property
     def cached_values(self) -> int:
-        """Numbers in the cache for each token of a sequence."""
-        own = self.attention.cached_values if self.attention is not None and self.owns_cache else 0
-        return own + self.extra_cache_values
+        """Numbers in the cache for each token of a sequence, or of its window."""
+        return self.attention.cached_values if self.attention is not None and self.owns_cache else 0
 
 
 @dataclass(frozen=True)
@@ -192,8 +203,11 @@ class Layer:
     @property
     def active(self) -> int:
         """Weights that one token passes."""
-        plain = [*self.beside, *(x for mixer in self.mixers for x in mixer.linears),
-                 *(x for mlp in self.mlps for x in (*mlp.linears, *mlp.after))]
+        plain = [
+            *self.beside,
+            *(x for mixer in self.mixers for x in mixer.linears),
+            *(x for mlp in self.mlps for x in (*mlp.linears, *mlp.after)),
+        ]
         return sum(x.weights for x in plain) + sum(m.experts.weights * m.experts.chosen for m in self.mlps if m.experts)
 
 
@@ -236,13 +250,21 @@ class Decoder:
     @property
     def cached_values(self) -> int:
         """Numbers that one more token adds to the caches of all layers that keep every token."""
-        return sum(mixer.cached_values for layer in self.layers for mixer in layer.mixers if mixer.kind == "full")
+        return sum(
+            (mixer.cached_values if mixer.kind == "full" else 0) + mixer.extra_cache_values
+            for layer in self.layers
+            for mixer in layer.mixers
+        )
 
     @property
     def window_values(self) -> int:
         """Numbers in the caches of windowed layers once their windows are full, for each sequence."""
-        return sum(mixer.cached_values * (mixer.attention.window or 0) for layer in self.layers for mixer in layer.mixers
-                   if mixer.kind == "windowed" and mixer.attention is not None)
+        return sum(
+            mixer.cached_values * (mixer.attention.window or 0)
+            for layer in self.layers
+            for mixer in layer.mixers
+            if mixer.kind == "windowed" and mixer.attention is not None
+        )
 
     @property
     def state_values(self) -> int:

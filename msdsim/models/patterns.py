@@ -6,15 +6,33 @@ from msdsim.models.config import Config
 
 #: Kinds of layers as configs name them.
 _KINDS = {
-    "full_attention": "full", "full": "full", "attention": "full", "global": "full", "global_attention": "full",
-    "sliding_attention": "windowed", "sliding_window": "windowed", "local": "windowed", "sliding": "windowed",
-    "sliding_window_attention": "windowed", "local_attention": "windowed",
+    "full_attention": "full",
+    "full": "full",
+    "attention": "full",
+    "global": "full",
+    "global_attention": "full",
+    "sliding_attention": "windowed",
+    "sliding_window": "windowed",
+    "local": "windowed",
+    "sliding": "windowed",
+    "sliding_window_attention": "windowed",
+    "local_attention": "windowed",
     "chunked_attention": "chunked",
-    "linear_attention": "linear", "linear": "linear", "kda": "linear", "gated_deltanet": "linear",
-    "mamba": "mamba", "mamba2": "mamba",
-    "conv": "convolution", "short_conv": "convolution",
-    "indexed_attention": "indexed", "minimax_m3_sparse": "indexed", "deepseek_sparse_attention": "indexed",
-    "moe": "moe", "mlp": "mlp", "hybrid": "hybrid", "recurrent": "recurrent",
+    "linear_attention": "linear",
+    "linear": "linear",
+    "kda": "linear",
+    "gated_deltanet": "linear",
+    "mamba": "mamba",
+    "mamba2": "mamba",
+    "conv": "convolution",
+    "short_conv": "convolution",
+    "indexed_attention": "indexed",
+    "minimax_m3_sparse": "indexed",
+    "deepseek_sparse_attention": "indexed",
+    "moe": "moe",
+    "mlp": "mlp",
+    "hybrid": "hybrid",
+    "recurrent": "recurrent",
 }
 
 
@@ -27,8 +45,10 @@ def listed_kinds(c: Config, layers: int, *known: str, key: str = "layer_types") 
     for layer, name in enumerate(given):
         kind = _KINDS.get(name) if isinstance(name, str) else None
         if kind is None or kind not in known:
-            raise c.refuse(f"{c.key(key)} calls layer {layer} {name!r}, which family '{c.family}' is not known to have here "
-                           f"(kinds: {', '.join(known)})")
+            raise c.refuse(
+                f"{c.key(key)} calls layer {layer} {name!r}, which family '{c.family}' is not known to have here "
+                f"(kinds: {', '.join(known)})"
+            )
         found.append(kind)
     return found
 
@@ -82,8 +102,10 @@ def no_windows(c: Config, layers: int) -> list[int | None]:
     if c.given("sliding_window") and window_size(c) is not None and not listed:
         if c.get("use_sliding_window") in (False, None) and "use_sliding_window" in c.values:
             return [None] * layers
-        raise c.refuse(f"{c.key('sliding_window')} = {c.get('sliding_window')}, but family '{c.family}' is not known to have "
-                       f"windows; which layers see them is not certain")
+        raise c.refuse(
+            f"{c.key('sliding_window')} = {c.get('sliding_window')}, but family '{c.family}' is not known to have "
+            f"windows; which layers see them is not certain"
+        )
     return [None] * layers
 
 

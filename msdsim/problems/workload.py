@@ -12,17 +12,28 @@ from msdsim.errors import ProblemError
 from msdsim.problems.model import Problem, closest, problem_from_json
 from msdsim.resources import find_file
 
-_KEYS = {"name": str, "description": str, "source": str, "batch": int, "op": list}
-_ENTRY_KEYS = {"name": str, "count": int, "problem": str | dict}
+_KEYS = {"name": str, "description": str, "source": str, "batch": int, "dataflow": str, "op": list}
+_ENTRY_KEYS = {"name": str, "count": int, "problem": str | dict, "weights": str, "experts": int, "dataflow": str}
+_ENTRY_NEEDS = ("name", "count", "problem")
+#: Formats in which a model's weights are published.
+WEIGHT_FORMATS = ("bf16", "int8", "int4", "mxfp4", "fp8_e4m3", "mxfp8_e4m3", "nvfp4", "nf4", "fp4", "int2", "int3",
+                  "int5", "int6")
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One kind of operator in a workload: it runs ``count`` times."""
+    """One kind of operator in a workload: it runs ``count`` times.
+
+    ``weights`` is the format in which the model's weights are published (None: not stated), ``experts`` how many experts a
+    layer holds where fewer get rows, and ``dataflow`` how the entry is run whatever the workload is run with.
+    """
 
     name: str
     count: int
     problem: Problem
+    weights: str | None = None
+    experts: int | None = None
+    dataflow: str | None = None
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,8 @@ class Workload:
     source: str
     batch: int | None
     entries: tuple[Entry, ...]
+    #: How it is run where nobody says otherwise: a dataflow, or one for each kind of operator.
+    dataflow: str | None = None
 
 
 def load_workload(name: str, parse: Callable[[str], Problem]) -> Workload:
@@ -58,21 +71,29 @@ def load_workload(name: str, parse: Callable[[str], Problem]) -> Workload:
         if entry.name in seen:
             raise ProblemError(f"{where} has two operators called '{entry.name}'; rename one")
         seen.add(entry.name)
-    return Workload(raw.get("name", Path(path).stem), raw["description"], raw["source"], batch, entries)
+    return Workload(raw.get("name", Path(path).stem), raw["description"], raw["source"], batch, entries, raw.get("dataflow"))
 
 
 def _entry(item: object, index: int, where: str, parse: Callable[[str], Problem]) -> Entry:
     if not isinstance(item, dict):
         raise ProblemError(f"{where}, operator {index} must be a table [[op]] with name, count and problem")
     where = f"{where}, operator {index}" + (f" '{item['name']}'" if isinstance(item.get("name"), str) else "")
-    _check_keys(item, _ENTRY_KEYS, tuple(_ENTRY_KEYS), where)
+    _check_keys(item, _ENTRY_KEYS, _ENTRY_NEEDS, where)
+    if item.get("weights", "bf16") not in WEIGHT_FORMATS:
+        close = closest(item["weights"], list(WEIGHT_FORMATS))
+        raise ProblemError(f"{where}: key 'weights' = {item['weights']!r} is no format{close} (formats: "
+                           f"{', '.join(WEIGHT_FORMATS)})")
     if item["count"] < 1:
         raise ProblemError(f"{where}: key 'count' = {item['count']} must be at least 1")
     try:
         given = item["problem"]
-        return Entry(item["name"], item["count"], parse(given) if isinstance(given, str) else problem_from_json(given))
+        problem = parse(given) if isinstance(given, str) else problem_from_json(given)
     except ProblemError as err:
         raise ProblemError(f"{where}: {err}") from None
+    experts = item.get("experts")
+    if experts is not None and experts < getattr(problem, "groups", 1):
+        raise ProblemError(f"{where}: key 'experts' = {experts} is below the {getattr(problem, 'groups', 1)} that get rows")
+    return Entry(item["name"], item["count"], problem, item.get("weights"), experts, item.get("dataflow"))
 
 
 def _check_keys(table: dict[str, Any], known: Mapping[str, Any], needed: tuple[str, ...], where: str) -> None:

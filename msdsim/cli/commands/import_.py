@@ -1,36 +1,57 @@
-"""``msdsim import``: a model's config.json into a workload file."""
+"""``msdsim import``: a published model into a workload file."""
 
 from __future__ import annotations
 
 import click
 
 
-@click.command("import", short_help="A model's config.json into a workload file (decode or prefill).")
-@click.argument("config")
+@click.command("import", short_help="A model's config.json or checkpoint into a workload file (decode or prefill).")
+@click.argument("model")
 @click.option("--batch", type=click.IntRange(min=1), default=1, show_default=True, help="Sequences in the step.")
-@click.option("--prefill", "tokens", metavar="TOKENS", type=click.IntRange(min=1), default=1,
-              help="A prefill of so many tokens a sequence; without it, one decode step.")
+@click.option("--tokens", "--prefill", "tokens", metavar="TOKENS", type=click.IntRange(min=1), default=1,
+              help="New tokens of each sequence: more than 1 is a prefill; without it, one decode step.")
 @click.option("--kv", metavar="TOKENS", type=click.IntRange(min=1), default=None,
               help="Tokens that attention reads, the new ones among them; without it the workload has no attention.")
-@click.option("--name", default=None, help="The workload's name; the name of the config's folder by default.")
+@click.option("--tensor-parallel", "devices", metavar="N", type=click.IntRange(min=1), default=1,
+              help="The share of one of N devices: heads, columns and experts' columns are spread, what cannot be is copied.")
+@click.option("--name", default=None, help="The workload's name; that of the model's folder or file by default.")
 @click.option("--out", "out", metavar="FILE.toml", default=None,
-              help="Where to write it; NAME-decode.toml or NAME-prefill.toml here by default.")
+              help="Where to write it, over what is there; NAME-decode.toml or NAME-prefill.toml here by default.")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
-def command(config: str, batch: int, tokens: int, kv: int | None, name: str | None, out: str | None, quiet: bool) -> None:
-    """Turn CONFIG, the config.json of a decoder-only model, into a workload of its linear layers and, with --kv, its
-    attention.
+def command(model: str, batch: int, tokens: int, kv: int | None, devices: int, name: str | None, out: str | None,
+            quiet: bool) -> None:
+    """Turn MODEL into a workload of its linear layers and, with --kv, its attention.
 
-    Simulate it with: msdsim run FILE.toml
+    MODEL is the config.json of a decoder-only model.  What was understood is printed: family, layers by kind, weights, KV
+    cache, formats, and what is not simulated.  Simulate the workload with: msdsim run FILE.toml
     """
     from pathlib import Path
 
-    from msdsim.explore.import_model import read_config, workload_text
+    from msdsim.explore.import_model import default_name, read_model, step_text, understood
+    from msdsim.models.step import Step
     from msdsim.report.files import require_writable, write_text
 
-    values = read_config(config)
-    name = name or Path(config).resolve().parent.name
+    step = Step(batch, tokens, kv, devices)
+    found = read_model(model)
+    name = name or default_name(Path(model))
     file = out or f"{name}-{'decode' if tokens == 1 else 'prefill'}.toml"
     require_writable(file, "--out", (".toml",))
-    write_text(file, workload_text(values, Path(config).name, name, batch, tokens, kv))
+    text = step_text(found, name, step)
+    if out is None:
+        _keep(Path(file), text)
+    write_text(file, text)
     if not quiet:
+        for line in understood(found, step):
+            click.echo(line)
         click.echo(f"wrote {file}; simulate it with: msdsim run {file}")
+
+
+def _keep(file: object, text: str) -> None:
+    """Refuse to write over another workload under a name that nobody gave."""
+    from pathlib import Path
+
+    from msdsim.errors import InputError
+
+    assert isinstance(file, Path)
+    if file.exists() and file.read_text(encoding="utf-8", errors="replace") != text:
+        raise InputError(f"'{file}' is there already and holds something else; give --out {file} to write over it, or --name")

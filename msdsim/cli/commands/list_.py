@@ -1,4 +1,4 @@
-"""``msdsim list``: the chips, workloads, dataflows and formats there are."""
+"""``msdsim list``: the chips, workloads, dataflows, formats and families of models there are."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 import click
 
 
-@click.command("list", short_help="Chips, workloads, dataflows and formats there are.")
-@click.argument("what", type=click.Choice(["hw", "workloads", "dataflows", "formats"]),
-                metavar="hw|workloads|dataflows|formats")
+@click.command("list", short_help="Chips, workloads, dataflows, formats and families of models there are.")
+@click.argument("what", type=click.Choice(["hw", "workloads", "dataflows", "formats", "families"]),
+                metavar="hw|workloads|dataflows|formats|families")
 @click.argument("names", metavar="[NAME]...", nargs=-1)
 @click.option("--verbose", is_flag=True, help="A chip's numbers with their sources, a workload's problems, tiling keys.")
 @click.option("--json", "json_to", metavar="FILE|-", help="Write the list as JSON; - for standard output, then without tables.")
