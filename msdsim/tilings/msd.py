@@ -8,11 +8,10 @@ from math import lcm
 
 from msdsim.dataflows.cube.experts import Experts
 from msdsim.dataflows.cube.operands import GemmShape, element_bits, k_groups
-from msdsim.dataflows.gemm import msd_merge, msd_split
+from msdsim.dataflows.gemm import msd_merge, msd_split, mx_split
 from msdsim.dataflows.gemm.msd import MSD
 from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.dataflows.gemm.msd_tiling import MsdTiling
-from msdsim.dataflows.vector import split_mx
 from msdsim.errors import TilingError
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS
@@ -136,8 +135,8 @@ def mx_split_tile(chip: Chip, room: int, m: int, k: int, tile_rows: int, element
     each = 2 * ub_ring + 4 + 4 + 2 + passes * FORMATS[element].bits / 8 + (4 + passes) / MX_BLOCK
     most = int((room - 2048) / each)
     wanted = max(1024, ceil_div(m * k, chip.aiv))
-    deepest = max(split_mx.QUANTUM, min(most, wanted) // split_mx.QUANTUM * split_mx.QUANTUM)
-    split_k = min(round_up(k, split_mx.QUANTUM), deepest)
+    deepest = max(mx_split.QUANTUM, min(most, wanted) // mx_split.QUANTUM * mx_split.QUANTUM)
+    split_k = min(round_up(k, mx_split.QUANTUM), deepest)
     split_m = max(1, min(tile_rows, m, min(most, wanted) // split_k))
     return split_m, split_k
 

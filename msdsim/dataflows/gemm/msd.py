@@ -16,6 +16,7 @@ from functools import partial
 from msdsim.dataflows.base import require_multiple
 from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scales
 from msdsim.dataflows.cube.operands import GemmShape
+from msdsim.dataflows.gemm import mx_split
 from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.dataflows.gemm.msd_merge import Merge, Share
 from msdsim.dataflows.gemm.msd_multiply import Multiply
@@ -23,7 +24,6 @@ from msdsim.dataflows.gemm.msd_split import Split
 from msdsim.dataflows.gemm.msd_stepwise import stepwise
 from msdsim.dataflows.gemm.msd_tiling import MsdTiling, check_tiling
 from msdsim.dataflows.gemm.register import register_gemm
-from msdsim.dataflows.vector import split_mx
 from msdsim.formats.number import FORMATS
 from msdsim.formats.schemes import SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
@@ -126,9 +126,9 @@ def _split_k(ctx: MsdContext) -> None:
 def _split(ctx: MsdContext) -> None:
     """All components, before anyone multiplies or merges."""
     if ctx.scheme.mx:
-        require_multiple(ctx.tile, "split_k", split_mx.QUANTUM, "two blocks fill a repeat of Vector")
+        require_multiple(ctx.tile, "split_k", mx_split.QUANTUM, "two blocks fill a repeat of Vector")
         assert ctx.block_scales is not None
-        split_mx.MxSplit(
+        mx_split.MxSplit(
             ctx.kb, ctx.chip, ctx.x, ctx.components, ctx.block_scales, ctx.problem.k, ctx.experts, ctx.tile_rows,
             ctx.scheme.component, ctx.passes, ctx.scheme.spec.scale_rule, ctx.tile.split_m, ctx.tile.split_k, ctx.tile.ub_ring,
         ).emit()

@@ -14,12 +14,12 @@ from msdsim.dataflows.cube.grid import Place
 from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scales
 from msdsim.dataflows.cube.mainloop import Loader, Stream
 from msdsim.dataflows.cube.operands import GemmShape
+from msdsim.dataflows.gemm import mx_split
 from msdsim.dataflows.gemm.dequant import pipeline
 from msdsim.dataflows.gemm.dequant_tiling import DequantTiling
 from msdsim.dataflows.gemm.register import register_gemm
 from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
 from msdsim.dataflows.gemm.weight_scales import LoadedScales
-from msdsim.dataflows.vector import split_mx
 from msdsim.dataflows.vector.dequantize import widen
 from msdsim.formats.mx import MX_BLOCK, block_count
 from msdsim.formats.schemes import SCHEMES
@@ -37,7 +37,7 @@ class Mxfp8Tiling(DequantTiling):
     """The tiling of a dequantizing dataflow, and the ``split_m x split_k`` tile in which activations are quantized."""
 
     split_m: int = 1
-    split_k: int = split_mx.QUANTUM
+    split_k: int = mx_split.QUANTUM
 
 
 class QuantizedRows:
@@ -49,7 +49,7 @@ class QuantizedRows:
         self.a = g.kb.tensor("a", element, (*stacked, round_up(k, 2)), "workspace")
         self.a_scale = g.kb.tensor("a_scale", "e8m0", (*stacked, block_count(k)), "workspace")
         g.kb.signal("split_done", "barrier")
-        self.split = split_mx.MxSplit(g.kb, g.chip, g.x, self.a, self.a_scale, k, g.experts, tile.base_m, element, 1,
+        self.split = mx_split.MxSplit(g.kb, g.chip, g.x, self.a, self.a_scale, k, g.experts, tile.base_m, element, 1,
                                       spec.scale_rule, tile.split_m, tile.split_k, tile.ub_ring)
 
     def prologue(self) -> None:
@@ -102,7 +102,7 @@ class Widened:
 def _build(problem: GemmShape, chip: Chip, tile: Mxfp8Tiling) -> Kernel:
     # Scales go to the Cube, which wants rows of columns whatever the layout of the weights.
     g = WeightRing(problem, chip, tile, MXFP8, (block_count(problem.k), problem.n))
-    require_multiple(tile, "split_k", split_mx.QUANTUM, "two blocks fill a repeat of Vector")
+    require_multiple(tile, "split_k", mx_split.QUANTUM, "two blocks fill a repeat of Vector")
     require_multiple(tile, "slot_k", MX_BLOCK, "a ring slot holds whole blocks")
     return pipeline(g, QuantizedRows(g, tile), Widened(g))
 
