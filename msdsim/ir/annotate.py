@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from msdsim.hardware.chip import Chip
 from msdsim.ir.kernel import Alloc, Kernel, operations, walk
+from msdsim.ir.lets import plain
 from msdsim.ir.placement import Placement, placed
 from msdsim.ir.printer import number_lines, print_kernel
+
+#: How the comments begin.
+_BEGINNINGS = ("at 0x", "bank conflicts: ")
 
 
 def annotated_kernel(kernel: Kernel, chip: Chip, placement: Placement | None = None) -> str:
     """:func:`print_kernel` with comments, which the parser skips: the address of every UB buffer, and cycles that an operation
     spends on bank conflicts; ``placement`` is the kernel's, for who has it already."""
-    numbered = number_lines(kernel)
+    shown = number_lines(kernel)
+    # What an earlier annotation said is said anew.
+    shown = replace(shown, comments=tuple(comment for comment in shown.comments if not comment.behind
+                                          or not comment.text.startswith(_BEGINNINGS)))
+    numbered = plain(shown)
     found = placed(numbered, chip) if placement is None else placement
-    lines = print_kernel(numbered).splitlines()
+    lines = print_kernel(shown).splitlines()
     for statement in walk(numbered.aiv):
         if isinstance(statement, Alloc) and statement.buffer.space == "UB":
             where, buffer = found.places[statement.buffer.name], statement.buffer

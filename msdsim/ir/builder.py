@@ -154,11 +154,14 @@ class KernelBuilder:
 
     def build(self) -> Kernel:
         """The finished kernel, every statement carrying the line it has in the kernel's text."""
+        from msdsim.ir.lets import tidy
         from msdsim.ir.printer import number_lines
 
-        kernel = Kernel(self._name, self._cores, self._aiv_per_core, tuple(self._tensors), tuple(self._signals),
-                        tuple(self._parts["aic"]), tuple(self._parts["aiv"]))
-        return number_lines(kernel)
+        written = Kernel(self._name, self._cores, self._aiv_per_core, tuple(self._tensors), tuple(self._signals),
+                         tuple(self._parts["aic"]), tuple(self._parts["aiv"]))
+        kernel = number_lines(tidy(written))
+        object.__setattr__(kernel, "_built", written)
+        return kernel
 
 
 def block_of(*statements: Statement) -> Block:

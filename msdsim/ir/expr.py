@@ -6,10 +6,10 @@ Comparisons yield 0 or 1.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Union
+from typing import Any, Union
 
 #: Binary operators by symbol: precedence (higher binds tighter).
 PRECEDENCE = {"==": 1, "!=": 1, "<": 1, "<=": 1, ">": 1, ">=": 1, "+": 2, "-": 2, "*": 3, "//": 3, "%": 3}
@@ -90,6 +90,17 @@ class Binary(Expr):
     op: str
     left: Expr
     right: Expr
+
+    def __hash__(self) -> int:
+        # Trees share parts and are looked up often: each part is hashed once.
+        known = self.__dict__.get("_hash")
+        if known is None:
+            known = hash((self.op, self.left, self.right))
+            object.__setattr__(self, "_hash", known)
+        return int(known)
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return Binary, (self.op, self.left, self.right)
 
     def __str__(self) -> str:
         if self.op in FUNCTIONS:
@@ -192,23 +203,34 @@ def free_vars(expr: Expr) -> frozenset[str]:
     """Names of the variables the expression reads."""
     if isinstance(expr, Var):
         return frozenset((expr.name,))
-    if isinstance(expr, Binary):
-        return free_vars(expr.left) | free_vars(expr.right)
-    return frozenset()
+    if not isinstance(expr, Binary):
+        return frozenset()
+    found = expr.__dict__.get("_free")
+    if found is None:
+        found = free_vars(expr.left) | free_vars(expr.right)
+        object.__setattr__(expr, "_free", found)
+    return found
 
 
 def evaluate(expr: Expr, env: Mapping[str, int]) -> int:
     """Value of the expression where ``env`` gives every variable; KeyError names one it lacks."""
-    return int(eval(_code(expr), {"min": min, "max": max, "__builtins__": {}}, dict(env)))
+    return int(_function(expr)(env))
 
 
 @lru_cache(maxsize=65536)
-def _code(expr: Expr):  # type: ignore[no-untyped-def]
-    return compile(source(expr), "<index expression>", "eval")
+def _function(expr: Expr) -> Callable[[Mapping[str, int]], int]:
+    return compiled(source(expr))
+
+
+def compiled(text: str) -> Callable[[Mapping[str, int]], Any]:
+    """The function of a mapping from variables to values that :func:`source` texts, or a tuple of them, describe."""
+    return eval(f"lambda env: {text}", {"min": min, "max": max, "__builtins__": {}})
 
 
 def source(expr: Expr) -> str:
-    """Python source text of the expression (comparisons as 0 / 1)."""
+    """Python source text of the expression over ``env`` (any name is a variable; comparisons give 0 / 1)."""
+    if isinstance(expr, Var):
+        return f"env[{expr.name!r}]"
     if isinstance(expr, Binary):
         left, right = source(expr.left), source(expr.right)
         if expr.op in FUNCTIONS:
@@ -218,58 +240,13 @@ def source(expr: Expr) -> str:
     return str(expr)
 
 
-@dataclass(frozen=True)
-class Interval:
-    """Inclusive integer range."""
-
-    low: int
-    high: int
-
-
-def bounds(expr: Expr, ranges: Mapping[str, Interval]) -> Interval:
-    """A range that contains every value of ``expr`` while each variable stays in its range (interval arithmetic)."""
-    if isinstance(expr, Const):
-        return Interval(expr.value, expr.value)
+def substitute(expr: Expr, values: Mapping[str, Expr]) -> Expr:
+    """The expression with some variables replaced; the same object where nothing changes."""
     if isinstance(expr, Var):
-        return ranges[expr.name]
-    assert isinstance(expr, Binary)
-    a, b = bounds(expr.left, ranges), bounds(expr.right, ranges)
-    match expr.op:
-        case "+":
-            return Interval(a.low + b.low, a.high + b.high)
-        case "-":
-            return Interval(a.low - b.high, a.high - b.low)
-        case "min" | "max":
-            return Interval(apply(expr.op, a.low, b.low), apply(expr.op, a.high, b.high))
-        case "%":
-            if b.low == b.high and b.low > 0 and a.low // b.low == a.high // b.low:
-                return Interval(a.low % b.low, a.high % b.low)
-            return Interval(0, b.high - 1)
-        case "*" | "//":
-            corners = [apply(expr.op, x, y) for x in (a.low, a.high) for y in (b.low, b.high)]
-            return Interval(min(corners), max(corners))
-    return Interval(0, 1)
-
-
-def upper_bound(expr: Expr, ranges: Mapping[str, Interval]) -> int:
-    """A value no smaller than ``expr`` ever is; sharper than :func:`bounds` where terms cancel.
-
-    ``start + min(tile, total - start)`` is bounded by ``total``: sums are put into linear form and each min or max is
-    resolved to either of its arguments.
-    """
-    terms, constant = _linear(expr)
-    for atom, factor in terms.items():
-        # An atom that stands inside another is resolved after it, so that the two can cancel.
-        inside = any(other != atom and contains(other, atom) for other in terms)
-        if isinstance(atom, Binary) and atom.op in FUNCTIONS and not inside:
-            rest = _sum({**terms, atom: 0}, constant)
-            options = [upper_bound(binary("+", rest, binary("*", side, factor)), ranges) for side in (atom.left, atom.right)]
-            return min(options) if (atom.op == "min") == (factor > 0) else max(options)
-    total = constant
-    for atom, factor in terms.items():
-        interval = bounds(atom, ranges)
-        total += factor * (interval.high if factor > 0 else interval.low)
-    return total
+        return values.get(expr.name, expr)
+    if not isinstance(expr, Binary) or free_vars(expr).isdisjoint(values):
+        return expr
+    return binary(expr.op, substitute(expr.left, values), substitute(expr.right, values))
 
 
 def contains(expr: Expr, part: Expr) -> bool:
@@ -279,27 +256,14 @@ def contains(expr: Expr, part: Expr) -> bool:
     return isinstance(expr, Binary) and (contains(expr.left, part) or contains(expr.right, part))
 
 
-def _linear(expr: Expr) -> tuple[dict[Expr, int], int]:
-    """Sum of integer multiples of atoms (variables and non-linear subexpressions) plus a constant."""
-    if isinstance(expr, Const):
-        return {}, expr.value
-    if isinstance(expr, Binary) and expr.op in ("+", "-"):
-        sign = 1 if expr.op == "+" else -1
-        terms, constant = _linear(expr.left)
-        other, shift = _linear(expr.right)
-        for atom, factor in other.items():
-            terms[atom] = terms.get(atom, 0) + sign * factor
-        return {atom: factor for atom, factor in terms.items() if factor}, constant + sign * shift
-    if isinstance(expr, Binary) and expr.op == "*":
-        for side, scale in ((expr.left, expr.right), (expr.right, expr.left)):
-            if isinstance(scale, Const):
-                terms, constant = _linear(side)
-                return {atom: factor * scale.value for atom, factor in terms.items()}, constant * scale.value
-    return {expr: 1}, 0
+def size_of(expr: Expr) -> int:
+    """Number of operators and operands."""
+    return 1 if not isinstance(expr, Binary) else 1 + size_of(expr.left) + size_of(expr.right)
 
 
-def _sum(terms: Mapping[Expr, int], constant: int) -> Expr:
-    total: Expr = Const(constant)
-    for atom, factor in terms.items():
-        total = binary("+", total, binary("*", atom, factor))
-    return total
+@dataclass(frozen=True)
+class Interval:
+    """Inclusive integer range."""
+
+    low: int
+    high: int

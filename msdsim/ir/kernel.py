@@ -2,16 +2,24 @@
 
 .. code-block:: text
 
-    kernel    := 'kernel' NAME '{' ('cores' N 'x' N) tensor* signal* part* '}'
-    tensor    := 'tensor' NAME ':' FORMAT '[' N (',' N)* ']' ('in' | 'out' | 'workspace' SPACE?)
+    kernel    := 'kernel' NAME '{' let* ('cores' extent 'x' extent) (tensor | signal)* part* '}'
+    let       := 'let' NAME '=' expr
+    tensor    := 'tensor' NAME ':' FORMAT '[' extent (',' extent)* ']' ('in' | 'out' | 'workspace' SPACE?)
     signal    := 'signal' NAME ':' ('aic_to_aiv' | 'aiv_to_aic' | 'barrier')
     part      := ('aic' | 'aiv') block              -- runs on every core group, the aiv part on every AIV of the group
     block     := '{' statement* '}'
-    statement := 'buffer' NAME ':' SPACE FORMAT '[' N ',' N ']' 'ring' N ('at' N)?
-               | 'for' VAR 'in' expr '..' expr ('step' N)? block
+    statement := let
+               | 'buffer' NAME ':' SPACE FORMAT '[' extent ',' extent ']' 'ring' extent ('at' extent)?
+               | 'for' VAR 'in' expr '..' expr ('step' extent)? block
                | 'when' expr block
+               | ('signal' | 'wait') NAME 'on' PIPE
                | OP slice? ('<-' slice (',' slice)*)? ('{' NAME '=' value (',' NAME '=' value)* '}')?
-    slice     := NAME '[' expr '+:' expr (',' expr '+:' expr)* ']'
+    slice     := NAME ('[' range (',' range)* ']')?         -- the name alone: all of it
+    range     := ':' | ':' expr | expr | expr '+:' expr     -- all; the first n; one index; start and size
+    extent    := expr                                       -- of numbers and the kernel's own lets
+
+'#' begins a comment.  ``let`` names an expression for the rest of its block (in the kernel itself a number, which sizes may
+use too); naming changes nothing of what a kernel does.
 
 A buffer belongs to the block that declares it: every time control enters the block it gets the next slot of its ring, and
 the slot is free again when the last reader of that iteration has finished.  All dependences inside a core follow from that;
@@ -106,8 +114,8 @@ class Slice:
     sizes: tuple[Expr, ...]
 
     def __str__(self) -> str:
-        dims = ", ".join(f"{start} +: {size}" for start, size in zip(self.starts, self.sizes, strict=True))
-        return f"{self.of.name}[{dims}]"
+        dims = [_range_text(*dim) for dim in zip(self.starts, self.sizes, self.of.shape, strict=False)]
+        return self.of.name if all(dim == ":" for dim in dims) else f"{self.of.name}[{', '.join(dims)}]"
 
     @property
     def space(self) -> str:
@@ -136,6 +144,32 @@ class Slice:
         return self.starts[-1] == Const(0) and self.cols == Const(self.of.shape[-1])
 
 
+def _range_text(start: Expr, size: Expr, extent: int) -> str:
+    """The shortest way to write a range of a dimension of size ``extent``."""
+    if start == Const(0) and size == Const(extent):
+        return ":"
+    if size == Const(1):
+        return str(start)
+    return f":{size}" if start == Const(0) else f"{start} +: {size}"
+
+
+class Extent(int):
+    """A size that the kernel's text gives as an expression of its named numbers; it prints as that text."""
+
+    text: str
+
+    def __new__(cls, value: int, text: str) -> Extent:
+        extent = super().__new__(cls, value)
+        extent.text = text
+        return extent
+
+    def __getnewargs__(self) -> tuple[int, str]:  # type: ignore[override]
+        return int(self), self.text
+
+    def __str__(self) -> str:
+        return self.text
+
+
 AttrValue: TypeAlias = "int | float | str | Expr"
 
 
@@ -148,6 +182,8 @@ class Op:
     ins: tuple[Slice, ...] = ()
     attrs: tuple[tuple[str, AttrValue], ...] = ()
     line: int = field(default=0, compare=False)
+    #: The operation as the kernel's text has it, where names have been put in since.
+    written: Op | None = field(default=None, compare=False, repr=False)
 
     def attr(self, name: str, default: AttrValue | None = None) -> AttrValue:
         """Value of an attribute, or ``default`` where it is absent."""
@@ -165,17 +201,26 @@ class Op:
         return lift(value)
 
     def __str__(self) -> str:
+        if self.written is not None:
+            return str(self.written)
+        if self.kind in SIGNALLING and [key for key, _ in self.attrs] == ["name", "pipe"]:
+            return f"{self.kind} {self.attrs[0][1]} on {self.attrs[1][1]}"
         text = self.kind
         if self.out is not None:
             text += f" {self.out}"
         if self.ins:
             text += " <- " + ", ".join(str(item) for item in self.ins)
         if self.attrs:
-            text += " {" + ", ".join(f"{key}={_attr_text(value)}" for key, value in self.attrs) + "}"
+            text += " {" + ", ".join(f"{key}={attr_text(value)}" for key, value in self.attrs) + "}"
         return text
 
 
-def _attr_text(value: AttrValue) -> str:
+#: Operations that are written ``signal NAME on PIPE``.
+SIGNALLING = ("signal", "wait")
+
+
+def attr_text(value: AttrValue) -> str:
+    """An attribute's value as the text form has it."""
     return repr(value) if isinstance(value, float) else str(value)
 
 
@@ -184,6 +229,15 @@ class Alloc:
     """Declaration of a buffer in the block that owns it."""
 
     buffer: Buffer
+    line: int = field(default=0, compare=False)
+
+
+@dataclass(frozen=True)
+class Let:
+    """``let name = value``: a name for an expression, good until the end of its block."""
+
+    name: str
+    value: Expr
     line: int = field(default=0, compare=False)
 
 
@@ -208,13 +262,26 @@ class When:
     line: int = field(default=0, compare=False)
 
 
-Statement: TypeAlias = Alloc | For | When | Op
+Statement: TypeAlias = Alloc | Let | For | When | Op
 Block: TypeAlias = tuple[Statement, ...]
 
 
 @dataclass(frozen=True)
+class Comment:
+    """A comment of the kernel's text: on a line of its own before line ``line`` of the printed text without comments (counted
+    from 0), or behind that line."""
+
+    line: int
+    text: str
+    behind: bool
+
+
+@dataclass(frozen=True)
 class Kernel:
-    """A whole kernel: ``cores`` groups of one AIC (running ``aic``) and ``aiv_per_core`` AIVs (running ``aiv``)."""
+    """A whole kernel: ``cores`` groups of one AIC (running ``aic``) and ``aiv_per_core`` AIVs (running ``aiv``).
+
+    ``lets`` are the named numbers of the kernel itself.
+    """
 
     name: str
     cores: int
@@ -223,6 +290,8 @@ class Kernel:
     signals: tuple[Signal, ...]
     aic: Block
     aiv: Block
+    lets: tuple[Let, ...] = ()
+    comments: tuple[Comment, ...] = field(default=(), compare=False)
 
     def part(self, name: str) -> Block:
         """The block of ``aic`` or ``aiv``."""

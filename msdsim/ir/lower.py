@@ -17,7 +17,8 @@ from itertools import count
 from msdsim.errors import KernelError
 from msdsim.hardware.chip import Chip
 from msdsim.ir.expr import Const, Expr, Var, binary, product
-from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, PartName, ends_phase
+from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, PartName, When, ends_phase
+from msdsim.ir.lets import plain
 from msdsim.ir.ops import OPS
 from msdsim.ir.placement import Placement, placed
 from msdsim.ir.program import Cause, Instr, Loop, Node, Part, Program, Semaphore, walk_nodes
@@ -64,6 +65,7 @@ def lower(kernel: Kernel, chip: Chip, addresses: Mapping[str, int] | None = None
     kernel's in UB, for who has it already.
     """
     addresses = kernel.addresses() if addresses is None else addresses
+    kernel = plain(kernel)
     if placement is None and chip.vector.banks is not None:
         placement = placed(kernel, chip)
     costs = placement.costs if placement is not None else {}
@@ -103,6 +105,7 @@ class _PartLowering:
             elif isinstance(statement, Op):
                 scope.items.append(self._leaf(statement))
             else:
+                assert isinstance(statement, For | When), "names are put in before"
                 if isinstance(statement, For):
                     bounds = (statement.var, statement.low, statement.high, statement.step)
                 else:

@@ -6,21 +6,24 @@ line, what stands there and what was expected.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NoReturn, cast, get_args
 
 from msdsim.errors import KernelError
-from msdsim.ir.expr import FUNCTIONS, PRECEDENCE, Const, Expr, Var, binary
+from msdsim.ir.expr import FUNCTIONS, PRECEDENCE, Binary, Const, Expr, Var, binary, free_vars, substitute
 from msdsim.ir.kernel import (
     SHARED_SPACES,
+    SIGNALLING,
     Alloc,
     AttrValue,
     Block,
     Buffer,
+    Comment,
+    Extent,
     For,
     Kernel,
+    Let,
     Op,
     Role,
     Signal,
@@ -31,28 +34,20 @@ from msdsim.ir.kernel import (
     When,
 )
 from msdsim.ir.ops import OPS
+from msdsim.ir.tokens import PAGE, Token, nearest, tokens
 
-_TOKEN = re.compile(r"""
-    (?P<space>[ \t\r]+|\#[^\n]*)
-  | (?P<newline>\n)
-  | (?P<float>[+-]?(?:\d+\.\d*(?:[eE][+-]?\d+)?|\d+[eE][+-]?\d+|inf\b|nan\b))
-  | (?P<int>0[xX][0-9a-fA-F]+|\d+)
-  | (?P<name>[A-Za-z_$][\w$]*)
-  | (?P<symbol><-|\+:|\.\.|==|!=|<=|>=|//|[-+*%<>(){}\[\],:=])
-""", re.VERBOSE)
-_COMPARISONS = tuple(op for op, level in PRECEDENCE.items() if level == 1)
-
-
-@dataclass(frozen=True)
-class _Token:
-    kind: str
-    text: str
-    line: int
+#: Blocks inside blocks, parentheses inside parentheses (or terms of one sum), and statements of one kernel, at most.
+MOST_NESTED, MOST_DEEP, MOST_STATEMENTS = 64, 100, 20_000
+_TOO_DEEP = f"the expression is nested too deeply, more than {MOST_DEEP} terms inside each other; name parts of it with 'let'"
+#: Lines of the printed text come in this order, whatever the order in the file is.
+_KERNEL, _LET, _CORES, _TENSOR, _SIGNAL, _AIC, _AIV, _END = range(8)
+_WORDS = ("buffer", "for", "when", "let")
 
 
 def parse_kernel(text: str) -> Kernel:
     """The kernel that ``text`` describes; KernelError names the line and what was expected there."""
-    return _Parser(_tokens(text)).kernel()
+    words, comments = tokens(text)
+    return _Parser(words, comments).kernel()
 
 
 def read_kernel(path: str | Path) -> Kernel:
@@ -68,39 +63,46 @@ def read_kernel(path: str | Path) -> Kernel:
         raise KernelError(f"kernel file '{file.name}', {err}") from None
 
 
-def _tokens(text: str) -> list[_Token]:
-    found, at, line = [], 0, 1
-    while at < len(text):
-        match = _TOKEN.match(text, at)
-        if match is None:
-            raise KernelError(f"line {line}: unexpected character '{text[at]}'; see the grammar of the text form")
-        kind = str(match.lastgroup)
-        # A range such as 0..8 is not the float 0. followed by .8
-        if kind == "float" and text.startswith("..", at + len(match[0]) - 1):
-            kind, piece = "int", match[0][:-1]
-        else:
-            piece = match[0]
-        if kind == "newline":
-            line += 1
-        elif kind != "space":
-            found.append(_Token(kind, piece, line))
-        at += len(piece)
-    return [*found, _Token("end", "end of file", line)]
+@dataclass
+class _Open:
+    """A block that is being read: what it is, where it began, how far it is indented."""
+
+    what: str
+    line: int
+    indent: int
 
 
 class _Parser:
-    def __init__(self, tokens: list[_Token]) -> None:
-        self.tokens, self.at = tokens, 0
-        self.names: dict[str, Tensor | Buffer] = {}
+    def __init__(self, words: list[Token], comments: list[tuple[int, Token]]) -> None:
+        self.tokens, self.comments, self.at = words, comments, 0
+        self.names: dict[str, tuple[Tensor | Buffer, int]] = {}
+        #: Section and first word of every line of the printed text.
+        self.lines: list[tuple[int, int]] = []
+        self.section = _KERNEL
+        self.open: list[_Open] = []
+        #: The first bracket whose indentation is not that of what it closes.
+        self.odd = ""
+        self.values: dict[str, Expr] = {}
+        #: How deep expressions are, by ``id``; ``kept`` holds them so that an id stays that of one expression.
+        self.depths: dict[int, int] = {}
+        self.kept: list[Expr] = []
+        self.nested = 0
 
     # Tokens
 
     @property
-    def next(self) -> _Token:
+    def next(self) -> Token:
         return self.tokens[self.at]
 
-    def fail(self, expected: str) -> NoReturn:
-        raise KernelError(f"line {self.next.line}: expected {expected}, found '{self.next.text}'")
+    def error(self, problem: str, line: int | None = None) -> NoReturn:
+        raise KernelError(f"line {self.next.line if line is None else line}: {problem}")
+
+    def fail(self, expected: str, hint: str = "") -> NoReturn:
+        if self.next.kind == "end" and self.open:
+            inner = self.open[-1]
+            self.error(f"the text ends inside {inner.what} of line {inner.line}, which is still open; close it with "
+                       f"'}}'{self.odd}")
+        self.error(f"expected {expected}, found '{self.next.text[:40]}'{hint}")
 
     def accept(self, text: str) -> bool:
         if self.next.text == text and self.next.kind in ("symbol", "name"):
@@ -124,131 +126,265 @@ class _Parser:
 
     def one_of(self, options: tuple[str, ...]) -> str:
         if self.next.text not in options:
-            self.fail(f"one of {', '.join(options)}")
+            self.fail(f"one of {', '.join(options)}", nearest(self.next.text, options))
         self.at += 1
         return self.tokens[self.at - 1].text
+
+    def begins(self, section: int) -> None:
+        """The next word begins a line of the printed text."""
+        self.lines.append((section, self.at))
+
+    def extent(self, expected: str = "a whole number") -> int:
+        """A number, or an expression of the kernel's named numbers."""
+        if self.next.kind != "int" and self.next.text not in ("(", *FUNCTIONS, *self.values):
+            self.fail(expected)
+        begin = self.at
+        written = self.expr()
+        unknown = sorted(free_vars(written) - self.values.keys())
+        if unknown:
+            self.error(f"a size cannot depend on '{unknown[0]}'; it is a number, or made of names that the kernel itself gives "
+                       f"with 'let'", self.tokens[begin].line)
+        value = substitute(written, self.values)
+        assert isinstance(value, Const)
+        if value.value < 0:
+            self.error(f"expected {expected}, found {value.value}", self.tokens[begin].line)
+        return value.value if isinstance(written, Const) else Extent(value.value, str(written))
 
     # Kernel
 
     def kernel(self) -> Kernel:
-        self.expect("kernel")
-        name = self.take("name", "the kernel's name")
-        self.expect("{")
-        self.expect("cores")
-        cores = self.number()
-        self.expect("x")
-        aiv_per_core = self.number()
+        self.begins(_KERNEL)
+        self.open_block("kernel", "the kernel", named=True)
+        name, lets = self.tokens[self.at - 2].text, []
+        cores: tuple[int, int] | None = None
         tensors, signals = [], []
-        while self.next.text in ("tensor", "signal"):
-            if self.accept("tensor"):
+        while self.next.text in ("let", "cores", "tensor", "signal"):
+            line = self.next.line
+            if self.next.text == "let":
+                self.begins(_LET)
+                lets.append(self.let(line))
+                self.constant(lets[-1])
+            elif self.next.text == "cores":
+                self.begins(_CORES)
+                if cores is not None:
+                    self.fail("only one 'cores'")
+                self.at += 1
+                groups = self.extent()
+                self.expect("x")
+                cores = groups, self.extent()
+            elif cores is None:
+                self.fail("'cores'")
+            elif self.next.text == "tensor":
+                self.begins(_TENSOR)
                 tensors.append(self.tensor())
             else:
-                self.expect("signal")
-                signal = self.take("name", "the signal's name")
-                self.expect(":")
-                signals.append(Signal(signal, cast(SignalKind, self.one_of(get_args(SignalKind)))))
+                self.begins(_SIGNAL)
+                signals.append(self.signal())
+        if cores is None:
+            self.fail("'cores'")
         parts: dict[str, Block] = {"aic": (), "aiv": ()}
-        while not self.accept("}"):
+        shared = dict(self.names)
+        while not self.close_block(_END):
             part = self.one_of(("aic", "aiv"))
             if parts[part]:
+                self.at -= 1
                 self.fail(f"only one '{part}' part")
-            parts[part] = self.block()
+            self.at -= 1
+            self.section, self.names = (_AIC if part == "aic" else _AIV), dict(shared)
+            self.begins(self.section)
+            self.at += 1
+            parts[part] = self.block(f"the part '{part}'", self.tokens[self.at - 1])
         if self.next.kind != "end":
-            self.fail("nothing after the kernel")
-        return Kernel(name, cores, aiv_per_core, tuple(tensors), tuple(signals), parts["aic"], parts["aiv"])
+            self.fail("nothing after the kernel", self.odd)
+        return Kernel(name, *cores, tuple(tensors), tuple(signals), parts["aic"], parts["aiv"], tuple(lets), self.placed())
+
+    def constant(self, let: Let) -> None:
+        """A kernel's own name stands for a number."""
+        value = substitute(let.value, self.values)
+        if not isinstance(value, Const):
+            self.error(f"'{let.name}' reads '{min(free_vars(value))}', but names that a kernel gives outside of its parts are "
+                       f"numbers; put the 'let' into the part", let.line)
+        if let.name in self.values:
+            self.error(f"'{let.name}' is already in use; rename it", let.line)
+        self.values[let.name] = value
+
+    def placed(self) -> tuple[Comment, ...]:
+        """The comments with the lines of the printed text that they belong to."""
+        begins = [word for _, word in sorted(self.lines, key=lambda line: line[0])]
+        numbers = {word: number for number, word in enumerate(begins)}
+        ordered = sorted(numbers)
+        found = []
+        for before, comment in self.comments:
+            if comment.indent < 0:
+                found.append(Comment(numbers[max(word for word in ordered if word < before)], comment.text, True))
+            else:
+                later = [word for word in ordered if word >= before]
+                found.append(Comment(numbers[later[0]] if later else len(numbers), comment.text, False))
+        return tuple(found)
 
     def tensor(self) -> Tensor:
+        line = self.next.line
+        self.expect("tensor")
         name = self.take("name", "the tensor's name")
         self.expect(":")
         fmt = self.take("name", "a format")
         self.expect("[")
-        shape = [self.number()]
+        shape = [self.extent()]
         while self.accept(","):
-            shape.append(self.number())
+            shape.append(self.extent())
         self.expect("]")
         role = cast(Role, self.one_of(get_args(Role)))
         space = self.one_of(SHARED_SPACES) if self.next.text in SHARED_SPACES else "GM"
         tensor = Tensor(name, fmt, tuple(shape), role, space)
-        self.names[name] = tensor
+        self.declare(tensor, line)
         return tensor
+
+    def signal(self) -> Signal:
+        self.expect("signal")
+        name = self.take("name", "the signal's name")
+        self.expect(":")
+        return Signal(name, cast(SignalKind, self.one_of(get_args(SignalKind))))
+
+    def declare(self, of: Tensor | Buffer, line: int) -> None:
+        if of.name in self.names:
+            first = self.names[of.name][1]
+            self.error(f"'{of.name}' is declared a second time; the first one is in line {first}; rename one", line)
+        self.names[of.name] = of, line
 
     # Statements
 
-    def block(self) -> Block:
+    def open_block(self, what: str, shown: str, named: bool = False) -> None:
+        first = next(token for token in reversed(self.tokens[: self.at + 1]) if token.indent >= 0)
+        if named:
+            self.expect(what)
+            self.take("name", "the kernel's name")
         self.expect("{")
-        statements = []
-        while not self.accept("}"):
+        self.open.append(_Open(shown, self.tokens[self.at - 1].line, first.indent))
+        if len(self.open) > MOST_NESTED:
+            self.error(f"blocks are nested too deeply, more than {MOST_NESTED} inside each other", self.open[-1].line)
+
+    def close_block(self, section: int) -> bool:
+        if self.next.text != "}":
+            return False
+        self.begins(section)
+        opened = self.open.pop()
+        if not self.odd and self.next.indent >= 0 and self.next.indent != opened.indent:
+            self.odd = (f"; the '}}' in line {self.next.line}, which closes {opened.what} of line {opened.line}, is indented "
+                        f"otherwise: is one missing before it, or one too many?")
+        self.at += 1
+        return True
+
+    def block(self, what: str, head: Token) -> Block:
+        self.open_block(what, what)
+        statements: list[Statement] = []
+        while not self.close_block(self.section):
+            if self.next.text in ("aic", "aiv") and self.tokens[self.at + 1].text == "{":
+                self.error(f"'{self.next.text}' begins here, but {what} of line {self.open[-1].line} is still open; close it "
+                           f"with '}}'{self.odd}")
+            self.begins(self.section)
             statements.append(self.statement())
+            if len(self.lines) > MOST_STATEMENTS:
+                self.error(f"the kernel has more than {MOST_STATEMENTS} statements; use loops")
         return tuple(statements)
 
     def statement(self) -> Statement:
-        line = self.next.line
+        token = self.next
         if self.accept("buffer"):
-            return Alloc(self.buffer(), line)
+            return Alloc(self.buffer(token.line), token.line)
+        if token.text == "let":
+            return self.let(token.line)
         if self.accept("for"):
             var = self.take("name", "a loop variable")
             self.expect("in")
             low = self.expr()
             self.expect("..")
             high = self.expr()
-            step = self.number() if self.accept("step") else 1
-            return For(var, low, high, step, self.block(), line)
+            step = self.extent() if self.accept("step") else 1
+            return For(var, low, high, step, self.block(f"the block 'for {var}'", token), token.line)
         if self.accept("when"):
             condition = self.expr()
-            return When(condition, self.block(), line)
-        return self.operation(line)
+            return When(condition, self.block("the block 'when'", token), token.line)
+        return self.operation(token.line)
 
-    def buffer(self) -> Buffer:
+    def let(self, line: int) -> Let:
+        self.expect("let")
+        name = self.take("name", "a name")
+        self.expect("=")
+        return Let(name, self.expr(), line)
+
+    def buffer(self, line: int) -> Buffer:
         name = self.take("name", "the buffer's name")
         self.expect(":")
         space = self.take("name", "a memory space")
         fmt = self.take("name", "a format")
         self.expect("[")
-        rows = self.number()
+        rows = self.extent()
         self.expect(",")
-        cols = self.number()
+        cols = self.extent()
         self.expect("]")
         self.expect("ring")
-        ring = self.number()
-        address = self.number("a byte address") if self.accept("at") else None
+        ring = self.extent()
+        address = self.extent("a byte address") if self.accept("at") else None
         buffer = Buffer(name, space, fmt, (rows, cols), ring, address)
-        self.names[name] = buffer
+        self.declare(buffer, line)
         return buffer
 
     def operation(self, line: int) -> Op:
-        if self.next.text not in OPS:
-            self.fail(f"a statement (buffer, for, when, or one of {', '.join(OPS)})")
+        word = self.next.text
+        if word not in OPS:
+            known = (*_WORDS, *OPS)
+            self.fail("a statement: buffer, let, for, when or an operation",
+                      nearest(word, known) or f"; 'msdsim ir --ops' lists the operations ({PAGE})")
         kind = self.take("name", "an operation")
+        if kind in SIGNALLING and self.next.text != "{":
+            name = self.take("name", "the signal's name")
+            self.expect("on")
+            return Op(kind, None, (), (("name", name), ("pipe", self.take("name", "a pipe"))), line)
         out, ins = None, []
-        if self.next.kind == "name" and self.tokens[self.at + 1].text == "[":
+        if OPS[kind].has_output or self.tokens[self.at + 1].text == "[":
             out = self.slice()
             if self.accept("<-"):
                 ins.append(self.slice())
                 while self.accept(","):
                     ins.append(self.slice())
-        attrs = []
+        attrs: list[tuple[str, AttrValue]] = []
         if self.accept("{"):
             attrs.append(self.attribute(kind))
             while self.accept(","):
                 attrs.append(self.attribute(kind))
             self.expect("}")
+        twice = [key for number, (key, _) in enumerate(attrs) if key in [other for other, _ in attrs[:number]]]
+        if twice:
+            self.error(f"attribute '{twice[0]}' is given twice; leave one out", line)
         return Op(kind, out, tuple(ins), tuple(attrs), line)
 
     def slice(self) -> Slice:
-        name = self.take("name", "a tensor or buffer")
+        line, name = self.next.line, self.take("name", "a tensor or buffer")
         if name not in self.names:
             self.at -= 1
-            self.fail(f"a declared tensor or buffer (declared: {', '.join(self.names) or 'none'})")
-        self.expect("[")
-        starts, sizes = [], []
-        while True:
-            starts.append(self.expr())
-            self.expect("+:")
-            sizes.append(self.expr())
-            if not self.accept(","):
-                break
-        self.expect("]")
-        return Slice(self.names[name], tuple(starts), tuple(sizes))
+            known = list(self.names)
+            shown = f"{', '.join(known[:20]) or 'none'}{', ...' if len(known) > 20 else ''}"
+            self.fail(f"a declared tensor or buffer (declared: {shown})", nearest(name, known))
+        of = self.names[name][0]
+        ranges: list[tuple[Expr, Expr]] = []
+        if self.accept("["):
+            ranges.append(self.range(of, 0))
+            while self.accept(","):
+                ranges.append(self.range(of, len(ranges)))
+            self.expect("]")
+            if len(ranges) != len(of.shape):
+                self.error(f"'{name}' has {len(of.shape)} dimensions, {len(ranges)} ranges are given; give one each", line)
+        else:
+            ranges = [(Const(0), Const(extent)) for extent in of.shape]
+        return Slice(of, tuple(start for start, _ in ranges), tuple(size for _, size in ranges))
+
+    def range(self, of: Tensor | Buffer, axis: int) -> tuple[Expr, Expr]:
+        if self.accept(":"):
+            if self.next.text in (",", "]"):
+                return Const(0), Const(int(of.shape[min(axis, len(of.shape) - 1)]))
+            return Const(0), self.expr()
+        start = self.expr()
+        return start, self.expr() if self.accept("+:") else Const(1)
 
     def attribute(self, kind: str) -> tuple[str, AttrValue]:
         name = self.take("name", "an attribute")
@@ -273,18 +409,36 @@ class _Parser:
         if level > max(PRECEDENCE.values()):
             return self.atom()
         left = self.expr(level + 1)
-        while self.next.kind in ("symbol", "float", "int") and self._operator(level):
-            op = self.tokens[self.at - 1].text
-            left = binary(op, left, self.expr(level + 1))
+        while self.next.kind == "symbol" and PRECEDENCE.get(self.next.text) == level:
+            self.at += 1
+            op, line = self.tokens[self.at - 1].text, self.tokens[self.at - 1].line
+            left = self.joined(op, left, self.expr(level + 1), line)
         return left
 
-    def _operator(self, level: int) -> bool:
-        if self.next.kind == "symbol" and PRECEDENCE.get(self.next.text) == level:
-            self.at += 1
-            return True
-        return False
+    def joined(self, op: str, left: Expr, right: Expr, line: int) -> Expr:
+        if op in ("//", "%") and right == Const(0):
+            self.error(f"'{left} {op} 0' divides by zero; a divisor must be above 0", line)
+        found = binary(op, left, right)
+        if isinstance(found, Const) and abs(found.value) >= 10**MOST_DEEP:
+            self.error("this constant is too large", line)
+        if isinstance(found, Binary):
+            depth = 1 + max(self.depths.get(id(left), 0), self.depths.get(id(right), 0))
+            if depth > MOST_DEEP:
+                self.error(_TOO_DEEP, line)
+            self.depths[id(found)] = depth
+            self.kept.append(found)
+        return found
 
     def atom(self) -> Expr:
+        self.nested += 1
+        if self.nested > MOST_DEEP:
+            self.error(_TOO_DEEP)
+        found = self.inner_atom()
+        self.nested -= 1
+        return found
+
+    def inner_atom(self) -> Expr:
+        line = self.next.line
         if self.accept("("):
             inner = self.expr()
             self.expect(")")
@@ -299,5 +453,5 @@ class _Parser:
             self.expect(",")
             right = self.expr()
             self.expect(")")
-            return binary(name, left, right)
+            return self.joined(name, left, right, line)
         return Var(name)

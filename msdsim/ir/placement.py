@@ -37,6 +37,7 @@ from msdsim.ir.kernel import (
     row_bytes,
     walk,
 )
+from msdsim.ir.lets import plain
 from msdsim.ir.ops import OPS
 from msdsim.ir.printer import statement_text
 from msdsim.ir.timing import Local, Repeats
@@ -72,6 +73,7 @@ def place(kernel: Kernel, chip: Chip, demands: Mapping[int, Demand] | None = Non
 
     ``demands`` are those of :func:`demands_of`, for who has them already.
     """
+    kernel = plain(kernel)
     found: dict[str, Place] = {}
     at = 0
     for tensor in kernel.tensors:
@@ -97,6 +99,7 @@ class Placement:
 
 def placed(kernel: Kernel, chip: Chip) -> Placement:
     """The placement of a verified kernel; KernelError where a pinned address cannot be."""
+    kernel = plain(kernel)
     demands = demands_of(kernel, chip)
     places = place(kernel, chip, demands)
     if chip.vector.banks is None:
@@ -162,7 +165,7 @@ class Demand:
 
 def demands_of(kernel: Kernel, chip: Chip) -> dict[int, Demand]:
     """What the operations of the AIV part ask of the banks, by ``id`` of the operation; nothing where the chip has no banks."""
-    return {} if chip.vector.banks is None else dict(_demands(kernel.aiv, chip, 1))
+    return {} if chip.vector.banks is None else dict(_demands(plain(kernel).aiv, chip, 1))
 
 
 def _demands(block: Block, chip: Chip, weight: int) -> Iterator[tuple[int, Demand]]:

@@ -1,27 +1,35 @@
-"""The text form of a kernel: what users read, diff in a review, and hash in golden schedules."""
+"""The text form of a kernel: what users read and diff in a review, and the identity that golden schedules record."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import replace
 
-from msdsim.ir.kernel import Alloc, Block, For, Kernel, Op, Statement
+from msdsim.ir.kernel import Alloc, Block, Comment, For, Kernel, Let, Op, Slice, Statement, When, attr_text
 
 _INDENT = "  "
+Text = Callable[[Statement], str]
 
 
 def print_kernel(kernel: Kernel) -> str:
-    """Text of the kernel, ending in a newline."""
-    return "\n".join(_lines(kernel)) + "\n"
+    """Text of the kernel, comments included, ending in a newline."""
+    lines = _lines(kernel, statement_text)
+    return "\n".join(_with_comments(lines, kernel.comments)) + "\n"
 
 
 def kernel_hash(kernel: Kernel) -> str:
-    """SHA-256 of the kernel's text, the identity that golden schedules record."""
-    return hashlib.sha256(print_kernel(kernel).encode()).hexdigest()
+    """SHA-256 of the kernel with its names put in and every range written out, the identity that golden schedules record: how a
+    kernel is spelled does not matter."""
+    from msdsim.ir.lets import inlined
+
+    lines = _lines(inlined(kernel.__dict__.get("_built", kernel)), _full_text)
+    return hashlib.sha256(("\n".join(lines) + "\n").encode()).hexdigest()
 
 
 def _header(kernel: Kernel) -> list[str]:
-    lines = [f"kernel {kernel.name} {{", f"{_INDENT}cores {kernel.cores} x {kernel.aiv_per_core}"]
+    lines = [f"kernel {kernel.name} {{", *(f"{_INDENT}{statement_text(let)}" for let in kernel.lets)]
+    lines.append(f"{_INDENT}cores {kernel.cores} x {kernel.aiv_per_core}")
     for tensor in kernel.tensors:
         shape = ", ".join(str(extent) for extent in tensor.shape)
         where = "" if tensor.space == "GM" else f" {tensor.space}"
@@ -30,34 +38,50 @@ def _header(kernel: Kernel) -> list[str]:
     return lines
 
 
-def _lines(kernel: Kernel) -> list[str]:
+def _lines(kernel: Kernel, text: Text) -> list[str]:
     lines = _header(kernel)
     for name in ("aic", "aiv"):
         if kernel.part(name):
             lines.append(f"{_INDENT}{name} {{")
-            lines += _block(kernel.part(name), 2)
+            lines += _block(kernel.part(name), 2, text)
             lines.append(f"{_INDENT}}}")
     lines.append("}")
     return lines
 
 
-def _block(block: Block, depth: int) -> list[str]:
+def _block(block: Block, depth: int, text: Text) -> list[str]:
     lines: list[str] = []
     for statement in block:
-        head = _INDENT * depth + statement_text(statement)
-        if isinstance(statement, Op | Alloc):
-            lines.append(head)
-        else:
+        head = _INDENT * depth + text(statement)
+        if isinstance(statement, For | When):
             lines.append(head + " {")
-            lines += _block(statement.body, depth + 1)
+            lines += _block(statement.body, depth + 1, text)
             lines.append(_INDENT * depth + "}")
+        else:
+            lines.append(head)
     return lines
+
+
+def _with_comments(lines: list[str], comments: tuple[Comment, ...]) -> list[str]:
+    found: list[str] = []
+    for number in range(len(lines) + 1):
+        line = lines[number] if number < len(lines) else ""
+        indent = line[: len(line) - len(line.lstrip())]
+        if line.strip() == "}":
+            indent += _INDENT
+        here = [comment for comment in comments if comment.line == number]
+        found += [f"{indent}# {comment.text}".rstrip() for comment in here if not comment.behind]
+        if number < len(lines):
+            found.append(line + "".join(f"  # {comment.text}".rstrip() for comment in here if comment.behind))
+    return found
 
 
 def statement_text(statement: Statement) -> str:
     """One statement's own line, without its body."""
     if isinstance(statement, Op):
         return str(statement)
+    if isinstance(statement, Let):
+        return f"let {statement.name} = {statement.value}"
     if isinstance(statement, Alloc):
         b = statement.buffer
         pinned = "" if b.address is None else f" at {b.address:#x}"
@@ -68,29 +92,58 @@ def statement_text(statement: Statement) -> str:
     return f"when {statement.condition}"
 
 
+def _full_text(statement: Statement) -> str:
+    """A statement with nothing left out."""
+    if not isinstance(statement, Op):
+        return statement_text(statement)
+    text = statement.kind
+    if statement.out is not None:
+        text += f" {_full_slice(statement.out)}"
+    if statement.ins:
+        text += " <- " + ", ".join(map(_full_slice, statement.ins))
+    if statement.attrs:
+        text += " {" + ", ".join(f"{key}={attr_text(value)}" for key, value in statement.attrs) + "}"
+    return text
+
+
+def _full_slice(item: Slice) -> str:
+    dims = ", ".join(f"{start} +: {size}" for start, size in zip(item.starts, item.sizes, strict=True))
+    return f"{item.of.name}[{dims}]"
+
+
 def number_lines(kernel: Kernel) -> Kernel:
     """The same kernel with every statement carrying its line number in the printed text."""
-    counter = len(_header(kernel))
-    parts: dict[str, Block] = {}
-    for name in ("aic", "aiv"):
-        if not kernel.part(name):
-            parts[name] = ()
-            continue
-        counter += 1
-        parts[name], counter = _number(kernel.part(name), counter)
-        counter += 1
-    return replace(kernel, aic=parts["aic"], aiv=parts["aiv"])
+    numbers = _Numbers(kernel.comments)
+    numbers.at = len(_header(kernel))
+    return replace(kernel, aic=numbers.part(kernel.aic), aiv=numbers.part(kernel.aiv))
 
 
-def _number(block: Block, counter: int) -> tuple[Block, int]:
-    numbered: list[Statement] = []
-    for statement in block:
-        counter += 1
-        if isinstance(statement, Op | Alloc):
-            numbered.append(replace(statement, line=counter))
-        else:
-            line = counter
-            body, counter = _number(statement.body, counter)
-            counter += 1
-            numbered.append(replace(statement, line=line, body=body))
-    return tuple(numbered), counter
+class _Numbers:
+    """Counts the lines of the text; ``at`` are those without comments so far."""
+
+    def __init__(self, comments: tuple[Comment, ...]) -> None:
+        self.at = 0
+        self.before = sorted(comment.line for comment in comments if not comment.behind)
+
+    def _line(self) -> int:
+        self.at += 1
+        return self.at + sum(line < self.at for line in self.before)
+
+    def part(self, block: Block) -> Block:
+        if not block:
+            return ()
+        self.at += 1
+        found = self.block(block)
+        self.at += 1
+        return found
+
+    def block(self, block: Block) -> Block:
+        numbered: list[Statement] = []
+        for statement in block:
+            line = self._line()
+            if isinstance(statement, For | When):
+                numbered.append(replace(statement, line=line, body=self.block(statement.body)))
+                self.at += 1
+            else:
+                numbered.append(replace(statement, line=line))
+        return tuple(numbered)

@@ -13,11 +13,13 @@ from collections.abc import Iterable, Iterator, Mapping
 from msdsim.errors import KernelError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import SPACES, Chip
-from msdsim.ir.expr import Binary, Const, Expr, Interval, Var, bounds, evaluate, free_vars, upper_bound
+from msdsim.ir.expr import Binary, Const, Expr, Interval, Var, evaluate, free_vars
 from msdsim.ir.kernel import SHARED_SPACES, Alloc, Block, Buffer, For, Kernel, Op, Slice, Statement, Tensor, When, operations
+from msdsim.ir.lets import plain
 from msdsim.ir.ops import OPS
 from msdsim.ir.placement import phases, place
 from msdsim.ir.printer import statement_text
+from msdsim.ir.ranges import bounds, simplify, upper_bound
 from msdsim.naming import PIPES
 from msdsim.units import round_up
 
@@ -27,12 +29,13 @@ _INT32_MAX = 2**31 - 1
 def verify(kernel: Kernel, chip: Chip) -> None:
     """Raise KernelError for the first rule that ``kernel`` breaks on ``chip``, the places of pinned buffers among them."""
     check_kernel(kernel, chip)
-    if any(alloc.buffer.address is not None for alloc in _allocs(kernel.aiv)):
+    if any(alloc.buffer.address is not None for alloc in _allocs(plain(kernel).aiv)):
         place(kernel, chip)
 
 
 def check_kernel(kernel: Kernel, chip: Chip) -> None:
     """:func:`verify` but for pinned buffers, which the placement checks."""
+    kernel = plain(kernel)
     _check_tensors(kernel, chip)
     for name in ("aic", "aiv"):
         _Part(kernel, chip, name).check()
@@ -107,6 +110,7 @@ class _Part:
             elif isinstance(statement, Op):
                 written = self._operation(statement, written)
             else:
+                assert isinstance(statement, For | When), "names are put in before"
                 if isinstance(statement, When):
                     self._known(statement, [statement.condition])
                 else:
@@ -210,7 +214,7 @@ class _Part:
     def _own_part(self, op: Op, item: Slice) -> None:
         """What lies in a core's memory is reached from its own group only, and from an AIV only its own UB."""
         own = [Var("core")] + ([Var("sub")] if item.space == "UB" and self.name == "aiv" else [])
-        if list(item.starts[: len(own)]) != own:
+        if [simplify(start, self.ranges) for start in item.starts[: len(own)]] != [simplify(var, self.ranges) for var in own]:
             raise _fail(op, f"'{item}' lies in {item.space} of other cores", f"start it at {', '.join(map(str, own))}")
 
     def _exact_reach(self, op: Op, start: Expr, size: Expr) -> tuple[int, int]:

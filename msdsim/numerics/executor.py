@@ -9,15 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass
-from types import CodeType
 from typing import Any
 
 import numpy as np
 
 from msdsim.errors import ArrayError, Deadlock
 from msdsim.formats.number import FORMATS
-from msdsim.ir.expr import Expr, source
-from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, Slice, Tensor
+from msdsim.ir.expr import Expr, compiled, evaluate, source
+from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, Slice, Tensor, When
+from msdsim.ir.lets import plain
 from msdsim.ir.ops import OPS, Execution
 from msdsim.numerics.matmul import mmad_float, mmad_int, mmad_mx
 
@@ -56,6 +56,7 @@ def execute(kernel: Kernel, inputs: Mapping[str, np.ndarray], observer: Observer
 
     Returns every tensor of role ``out`` or ``workspace`` in storage dtype.  Deadlock when signals never come.
     """
+    kernel = plain(kernel)
     memory: dict[str, np.ndarray] = {}
     for tensor in kernel.tensors:
         dtype = FORMATS[tensor.fmt].dtype
@@ -152,20 +153,17 @@ class _Machine:
 def _signals(block: Block, name: str) -> bool:
     return any(
         (statement.kind == "signal" and statement.attr("name") == name) if isinstance(statement, Op)
-        else not isinstance(statement, Alloc) and _signals(statement.body, name)
+        else isinstance(statement, For | When) and _signals(statement.body, name)
         for statement in block
     )
 
 
 @dataclass(frozen=True)
 class _Plan:
-    """What an operation needs at run time, compiled once: the code that gives all starts and sizes."""
+    """What an operation needs at run time, compiled once: the function that gives all starts and sizes."""
 
-    code: CodeType
+    numbers: Callable[[Mapping[str, int]], Any]
     operands: tuple[Slice, ...]
-
-
-_GLOBALS = {"min": min, "max": max, "__builtins__": {}}
 
 
 class _Unit:
@@ -197,7 +195,7 @@ class _Unit:
                 for value in range(self._value(statement.low), self._value(statement.high), statement.step):
                     self.env[statement.var] = value
                     yield from self._block(statement.body)
-            elif self._value(statement.condition):
+            elif isinstance(statement, When) and self._value(statement.condition):
                 yield from self._block(statement.body)
 
     def _acquire(self, buffer: Buffer) -> None:
@@ -209,13 +207,13 @@ class _Unit:
         _poison(self.slots[buffer.name][self.turn[buffer.name]])
 
     def _value(self, expr: Expr) -> int:
-        return int(eval(_compiled(expr), _GLOBALS, self.env))
+        return evaluate(expr, self.env)
 
     def _operate(self, op: Op) -> None:
         plan = self.machine.plans.get(id(op))
         if plan is None:
             plan = self.machine.plans[id(op)] = _plan(op)
-        numbers = eval(plan.code, _GLOBALS, self.env)
+        numbers = plan.numbers(self.env)
         views, regions, at = [], [], 0
         for item in plan.operands:
             rank = len(item.starts)
@@ -240,17 +238,8 @@ class _Unit:
         return self.slots[of.name][self.turn[of.name]]
 
 
-_CODE: dict[Expr, CodeType] = {}
-
-
-def _compiled(expr: Expr) -> CodeType:
-    if expr not in _CODE:
-        _CODE[expr] = compile(source(expr), "<index>", "eval")
-    return _CODE[expr]
-
-
 def _plan(op: Op) -> _Plan:
     assert op.out is not None
     operands = (op.out, *op.ins)
     parts = [source(expr) for item in operands for expr in (*item.starts, *item.sizes)]
-    return _Plan(compile("(" + ", ".join(parts) + ",)", f"<line {op.line}>", "eval"), operands)
+    return _Plan(compiled("(" + ", ".join(parts) + ",)"), operands)

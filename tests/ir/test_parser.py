@@ -40,7 +40,10 @@ def test_inverse(kernel):
 @pytest.mark.parametrize(("entry", "problem", "hardware"), list(dataflow_kernels()))
 def test_inverse_for_dataflows(entry, problem, hardware):
     kernel = entry.build(problem, hardware.chip, automatic_tiling(entry, problem, hardware.chip))
-    assert parse_kernel(print_kernel(kernel)) == kernel
+    text = print_kernel(kernel)
+    assert parse_kernel(text) == kernel
+    assert print_kernel(parse_kernel(text)) == text
+    assert max(map(len, text.splitlines())) <= 140
 
 
 @given(expressions(4))
@@ -63,11 +66,24 @@ def test_comments_and_line_numbers():
         ("cores 1 x 1", "cores 1 by 1", "line 2: expected 'x', found 'by'"),
         ("fp32[8, 64] in", "fp32[8, 64] input", "line 3: expected one of in, out, workspace, found 'input'"),
         ("ring 2", "ring two", "line 7: expected a whole number, found 'two'"),
-        ("copy tile", "move tile", "line 8: expected a statement (buffer, for, when, or one of copy"),
+        ("copy tile", "move tile", "line 8: expected a statement: buffer, let, for, when or an operation, found 'move'; 'msdsim ir --ops'"),
+        ("copy tile", "coppy tile", "found 'coppy'; did you mean 'copy'?"),
         ("<- x[", "<- z[", "line 8: expected a declared tensor or buffer (declared: x, y, tile), found 'z'"),
-        ("x[i +: 1", "x[i : 1", "line 8: expected '+:', found ':'"),
+        ("x[i, :", "x[i : 1", "line 8: expected ']', found ':'"),
+        ("x[i, :", "x[i", "line 8: 'x' has 2 dimensions, 1 ranges are given; give one each"),
+        ("x[i, :", "x[i // 0, :", "line 8: 'i // 0' divides by zero; a divisor must be above 0"),
+        ("x[i, :", "x[1234567890123456789, :", "line 8: the number 123456789012... has 19 digits; at most 18 are read"),
+        ("x[i, :", f"x[{'(' * 101}i, :", "line 8: the expression is nested too deeply, more than 100 terms"),
+        ("x[i, :", f"x[{' + '.join(['i'] * 102)}, :", "line 8: the expression is nested too deeply, more than 100 terms"),
+        ("      copy tile", "when i < 2 {" * 63 + "copy tile", "line 8: blocks are nested too deeply, more than 64 inside each other"),
+        ("ring 2", "ring depth", "line 7: expected a whole number, found 'depth'"),
+        ("ring 2", "ring (i + 1)", "line 7: a size cannot depend on 'i'"),
+        ("copy y", "buffer tile: UB fp32[1, 64] ring 1\ncopy y", "line 9: 'tile' is declared a second time; the first one is in line 7"),
+        ("cores 1 x 1", "cores 1 x 1;", "line 2: unexpected character ';'; a statement ends with its line"),
+        ("    for i", "  aiv {\n", "line 6: 'aiv' begins here, but the part 'aiv' of line 5 is still open"),
         ("for i in", "for i = ", "line 6: expected 'in', found '='"),
-        ("    }\n  }\n}", "    }\n", "found 'end of file'"),
+        ("    }\n  }\n}", "    }\n", "line 12: the text ends inside the part 'aiv' of line 5, which is still open; close it with '}'"),
+        ("    }\n  }\n}", "  }\n}\n", "the '}' in line 10, which closes the block 'for i' of line 6, is indented otherwise"),
         ("cores", "~cores", "line 2: unexpected character '~'"),
     ],
 )

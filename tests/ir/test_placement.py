@@ -82,8 +82,8 @@ def test_an_address_from_the_builder():
 
 
 def test_a_number_may_be_hexadecimal_anywhere():
-    text = print_kernel(add(op="muls")).replace("b[0 +: 64", "b[0x0 +: 0x40").replace("10 {", "0xa {")
-    text = text.replace("<- a[0 +: 64, 0 +: 64]\n    }", "<- a[0 +: 64, 0 +: 64] {scalar=0x2}\n    }")
+    text = print_kernel(add(op="muls")).replace("<- x", "<- x[0x0 +: 0x40, :]").replace("10 {", "0xa {")
+    text = text.replace("<- a\n    }", "<- a {scalar=0x2}\n    }")
     assert "scalar=2.0" in print_kernel(parse_kernel(text))
 
 
@@ -260,7 +260,7 @@ def test_conflicts_in_the_printed_kernel():
     """A product with a scalar takes a cycle a repeat; one row off in a bank that is read, two."""
     text = annotated_kernel(add(a=0, c=0x4020, op="abs"), A2.chip)
     assert "buffer a: UB fp32[64, 64] ring 1 at 0x0  # at 0x0\n" in text
-    assert "abs c[0 +: 64, 0 +: 64] <- a[0 +: 64, 0 +: 64]  # bank conflicts: 2 cycles per repeat instead of 1\n" in text
+    assert "abs c <- a  # bank conflicts: 2 cycles per repeat instead of 1\n" in text
     assert parse_kernel(text) == add(a=0, c=0x4020, op="abs")
     assert "conflicts" not in annotated_kernel(add(op="abs"), A2.chip)
     # A chip without banks has addresses all the same.

@@ -12,10 +12,10 @@ kernel copy {
   tensor x: fp32[8, 64] in
   tensor y: fp32[8, 64] out
   aiv {
-    for i in core .. 8 {
+    for i in 0 .. 8 {
       buffer tile: UB fp32[1, 64] ring 2
-      copy tile[0 +: 1, 0 +: 64] <- x[i +: 1, 0 +: 64]
-      copy y[i +: 1, 0 +: 64] <- tile[0 +: 1, 0 +: 64]
+      copy tile <- x[i, :]
+      copy y[i, :] <- tile
     }
   }
 }

@@ -12,9 +12,11 @@ from msdsim.cli.options import dataflow_options, hardware_options, options
 @options(
     hardware_options,
     dataflow_options,
+    click.option("--lines", is_flag=True, help="Number the lines, as explanations, traces and errors cite them."),
     click.option("--verify", "verify_only", is_flag=True, help="Verify the kernel and say so instead of printing it."),
 )
-def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, verify_only: bool) -> None:
+def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, lines: bool,
+            verify_only: bool) -> None:
     """Print the kernel that a dataflow builds for PROBLEM on a chip, or the one in a .kir file; it passes the verifier.
 
     Comments give the address of every buffer in UB, and what operations lose to conflicts in its banks.
@@ -34,5 +36,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     kernel, text = item.kernel, annotated_kernel(item.kernel, hardware.chip, item.build.placement)
     if verify_only:
         click.echo(f"ok: kernel '{kernel.name}', {len(text.splitlines())} lines, passes the verifier for '{hardware.name}'")
+    elif lines:
+        click.echo("".join(f"{number:>4}  {line}\n" for number, line in enumerate(text.splitlines(), 1)), nl=False)
     else:
         click.echo(text, nl=False)
