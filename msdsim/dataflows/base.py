@@ -51,6 +51,13 @@ def require_positive(tiling: Any, *may_be_zero: str) -> None:
             raise TilingError(f"tiling {item.name}={value} is below {low}; give at least {low}")
 
 
+def require_switch(tiling: Any, *keys: str) -> None:
+    """Fields that say yes or no are 1 or 0."""
+    for key in keys:
+        if getattr(tiling, key) > 1:
+            raise TilingError(f"tiling {key}={getattr(tiling, key)}: it is a switch; give 1 or 0")
+
+
 def require_multiple(tiling: Any, key: str, of: int, why: str) -> None:
     """Field ``key`` is a multiple of ``of``."""
     value = getattr(tiling, key)

@@ -27,7 +27,7 @@ from msdsim.dataflows.attention.operands import Caches, GmCache, PlainQueries, c
 from msdsim.dataflows.attention.pipeline import Ahead, attention
 from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, check
 from msdsim.dataflows.attention.work import AttentionShape, Step, refuse_odd
-from msdsim.dataflows.base import DATAFLOWS, Dataflow
+from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_switch
 from msdsim.dataflows.cube.limits import refuse_rate
 from msdsim.dataflows.cube.operands import ragged_of
 from msdsim.errors import TilingError
@@ -226,8 +226,7 @@ def needs_of(chip: Chip, cache: str, fused: bool) -> Needs:
 
 def _register(cache: str) -> None:
     def build(problem: AttentionShape, chip: Chip, tile: DequantTiling) -> Kernel:
-        if tile.fused > 1:
-            raise TilingError(f"tiling fused={tile.fused} is a switch; give 1 or 0")
+        require_switch(tile, "fused")
         check(problem, chip, tile, needs_of(chip, cache, bool(tile.fused)))
         if tile.fused and tile.kv_slots < slots(problem, tile):
             raise TilingError(f"tiling kv_slots={tile.kv_slots} cannot hold the tiles of preload={tile.preload} steps and the "

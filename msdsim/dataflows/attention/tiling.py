@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from msdsim.dataflows.attention.work import AttentionShape, Work
-from msdsim.dataflows.base import require_fits, require_multiple, require_positive
+from msdsim.dataflows.base import require_fits, require_multiple, require_positive, require_switch
 from msdsim.dataflows.cube.operands import element_bits
 from msdsim.errors import TilingError
 from msdsim.hardware.chip import Chip
@@ -88,48 +88,60 @@ def arriving_bytes(passes: int, t: UbTiles) -> int:
         return 4 * passes * t.slots * t.share * (t.kv_tile + t.v_dim)
     return 4 * passes * t.ring * (t.vec_m * t.kv_tile + t.out_m * t.v_dim)
 
+
 def has_direct_paths(chip: Chip) -> bool:
     """Whether Cube and Vector reach each other's memories without GM."""
     return chip.path("L0C", "UB") is not None and chip.path("UB", "L1") is not None
 
+
 def check(problem: AttentionShape, chip: Chip, tile: AttentionTiling, needs: Needs) -> None:
     """TilingError for what cannot be built; capacities that are not named here the verifier checks."""
     require_positive(tile, "l2_ahead", "fused", "direct", "interleave")
-    if tile.direct > 1 or (tile.direct and not has_direct_paths(chip)):
-        raise TilingError(f"tiling direct={tile.direct}: " + (
-            "it is a switch; give 1 or 0" if tile.direct > 1 else
-            f"'{chip.name}' has no path from L0C to UB and from UB to L1; give direct=0"))
+    work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
+    wide = tile.pv_n < problem.value_dim
+    _check_switches(problem, chip, tile, wide)
+    _check_fractals(chip, tile, needs, wide)
+    _check_steps(problem, chip, tile, work)
+    bits, rows = element_bits(needs.fmt), round_up(needs.passes * work.base_rows, chip.cube.fractal_m)
+    pair, out = tile.l0_ring * bits, min(tile.pv_n, problem.value_dim)
+    require_fits(chip, "L0A", {"a0": pair * rows * tile.qk_k // 8, "c0": pair * rows * tile.pv_k // 8})
+    require_fits(chip, "L0B", {"b0": pair * tile.qk_k * tile.qk_n // 8, "d0": pair * tile.pv_k * out // 8})
+    require_fits(chip, "L0C", {"s0": tile.s_ring * rows * tile.qk_n * 4, "o0": tile.o_ring * rows * out * 4})
+
+
+def _check_switches(problem: AttentionShape, chip: Chip, tile: AttentionTiling, wide: bool) -> None:
+    """Switches are 0 or 1, and possible here; ``wide`` says that O takes several accumulators."""
+    require_switch(tile, "direct", "interleave")
+    if tile.direct and not has_direct_paths(chip):
+        raise TilingError(f"tiling direct=1: '{chip.name}' has no path from L0C to UB and from UB to L1; give direct=0")
+    if tile.interleave and not wide:
+        raise TilingError(f"tiling interleave=1 needs several tiles of O; give pv_n below v_dim={problem.value_dim} or "
+                          f"interleave=0")
+    if tile.interleave and tile.direct:
+        raise TilingError("tiling interleave=1: it needs more slots for S, P and O than there are on chip; give direct=0")
+
+
+def _check_fractals(chip: Chip, tile: AttentionTiling, needs: Needs, wide: bool) -> None:
+    """Tiles of L0 are whole fractals, and 4-bit elements whole bytes."""
     rate = chip.cube.rate(needs.fmt, needs.fmt)
     assert rate is not None
-    require_multiple(tile, "qk_n", chip.cube.fractal_n, "the Cube works in fractals of 16 columns")
-    if tile.pv_n < problem.value_dim:
-        require_multiple(tile, "pv_n", chip.cube.fractal_n, "the Cube works in fractals of 16 columns")
-        for name in ("l1_k", "l1_v"):
-            require_multiple(tile, name, rate.fractal_k, f"a {needs.fmt} fractal is {rate.fractal_k} deep")
-    elif tile.interleave:
-        raise TilingError(f"tiling interleave={tile.interleave} needs several tiles of O; give pv_n below v_dim="
-                          f"{problem.value_dim} or interleave=0")
-    if tile.interleave > 1 or (tile.interleave and tile.direct):
-        raise TilingError(f"tiling interleave={tile.interleave}: " + (
-            "it is a switch; give 1 or 0" if tile.interleave > 1 else
-            "it needs more slots for S, P and O than there are on chip; give direct=0"))
-    require_multiple(tile, "qk_k", rate.fractal_k, f"a {needs.fmt} fractal is {rate.fractal_k} deep")
-    require_multiple(tile, "pv_k", rate.fractal_k, f"a {needs.fmt} fractal is {rate.fractal_k} deep")
-    if element_bits(needs.fmt) < 8:
-        require_multiple(tile, "l1_kv", 2, "4-bit elements are packed by two")
-        require_multiple(tile, "kv_tile", 2, "4-bit elements are packed by two")
-    work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
+    for name in ("qk_n", "pv_n") if wide else ("qk_n",):
+        require_multiple(tile, name, chip.cube.fractal_n, "the Cube works in fractals of 16 columns")
+    for name in ("l1_k", "l1_v", "qk_k", "pv_k") if wide else ("qk_k", "pv_k"):
+        require_multiple(tile, name, rate.fractal_k, f"a {needs.fmt} fractal is {rate.fractal_k} deep")
+    for name in ("l1_kv", "kv_tile") if element_bits(needs.fmt) < 8 else ():
+        require_multiple(tile, name, 2, "4-bit elements are packed by two")
+
+
+def _check_steps(problem: AttentionShape, chip: Chip, tile: AttentionTiling, work: Work) -> None:
+    """The KV length has as many parts, and the signals as many slots."""
     if tile.kv_splits > work.tiles:
         raise TilingError(f"tiling kv_splits={tile.kv_splits} is above the {work.tiles} KV tiles of {tile.kv_tile} columns; "
                           f"give at most {work.tiles}")
     if tile.kv_splits > 1 and work.q_tiles > 1:
         raise TilingError(f"tiling kv_splits={tile.kv_splits} needs all q={problem.q} positions in one tile of "
                           f"rows={tile.rows}; give kv_splits=1 or rows of at least {problem.q}")
-    if tile.preload > chip.cross_core.max_outstanding - 1:
-        raise TilingError(f"tiling preload={tile.preload} needs more than the {chip.cross_core.max_outstanding} outstanding "
-                          f"signals of '{chip.name}'; give at most {chip.cross_core.max_outstanding - 1}")
-    bits, rows = element_bits(needs.fmt), round_up(needs.passes * work.base_rows, chip.cube.fractal_m)
-    pair, out = tile.l0_ring * bits, min(tile.pv_n, problem.value_dim)
-    require_fits(chip, "L0A", {"a0": pair * rows * tile.qk_k // 8, "c0": pair * rows * tile.pv_k // 8})
-    require_fits(chip, "L0B", {"b0": pair * tile.qk_k * tile.qk_n // 8, "d0": pair * tile.pv_k * out // 8})
-    require_fits(chip, "L0C", {"s0": tile.s_ring * rows * tile.qk_n * 4, "o0": tile.o_ring * rows * out * 4})
+    most = chip.cross_core.max_outstanding
+    if tile.preload > most - 1:
+        raise TilingError(f"tiling preload={tile.preload} needs more than the {most} outstanding signals of '{chip.name}'; "
+                          f"give at most {most - 1}")

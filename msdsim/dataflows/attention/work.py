@@ -19,7 +19,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
-from msdsim.ir.expr import Const, Expr, ExprLike, ceil_div, lift, maximum, minimum
+from msdsim.dataflows.cube.operands import ragged
+from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
 from msdsim.units import ceil_div as ceil_int
 
 
@@ -158,7 +159,7 @@ class Work:
         head, head_tile, q_item, _ = self._item(core, at)
         if self.q_tiles == 1:
             row = head_tile * (self.heads_per_tile * self.q)
-            return RowTile(at, Const(1), head, row, _part(self.group, self.heads_per_tile, head_tile) * self.q)
+            return RowTile(at, Const(1), head, row, ragged(self.group, self.heads_per_tile, head_tile) * self.q)
         live: Expr = Const(1)
         turn, q_tile = at, q_item
         if self.paired:
@@ -167,7 +168,7 @@ class Work:
             # The middle row tile of an odd number is its own mirror image: it is done once.
             live = maximum(1 - second, q_item < last - q_item) if self.q_tiles % 2 else live
         return RowTile(turn, live, head, head_tile * self.q + q_tile * self.positions,
-                       _part(self.q, self.positions, q_tile))
+                       ragged(self.q, self.positions, q_tile))
 
     def step(self, core: Expr, number: Expr) -> Step:
         """Step ``number`` of a core; every index stays in range even where the number is beyond the core's steps."""
@@ -180,7 +181,7 @@ class Work:
         live = Const(1) if self.tiles % self.splits == 0 else inside < high - low
         diagonal = _reaches(self.kv - self.q, tile, self.kv_tile) if self.causal else Const(0)
         return Step(number, live, Const(0), self.row_tile(core, at, Const(0)), tile * self.kv_tile,
-                    _part(self.kv, self.kv_tile, tile), inside.equals(0), inside.equals(high - low - 1), diagonal, split)
+                    ragged(self.kv, self.kv_tile, tile), inside.equals(0), inside.equals(high - low - 1), diagonal, split)
 
     def _pair(self, core: Expr, number: Expr, at: Expr, inside: Expr) -> Step:
         """Row tile ``low`` with its visible tiles, then row tile ``q_tiles - 1 - low`` with its own."""
@@ -200,13 +201,6 @@ class Work:
         live = ahead < tiles if rows.live == Const(1) else minimum(rows.live, ahead < tiles)
         return Step(number, live, second, rows, tile * self.kv_tile, cols, tile.equals(0), tile.equals(tiles - 1),
                     tile * self.kv_tile + cols > position + before + 1, Const(0))
-
-
-def _part(total: int, size: int, index: ExprLike) -> Expr:
-    """Size of part ``index`` when ``total`` is cut into parts of ``size``."""
-    if total % size == 0:
-        return Const(size)
-    return Const(total) if total < size else minimum(size, total - lift(index) * size)
 
 
 def _reaches(before: int, tile: Expr, kv_tile: int) -> Expr:
