@@ -79,8 +79,9 @@ class Machine:
     semaphore_waits: list[int]
     signal_waits: list[int]
     traffic: int
-    #: Lines of GM, and whether they all fit into L2.
+    #: Lines of GM, words of L2.turn for them, and whether they all fit into L2.
     lines: int
+    turns: int
     roomy: bool
 
 
@@ -156,11 +157,9 @@ class Builder:
             self.C.add([unit_bases[unit], port - unit_bases[unit]])
         T = np.zeros(unit_books[-1], np.int64)
         T[at.T_INTERVAL_SHIFT] = FIRST_INTERVAL_SHIFT
-        lines = ceil_div(C[at.K_GM_BYTES], C[at.K_LINE])
-        if self.l2 is not None:
-            lines = max(lines, 1 + int(self.l2.lines.max(initial=-1)))
         return Machine(np.array(C, np.int64), S, T, unit_bases, pipe_bases, unit_books[:-1], self.parts, self.semaphore_waits,
-                       self.signal_waits, self.traffic, lines, bool(C[at.K_ROOMY]))
+                       self.signal_waits, self.traffic, self.lines, C[at.K_TURN_LINES] * C[at.K_TURN_PIECES],
+                       bool(C[at.K_ROOMY]))
 
     def _number(self, unit: int) -> int:
         """Number of the part that a unit runs."""
@@ -190,7 +189,15 @@ class Builder:
         C[at.K_GM_BYTES] = max((addresses[t.name] + t.size_bytes for t in self.kernel.tensors), default=0)
         # Every wrap of the line number over the sets visits each set once, so no set overflows while all lines fit.
         C[at.K_ROOMY] = int(self.l2 is None and ceil_div(C[at.K_GM_BYTES], line) <= memory.l2.sets * memory.l2.ways)
+        self.lines = ceil_div(C[at.K_GM_BYTES], line)
+        if self.l2 is not None:
+            self.lines = max(self.lines, 1 + int(self.l2.lines.max(initial=-1)))
         C[at.K_SAME_LINE] = memory.turns.cycles
+        # Pieces begin a piece's length apart, mostly: their words are to lie side by side.
+        piece = max(1, chip.memory.chunk_bytes // line)
+        C[at.K_TURN_LINES] = piece if piece & (piece - 1) == 0 else 1
+        C[at.K_TURN_SHIFT] = C[at.K_TURN_LINES].bit_length() - 1
+        C[at.K_TURN_PIECES] = ceil_div(self.lines, C[at.K_TURN_LINES])
         scales = [(at.K_READ_SCALE, memory.l2_read), (at.K_WRITE_SCALE, memory.l2_write), (at.K_HBM_SCALE, memory.hbm)]
         for column, server in scales:
             C[column], C[column + 1] = server.scale, server.per_byte

@@ -95,7 +95,7 @@ class _Run:
                 for unit in range(self.units.count):
                     for pipe in range(MAX_PIPES):
                         machine.S[machine.pipe_bases[unit] + pipe * at.P_SIZE + at.P_ROW] = first_rows[unit * MAX_PIPES + pipe]
-            self.l2 = Arrays(machine.lines, machine.roomy, l2_geometry(self.program.chip), self.first_l2)
+            self.l2 = Arrays(machine, l2_geometry(self.program.chip), self.first_l2)
             while machine.S[at.G_STAGE] != at.ENDED:
                 run(machine.C, machine.S, machine.T, rows, *self.l2.arrays)
             status = int(machine.S[at.G_STATUS])

@@ -6,6 +6,7 @@ import threading
 
 import numpy as np
 
+from msdsim.engine.fast.builder import Machine
 from msdsim.engine.fast.layout import DIRTY, HERE, L2, WAY_BITS, WAYS_OF_A_WORD
 from msdsim.engine.memory import set_of
 from msdsim.errors import InputError
@@ -23,20 +24,20 @@ _lock = threading.Lock()
 
 
 class Arrays:
-    """The arrays of one run, with ``lines`` of GM; ``roomy`` L2s keep no order."""
+    """The arrays of one run; an L2 that holds all lines of GM at once (``roomy``) keeps no order."""
 
-    def __init__(self, lines: int, roomy: bool, geometry: tuple[int, int, int], state: L2State | None) -> None:
+    def __init__(self, machine: Machine, geometry: tuple[int, int, int], state: L2State | None) -> None:
         _, self.sets, self.ways = self.geometry = geometry
-        if self.ways > MOST_WAYS and not roomy:
+        if self.ways > MOST_WAYS and not machine.roomy:
             raise InputError(f"l2.ways = {self.ways} is above the {MOST_WAYS} that the fast engine counts; lower it or use the "
                              f"engine 'reference'")
-        self.lines, self.packed = lines, self.ways <= WAYS_OF_A_WORD
-        ordered = 0 if roomy else self.sets
+        self.packed = self.ways <= WAYS_OF_A_WORD
+        ordered = 0 if machine.roomy else self.sets
         with _lock:
             self.whole = _kept.pop() if _kept else L2(*(np.zeros(0, kind) for kind in _TYPES))
-        self._size(L2(line=lines, tag=ordered * self.ways, order=ordered * (1 if self.packed else self.ways), taken=ordered,
-                      ready=lines, turn=lines))
-        if not roomy:
+        self._size(L2(line=machine.lines, tag=ordered * self.ways, order=ordered * (1 if self.packed else self.ways),
+                      taken=ordered, ready=machine.lines, turn=machine.turns))
+        if not machine.roomy:
             if state is not None:
                 self._put(state)
             self._first_order()
@@ -66,9 +67,8 @@ class Arrays:
         if self.packed:
             digits = latest.astype(np.uint64) << (4 * np.arange(self.ways, dtype=np.uint64))
             latest = np.bitwise_or.reduce(digits, axis=1).view(np.int64)
-        taken = self.arrays.taken
-        self.arrays.order[:] = latest[taken].ravel() if taken.any() else np.broadcast_to(
-            latest[0], (self.sets, *latest[0].shape)).ravel()
+        order, taken = self.arrays.order.reshape(self.sets, *latest.shape[1:]), self.arrays.taken
+        order[:] = latest[taken] if taken.any() else latest[0]
 
     def dirty_lines(self) -> int:
         """Lines that have been written and not been written back."""

@@ -51,6 +51,9 @@ K_BANKED = _k.word("block of banked_layout, 0 where HBM is plain bandwidth")
 K_LEFT = _k.word("in S: lines of the piece at hand that go to HBM")
 K_RANGES = _k.word("in S: ranges of registers (skip)")
 K_SAME_LINE = _k.word("cycles that a line of L2 is kept by one core, 0: none")
+K_TURN_LINES = _k.word("lines of a whole piece, a power of two or 1: L2.turn has those of one place in a piece together")
+K_TURN_SHIFT = _k.word("its logarithm")
+K_TURN_PIECES = _k.word("words of L2.turn for one place in a piece")
 K_KNOWN = _k.word("in S: KNOWN_PLACES blocks KNOWN_*")
 K_SIZE = _k.size()
 
@@ -327,8 +330,8 @@ class L2(NamedTuple):
     taken: Any
     #: int64 by line of GM: when a line that is COMING arrives.
     ready: Any
-    #: int64 by line of GM: the cycle from which a piece that begins with the line can be served to another core than the last
-    #: one, above UNIT_BITS bits for the number of that one's unit.
+    #: int64 by line of GM (see K_TURN_LINES): the cycle from which a piece that begins with the line can be served to another
+    #: core than the last one, above UNIT_BITS bits for the number of that one's unit.
     turn: Any
 
 

@@ -714,7 +714,6 @@ def run_on_pointers(C, S, T, rows, line, tag, order, taken, ready, turn):
         else:
             _next_piece(C, S, pipe, instr)
 
-
 @entry("void(int64[::1], int64[::1], int64[::1], int64[:,::1], uint16[::1], int32[::1], int64[::1], int32[::1], int64[::1], "
        "int64[::1])")
 def run(C, S, T, rows, line, tag, order, taken, ready, turn):

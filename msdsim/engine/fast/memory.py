@@ -193,11 +193,11 @@ def _insert(C, S, l2, ways, place, line, left):
 @inlined
 def _line_of(C, address):
     shift = C[at.K_LINE_SHIFT]
-    return address >> shift if shift >= 0 else address // C[at.K_LINE]
+    return address >> shift if shift >= 0 else divide(address, C[at.K_LINE])
 
 
-@helper
-def _look_up(C, S, l2, now, piece, write, bypass):
+@inlined
+def _look_up(C, S, l2, now, piece, roomy, write, bypass):
     """Look up the lines of a piece, or mark them as written; with ``bypass`` those that are not in L2 stay outside.
 
     Returns how many missed (they are listed at K_MISSED), how many lines go to HBM (K_LEFT: dirty ones that had to leave, and
@@ -205,12 +205,15 @@ def _look_up(C, S, l2, now, piece, write, bypass):
     """
     missed, to_hbm, ready = 0, 0, 0
     listed, left = C[at.K_MISSED], C[at.K_LEFT]
-    sets, ways, roomy = C[at.K_SETS], C[at.K_WAYS], C[at.K_ROOMY] != 0
+    sets, ways, shift = C[at.K_SETS], C[at.K_WAYS], C[at.K_LINE_SHIFT]
     address, before = piece.address, -1
     # The set of a line is the line plus ``skew``, up to the line at which the numbering of sets wraps.
     skew, wrap = 0, -1
     for _ in range(piece.rows):
-        line, last = _line_of(C, address), _line_of(C, address + piece.row_bytes - 1)
+        if shift >= 0:
+            line, last = address >> shift, address + piece.row_bytes - 1 >> shift
+        else:
+            line, last = divide(address, C[at.K_LINE]), divide(address + piece.row_bytes - 1, C[at.K_LINE])
         if line == before:
             # Rows that share a line ask for it once.
             line += 1
@@ -259,6 +262,29 @@ def _look_up(C, S, l2, now, piece, write, bypass):
     return missed, to_hbm, ready
 
 
+# One loop for each case: what is constant in it need not be looked at for every line.
+
+
+@helper
+def _read(C, S, l2, now, piece, bypass):
+    return _look_up(C, S, l2, now, piece, False, 0, bypass)
+
+
+@helper
+def _read_roomy(C, S, l2, now, piece, bypass):
+    return _look_up(C, S, l2, now, piece, True, 0, bypass)
+
+
+@helper
+def _write(C, S, l2, now, piece, bypass):
+    return _look_up(C, S, l2, now, piece, False, 1, bypass)
+
+
+@helper
+def _write_roomy(C, S, l2, now, piece, bypass):
+    return _look_up(C, S, l2, now, piece, True, 1, bypass)
+
+
 @inlined
 def _expect(l2, line, served):
     """A line that missed arrives at ``served``, unless it stays outside or has left again already."""
@@ -288,18 +314,27 @@ def _banks(C, S, l2, now, missed, to_hbm):
 
 
 @inlined
+def _turn_of(C, line):
+    """Place of a line in L2.turn."""
+    return (line & C[at.K_TURN_LINES] - 1) * C[at.K_TURN_PIECES] + (line >> C[at.K_TURN_SHIFT])
+
+
+@inlined
 def access(C, S, l2, now, unit, piece, write, l2_bytes, bypass):
     """Serve a :class:`Piece` that ``unit`` asks for at ``now`` and that takes ``l2_bytes`` of L2's time: when its data has
     passed L2 and HBM, and the HBM bytes read and written for it."""
-    same, first, word = C[at.K_SAME_LINE], 0, 0
+    same, first, turn, word = C[at.K_SAME_LINE], 0, 0, 0
+    roomy = C[at.K_ROOMY] != 0
     if same != 0:
         # Loaded long before it is used, as it often comes from far.
         first = _line_of(C, piece.address)
-        word = l2.turn[first]
-    missed, to_hbm, done = _look_up(C, S, l2, now, piece, write, bypass)
+        turn = _turn_of(C, first)
+        word = l2.turn[turn]
     if write != 0:
+        missed, to_hbm, done = _write_roomy(C, S, l2, now, piece, bypass) if roomy else _write(C, S, l2, now, piece, bypass)
         done = _serve(S, at.G_WRITE_FREE, now, l2_bytes, C[at.K_WRITE_SCALE], C[at.K_WRITE_PER_BYTE])
     else:
+        missed, to_hbm, done = _read_roomy(C, S, l2, now, piece, bypass) if roomy else _read(C, S, l2, now, piece, bypass)
         done = max(done, _serve(S, at.G_READ_FREE, now, l2_bytes, C[at.K_READ_SCALE], C[at.K_READ_PER_BYTE]))
     hbm_read, hbm_write = missed * C[at.K_LINE], to_hbm * C[at.K_LINE]
     served = now
@@ -321,7 +356,7 @@ def access(C, S, l2, now, unit, piece, write, l2_bytes, bypass):
             done = max(done, start)
         if missed > 0 and S[C[at.K_MISSED]] == first:
             start = max(start, served)
-        l2.turn[first] = (start + same) << at.UNIT_BITS | unit
+        l2.turn[turn] = (start + same) << at.UNIT_BITS | unit
     return done, hbm_read, hbm_write
 
 
