@@ -23,7 +23,7 @@ from msdsim.ir.parser import parse_kernel
 from msdsim.ir.verify import verify
 from msdsim.timeline.record import RunRecord
 
-from .comparison import Refused, assert_engines_hand_on, assert_equal, run
+from .comparison import Refused, assert_engines_agree, assert_engines_hand_on, assert_equal, run
 from .random_kernels import Case, cases
 
 TOY = load_hw("toy").chip
@@ -342,3 +342,19 @@ def test_rows_into_fractals_take_requests_on_both_sides():
     assert cost.port_bytes(512, 0) == 512
     assert cost.port_bytes(512, 256) == 512
     assert cost.port_bytes(512, 32) == 256 + 4 * cost.request_bytes
+
+
+@pytest.mark.parametrize("ways", [1, 3, 4, 15, 16, 17, 40])
+def test_the_order_of_use_in_a_set_of_any_number_of_ways(ways: int):
+    """Lines come and go, are used again in the middle of their set's order, and are written."""
+    chip = load_hw("toy").replace(**{"l2.ways": ways, "l2.capacity_bytes": 3 * ways * LINE}).chip
+    kb = KernelBuilder("order", cores=1, aiv_per_core=1)
+    x, y = (kb.tensor(name, "int8", (200, LINE), role) for name, role in (("x", "in"), ("y", "out")))
+    with kb.part("aiv"), kb.loop("i", 0, 700) as i:
+        tile = kb.buffer("tile", "UB", "int8", (1, LINE))
+        kb.copy(tile[:, :], x[at(i * i * 7 % (4 * ways), 1), :])
+        kb.copy(y[at(i * 11 % (3 * ways), 1), :], tile[:, :])
+        kb.copy(tile[:, :], x[at(i % (2 * ways), 1), :])
+    program = lower(kb.build(), chip)
+    assert_engines_agree(program)
+    assert_engines_hand_on([program, program])

@@ -165,3 +165,12 @@ def test_why_nothing_was_skipped():
 def test_skipping_changes_nothing_but_the_figures_about_skipping():
     program = lower(chain_kernel(300), TOY.chip)
     assert_same(*(load_engine("fast").run(program, EngineOptions(skip=skip)) for skip in (True, False)))
+
+
+def test_what_takes_long_pauses_and_goes_on():
+    """More instructions than one call dispatches, on one core: the same cycles as where they are skipped."""
+    program = lower(chain_kernel(3_000_000), TOY.chip)
+    records = [load_engine("fast").run(program, EngineOptions(skip=skip)) for skip in (True, False)]
+    assert records[1].skipped_iterations == 0
+    assert records[1].instructions > 2**22
+    assert records[0].cycles == records[1].cycles

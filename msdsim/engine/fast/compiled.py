@@ -16,6 +16,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from msdsim.engine.fast.native import source_hash
+
 _SOURCES = Path(__file__).resolve().parent
 
 
@@ -43,10 +45,8 @@ def _bases() -> Iterator[Path]:
 
 
 def _fingerprint() -> str:
-    digest = hashlib.sha256(f"{version('numba')} {platform.python_version()} {platform.machine()}".encode())
-    for path in sorted(_SOURCES.glob("*.py")):
-        digest.update(path.read_bytes())
-    return digest.hexdigest()[:12]
+    compiler = f"{version('numba')} {platform.python_version()} {platform.machine()}"
+    return hashlib.sha256(f"{compiler} {source_hash()}".encode()).hexdigest()[:12]
 
 
 def is_cached() -> bool:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import sys
+from collections.abc import Callable
 
 import numpy as np
 
 from msdsim.engine.accounting import in_time_order
 from msdsim.engine.banked import BankedTimings
 from msdsim.engine.base import EngineOptions, check_signals
-from msdsim.engine.fast import banked_layout
+from msdsim.engine.fast import banked_layout, native
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.builder import INTERVALS, Builder, Capacities, Machine
 from msdsim.engine.fast.compiled import is_cached
@@ -40,13 +41,24 @@ def create() -> FastEngine:
 
 
 def is_compiled() -> bool:
-    """Whether a run can start at once: the engine is compiled in this process, or an earlier one left its code on disk."""
-    return "msdsim.engine.fast.machine" in sys.modules or is_cached()
+    """Whether a run can start at once: compiled ahead, or in this process, or an earlier one left its code on disk."""
+    return native.load() is not None or "msdsim.engine.fast.machine" in sys.modules or is_cached()
 
 
 def warm_up() -> None:
-    """Compile the engine, or load its compiled code; a few seconds the first time."""
-    import msdsim.engine.fast.machine  # noqa: F401
+    """Load the engine's compiled code; where there is none yet, compile it, which takes some seconds."""
+    _compiled_run()
+
+
+def _compiled_run() -> Callable[..., None]:
+    """:func:`msdsim.engine.fast.machine.run`: what was compiled ahead if that fits this platform and this source."""
+    ahead = native.load()
+    if ahead is not None:
+        return ahead
+    from msdsim.engine.fast.machine import run
+
+    compiled: Callable[..., None] = run
+    return compiled
 
 
 class FastEngine:
@@ -81,8 +93,7 @@ class _Run:
 
     def simulate(self, first_rows: list[int] | None) -> np.ndarray:
         """Run the machine from the beginning; ``first_rows``, a row number for each pipe, asks for the timeline."""
-        from msdsim.engine.fast.machine import run
-
+        run = _compiled_run()
         while True:
             # A timeline has every instruction.
             skipping = self.repetitions if first_rows is None else [{} for _ in self.tables]
