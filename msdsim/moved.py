@@ -47,6 +47,7 @@ SPREAD: dict[str, tuple[str, ...]] = {
                                  "msdsim.dataflows.gemm.weight_layout", "msdsim.tilings.dequant"),
     "msdsim.dataflows.msd": ("msdsim.dataflows.gemm.msd", "msdsim.dataflows.gemm.msd_tiling", "msdsim.tilings.msd"),
     "msdsim.dataflows.msd_context": ("msdsim.dataflows.gemm.msd_context", "msdsim.dataflows.gemm.msd_tiling"),
+    "msdsim.explore.validate": ("msdsim.explore.sensitivity", "msdsim.explore.parity"),
 }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msdsim.explore.micro import MicroTable
-from msdsim.explore.validate import Sensitivity, ValidationReport
+from msdsim.explore.sensitivity import Sensitivity
+from msdsim.explore.validate import ValidationReport
 
 
 def micro_markdown(tables: Sequence[MicroTable]) -> str:

@@ -72,6 +72,18 @@ def override(hardware: Hardware, changes: Mapping[str, object]) -> Hardware:
     return Hardware(checked_chip(values, f"chip '{hardware.name}' as set"), provenance)
 
 
+def scaled(hardware: Hardware, factors: Mapping[str, float]) -> Hardware:
+    """A copy with some numbers multiplied: whole numbers stay whole, shares stay at most 1, numbers a chip lacks stay away."""
+    known = {key: value for key, value in leaves(hardware.chip.model_dump()).items() if key in factors and value is not None}
+    changes: dict[str, object] = {}
+    for key, value in known.items():
+        new = value * factors[key]
+        if key.endswith(("_share", "efficiency")):
+            new = min(1.0, new)
+        changes[key] = round(new) if isinstance(value, int) and not key.endswith(("_gbps", "_us")) else round(new, 4)
+    return override(hardware, changes) if changes else hardware
+
+
 def leaves(node: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Every value of a tree of tables by its dotted key, in order."""
     found: dict[str, Any] = {}

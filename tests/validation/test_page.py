@@ -7,9 +7,12 @@ from pathlib import Path
 import pytest
 
 from msdsim.explore.fidelity_tables import micro_markdown, sensitivity_markdown, validation_markdown
+from msdsim.explore.measurements import load_measurements
 from msdsim.explore.micro import load_micro, micro_tables
-from msdsim.explore.validate import UNCERTAIN, load_measurements, scaled, sensitivity, validate
+from msdsim.explore.sensitivity import UNCERTAIN, sensitivity
+from msdsim.explore.validate import validate
 from msdsim.hardware import load_hw
+from msdsim.hardware.hardware import scaled
 
 PAGE = Path(__file__).parents[2] / "docs" / "fidelity.md"
 

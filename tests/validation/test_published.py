@@ -7,7 +7,9 @@ import json
 import pytest
 
 from msdsim.errors import InputError
-from msdsim.explore.validate import load_measurements, parity_plot, validate
+from msdsim.explore.measurements import load_measurements
+from msdsim.explore.parity import parity_plot
+from msdsim.explore.validate import validate
 from msdsim.hardware import load_hw
 
 

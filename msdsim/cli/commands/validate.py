@@ -16,7 +16,8 @@ def command(file: str, quick: bool, engine: str | None, memory: str, json_to: st
     """Predict every row of FILE, a TOML file of measurements (the published ones that ship with msdsim by default)."""
     from msdsim.cli.outputs import Outputs
     from msdsim.cli.simulation import working
-    from msdsim.explore.validate import parity_plot, validate
+    from msdsim.explore.parity import parity_plot
+    from msdsim.explore.validate import validate
     from msdsim.report.validation import print_validation
 
     outputs = Outputs(json_to=json_to, plot_to=plot_to, quiet=quiet)

@@ -1,0 +1,125 @@
+"""Validation files: rows of published measurements, each with the chip, the problem, how it was run and what was measured."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from dataclasses import field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from msdsim.errors import InputError, MsdsimError
+from msdsim.problems import Attention, GroupedGemm, parse_inline
+from msdsim.resources import find_file, shipped_names
+
+#: The shipped file of published kernels.
+PUBLISHED = "published"
+#: Numbers of the chip that a note says to set.
+_SET = re.compile(r"--set ([a-z0-9_.]+)=([0-9.]*[0-9])")
+
+
+class Measurement(BaseModel):
+    """One row of a validation file, as it is written there.
+
+    ``informs`` names the constants of chip files that were inferred with this row's help; a row without is a test of them all.
+    ``set`` changes numbers of the chip (a kernel on one core), ``ambiguous`` says what is uncertain about a row, which is then
+    reported apart, and ``long`` marks one that takes minutes to simulate.  Further times of the same source (``time_us_...``)
+    may stand beside and are not used.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: str
+    chip: str
+    problem: str
+    dataflow: str = ""
+    run_as: str = ""
+    tiling: str | dict[str, int] = field(default_factory=dict)
+    time_us: float | None = None
+    tflops: float | None = None
+    scope: Literal["task", "kernel", "unknown"] = "unknown"
+    components_us: dict[str, float] = field(default_factory=dict)
+    source: str
+    note: str = ""
+    ratio_to: str = ""
+    ratio_only: float | None = None
+    informs: tuple[str, ...] = ()
+    set: dict[str, float | str] = field(default_factory=dict)
+    ambiguous: str = ""
+    long: bool = False
+
+    @property
+    def measured_us(self) -> float | None:
+        """The time that was measured, or that the rate in TFLOPS stands for; None where there is neither."""
+        return self.time_us if self.time_us is not None else _time_of(self)
+
+
+def load_measurements(file: str | Path = PUBLISHED) -> list[Measurement]:
+    """The rows of a validation file, its sources put in.
+
+    A row that has the id of a shipped row and does not say how the published kernel cuts its work takes it from there, and
+    whether only its ratio to another row means anything.
+    """
+    path = find_file("validation", "validation", str(file))
+    where = f"validation file '{path.name}'"
+    try:
+        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
+        raise InputError(f"{where} cannot be read: {err}") from None
+    if not isinstance(raw.get("row"), list):
+        raise InputError(f"{where} has no rows; add a [[row]] with id, chip, problem, dataflow, time_us, scope and source")
+    shipped = {} if Path(path).stem == PUBLISHED and str(file) in shipped_names("validation") else {
+        row.id: row for row in load_measurements()}
+    sources = raw.get("sources", {})
+    found = []
+    for index, item in enumerate(raw["row"], start=1):
+        values = {"run_as" if key == "as" else key: value for key, value in item.items() if not key.startswith("time_us_")}
+        values["source"] = sources.get(values.get("source"), values.get("source", ""))
+        _understand_note(values)
+        try:
+            row = Measurement(**values)
+        except ValidationError as err:
+            first = err.errors()[0]
+            key = ".".join(str(part) for part in first["loc"]).replace("run_as", "as")
+            raise InputError(f"{where}, row {index} '{item.get('id', '')}': key '{key}': {first['msg'].lower()}") from None
+        same = shipped.get(row.id)
+        found.append(row if same is None or row.run_as else _spelled_out(row, same))
+    return found
+
+
+def _understand_note(values: dict[str, Any]) -> None:
+    """What a collector of rows puts into the note: that something is uncertain, and numbers of the chip to set."""
+    note = str(values.get("note", ""))
+    _, doubt, uncertain = note.partition("AMBIGUOUS:")
+    if doubt and not values.get("ambiguous"):
+        values["ambiguous"] = uncertain.partition(";")[0].strip() or "not said why"
+    changes = _SET.findall(note)
+    if changes and "set" not in values:
+        values["set"] = {key: float(number) if "." in number else int(number) for key, number in changes}
+
+
+def _spelled_out(row: Measurement, same: Measurement) -> Measurement:
+    """``row`` with what the shipped row of the same id says about how it was run."""
+    known = same.model_dump(include={"problem", "dataflow", "run_as", "tiling", "ratio_to", "ratio_only", "informs", "set",
+                                     "ambiguous", "long"})
+    if same.time_us is None and same.tflops is None:
+        known |= {"time_us": None, "tflops": None}
+    return row.model_copy(update=known)
+
+
+def _time_of(row: Measurement) -> float | None:
+    """Time that a rate in TFLOPS stands for; a multiply and an add are two operations."""
+    if row.tflops is None:
+        return None
+    try:
+        problem = parse_inline(row.problem if ":" in row.problem else row.run_as)
+    except MsdsimError:
+        return None
+    if isinstance(problem, Attention):
+        # Half of a causal square is left out, by convention of those who print the rate.
+        pairs = problem.batch * problem.heads * problem.q * problem.kv / (2 if problem.causal else 1)
+        return 2 * pairs * (problem.head_dim + problem.value_dim) / row.tflops / 1e6
+    rows = problem.total_rows if isinstance(problem, GroupedGemm) else problem.m
+    return 2 * rows * problem.k * problem.n / row.tflops / 1e6
