@@ -33,6 +33,7 @@ from msdsim.units import ticks_to_us
 #: Dataflows that say of a row that it cannot be run.
 _NONE = ("inexpressible", "needs-set")
 
+
 @dataclass(frozen=True)
 class Component:
     """Time of one pipe, averaged over the cores, as published and as predicted."""

@@ -14,7 +14,7 @@ from msdsim import __version__
 from msdsim.code_version import code_version
 from msdsim.dataflows.lookup import find_dataflow
 from msdsim.errors import InputError, MsdsimError, UnknownNameError
-from msdsim.explore.sweep.spec import Spec
+from msdsim.explore.sweep.spec import Spec, parse_spec
 from msdsim.hardware import Hardware, load_hw
 from msdsim.problems import parse_inline
 from msdsim.runs import RunOptions, as_problem, run
@@ -78,6 +78,11 @@ class Setting:
         if not self.spec.problem.endswith(".kir"):
             return ""
         return hashlib.sha256(Path(self.spec.problem).read_bytes()).hexdigest()
+
+
+def points(spec: Mapping[str, Any] | Spec) -> list[Point]:
+    """Every point of a spec, in a fixed order; InputError for a spec, chip or name that is wrong."""
+    return list(Setting.of(spec if isinstance(spec, Spec) else parse_spec(spec)).points())
 
 
 def _check_problem(spec: Spec) -> None:

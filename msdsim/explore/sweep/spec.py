@@ -152,13 +152,6 @@ def parse_spec(spec: Mapping[str, Any]) -> Spec:
     return found
 
 
-def points(spec: Mapping[str, Any] | Spec) -> list[Any]:
-    """Every point of a spec, in a fixed order; InputError for a spec, chip or name that is wrong."""
-    from msdsim.explore.sweep.point import Setting
-
-    return list(Setting.of(spec if isinstance(spec, Spec) else parse_spec(spec)).points())
-
-
 def _texts(spec: Mapping[str, Any], key: str, default: str) -> tuple[str, ...]:
     value = spec.get(key, default)
     values = value if isinstance(value, list | tuple) else [value]
