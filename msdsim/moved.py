@@ -31,6 +31,7 @@ MOVED = {
 #: New modules by old ones, and the names in them that have moved there.
 MOVED_NAMES = {
     "msdsim.hardware.chip": ("msdsim.hardware.hardware", ("Hardware", "Provenance")),
+    "msdsim.ir.printer": ("msdsim.ir.identity", ("kernel_hash",)),
     "msdsim.hardware.load": ("msdsim.hardware.hardware", ("leaves", "override", "parse_value")),
 }
 

@@ -12,8 +12,8 @@ from msdsim.dataflows.lookup import find_dataflow
 from msdsim.engine import EngineOptions, load_engine
 from msdsim.errors import InvariantError, KernelError
 from msdsim.hardware import load_hw
+from msdsim.ir import kernel_hash
 from msdsim.ir.lower import lower
-from msdsim.ir.printer import kernel_hash
 from msdsim.passes import PASSES, Build, run_passes
 from msdsim.problems import Gemm
 from msdsim.tilings import choose_tiling

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import replace
 
 from msdsim.ir.kernel import Alloc, Block, Comment, For, Kernel, Let, Op, Slice, Statement, When, attr_text
+from msdsim.moved import old_names
 
 _INDENT = "  "
 Text = Callable[[Statement], str]
@@ -18,13 +18,9 @@ def print_kernel(kernel: Kernel) -> str:
     return "\n".join(_with_comments(lines, kernel.comments)) + "\n"
 
 
-def kernel_hash(kernel: Kernel) -> str:
-    """SHA-256 of the kernel with its names put in and every range written out, the identity that golden schedules record: how a
-    kernel is spelled does not matter."""
-    from msdsim.ir.lets import inlined
-
-    lines = _lines(inlined(kernel.__dict__.get("_built", kernel)), _full_text)
-    return hashlib.sha256(("\n".join(lines) + "\n").encode()).hexdigest()
+def full_text(kernel: Kernel) -> str:
+    """The text of a kernel without names, every range written out."""
+    return "\n".join(_lines(kernel, _full_text)) + "\n"
 
 
 def _header(kernel: Kernel) -> list[str]:
@@ -147,3 +143,6 @@ class _Numbers:
             else:
                 numbered.append(replace(statement, line=line))
         return tuple(numbered)
+
+
+__getattr__ = old_names(__name__)

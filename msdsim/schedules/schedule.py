@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from msdsim.errors import InputError
 from msdsim.hardware import Hardware, load_hw, override
-from msdsim.ir.printer import kernel_hash
+from msdsim.ir.identity import kernel_hash
 from msdsim.problems import Problem, problem_from_json
 from msdsim.report.files import write_text
 from msdsim.runs import DEFAULT_ENGINE, RunOptions
