@@ -11,7 +11,7 @@ from inspect import Parameter, signature
 from typing import Any, TypeVar
 
 from msdsim.dataflows.lookup import dataflows_for, find_dataflow
-from msdsim.errors import InputError
+from msdsim.errors import ArrayError, InputError
 from msdsim.hardware import Hardware
 from msdsim.ir.kernel import Kernel
 from msdsim.jobs import Progress
@@ -117,12 +117,19 @@ def _each(names: Sequence[str], refusal: Callable[[str], str | None], progress: 
     """What the work gives for every dataflow that nothing refuses, and the others with the reason."""
     runs: list[Any] = []
     skipped: list[Skipped] = []
+    failure: ArrayError | None = None
     for name in names:
         reason = refusal(name)
         if reason is None:
-            runs.append(work(name))
-        else:
+            try:
+                runs.append(work(name))
+            except ArrayError as err:
+                # What one dataflow cannot compute with is no reason to lose what the others give.
+                reason, failure = str(err), failure or err
+        if reason is not None:
             skipped.append(Skipped(name, reason))
         if progress is not None:
             progress(len(runs) + len(skipped), len(names))
+    if failure is not None and not runs:
+        raise failure
     return runs, skipped

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from msdsim.errors import ArrayError, InputError, TilingError
+from msdsim.errors import ArrayError, InputError, MsdsimError, TilingError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -109,8 +109,6 @@ def read_inputs(file: str | None) -> dict[str, np.ndarray] | None:
     """Arrays of an npz file by name; None without a file."""
     if file is None:
         return None
-    import zipfile
-
     import numpy as np
 
     path = Path(file)
@@ -122,7 +120,10 @@ def read_inputs(file: str | None) -> dict[str, np.ndarray] | None:
             raise ArrayError(f"inputs file '{file}' holds one array without a name; write it with numpy.savez(FILE, x=...)")
         with loaded:
             return {name: loaded[name] for name in loaded.files}
-    except (zipfile.BadZipFile, ValueError, EOFError, KeyError):
-        raise ArrayError(f"inputs file '{file}' is not an npz file of plain arrays; write it with numpy.savez") from None
+    except MsdsimError:
+        raise
     except OSError as err:
         raise ArrayError(f"inputs file '{file}' cannot be read: {err.strerror or err}") from None
+    except Exception:
+        # A damaged file raises whatever the layer that stumbles over it raises: zip, deflate, header, dtype.
+        raise ArrayError(f"inputs file '{file}' is not an npz file of plain arrays; write it with numpy.savez") from None

@@ -104,9 +104,11 @@ def _symmetric(w: np.ndarray, starts: np.ndarray, limit: float) -> np.ndarray:
 def _asymmetric(w: np.ndarray, starts: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     high, low = _extremes(w, starts)
     span = (high - low) / np.float32(2**bits - 1)
-    # A constant column has no span: its value itself becomes the scale, so that q + offset = +-1.
-    scale = _usable(np.where(span > 0, span, np.abs(high)))
-    return scale, np.rint(low / scale) + np.float32(2 ** (bits - 1))
+    # A constant column has no span: its value is the scale, q is 0 and the offset 1 or -1.  The lowest code with an offset of
+    # 129 would be the same value, but its products cancel only where nothing is rounded.
+    constant = span <= 0
+    scale = _usable(np.where(constant, np.abs(high), span))
+    return scale, np.where(constant, np.sign(high), np.rint(low / scale) + np.float32(2 ** (bits - 1)))
 
 
 def _usable(scale: np.ndarray) -> np.ndarray:

@@ -77,6 +77,7 @@ def accumulate_mx(a: np.ndarray, a_factor: np.ndarray, b: np.ndarray, b_factor: 
                 part = rounded - start
                 error = (start - (rounded - part)) + (added - part)
                 total[j] = rounded
-                if error != 0.0 and bits[j] & 1 == 0:
+                # An accumulator that has overflowed stays infinite; its error is no number.
+                if math.isfinite(rounded) and error != 0.0 and bits[j] & 1 == 0:
                     bits[j] += 1 if (error > 0.0) == (rounded > 0.0) else -1
                 acc[i, j] = np.float32(total[j])

@@ -33,7 +33,9 @@ def attention_operands(problem: AttentionShape, inputs: Mapping[str, np.ndarray]
     given = {name: np.asarray(array) for name, array in (inputs or {}).items()}
     unknown = [name for name in given if name not in ATTENTION_ARRAYS]
     if unknown:
-        raise ArrayError(f"unknown array '{unknown[0]}' in the inputs (known: {', '.join(ATTENTION_ARRAYS)})")
+        why = "; offsets of the KV cache are not modelled: give a cache quantized symmetrically" \
+            if unknown[0] in ("k_offset", "v_offset") else ""
+        raise ArrayError(f"unknown array '{unknown[0]}' in the inputs (known: {', '.join(ATTENTION_ARRAYS)}){why}")
     if problem.shared_kv:
         if cache == "mxfp4":
             raise ArrayError(SHARED_CACHE)
@@ -111,6 +113,7 @@ def _given_cache(array: np.ndarray, scale: np.ndarray | None, problem: Attention
     else:
         fmt = FORMATS["int8" if cache == "bf16" else cache]
         require_range(array, int(fmt.min_value), int(fmt.max_value), name, fmt.name)
+        scale = _without_ones(scale, (heads, dim) if problem.scales == "channel" else (batch, heads, kv))
         require_shape(scale, (heads, dim) if problem.scales == "channel" else (batch, heads, kv), f"{name}_scale")
         scale = scale.astype(np.float32)
         require_finite(scale, f"{name}_scale")
@@ -119,6 +122,12 @@ def _given_cache(array: np.ndarray, scale: np.ndarray | None, problem: Attention
             raise ArrayError(f"{name}_scale has {scale[first_index(bad)]} at {place(bad)}; scales are above 0")
         result = {name: array.astype(np.int8), f"{name}_scale": scale}
     return _bf16_cache(cache_values(result, name), name) if cache == "bf16" else result
+
+
+def _without_ones(scale: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """Scales that come with axes of size 1, as they broadcast against the cache, without those axes."""
+    long = [size for size in shape if size != 1]
+    return scale.reshape(shape) if [size for size in scale.shape if size != 1] == long and scale.ndim >= len(shape) else scale
 
 
 def spread(scale: np.ndarray) -> np.ndarray:

@@ -15,20 +15,26 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Numerics:
-    """Outcome of a numeric check; errors are against float64 on the same quantized weights."""
+    """Outcome of a numeric check; errors are against float64 on the same quantized weights.
+
+    ``overflowed`` outputs are infinite or NaN, by one rule in kernel and reference: a conversion to BF16 beyond its range gives
+    an infinity.  The errors are those of the other outputs; where there are none, ``relative_l2`` and ``max_abs_error`` are
+    infinite.  ``bound_ratio`` is None where no output has a bound.
+    """
 
     bit_exact: bool
     elements: int
     mismatches: int
     relative_l2: float
     max_abs_error: float
-    bound_ratio: float
+    bound_ratio: float | None
+    overflowed: int = 0
     first_mismatch: str = ""
 
     @property
     def good(self) -> bool:
         """Bit-exact, and every error inside its proven bound."""
-        return self.bit_exact and self.bound_ratio <= 1
+        return self.bit_exact and (self.bound_ratio is None or self.bound_ratio <= 1)
 
 
 @dataclass(frozen=True)
@@ -45,14 +51,18 @@ def check_numbers(contract: Contract, problem: Any, kernel: Kernel, *, inputs: M
     what they lack; with ``components`` in ``keep`` the arrays have those and their scales beside ``y``."""
     # Imported here: most runs execute no numbers.
     from msdsim.numerics.executor import execute
-    from msdsim.numerics.metrics import bound_ratio, compare_bits, max_abs_error, relative_l2
+    from msdsim.numerics.metrics import bound_ratio, compare_bits, max_abs_error, overflowed, relative_l2
 
     operands = contract.operands(problem, inputs, seed)
+    # The reference first: it speaks of the user's arrays where their numbers are beyond what a kernel can compute with.
+    with np.errstate(all="ignore"):
+        expected = contract.reference(problem, operands)
     outputs = execute(kernel, operands)
-    expected = contract.reference(problem, operands)
     mismatches = [found for name in expected if name in outputs
                   if (found := compare_bits(expected[name], outputs[name].reshape(expected[name].shape), name)) is not None]
-    exact = contract.exact(problem, operands)
+    with np.errstate(all="ignore"):
+        exact = contract.exact(problem, operands)
+        bound = contract.bound(problem, operands, exact)
     y = outputs["y"].reshape(exact.shape)
     numerics = Numerics(
         bit_exact=not mismatches,
@@ -60,7 +70,8 @@ def check_numbers(contract: Contract, problem: Any, kernel: Kernel, *, inputs: M
         mismatches=sum(found.count for found in mismatches),
         relative_l2=relative_l2(y, exact),
         max_abs_error=max_abs_error(y, exact),
-        bound_ratio=bound_ratio(y, exact, contract.bound(problem, operands, exact)),
+        bound_ratio=bound_ratio(y, exact, bound),
+        overflowed=overflowed(y),
         first_mismatch=str(mismatches[0]) if mismatches else "",
     )
     arrays = {"y": y.astype(np.float32)}

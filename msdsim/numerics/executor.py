@@ -103,6 +103,11 @@ class _Machine:
         }
 
     def run(self) -> None:
+        # Infinities and what follows from them are numbers like others; the result says how many there are.
+        with np.errstate(all="ignore"):
+            self._take_turns()
+
+    def _take_turns(self) -> None:
         # The AIVs of a group usually produce first; the order changes nothing but the number of turns.
         live = {unit: _Unit(self, unit).run() for unit in sorted(self.units, key=lambda unit: (unit[0], unit[1] == "aic"))}
         while live:

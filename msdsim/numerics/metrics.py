@@ -10,9 +10,21 @@ import numpy as np
 from msdsim.formats.checks import first_index
 
 
+def overflowed(y: np.ndarray) -> int:
+    """How many outputs are infinite, or NaN because something before them was."""
+    return int(np.count_nonzero(~np.isfinite(y.astype(np.float32))))
+
+
 def relative_l2(y: np.ndarray, y64: np.ndarray) -> float:
-    """||y - y64|| / ||y64||; 0 when both are zero, infinite when only y64 is."""
-    difference = np.linalg.norm(y.astype(np.float64) - y64)
+    """||y - y64|| / ||y64|| over the outputs that did not overflow; 0 when both are zero, infinite when only y64 is or when
+    every output overflowed."""
+    y = y.astype(np.float64)
+    finite = np.isfinite(y)
+    if not finite.all():
+        y, y64 = y[finite], y64[finite]
+        if not y.size:
+            return np.inf
+    difference = np.linalg.norm(y - y64)
     size = np.linalg.norm(y64)
     if size == 0:
         return 0.0 if difference == 0 else np.inf
@@ -20,17 +32,25 @@ def relative_l2(y: np.ndarray, y64: np.ndarray) -> float:
 
 
 def max_abs_error(y: np.ndarray, y64: np.ndarray) -> float:
-    """Largest |y - y64|."""
-    return float(np.max(np.abs(y.astype(np.float64) - y64)))
+    """Largest |y - y64| of the outputs that did not overflow; infinite when there is none."""
+    with np.errstate(invalid="ignore"):
+        error = np.abs(y.astype(np.float64) - y64)
+    return float(np.max(error, where=np.isfinite(error), initial=0.0)) if np.isfinite(error).any() else np.inf
 
 
-def bound_ratio(y: np.ndarray, y64: np.ndarray, bound: np.ndarray) -> float:
-    """Largest |y - y64| / bound (at most 1 when the bound holds); an error of 0 counts as 0 whatever the bound."""
+def bound_ratio(y: np.ndarray, y64: np.ndarray, bound: np.ndarray) -> float | None:
+    """Largest |y - y64| / bound (at most 1 when the bound holds); an error of 0 counts as 0.
+
+    Outputs that overflowed, or may have (an infinite or undefined bound), have no bound; None when there are no others.
+    """
     with np.errstate(invalid="ignore"):
         error = np.abs(y.astype(np.float64) - y64)
     error, limit = np.broadcast_arrays(error, bound)
+    bounded = np.isfinite(error) & np.isfinite(limit)
+    if not bounded.any():
+        return None
     with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = np.where(np.isinf(limit) | (error == 0), 0.0, error / limit)
+        ratio = np.where(~bounded | (error == 0), 0.0, error / limit)
     return float(np.max(ratio))
 
 

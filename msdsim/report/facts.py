@@ -163,10 +163,21 @@ def _traffic(traffic: Mapping[str, int]) -> str:
 
 def _numbers(numbers: Numerics) -> str:
     """The outcome of the check of the numbers."""
-    tail = f"relative L2 error {figure(numbers.relative_l2)}, {numbers.bound_ratio:.2f} of the proven bound"
+    tail = _errors(numbers)
     if numbers.bit_exact:
         return f"bit-exact, {numbers.elements:,} elements; {tail}"
     return f"NOT bit-exact: {numbers.first_mismatch}; {tail}"
+
+
+def _errors(numbers: Numerics) -> str:
+    """Error and bound of what did not overflow, and how much did."""
+    over = f"{numbers.overflowed:,} of {numbers.elements:,} outputs overflow BF16" if numbers.overflowed else ""
+    if numbers.overflowed == numbers.elements:
+        return f"{over}, so there is no error to give"
+    bound = "no proven bound" if numbers.bound_ratio is None else \
+        f"{numbers.bound_ratio:.2f} of the proven bound"
+    text = f"relative L2 error {figure(numbers.relative_l2)}, {bound}"
+    return f"{over}; of the others {text}" if over else text
 
 
 def _simulated(run: Result) -> str:
@@ -232,7 +243,8 @@ def _number_cells(numbers: Numerics | None) -> list[Cell]:
     """Relative L2 error, and whether the bits agree."""
     if numbers is None:
         return ["", ""]
-    return [figure(numbers.relative_l2), "exact" if numbers.bit_exact else f"{numbers.mismatches:,} differ"]
+    error = "overflow" if numbers.overflowed else figure(numbers.relative_l2)
+    return [error, "exact" if numbers.bit_exact else f"{numbers.mismatches:,} differ"]
 
 
 # Workloads

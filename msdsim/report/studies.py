@@ -52,7 +52,8 @@ def print_accuracy(console: Console, problem: str, rows: Sequence[Any]) -> None:
             bits = "" if row.effective_bits is None else "exact" if math.isinf(row.effective_bits) else \
                 f"{row.effective_bits:.2f}"
             table.add(row.method, "" if row.passes is None else str(row.passes), f"{row.relative_l2_fp32:.2e}",
-                      f"{row.relative_l2_bf16:.2e}", f"{row.max_abs_error:.2e}", f"{row.bound_ratio:.2f}", bits)
+                      f"{row.relative_l2_bf16:.2e}", f"{row.max_abs_error:.2e}",
+                      "-" if row.bound_ratio is None else f"{row.bound_ratio:.2f}", bits)
         console.print()
         console.print(Text(f"input: {name}"))
         for line in table.lines():

@@ -29,7 +29,11 @@ def verdict(comparison: Comparison) -> str:
 
 def _price(winner: Result, rival: Result) -> str:
     """What the speed costs, where numbers were executed and the winner's are clearly less accurate."""
-    if winner.numerics is None or rival.numerics is None or winner.numerics.relative_l2 < 1.5 * rival.numerics.relative_l2:
+    if winner.numerics is None or rival.numerics is None:
+        return ""
+    if winner.numerics.overflowed:
+        return f"; but {winner.numerics.overflowed:,} of {winner.dataflow}'s outputs overflow"
+    if rival.numerics.overflowed or winner.numerics.relative_l2 < 1.5 * rival.numerics.relative_l2:
         return ""
     ratio = winner.numerics.relative_l2 / max(rival.numerics.relative_l2, 1e-300)
     return f"; but {winner.dataflow}'s error is {ratio:.1f}x as large"

@@ -48,7 +48,7 @@ class AccuracyRow:
     relative_l2_fp32: float
     relative_l2_bf16: float
     max_abs_error: float
-    bound_ratio: float
+    bound_ratio: float | None  #: None where no output has a bound
     effective_bits: float | None
 
 

@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
+from msdsim.formats.number import FORMATS
 from msdsim.formats.rounding import decode, round_integer, round_to
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units import vector
@@ -151,10 +152,14 @@ def _execute_cast(op: Op, run: Execution) -> None:
     elif (source, op.out.fmt) in _NUMPY_CASTS:
         run.out[...] = run.ins[0].astype(run.out.dtype)
     else:
-        run.out[...] = round_to(decode(run.ins[0]), op.out.fmt, rounding=rounding, saturate=True)
+        # Floats with an infinity overflow to it: the chip's default mode, and what FIXPIPE does.  Others have nothing beyond
+        # their largest value.
+        saturate = FORMATS[op.out.fmt].specials != "ieee"
+        run.out[...] = round_to(decode(run.ins[0]), op.out.fmt, rounding=rounding, saturate=saturate)
 
 
-define(OpDef("cast", "convert between formats with a rounding mode (rint, round, floor), saturating", 1, True, _check_cast,
+define(OpDef("cast", "convert between formats with a rounding mode (rint, round, floor); beyond the largest value to "
+             "infinity where the format has one, else to that value", 1, True, _check_cast,
              _pipe, _elementwise_timing, _execute_cast, attrs={"round": "name"}, hazard=_hazard))
 
 

@@ -37,7 +37,8 @@ from itertools import pairwise
 
 import numpy as np
 
-from msdsim.errors import InputError
+from msdsim.errors import ArrayError, InputError
+from msdsim.formats.checks import first_index
 from msdsim.formats.msd import MSD_INT4, MSD_INT8, MSD_MXFP4, MsdSpec
 from msdsim.formats.number import BF16
 from msdsim.formats.rounding import round_to
@@ -46,7 +47,7 @@ from msdsim.numerics.attention_operands import attention_operands, exact_cache
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.problem_types import AttentionShape
 from msdsim.numerics.references.attention_bound import HeadBound, head_bound
-from msdsim.numerics.references.attention_products import FLOAT, INTEGER, MX, heads_of
+from msdsim.numerics.references.attention_products import FLOAT, INTEGER, MX, Head, heads_of
 from msdsim.numerics.references.reduce import row_sum
 
 KV_TILE = 512
@@ -96,6 +97,16 @@ def _columns_softmax(logits: np.ndarray, columns: list[slice], pv: Callable[[np.
     return _State(before[:, None], total, acc)
 
 
+def _require_finite(logits: np.ndarray, head: Head, problem: AttentionShape) -> None:
+    """Refuse logits beyond FP32: a softmax of infinities is no number, in no dataflow."""
+    bad = ~np.isfinite(logits) & head.visible
+    if bad.any():
+        row, token = first_index(bad)
+        query_head = head.index * (problem.heads // problem.kv_heads) + row // problem.q
+        raise ArrayError(f"the logits overflow FP32 at batch {head.batch}, head {query_head}, query {row % problem.q}, token "
+                         f"{token}: q times k there is beyond {np.finfo(np.float32).max:.2g}; scale q or k down")
+
+
 @dataclass(frozen=True)
 class AttentionContract(Contract):
     """Attention with the KV cache in ``cache``; ``spec`` decomposes Q and P, or is None for bf16 products."""
@@ -140,6 +151,7 @@ class AttentionContract(Contract):
             method = FLOAT if self.spec is None else MX if self.spec.scheme == "mx" else INTEGER
             with np.errstate(under="ignore", over="ignore"):
                 logits = method.logits(head, self.spec, c, per_channel)
+                _require_finite(logits, head, problem)
                 logits = np.where(head.visible, logits, np.float32(-np.inf))
                 values = method.values(head, self.spec, per_channel)
                 out = online_softmax(logits, self.kv_tile, values, self.kv_splits)

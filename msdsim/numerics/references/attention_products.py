@@ -89,7 +89,13 @@ class IntegerProducts:
         assert spec is not None
         assert head.k_scale is not None
         q = head.q.astype(np.float32)
-        parts = decompose(q * head.k_scale if per_channel else q, spec, "q")
+        if per_channel:
+            q = q * head.k_scale
+            beyond = ~np.isfinite(q).all(axis=1, keepdims=True)
+            if beyond.any():
+                # What cannot be decomposed has no logits; who asked for them says where.
+                return np.broadcast_to(np.where(beyond, np.float32(np.nan), np.float32(0)), (len(q), len(head.k)))
+        parts = decompose(q, spec, "q")
         assert parts.row_scale is not None
         t = self._merged(parts.components, head.k.T, spec) * (parts.row_scale * c)[:, None]
         return t if per_channel else t * head.k_scale
