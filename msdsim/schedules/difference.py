@@ -54,6 +54,11 @@ def _figures(before: Schedule, after: Schedule) -> Iterator[Difference]:
         yield from _count(f"traffic {name}", before.traffic.get(name, 0), after.traffic.get(name, 0))
 
 
+def changed_choice(recorded: Schedule, now: Mapping[str, int]) -> list[Difference]:
+    """Where the tiling that would be chosen ``now`` is not the recorded one."""
+    return list(_values("tiling", recorded.tiling, now))
+
+
 def _values(what: str, before: Mapping[str, object], after: Mapping[str, object]) -> Iterator[Difference]:
     for key in dict.fromkeys([*before, *after]):
         if before.get(key) != after.get(key):

@@ -6,12 +6,14 @@ import hashlib
 import json
 import os
 from collections.abc import Mapping
+from dataclasses import asdict
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from msdsim.dataflows.lookup import find_dataflow
 from msdsim.errors import InputError
 from msdsim.hardware import Hardware, load_hw, override
 from msdsim.ir.identity import kernel_hash
@@ -19,6 +21,7 @@ from msdsim.problems import Problem, problem_from_json
 from msdsim.report.files import write_text
 from msdsim.runs import DEFAULT_ENGINE, RunOptions
 from msdsim.runs import run as run_problem
+from msdsim.tilings import choose_tiling
 
 
 class Schedule(BaseModel):
@@ -60,10 +63,7 @@ def record_schedule(
     folder: Path | None = None,
 ) -> Schedule:
     """Simulate and record.  A chip file is looked for from ``folder`` (the present one when None)."""
-    is_file = hw.endswith(".toml")
-    hardware = load_hw(str((folder or Path()) / hw) if is_file else hw)
-    if overrides:
-        hardware = override(hardware, overrides)
+    hardware = _chip_of(hw, overrides or {}, folder)
     run = run_problem(problem, hardware, dataflow, RunOptions(tiling=tiling, memory=memory, engine=engine))
     return Schedule(
         msdsim=_version(), problem=problem.to_json(), hw=hw, overrides=run.overrides, chip_sha256=chip_hash(hardware),
@@ -71,6 +71,11 @@ def record_schedule(
         kernel_sha256=kernel_hash(run.kernel), cycles=run.cycles, instructions=run.record.instructions,
         traffic=run.traffic, pipes=run.stalls,
     )
+
+
+def _chip_of(hw: str, overrides: Mapping[str, object], folder: Path | None) -> Hardware:
+    hardware = load_hw(str((folder or Path()) / hw) if hw.endswith(".toml") else hw)
+    return override(hardware, overrides) if overrides else hardware
 
 
 def _version() -> str:
@@ -82,11 +87,20 @@ def _version() -> str:
 
 
 def repeat_schedule(recorded: Schedule, folder: Path, engine: str = DEFAULT_ENGINE) -> Schedule:
-    """What the recorded request gives now; ``folder`` is where the schedule's file lies."""
-    return record_schedule(
+    """What the recorded request gives now, with the tiling that was recorded, whatever would be chosen today; ``folder`` is
+    where the schedule's file lies."""
+    found = record_schedule(
         problem_from_json(dict(recorded.problem)), recorded.hw, recorded.dataflow, overrides=recorded.overrides,
-        tiling=recorded.tiling_given, memory=recorded.memory, engine=engine, folder=folder,
+        tiling=recorded.tiling, memory=recorded.memory, engine=engine, folder=folder,
     )
+    return found.model_copy(update={"tiling_given": recorded.tiling_given})
+
+
+def choice_now(recorded: Schedule, folder: Path) -> dict[str, int]:
+    """The tiling that the recorded request would get today, the user's values in place."""
+    problem = problem_from_json(dict(recorded.problem))
+    chip = _chip_of(recorded.hw, recorded.overrides, folder).chip
+    return asdict(choose_tiling(find_dataflow(problem, recorded.dataflow), problem, chip, recorded.tiling_given))
 
 
 def relative_hw(hw: str, file: str | Path) -> str:

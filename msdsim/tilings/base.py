@@ -31,14 +31,14 @@ def automatic_tiling(dataflow: Dataflow, problem: Any, chip: Chip) -> Any:
 
 def choose_tiling(dataflow: Dataflow, problem: Any, chip: Chip, overrides: TilingValues | None) -> Any:
     """The dataflow's automatic tiling with the user's values in place; TilingError for unknown keys and bad values."""
-    chosen = automatic_tiling(dataflow, problem, chip)
     if not overrides:
-        return chosen
+        return automatic_tiling(dataflow, problem, chip)
     known = [item.name for item in fields(dataflow.tiling)]
     for key, value in overrides.items():
         if key not in known:
             raise TilingError(f"dataflow '{dataflow.name}' has no tiling key '{key}' (keys: {', '.join(known)})")
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise TilingError(f"tiling {key}={value!r} is not a whole number of at least 0")
-    values = asdict(chosen) | dict(overrides)
-    return dataflow.tiling(**values)
+    if all(key in overrides for key in known):
+        return dataflow.tiling(**overrides)
+    return dataflow.tiling(**asdict(automatic_tiling(dataflow, problem, chip)) | dict(overrides))

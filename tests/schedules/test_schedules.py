@@ -170,3 +170,23 @@ def test_a_schedule_that_cannot_be_repeated_says_which_and_why(cli, schedule):
     code, _, err = cli("verify", "s.json")
     assert code == 2
     assert err.startswith("error: schedule file 's.json' cannot be repeated: unknown gemm dataflow 'gone' (known: ")
+
+
+def test_another_choice_of_tiling_is_a_line_and_no_difference(cli, monkeypatch):
+    """The recorded tiling is repeated: a chooser that has become better does not redden a golden schedule."""
+    other = {"l1_ring": 1}
+    assert cli("record", P, "--hw", "toy", "--tiling", "l1_ring=1", "--out", "s.json")[0] == 0
+    automatic = record_schedule(Gemm(m=4, k=64, n=48), "toy", "bf16").tiling["l1_ring"]
+    # As if the automatic choice had been 1 when it was recorded.
+    recorded = changed(load_schedule("s.json"), tiling_given={})
+    save_schedule(recorded, "s.json")
+    assert recorded.tiling == {**recorded.tiling, **other}
+    code, out, err = cli("verify", "s.json", "--json", "v.json")
+    assert (code, err) == (0, "")
+    assert out.splitlines() == [f"ok       s.json  {recorded.cycles:,} cycles",
+                                f"choice   s.json  would be another today: l1_ring 1 -> {automatic}"]
+    document = json.loads(Path("v.json").read_text(encoding="utf-8"))["schedules"][0]
+    assert document["differences"] == []
+    assert [(item["before"], item["after"]) for item in document["choice"]] == [("1", str(automatic))]
+    assert cli("verify", "--update", "s.json")[0] == 0
+    assert load_schedule("s.json") == recorded

@@ -59,20 +59,24 @@ def record(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tilin
     _json, _quiet,
 )
 def verify(files: tuple[str, ...], engine: str | None, update: bool, json_to: str | None, quiet: bool) -> None:
-    """Simulate what every FILE holds again and compare; a difference is shown and leaves with exit code 1."""
+    """Simulate what every FILE holds again, with the tiling it holds, and compare; a difference is shown and leaves with exit
+    code 1.  Where another tiling would be chosen today, a line says so, and that is no difference: record again to take it.
+    """
     from pathlib import Path
 
     from msdsim.cli.outputs import Outputs
     from msdsim.errors import CheckFailed, MsdsimError
-    from msdsim.schedules import differences, load_schedule, repeat_schedule, save_schedule
+    from msdsim.schedules import changed_choice, choice_now, differences, load_schedule, repeat_schedule, save_schedule
 
     outputs = Outputs(json_to=json_to, quiet=quiet)
     outputs.validate()
     recorded = {file: load_schedule(file) for file in files}
     found: dict[str, list[Difference]] = {}
+    choices: dict[str, list[Difference]] = {}
     for file, schedule in recorded.items():
         try:
             now = repeat_schedule(schedule, Path(file).parent, **_engine_argument(engine))
+            choices[file] = changed_choice(schedule, choice_now(schedule, Path(file).parent))
         except MsdsimError as err:
             raise type(err)(f"schedule file '{file}' cannot be repeated: {err}") from None
         found[file] = differences(schedule, now)
@@ -83,9 +87,14 @@ def verify(files: tuple[str, ...], engine: str | None, update: bool, json_to: st
             _print(outputs, f"updated  {file}  {now.cycles:,} cycles")
         else:
             _print(outputs, f"DIFFERS  {file}", found[file], ("", "recorded", "now", "change"))
+        if choices[file]:
+            changes = ", ".join(f"{item.what.removeprefix('tiling ')} {item.before} -> {item.after}" for item in choices[file])
+            _print(outputs, f"choice   {file}  would be another today: {changes}")
     changed = [file for file in found if found[file]]
     outputs.write_json({"schema": "msdsim.schedule_verify/1", "updated": update,
-                        "schedules": [{"file": file, "differences": _documents(items)} for file, items in found.items()]})
+                        "schedules": [{"file": file, "differences": _documents(items)}
+                                      | ({"choice": _documents(choices[file])} if choices[file] else {})
+                                      for file, items in found.items()]})
     if changed and not update:
         raise CheckFailed(f"{len(changed)} of {len(found)} schedules differ: {', '.join(changed)} (if that is intended, "
                           f"'msdsim schedule verify --update FILE...' records them anew)")
