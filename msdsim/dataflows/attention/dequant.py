@@ -30,6 +30,7 @@ from msdsim.dataflows.attention.work import AttentionShape, Step, refuse_odd
 from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_switch
 from msdsim.dataflows.cube.limits import refuse_rate
 from msdsim.dataflows.cube.operands import ragged_of
+from msdsim.dataflows.vector.dequantize import to_fp32
 from msdsim.errors import TilingError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
@@ -108,8 +109,7 @@ class _Dequantizer:
                 kb.copy(w8[here], self.stored[number][head, rows, :])
         for number, here in enumerate(tiles[:1] if alike else tiles):
             with nullcontext() if alike else kb.when(which.equals(number)):
-                kb.op("cast", w16[here], w8[here])
-                kb.op("cast", w32[here], w16[here])
+                to_fp32(kb, w8[here], w16[here], w32[here])
                 kb.op("mul", w32[here], w32[here], scales[number])
                 kb.op("cast", wb[here], w32[here], round="rint")
         for number, here in enumerate(tiles):

@@ -1,4 +1,4 @@
-"""Attention as a program: FlashAttention over KV tiles, Cube and Vector working on different steps at the same time.
+r"""Attention as a program: FlashAttention over KV tiles, Cube and Vector working on different steps at the same time.
 
 A *step* is one KV tile of one tile of query rows.  Written out for one step::
 
@@ -11,13 +11,19 @@ In turn ``g`` the AIC makes S of step ``g`` and O of a step ``preload`` before i
     O(g - preload) = P V      <------ p -------
                               ------- o ------->  acc = acc * alpha(g - preload) + O(g - preload)
 
-Every ring has ``preload + 1`` slots and one signal, that a slot is full.  None says that a slot is empty, since whoever fills
-it for step ``g + preload + 1`` knows by then that step ``g`` was read, from what it has waited for itself::
+Every ring has ``n = preload + 1`` slots and one signal, that a slot is full.  None says that a slot is empty, since whoever
+fills it for step ``g + n`` knows by then that step ``g`` was read, from what it has waited for itself::
 
-    writes                    has waited for      and so knows
-    AIC  S(g + preload + 1)   P(g)                the AIV made P(g) from S(g): S(g) was read
-    AIV  P(g + preload + 1)   O(g)                the AIC made O(g) from P(g): P(g) was read
-    AIC  O(g + preload + 1)   P(g + preload + 1)  which the AIV made after it had read O(g)
+    AIC   S(g) ........ O(g) .. S(g+n) .......... O(g+n)
+             \         /    \                    /
+              s       p      o                  p
+               \     /        \                /
+    AIV         P(g) ......... acc(g) .. P(g+n)
+
+    fills               has waited for      and so knows
+    AIC  s with S(g+n)  p of P(g)           the AIV made P(g) from S(g): S(g) was read
+    AIV  p with P(g+n)  o of O(g)           the AIC made O(g) from P(g): P(g) was read
+    AIC  o with O(g+n)  p of P(g+n)         which the AIV made after it had read O(g) into acc
 
 Where O is too wide for one accumulator, it is made in column tiles, each over all KV rows of the step, for which P of the
 step stays in L1.  With ``interleave`` tiles of O and S take turns, so that one drains from L0C while the other is computed::
