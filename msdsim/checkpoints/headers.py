@@ -165,7 +165,7 @@ def checkpoint_files(path: str | Path) -> list[Path]:
     if place.is_dir():
         indices = sorted(place.glob("*.safetensors.index.json"))
         if len(indices) > 1:
-            raise InputError(f"'{_cut(str(place))}' has {len(indices)} indices, such as '{_cut(indices[0].name)}'; give one of them")
+            raise InputError(f"'{_cut(str(place))}' has {len(indices)} indices, such as '{_cut(indices[0].name)}'; give one")
         if indices:
             return checkpoint_files(indices[0])
         return sorted(place.glob("*.safetensors"))
