@@ -11,10 +11,11 @@ from inspect import Parameter, signature
 from typing import Any, TypeVar
 
 from msdsim.dataflows.lookup import dataflows_for, find_dataflow
-from msdsim.errors import ArrayError, InputError
+from msdsim.errors import ArrayError, InputError, UnknownNameError
 from msdsim.hardware import Hardware
 from msdsim.ir.kernel import Kernel
 from msdsim.jobs import Progress
+from msdsim.mixes import choices, offered, parse_mix
 from msdsim.problems import Problem, Workload
 from msdsim.report.result import Skipped
 from msdsim.report.shown import ShownComparison, ShownResult, ShownWorkloadComparison, ShownWorkloadResult
@@ -65,7 +66,8 @@ def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow
     def refusal(name: str) -> str | None:
         return find_dataflow(shape, name).refuses(shape, hardware.chip)
 
-    runs, skipped = _each(_names(dataflows, [shape.kind]), refusal, progress, lambda name: run(
+    names = dataflows_for(shape.kind) if dataflows == "all" or dataflows == ["all"] else list(dataflows)
+    runs, skipped = _each(names, refusal, progress, lambda name: run(
         shape, hardware, name, _tiled(chosen, tilings, name)))
     return ShownComparison(runs, skipped)
 
@@ -87,25 +89,34 @@ def simulate_workload(workload: Workload, hw: str | Hardware, dataflow: str, *, 
 def compare_workload(workload: Workload, hw: str | Hardware, dataflows: Sequence[str] | str = "all", *, jobs: int = 1,
                      tilings: Mapping[str, Mapping[str, int]] | None = None, progress: Progress | None = None,
                      options: RunOptions | None = None, **changes: Any) -> ShownWorkloadComparison:
-    """Simulate a workload with several dataflows; one that cannot run an entry is listed with the reason."""
+    """Simulate a workload with several dataflows or mixes of them (``gemm=w8a8+attention=bf16``).
+
+    One that cannot run the workload is listed with the reason and, where a mix could, with that; among ``all`` are those of
+    any kind of operator.
+    """
     hardware, chosen = as_hardware(hw), (options or RunOptions()).but(**changes)
+    everything = dataflows == "all" or dataflows == ["all"]
 
     def refusal(name: str) -> str | None:
-        reasons = ((entry.name, find_dataflow(entry.problem, name).refuses(entry.problem, hardware.chip))
-                   for entry in workload.entries)
-        return next((f"{entry}: {text}" for entry, text in reasons if text is not None), None)
+        offer = offered(workload, name)
+        if everything and offer is not None and "bf16" in offer and name != "bf16":
+            lacking = next(item.split("=")[0] for item in offer.split(",") if item.endswith("=bf16"))
+            return f"there is no {lacking} dataflow of that name; --dataflow {offer.replace(',', '+')} runs the mix"
+        try:
+            choices(workload, parse_mix(name, workload), hardware)
+        except UnknownNameError:
+            raise
+        except InputError as err:
+            if not everything and not any(name in dataflows_for(kind) for kind in kinds) and "=" not in name:
+                raise
+            return str(err).removeprefix(f"workload '{workload.name}', entry ")
+        return None
 
     kinds = list(dict.fromkeys(entry.problem.kind for entry in workload.entries))
-    runs, skipped = _each(_names(dataflows, kinds), refusal, progress, lambda name: run_workload(
+    named = list(dict.fromkeys(name for kind in kinds for name in dataflows_for(kind)))
+    runs, skipped = _each(named if everything else list(dataflows), refusal, progress, lambda name: run_workload(
         workload, hardware, name, _tiled(chosen, tilings, name), jobs=jobs))
     return ShownWorkloadComparison(runs, skipped)
-
-
-def _names(dataflows: Sequence[str] | str, kinds: Sequence[str]) -> list[str]:
-    """The dataflows asked for; ``all`` are those for every one of the kinds of problem."""
-    if dataflows != "all" and dataflows != ["all"]:
-        return list(dataflows)
-    return [name for name in dataflows_for(kinds[0]) if all(name in dataflows_for(kind) for kind in kinds)]
 
 
 def _tiled(options: RunOptions, tilings: Mapping[str, Mapping[str, int]] | None, name: str) -> RunOptions:

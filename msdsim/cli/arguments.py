@@ -98,8 +98,20 @@ def read_tilings(texts: Sequence[str], dataflows: Sequence[str]) -> dict[str, Ma
 
 
 def read_dataflows(text: str) -> list[str] | str:
-    """``all``, or names separated by commas, each once."""
-    names = [name for name in (part.strip() for part in text.split(",")) if name]
+    """``all``, or names separated by commas, each once.
+
+    Items with ``=`` are parts of a mix: those that follow one another are one, until a part of it comes again.
+    """
+    names: list[str] = []
+    parts: set[str] = set()
+    for name in filter(None, (part.strip() for part in text.split(","))):
+        keys = {part.partition("=")[0].strip() for part in name.split("+")} if "=" in name else set()
+        if keys and parts and not keys & parts:
+            names[-1] += f"+{name}"
+            parts |= keys
+        else:
+            names.append(name)
+            parts = keys
     if not names:
         raise InputError("--dataflow is empty; give names separated by commas, or all")
     return "all" if "all" in names else list(dict.fromkeys(names))

@@ -30,6 +30,13 @@ dataflow_options = (
                  help="How to run it ('msdsim list dataflows')."),
     click.option("--tiling", metavar="KEY=VALUE,...", help="Tile sizes and ring depths; what is left out is chosen (auto)."),
 )
+#: The same, where the operators of a workload may be run each in its own way.
+mix_options = (
+    click.option("--dataflow", metavar="NAME|MIX", default="bf16", show_default=True,
+                 help="How to run it ('msdsim list dataflows'); a workload by kind or name of operator, such as "
+                      "gemm=w8a8,attention=bf16,lm_head=bf16; best:NAME takes the fastest of those as accurate as NAME."),
+    dataflow_options[1],
+)
 engine_options = (
     click.option("--engine", metavar="NAME", default=None, help="fast (the default) or reference."),
     click.option("--memory", metavar="NAME", default="bandwidth", show_default=True, help="Fidelity of the memory system."),

@@ -257,19 +257,32 @@ def workload_report(found: WorkloadResult) -> Report:
     head = first.hardware.chip.launch.head_us
     total = (f"{us(found.time_us)} in {launches:,} kernels" + (f" (+ {us(head * launches)} of launches)" if head else "")
              + f", HBM {megabytes(found.hbm_bytes)} MB")
-    return Report(title(first, what=found.name), _workload_table(found), (*conditions(first), Fact("total", total, "first")))
+    notes = [Fact("note", text) for text in [*_choice_notes(found), *found.notes]]
+    return Report(title(first, subject=found.dataflow, what=found.name), _workload_table(found),
+                  (*conditions(first), *notes, Fact("total", total, "first")))
+
+
+def _choice_notes(found: WorkloadResult) -> list[str]:
+    """Entries that ran with another dataflow than asked for: those with one reason in one sentence."""
+    by_reason: dict[tuple[str, str], list[str]] = {}
+    for run in found.runs:
+        if run.note:
+            by_reason.setdefault((run.result.dataflow, run.note), []).append(run.name)
+    return [f"{dataflow} for {', '.join(names)}: {reason}" for (dataflow, reason), names in by_reason.items()]
 
 
 def _workload_table(found: WorkloadResult) -> TextTable:
     """One line per entry of the workload."""
     checked = any(run.result.numerics is not None for run in found.runs)
-    table = TextTable(["layer", "problem", "us each", "count", "us", "share", "busiest", *(["bits"] if checked else [])],
-                      right=frozenset({2, 3, 4, 5}))
+    table = TextTable(["layer", "problem", "us each", "count", "us", "share", "busiest", *(["dataflow"] if found.mixed else []),
+                       *(["bits"] if checked else [])], right=frozenset({2, 3, 4, 5}))
     for run in found.runs:
         result, spent = run.result, run.count * run.result.time_us
         sizes = problem_text(result.problem).partition(" ")[2]
         cells: list[Cell] = [run.name, sizes, f"{result.time_us:,.1f}", f"{run.count:,}", f"{spent:,.1f}",
                              percent(spent / found.time_us if found.time_us else 0.0), _busiest(result)]
+        if found.mixed:
+            cells.append(result.dataflow)
         if checked:
             cells.append(_number_cells(result.numerics)[1])
         table.add(*cells)
@@ -284,7 +297,14 @@ def workload_comparison_report(found: WorkloadComparison) -> Report:
     result = first.runs[0].result
     head = title(result, subject="", what=first.name)
     return Report(replace(head, where=f"{head.where}, us over all layers of a kind"), _workload_comparison_table(found.runs),
-                  tuple(conditions(result)), verdict=workload_verdict(found), skipped=tuple(found.skipped))
+                  (*conditions(result), *_comparison_notes(found.runs)), verdict=workload_verdict(found),
+                  skipped=tuple(found.skipped))
+
+
+def _comparison_notes(runs: Sequence[WorkloadResult]) -> list[Fact]:
+    """What must be known about single runs, each note once."""
+    notes = [f"{item.dataflow}: {text}" for item in runs for text in (*_choice_notes(item), *item.notes)]
+    return [Fact("note", note) for note in dict.fromkeys(notes)]
 
 
 def _workload_comparison_table(runs: Sequence[WorkloadResult]) -> TextTable:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import groupby
 from typing import Any
 
 
@@ -75,6 +76,9 @@ def problem_text(problem: Mapping[str, Any]) -> str:
 
 
 def _plain(value: object) -> object:
+    if isinstance(value, list | tuple) and len(value) > 8 and all(isinstance(item, int) for item in value):
+        # Rows of experts: how many have how many.
+        return "+".join(f"{len(list(run))}x{rows}" for rows, run in groupby(value))[:60]
     return int(value) if isinstance(value, bool) else value
 
 

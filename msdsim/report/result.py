@@ -189,11 +189,13 @@ class Comparison(SideBySide[Result]):
 
 @dataclass(frozen=True)
 class WorkloadRun:
-    """One entry of a workload: its name, how often it runs, and one simulation of it."""
+    """One entry of a workload: its name, how often it runs, and one simulation of it; ``note`` says why it was run with another
+    dataflow than asked for."""
 
     name: str
     count: int
     result: Result
+    note: str = ""
 
 
 @dataclass(frozen=True, repr=False)
@@ -202,6 +204,10 @@ class WorkloadResult:
 
     name: str
     runs: list[WorkloadRun]
+    #: The dataflows as they were asked for; empty where one ran all.
+    mix: str = ""
+    #: What a reader must know about the whole, such as that it does not fit the chip.
+    notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         return f"{self.name} with {self.dataflow}: {self.time_us:.1f} us"
@@ -211,8 +217,13 @@ class WorkloadResult:
 
     @property
     def dataflow(self) -> str:
-        """The dataflow that every entry ran with."""
-        return self.runs[0].result.dataflow
+        """The dataflow that every entry ran with, or the mix."""
+        return self.mix or self.runs[0].result.dataflow
+
+    @property
+    def mixed(self) -> bool:
+        """Whether entries ran with different dataflows."""
+        return len({run.result.dataflow for run in self.runs}) > 1
 
     @property
     def cycles(self) -> int:
@@ -243,8 +254,10 @@ class WorkloadResult:
             "name": self.name,
             "hw": self.runs[0].result.hardware.name,
             "dataflow": self.dataflow,
-            "runs": [run.result.to_json() | {"name": run.name, "count": run.count} for run in self.runs],
+            "runs": [run.result.to_json() | {"name": run.name, "count": run.count} | ({"note": run.note} if run.note else {})
+                     for run in self.runs],
             "total": {"time_us": self.time_us, "cycles": self.cycles, "traffic": self.traffic},
+            **({"notes": list(self.notes)} if self.notes else {}),
         }
 
 

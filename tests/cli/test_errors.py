@@ -113,7 +113,7 @@ def test_an_unknown_command_names_the_closest(cli):
          "ir takes one problem, and 'llama3-8b-decode' is a workload (qkv_proj, attention, o_proj, gate_up_proj, ...); "
          "give one of its problems, such as gemm:m=16,k=4096,n=6144"),
         (["list", "chips"],
-         "invalid value for 'hw|workloads|dataflows|formats': 'chips' is not one of 'hw', 'workloads', 'dataflows', 'formats' "
+         "invalid value for 'hw|workloads|dataflows|formats|families': 'chips' is not one of 'hw', 'workloads', 'dataflows', 'formats', 'families' "
          "('msdsim list --help' shows how it is used)"),
         (["list", "formats", "fp3"], "unknown format 'fp3'; did you mean 'fp32'? (known: bf16, fp16, fp32, fp8_e4m3fn, "
                                      "fp8_e5m2, fp4_e2m1, e8m0, int8, int4, int32)"),

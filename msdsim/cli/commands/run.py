@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from msdsim.cli.options import (
-    dataflow_options,
     engine_options,
     hardware_options,
     jobs_option,
+    mix_options,
     numbers_options,
     options,
     report_options,
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.argument("problem")
 @options(
     hardware_options,
-    dataflow_options,
+    mix_options,
     engine_options, warm_option, jobs_option, numbers_options, report_options, trace_option,
 )
 def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, **given: Any) -> None:
@@ -49,9 +49,16 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     chosen = run_options(given, shape).but(tiling=read_tiling(tiling))
     if isinstance(shape, Workload):
         refuse_for_workload(shape, given)
+        if shape.dataflow is not None and _left_out("dataflow"):
+            dataflow = shape.dataflow
         _run_workload(shape, hardware, dataflow, chosen, given["jobs"], outputs)
     else:
         _run_problem(shape, hardware, dataflow, chosen, outputs)
+
+
+def _left_out(option: str) -> bool:
+    """Whether the user left an option at its default."""
+    return click.get_current_context().get_parameter_source(option) is click.core.ParameterSource.DEFAULT
 
 
 def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, chosen: RunOptions, outputs: Outputs) -> None:
