@@ -22,12 +22,25 @@ def shipped_names(kind: str) -> list[str]:
     return sorted(path.stem for path in data_dir(kind).glob("*.toml"))
 
 
+def is_file(path: Path) -> bool:
+    """Whether there is such a file; a name that no file can have is none."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
+def shortened(text: str, most: int = 200) -> str:
+    """A user's text as an error shows it: the middle of a long one is left out."""
+    return text if len(text) <= most else f"{text[: most // 2]} ... {text[-most // 2 :]}"
+
+
 def find_file(kind: str, what: str, name: str) -> Path:
     """The file a user means by a shipped name or by a path; UnknownNameError lists the shipped names."""
     if name.endswith(".toml") or "/" in name:
         path = Path(name)
-        if not path.is_file():
-            raise InputError(f"{what} file {name!r} does not exist; give a path to a .toml file or a shipped name "
+        if not is_file(path):
+            raise InputError(f"{what} file {shortened(name)!r} does not exist; give a path to a .toml file or a shipped name "
                              f"({', '.join(shipped_names(kind))})")
         return path
     if name not in shipped_names(kind):

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import pkgutil
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 from pathlib import Path
 
@@ -18,7 +21,9 @@ from msdsim.registry import unknown_name
 #: The order in which help lists commands; others follow by name.
 _ORDER = ("run", "compare", "explain", "sweep", "tune", "schedule", "ir", "claims", "validate", "import", "list")
 
-DONE, USER_ERROR, INTERRUPTED, BROKEN_PIPE = 0, 2, 130, 141
+DONE, USER_ERROR, INTERNAL, NO_OUTPUT, INTERRUPTED, BROKEN_PIPE = 0, 2, 70, 74, 130, 141
+#: Nobody reads more of an error than this.
+_LONGEST_LINE = 1800
 
 
 def command_modules() -> dict[str, str]:
@@ -57,7 +62,8 @@ def program(context: click.Context) -> None:
     """How long a quantized matmul or attention takes on an NPU, what it waits for, and whether its numbers are right.
 
     PROBLEM is an inline form (gemm:m=16,k=8192,n=12288), a workload's name or .toml file, or a kernel's .kir file.
-    Exit codes: 0 done, 1 a check failed, 2 the input is wrong, 3 the simulated kernel deadlocked.
+    Exit codes: 0 done, 1 a check failed, 2 the input is wrong, 3 the simulated kernel deadlocked, 70 an error inside msdsim,
+    74 standard output cannot be written.
     """
     if context.invoked_subcommand is None:
         click.echo(context.get_help())
@@ -72,6 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 def run_program(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
+    sys.stdout, sys.stderr = sys.stdout or _Closed("standard output"), sys.stderr or io.StringIO()
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
@@ -92,14 +99,56 @@ def run_program(arguments: Sequence[str] | None = None) -> int:
         return _fail("interrupted", INTERRUPTED)
     except BrokenPipeError:
         # The reader has gone (a pager that was closed, head): nothing is left to say, and nothing to flush at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_output()
         return BROKEN_PIPE
     except MemoryError:
         return _fail("this machine has not enough memory for the arrays of this problem; make it smaller", USER_ERROR)
+    except OSError as err:
+        if err.filename is not None:
+            return _fail(f"'{err.filename}' cannot be read or written ({err.strerror})", USER_ERROR)
+        _give_up_output()
+        return _fail(f"standard output cannot be written ({err.strerror or err})", NO_OUTPUT)
+    except Exception as err:
+        if os.environ.get("MSDSIM_TRACEBACK"):
+            raise
+        return _fail(f"internal error, please report it with the command: {type(err).__name__}: {err} ({_place(err)}; "
+                     f"MSDSIM_TRACEBACK=1 shows the way there)", INTERNAL)
+
+
+class _Closed(io.StringIO):
+    """In the place of a stream that the caller has closed: says so when something is to be written."""
+
+    def __init__(self, name: str) -> None:
+        super().__init__()
+        self.name = name
+
+    def write(self, text: str) -> int:
+        if text:
+            raise OSError(errno.EBADF, f"{self.name} is closed")
+        return 0
+
+
+def _give_up_output() -> None:
+    """What is still in standard output's buffer goes nowhere, so that Python's own end does not stumble over it."""
+    try:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (OSError, ValueError):
+        sys.stdout = io.StringIO()
+
+
+def _place(err: BaseException) -> str:
+    trace = err.__traceback__
+    while trace is not None and trace.tb_next is not None:
+        trace = trace.tb_next
+    return f"{Path(trace.tb_frame.f_code.co_filename).name}, line {trace.tb_lineno}" if trace is not None else "no place"
 
 
 def _fail(message: str, code: int) -> int:
-    click.echo(f"error: {' '.join(message.split())}", err=True)
+    line = " ".join(message.split())
+    if len(line) > _LONGEST_LINE:
+        line = f"{line[: _LONGEST_LINE * 2 // 3]} ... {line[-_LONGEST_LINE // 4 :]}"
+    with suppress(OSError):  # where nobody listens, the exit code says it
+        click.echo(f"error: {line}", err=True)
     return code
 
 

@@ -35,6 +35,8 @@ Whole = Annotated[int, BeforeValidator(_number), Field(le=2**50)]
 Positive = Annotated[Number, Field(gt=0)]
 PositiveInt = Annotated[Whole, Field(gt=0)]
 Cycles = Annotated[Whole, Field(ge=0, le=10**9)]
+#: Timings of a memory device; the longest of a real one, between two refreshes, is 7,800.
+Nanoseconds = Annotated[Positive, Field(le=10**6)]
 
 #: On-chip memory spaces and global memory.
 SPACES = ("GM", "L1", "L0A", "L0B", "L0C", "UB", "BT", "L0A_MX", "L0B_MX")
@@ -242,18 +244,18 @@ class Banked(_Table):
     row_bytes: PositiveInt
     bytes_per_clock: PositiveInt
     burst_bytes: PositiveInt
-    trcd_ns: Positive
-    trp_ns: Positive
-    tcl_ns: Positive
-    tcwl_ns: Positive
-    tras_ns: Positive
-    trtp_ns: Positive
-    twr_ns: Positive
-    twtr_ns: Positive
-    trrd_ns: Positive
-    tfaw_ns: Positive
-    trfc_ns: Positive
-    trefi_ns: Positive
+    trcd_ns: Nanoseconds
+    trp_ns: Nanoseconds
+    tcl_ns: Nanoseconds
+    tcwl_ns: Nanoseconds
+    tras_ns: Nanoseconds
+    trtp_ns: Nanoseconds
+    twr_ns: Nanoseconds
+    twtr_ns: Nanoseconds
+    trrd_ns: Nanoseconds
+    tfaw_ns: Nanoseconds
+    trfc_ns: Nanoseconds
+    trefi_ns: Nanoseconds
     tccd_short_clocks: PositiveInt
     tccd_long_clocks: PositiveInt
     write_batch_lines: Annotated[PositiveInt, Field(le=256)]

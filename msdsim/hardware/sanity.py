@@ -41,7 +41,7 @@ LARGEST_TERM = 10**7
 
 def findings(chip: Chip) -> list[str]:
     """Every rule the chip breaks, one clause each, naming the dotted key, the value and the remedy."""
-    rules = (_queues, _cube, _vector, _paths, _memory, _rates)
+    rules = (_queues, _cube, _vector, _paths, _memory, _banked, _rates)
     return [text for rule in rules for text in rule(chip)]
 
 
@@ -113,6 +113,18 @@ def _memory(chip: Chip) -> Iterator[str]:
                f"{l2.line_bytes} bytes; the closest is {whole}")
     if chip.memory.chunk_bytes % l2.line_bytes:
         yield f"key 'memory.chunk_bytes' = {chip.memory.chunk_bytes} is not a multiple of l2.line_bytes {l2.line_bytes}"
+
+
+def _banked(chip: Chip) -> Iterator[str]:
+    """Between two refreshes a row must be opened and closed, or nothing is ever read."""
+    b = chip.hbm.banked
+    if b is None:
+        return
+    clock_ns = b.stacks * b.channels_per_stack * b.pseudo_channels * b.bytes_per_clock / chip.hbm.bandwidth_gbps
+    least = b.trfc_ns + b.tras_ns + b.trp_ns + 2 * clock_ns
+    if b.trefi_ns <= least:
+        yield (f"key 'hbm.banked.trefi_ns' = {b.trefi_ns:g} leaves no time between refreshes; it must be above trfc_ns + "
+               f"tras_ns + trp_ns and two clocks, {least:g}")
 
 
 def rates(chip: Chip) -> dict[str, Fraction]:

@@ -64,3 +64,42 @@ def test_an_output_without_unicode_gets_ascii_bars(tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.isascii()
     assert "# busy" in done.stdout
+def _shell(command, **more):
+    return subprocess.run(["sh", "-c", command.format(python=sys.executable)], capture_output=True, text=True, check=False,
+                          timeout=60, **more)
+
+
+def test_output_that_cannot_be_written_is_one_line(tmp_path):
+    run = "{python} -m msdsim run gemm:m=1,k=64,n=32 --hw toy"
+    for redirected, reason in ((">/dev/full", "No space left on device"), (">&-", "standard output is closed")):
+        for command in (run, "{python} -m msdsim list hw", "{python} -m msdsim --help"):
+            done = _shell(f"{command} {redirected}")
+            assert (done.returncode, done.stderr) == (74, f"error: standard output cannot be written ({reason})\n"), command
+        # What prints nothing needs no output.
+        done = _shell(f"{run} --quiet --json o.json {redirected}", cwd=tmp_path)
+        assert (done.returncode, done.stderr) == (0, "")
+        assert (tmp_path / "o.json").stat().st_size > 100
+    assert _shell(f"{run} --tiling x 2>&-").returncode == 2
+
+
+def test_names_no_file_can_have(cli):
+    for arguments in (["run", "a" * 5000 + ".toml"], ["run", "gemm:m=1,k=64,n=32", "--hw", "a" * 5000 + ".toml"],
+                      ["run", "a" * 5000 + ".kir"], ["run", "gemm:m=1,k=64,n=32", "--inputs", "a" * 5000], ["run", "a" * 5000]):
+        found = cli(*arguments)
+        assert found.code == 2, arguments[0]
+        assert found.err.startswith("error: ")
+        assert found.err.count("\n") == 1
+        assert len(found.err) < 2000
+
+
+def test_an_error_nobody_thought_of(cli, monkeypatch):
+    from msdsim.cli.commands import list_
+
+    def breaks(**_):
+        raise KeyError("made up")
+
+    monkeypatch.setattr(list_.command, "callback", breaks)
+    found = cli("list", "hw")
+    assert found.code == 70
+    assert found.err.startswith("error: internal error, please report it with the command: KeyError: 'made up' (test_program.py, line")
+    assert found.err.count("\n") == 1

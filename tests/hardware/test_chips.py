@@ -8,6 +8,8 @@ from dataclasses import replace
 
 import pytest
 
+import msdsim
+from msdsim.errors import ChipError
 from msdsim.formats import FORMATS
 from msdsim.hardware import load_hw
 from msdsim.hardware.chip import Path
@@ -245,3 +247,22 @@ def test_descriptions_fit_a_table(name):
     text = load_hw(name).chip.description
     assert 20 < len(text) <= 140
     assert not re.search(r"[\n\t]|\.$", text)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"trefi_ns": 100}, "'hbm.banked.trefi_ns' = 100 leaves no time between refreshes; it must be above"),
+        ({"trefi_ns": 1e30}, "'hbm.banked.trefi_ns' = 1e+30 must be at most 1000000"),
+        *(({name: 1e30}, f"'hbm.banked.{name}' = 1e+30 must be at most 1000000") for name in (
+            "trcd_ns", "trp_ns", "tcl_ns", "tcwl_ns", "tras_ns", "trtp_ns", "twr_ns", "twtr_ns", "trrd_ns", "tfaw_ns", "trfc_ns")),
+    ],
+)
+def test_timings_of_the_banks(changes, message):
+    with pytest.raises(ChipError, match=message.replace("1e+30 must", r"1e\+30 must")):
+        load_hw("toy").replace(**{f"hbm.banked.{name}": value for name, value in changes.items()})
+
+
+def test_the_shortest_time_between_refreshes_still_ends():
+    hw = load_hw("toy").replace(**{"hbm.banked.trefi_ns": 138})
+    assert msdsim.simulate("gemm:m=16,k=128,n=128", hw, memory="banked").cycles > 0
