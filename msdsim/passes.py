@@ -14,6 +14,7 @@ from msdsim.dataflows.base import Dataflow
 from msdsim.errors import InvariantError
 from msdsim.hardware.chip import Chip
 from msdsim.ir.kernel import Kernel
+from msdsim.ir.lets import plain
 from msdsim.ir.lower import lower
 from msdsim.ir.placement import Placement, placed
 from msdsim.ir.program import Program
@@ -29,6 +30,7 @@ class Build:
     problem: Any = None
     tiling: Any = None
     kernel: Kernel | None = None
+    plain: Kernel | None = None
     verified: bool | None = None
     placement: Placement | None = None
     addresses: Mapping[str, int] | None = None
@@ -50,33 +52,39 @@ def _build(dataflow: Dataflow, problem: Any, chip: Chip, tiling: Any) -> Kernel:
     return dataflow.build(problem, chip, tiling)
 
 
-def _verify(kernel: Kernel, chip: Chip) -> bool:
-    check_kernel(kernel, chip)
+def _simplify(kernel: Kernel) -> Kernel:
+    return plain(kernel)
+
+
+def _verify(plain: Kernel, chip: Chip) -> bool:
+    check_kernel(plain, chip)
     return True
 
 
-def _place(kernel: Kernel, chip: Chip, verified: bool) -> Placement:
-    return placed(kernel, chip)
+def _place(plain: Kernel, chip: Chip, verified: bool) -> Placement:
+    return placed(plain, chip)
 
 
 def _address(kernel: Kernel) -> Mapping[str, int]:
     return kernel.addresses()
 
 
-def _lower(kernel: Kernel, chip: Chip, addresses: Mapping[str, int], placement: Placement) -> Program:
-    return lower(kernel, chip, addresses, placement)
+def _lower(plain: Kernel, chip: Chip, addresses: Mapping[str, int], placement: Placement) -> Program:
+    return lower(plain, chip, addresses, placement)
 
 
 PASSES = (
     Pass("build", ("dataflow", "problem", "chip", "tiling"), "kernel",
          "the dataflow's page, written out for these sizes and tiles", _build),
-    Pass("verify", ("kernel", "chip"), "verified",
+    Pass("simplify", ("kernel",), "plain",
+         "names put in and every expression in its simplest form: two spellings of one size are one size", _simplify),
+    Pass("verify", ("plain", "chip"), "verified",
          "types, paths, capacity, the range of every slice, signals: what passes can be placed and run", _verify),
-    Pass("place", ("kernel", "chip", "verified"), "placement",
+    Pass("place", ("plain", "chip", "verified"), "placement",
          "addresses in UB with the fewest bank conflicts, and what those that are left cost", _place),
     Pass("address", ("kernel",), "addresses",
          "addresses of the tensors in GM, one after the other where nobody has given any", _address),
-    Pass("lower", ("kernel", "chip", "addresses", "placement"), "program",
+    Pass("lower", ("plain", "chip", "addresses", "placement"), "program",
          "instructions with their pipes, costs and flags", _lower),
 )
 
