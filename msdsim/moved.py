@@ -16,6 +16,7 @@ from typing import Any
 
 #: New modules by old ones.
 MOVED = {
+    "msdsim.numerics.problem_types": "msdsim.problems.shapes",
     "msdsim.dataflows.cube_tiles": "msdsim.tilings.cube",
     "msdsim.dataflows.experts": "msdsim.dataflows.cube.experts",
     "msdsim.dataflows.split_k": "msdsim.dataflows.vector.add_parts",

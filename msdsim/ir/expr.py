@@ -186,9 +186,9 @@ def maximum(a: ExprLike, b: ExprLike) -> Expr:
     return binary("max", a, b)
 
 
-def ceil_div(a: ExprLike, b: int) -> Expr:
-    """``ceil(a / b)`` for a positive constant ``b``."""
-    return (lift(a) + (b - 1)) // b
+def tiles_of(extent: ExprLike, size: int) -> Expr:
+    """How many tiles of ``size`` cover ``extent``: the quotient rounded up, as an expression."""
+    return (lift(extent) + (size - 1)) // size
 
 
 def product(*factors: ExprLike) -> Expr:

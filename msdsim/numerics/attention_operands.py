@@ -21,8 +21,8 @@ from msdsim.formats.mx import SHARED_CACHE, dequantize_mx, quantize_mx
 from msdsim.formats.number import BF16, E8M0, FORMATS, FP4_E2M1
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.contract import Arrays, Seed
-from msdsim.numerics.problem_types import AttentionShape
 from msdsim.numerics.random import normal
+from msdsim.problems.shapes import AttentionShape
 
 ATTENTION_ARRAYS = ("q", "k", "v", "k_scale", "v_scale")
 

@@ -18,8 +18,8 @@ from msdsim.formats.number import BF16, E8M0, FORMATS, FP4_E2M1
 from msdsim.formats.quantize import QuantizedWeight, group_count, quantize_weight, rows
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.contract import Seed
-from msdsim.numerics.problem_types import GemmShape
 from msdsim.numerics.random import normal
+from msdsim.problems.shapes import GemmShape
 
 GEMM_ARRAYS = ("x", "w", "q", "scale", "offset")
 

@@ -402,7 +402,7 @@ def _estimate(problem: AttentionShape, chip: Chip, needs: Needs, tile: Attention
     return max(steps * step, memory) + fill + vector + merge
 
 
-def choose_dequant(problem: AttentionShape, chip: Chip, cache: str) -> dequant.DequantTiling:
+def choose_dequant(problem: AttentionShape, chip: Chip, cache: str) -> dequant.CacheTiling:
     """The tiles of ``bf16`` with room for the conversion of the cache: beside the softmax, or in a phase before it."""
     try:
         tile = choose(problem, chip, dequant.needs_of(chip, cache, fused=True))
@@ -426,7 +426,7 @@ def choose_dequant(problem: AttentionShape, chip: Chip, cache: str) -> dequant.D
     # Beside every row: its scale, twice, in 32 bytes each.
     rows = max(1, (room - 4 * dim - 256) // (dequant.ELEMENT_BYTES * dim + 2 * 32))
     most = ceil_div(tile.kv_tile, chip.cores.aiv_per_aic) if fused else problem.kv
-    return dequant.DequantTiling(**asdict(tile), dequant_kv=min(rows, most), fused=int(fused),
+    return dequant.CacheTiling(**asdict(tile), dequant_kv=min(rows, most), fused=int(fused),
                          kv_slots=dequant.slots(problem, tile))
 
 

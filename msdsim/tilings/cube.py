@@ -95,7 +95,7 @@ _REDUCE_CYCLES = 2500
 _GAIN, _PER_PART = 0.85, 0.02
 
 
-class OutputTile(Protocol):
+class TileSize(Protocol):
     """What a split needs to know of tiles."""
 
     @property
@@ -104,7 +104,7 @@ class OutputTile(Protocol):
     def base_n(self) -> int: ...
 
 
-Tile = TypeVar("Tile", bound=OutputTile)
+Tile = TypeVar("Tile", bound=TileSize)
 
 
 def choose_split_k(chip: Chip, formats: tuple[str, str], work: CubeWork) -> tuple[CubeChoice, int]:
@@ -134,7 +134,7 @@ def choose_parts(chip: Chip, work: CubeWork, choose: Callable[[int], tuple[Tile,
     return best, parts
 
 
-def _reduce_cycles(chip: Chip, work: CubeWork, tile: OutputTile, parts: int) -> float:
+def _reduce_cycles(chip: Chip, work: CubeWork, tile: TileSize, parts: int) -> float:
     """Cycles from the last sum of a part to the result: the AIVs of the tiles read the sums back, after all cores have met."""
     tiles = work.row_tiles(tile.base_m) * ceil_div(work.n, tile.base_n)
     port = chip.path("GM", "UB")

@@ -17,7 +17,7 @@ from msdsim.hardware import Chip, Hardware, load_hw
 from msdsim.hardware.hardware import leaves
 from msdsim.ir import KernelBuilder, at, print_kernel
 from msdsim.ir.builder import At, Handle
-from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
+from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
 from msdsim.ir.kernel import Kernel
 from msdsim.ir.lower import lower
 from msdsim.ir.program import Program
@@ -247,7 +247,7 @@ class _Writer:
 
     def loop(self, depth: int) -> None:
         low: Expr | int = self.pick([0, 0, 1, self.kb.core, self.small()])
-        high: Expr | int = self.pick([self.number(0, 6), 3, self.small() + 2, ceil_div(self.small() + 5, 2)])
+        high: Expr | int = self.pick([self.number(0, 6), 3, self.small() + 2, tiles_of(self.small() + 5, 2)])
         with self.kb.loop(self.name_of("i"), low, high, self.pick([1, 1, 2, 3])) as var:
             self.variables.append(var)
             self.block(depth - 1)

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msdsim.ir.expr import Const, Var, binary, ceil_div, evaluate, free_vars, minimum
+from msdsim.ir.expr import Const, Var, binary, evaluate, free_vars, minimum, tiles_of
 
 X, Y = Var("x"), Var("y")
 
@@ -51,7 +51,7 @@ def test_constants_fold_and_neutral_elements_vanish():
     assert Const(0) == X * 0
     assert X // 1 == X
     assert Const(0) == X % 1
-    assert ceil_div(Const(9), 4) == Const(3)
+    assert tiles_of(Const(9), 4) == Const(3)
 
 
 @given(expressions(), st.integers(-20, 20), st.integers(-20, 20))

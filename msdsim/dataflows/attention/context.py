@@ -16,10 +16,9 @@ from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import At, Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
+from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
 from msdsim.ir.kernel import Slice
-from msdsim.units import ceil_div as ceil_int
-from msdsim.units import round_up
+from msdsim.units import ceil_div, round_up
 
 
 @dataclass(frozen=True)
@@ -58,7 +57,7 @@ class Components(NamedTuple):
 
 def blocks_of(elements: At) -> At:
     """The MX blocks of a range that starts with a whole block."""
-    return at(elements.start // MX_BLOCK, ceil_div(elements.size, MX_BLOCK))
+    return at(elements.start // MX_BLOCK, tiles_of(elements.size, MX_BLOCK))
 
 
 class Context:
@@ -75,7 +74,7 @@ class Context:
         self.ub_bytes, self.line_bytes = chip.buffers.ub_bytes, chip.l2.line_bytes
         self.fmt, self.passes = operands.fmt, operands.passes
         self.cube_rows = self.passes * self.work.base_rows
-        self.share = ceil_int(self.work.base_rows, self.aivs)
+        self.share = ceil_div(self.work.base_rows, self.aivs)
         self.slots = tile.preload + 1
         # Turns may be skipped by twos (a row tile that is its own mirror image), hence twice as many states.
         self.states = self.slots * (2 if self.work.paired else 1)
@@ -137,7 +136,7 @@ class Context:
     def my_rows(self, var: str, tile: RowTile, most: int) -> Iterator[Rows]:
         """This AIV's share of a row tile, ``most`` rows at a time."""
         mine = self.my_part(tile.rows, self.share)
-        with self.kb.loop(var, 0, ceil_div(mine, most)) as r:
+        with self.kb.loop(var, 0, tiles_of(mine, most)) as r:
             yield Rows(r * most, ragged_of(mine, most, r), self.kb.sub * self.share + r * most)
 
     def per_row_tile(self, buffer: Handle, tile: RowTile, rows: Rows) -> Slice:

@@ -35,16 +35,16 @@ from msdsim.errors import TilingError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
+from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
 from msdsim.ir.kernel import Kernel, Slice
-from msdsim.units import ceil_div as ceil_int
+from msdsim.units import ceil_div
 
 #: Bytes of UB per element of a dequantization tile: integers (ring 2), FP16, FP32, BF16 (ring 2).
 ELEMENT_BYTES = 2 + 2 + 4 + 2 * 2
 
 
 @dataclass(frozen=True)
-class DequantTiling(AttentionTiling):
+class CacheTiling(AttentionTiling):
     """As in ``bf16``; ``dequant_kv`` KV rows of a UB tile that is dequantized; ``kv_slots`` tiles of K and of V in the ring;
     ``fused`` 0 dequantizes the whole cache before the attention starts."""
 
@@ -59,7 +59,7 @@ class _Dequantizer:
     K and V take turns in a loop ``which``, so that the code is there once.
     """
 
-    def __init__(self, ctx: Context, tile: DequantTiling, cache: str) -> None:
+    def __init__(self, ctx: Context, tile: CacheTiling, cache: str) -> None:
         self.ctx, self.kb, self.tile, self.stored = ctx, ctx.kb, tile, cache_tensors(ctx, cache)
         self.per_channel = ctx.problem.scales == "channel"
         #: Names and channels of what is stored.
@@ -123,7 +123,7 @@ class FusedCache:
     keys_signal: str | None = "keys"
     early_values = False
 
-    def __init__(self, ctx: Context, tile: DequantTiling, cache: str) -> None:
+    def __init__(self, ctx: Context, tile: CacheTiling, cache: str) -> None:
         self.ctx, self.tile, self.dequantizer = ctx, tile, _Dequantizer(ctx, tile, cache)
         self.stored = self.dequantizer.stored
         shape = (ctx.cores, tile.kv_slots, ctx.work.kv_tile)
@@ -149,7 +149,7 @@ class FusedCache:
         """K of this step and, where it is stored apart, V of the step whose softmax comes next: this AIV's rows."""
         ctx, kb, tile, work = self.ctx, self.ctx.kb, self.tile, self.ctx.work
         dequantizer, number, ahead = self.dequantizer, step.number, tile.preload
-        share = ceil_int(work.kv_tile, ctx.aivs)
+        share = ceil_div(work.kv_tile, ctx.aivs)
         with dequantizer.each() as which:
             one = work.step(kb.core, maximum(0, number - which * ahead))
             here = minimum(number >= which * ahead, number - which * ahead < ctx.steps)
@@ -157,7 +157,7 @@ class FusedCache:
                 mine = ctx.my_part(one.cols, share)
                 if dequantizer.per_channel:
                     scales = dequantizer.load_scales(which, one.head, Const(0), Const(1), 1)
-                with kb.loop("v", 0, ceil_div(mine, tile.dequant_kv)) as v:
+                with kb.loop("v", 0, tiles_of(mine, tile.dequant_kv)) as v:
                     rows = at(kb.sub * share + v * tile.dequant_kv, ragged_of(mine, tile.dequant_kv, v))
                     in_cache = at(one.start + rows.start, rows.size)
                     if not dequantizer.per_channel:
@@ -171,7 +171,7 @@ class FusedCache:
 class WholeCache:
     """A prologue: all of K and V in BF16 in GM, before the attention starts."""
 
-    def __init__(self, ctx: Context, tile: DequantTiling, cache: str) -> None:
+    def __init__(self, ctx: Context, tile: CacheTiling, cache: str) -> None:
         self.ctx, self.tile, self.dequantizer = ctx, tile, _Dequantizer(ctx, tile, cache)
         self.caches = self.dequantizer.workspaces("bf16", (ctx.work.kv_head_count, ctx.work.kv))
         ctx.kb.signal("dequantized", "barrier")
@@ -179,7 +179,7 @@ class WholeCache:
     def run(self) -> None:
         """All AIVs share the whole cache, a block of KV rows of one head at a time."""
         kb, work, most = self.ctx.kb, self.ctx.work, self.tile.dequant_kv
-        blocks, (unit, units) = ceil_int(work.kv, most), self.ctx.unit
+        blocks, (unit, units) = ceil_div(work.kv, most), self.ctx.unit
         with kb.loop("block", unit, work.kv_head_count * blocks, units) as block:
             head, start = block // blocks, block % blocks * most
             rows = at(start, minimum(most, work.kv - start))
@@ -194,7 +194,7 @@ class WholeCache:
         self.ctx.kb.wait_signal("dequantized", "MTE2")
 
 
-def _kernel(problem: AttentionShape, chip: Chip, tile: DequantTiling, cache: str) -> Kernel:
+def _kernel(problem: AttentionShape, chip: Chip, tile: CacheTiling, cache: str) -> Kernel:
     ctx = Context(f"attention_dequant_{cache}", problem, chip, tile, Operands("bf16", "fp32"))
     queries, conversions = PlainQueries(ctx), PlainConversions(ctx)
     if tile.fused:
@@ -225,7 +225,7 @@ def needs_of(chip: Chip, cache: str, fused: bool) -> Needs:
 
 
 def _register(cache: str) -> None:
-    def build(problem: AttentionShape, chip: Chip, tile: DequantTiling) -> Kernel:
+    def build(problem: AttentionShape, chip: Chip, tile: CacheTiling) -> Kernel:
         require_switch(tile, "fused")
         check(problem, chip, tile, needs_of(chip, cache, bool(tile.fused)))
         if tile.fused and tile.kv_slots < slots(problem, tile):
@@ -237,7 +237,7 @@ def _register(cache: str) -> None:
     DATAFLOWS.add(f"attention:{name}", Dataflow(
         name=name, kind="attention", contract=name,
         description=f"{cache.upper()} KV cache made BF16 on Vector, BF16 products",
-        tiling=DequantTiling, refuses=lambda problem, chip: _refuse(problem, chip, FORMATS[cache].bits), build=build,
+        tiling=CacheTiling, refuses=lambda problem, chip: _refuse(problem, chip, FORMATS[cache].bits), build=build,
     ))
 
 

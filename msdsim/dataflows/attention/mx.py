@@ -26,9 +26,9 @@ from msdsim.formats.msd import MSD_MXFP4
 from msdsim.formats.mx import MX_BLOCK, SHARED_CACHE, block_count
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Const, ceil_div
+from msdsim.ir.expr import Const, tiles_of
 from msdsim.ir.kernel import Kernel, Slice
-from msdsim.units import ceil_div as ceil_int
+from msdsim.units import ceil_div
 
 CUBE = ("mxfp4", "mxfp4")
 
@@ -86,7 +86,7 @@ class MxConversions:
     def _split(self, name: str, x: Slice, q: Slice, half: Slice, most: tuple[int, int], ring: int) -> Components:
         """Components and scales of ``x``, at most ``most`` rows and columns, each kind side by side in a tile of its own."""
         kb, ctx, (rows, width), (size, cols) = self.kb, self.ctx, most, x.sizes
-        blocks = ceil_div(cols, MX_BLOCK)
+        blocks = tiles_of(cols, MX_BLOCK)
         scale_tile = kb.buffer(f"{name}_scale", "UB", "e8m0", (ctx.passes * rows, block_count(width)), ring)
         element_tile = kb.buffer(f"{name}c", "UB", ctx.fmt, (ctx.passes * rows, width), ring)
         scales = [scale_tile[at(n * rows, size), at(0, blocks)] for n in range(ctx.passes)]
@@ -138,7 +138,7 @@ def _ub_bytes(t: UbTiles) -> int:
     q = t.head_dim * (2 + 4 + 4 + 2 + passes / 2 + per_block)
     o = t.v_dim * (4 + t.ring * 2 + t.ring * 4)
     rows = t.vec_m * (logits + 256 + 4 * 32) + t.out_m * (q + o + 4 * 32)
-    return int(rows) + arriving_bytes(passes, t) + t.share * (4 * t.v_dim + 4 * 24) + 1024 + ceil_int(t.head_dim, MX_BLOCK)
+    return int(rows) + arriving_bytes(passes, t) + t.share * (4 * t.v_dim + 4 * 24) + 1024 + ceil_div(t.head_dim, MX_BLOCK)
 
 
 #: Over all logits: the sum of both passes, the softmax, and the split as chains of instructions (see the operations).

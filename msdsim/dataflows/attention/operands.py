@@ -11,9 +11,9 @@ from msdsim.dataflows.attention.work import Step
 from msdsim.dataflows.cube.operands import ragged_of
 from msdsim.formats.number import FORMATS
 from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Expr, ceil_div
+from msdsim.ir.expr import Expr, tiles_of
 from msdsim.ir.kernel import Slice
-from msdsim.units import ceil_div as ceil_int
+from msdsim.units import ceil_div
 
 #: Q in L1 for a step of the item that it was loaded for.
 LoadedQueries: TypeAlias = Callable[[Step], Chunk]
@@ -108,10 +108,10 @@ def fetch_into_l2(ctx: Context, cache: Cache, step: Step) -> None:
     The AIC turns rows into fractals as it reads them, which leaves few bytes in flight; from L2 that is fast enough.
     """
     kb, dim, fmt = ctx.kb, max(stored.of.shape[-1] for stored in cache.stored), cache.stored[0].of.fmt
-    share = ceil_int(ctx.work.kv_tile, ctx.aivs)
+    share = ceil_div(ctx.work.kv_tile, ctx.aivs)
     size = ctx.my_part(step.cols, share)
     chunk = min(share, max(1, FETCH_BYTES * 8 // (dim * FORMATS[fmt].bits)))
-    with kb.loop("f", 0, ceil_div(size, chunk)) as f:
+    with kb.loop("f", 0, tiles_of(size, chunk)) as f:
         warm = kb.buffer("warm", "UB", fmt, (chunk, dim))
         rows = ragged_of(size, chunk, f)
         for stored in cache.stored:

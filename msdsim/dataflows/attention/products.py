@@ -9,8 +9,8 @@ from msdsim.dataflows.attention.work import Step
 from msdsim.dataflows.cube.mainloop import L0Tiles, through_l0
 from msdsim.dataflows.cube.operands import CubeOperands, ragged, ragged_of
 from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
-from msdsim.units import ceil_div as ceil_int
+from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
+from msdsim.units import ceil_div
 
 
 class Products:
@@ -30,7 +30,7 @@ class Products:
         """S of a step, K in chunks through L1."""
         self._wait_for_keys()
         if self.ctx.wide_output:
-            with self.kb.loop("t", 0, ceil_div(step.cols, self.tile.qk_n)) as t:
+            with self.kb.loop("t", 0, tiles_of(step.cols, self.tile.qk_n)) as t:
                 self._logits_tile(step, q, t)
         else:
             self._logits_by_rows_of_k(step, q)
@@ -43,10 +43,10 @@ class Products:
     def _logits_by_rows_of_k(self, step: Step, q: LoadedQueries) -> None:
         """K in chunks of ``l1_kv`` whole rows, columns of S in accumulators of ``qk_n``."""
         kb, tile, dim = self.kb, self.tile, self.ctx.dim
-        with kb.loop("c", 0, ceil_div(step.cols, tile.l1_kv)) as c:
+        with kb.loop("c", 0, tiles_of(step.cols, tile.l1_kv)) as c:
             size = ragged_of(step.cols, tile.l1_kv, c)
             k1 = self.cache.keys(step, at(c * tile.l1_kv, size), tile.l1_kv, at(0, dim), dim)
-            with kb.loop("b", 0, ceil_div(size, tile.qk_n)) as b:
+            with kb.loop("b", 0, tiles_of(size, tile.qk_n)) as b:
                 cols = ragged_of(size, tile.qk_n, b)
                 s0 = self._accumulator("s0", self.qk, tile.s_ring)
                 self._multiply(self.qk, step, s0, q(step), k1, at(0, dim), at(b * tile.qk_n, cols), Const(0))
@@ -57,7 +57,7 @@ class Products:
         tile, dim = self.tile, self.ctx.dim
         cols = ragged_of(step.cols, tile.qk_n, t)
         s0 = self._accumulator("s0", self.qk, tile.s_ring)
-        with self.kb.loop("h", 0, ceil_int(dim, tile.l1_k)) as h:
+        with self.kb.loop("h", 0, ceil_div(dim, tile.l1_k)) as h:
             depth = at(h * tile.l1_k, ragged(dim, tile.l1_k, h))
             k1 = self.cache.keys(step, at(t * tile.qk_n, cols), tile.qk_n, depth, min(dim, tile.l1_k))
             self._multiply(self.qk, step, s0, q(step), k1, depth, at(0, cols), h)
@@ -71,7 +71,7 @@ class Products:
         if self.ctx.wide_output:
             self.p.wait()
             p1 = self.p.bring(step, at(0, step.cols), self.ctx.work.kv_tile)
-            with kb.loop("n", 0, ceil_int(self.ctx.out_dim, self.tile.pv_n)) as n:
+            with kb.loop("n", 0, ceil_div(self.ctx.out_dim, self.tile.pv_n)) as n:
                 self._output_tile(step, p1, n)
         else:
             self._output_by_rows_of_v(step)
@@ -81,7 +81,7 @@ class Products:
         """V and P in chunks of ``l1_kv`` KV rows; V is fetched before P is waited for, unless Vector makes it."""
         kb, tile, dim = self.kb, self.tile, self.ctx.out_dim
         o0 = self._accumulator("o0", self.pv, tile.o_ring)
-        with kb.loop("c", 0, ceil_div(step.cols, tile.l1_kv)) as c:
+        with kb.loop("c", 0, tiles_of(step.cols, tile.l1_kv)) as c:
             size = ragged_of(step.cols, tile.l1_kv, c)
             chunk = at(c * tile.l1_kv, size)
             if self.cache.early_values:
@@ -99,7 +99,7 @@ class Products:
         tile = self.tile
         cols = at(n * tile.pv_n, ragged(self.ctx.out_dim, tile.pv_n, n))
         o0 = self._accumulator("o0", self.pv, tile.o_ring)
-        with self.kb.loop("c", 0, ceil_div(step.cols, tile.l1_v)) as c:
+        with self.kb.loop("c", 0, tiles_of(step.cols, tile.l1_v)) as c:
             size = ragged_of(step.cols, tile.l1_v, c)
             v1 = self.cache.values(step, at(c * tile.l1_v, size), tile.l1_v, cols, tile.pv_n)
             self._multiply(self.pv, step, o0, p1, v1, at(c * tile.l1_v, size), at(0, cols.size), c)
@@ -121,9 +121,9 @@ class Products:
         with kb.when(new_live):
             self._wait_for_keys()
         p1 = self.p.bring(old, at(0, old.cols), kv_tile, old_live)
-        outputs, most = ceil_int(self.ctx.out_dim, tile.pv_n), ceil_int(kv_tile, tile.qk_n)
+        outputs, most = ceil_div(self.ctx.out_dim, tile.pv_n), ceil_div(kv_tile, tile.qk_n)
         # Where S has more tiles than O, several follow each tile of O.
-        each, tiles = ceil_int(most, outputs), ceil_div(new.cols, tile.qk_n)
+        each, tiles = ceil_div(most, outputs), tiles_of(new.cols, tile.qk_n)
         with kb.loop("t", 0, outputs) as t:
             with kb.when(old_live):
                 self._output_tile(old, p1, t)
@@ -151,7 +151,7 @@ class Products:
         """
         rows, transpose = at(0, step.rows * self.ctx.passes), tiles.kinds.transpose_b
         acc = accumulator[rows, at(0, cols.size)]
-        with self.kb.loop("d" if transpose else "e", 0, ceil_div(depth.size, tiles.k)) as d:
+        with self.kb.loop("d" if transpose else "e", 0, tiles_of(depth.size, tiles.k)) as d:
             size = ragged_of(depth.size, tiles.k, d)
             of_a = rows, at(depth.start + d * tiles.k, size)
             inside = at(d * tiles.k, size)

@@ -14,7 +14,7 @@ from msdsim.dataflows.attention.context import Chunk, Components, Context, Rows,
 from msdsim.dataflows.attention.work import Step
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Expr, ceil_div, maximum, minimum
+from msdsim.ir.expr import Expr, maximum, minimum, tiles_of
 from msdsim.ir.kernel import Slice, Tensor
 
 
@@ -91,7 +91,7 @@ class ToCube:
             here = at(step.rows * n + rows.start, rows.size)
             self.ctx.kb.copy(_slot(self.ctx, self.tensor, step, here, at(0, cols)), component)
         if self.scales is not None:
-            self.scales.put(step, rows, ceil_div(cols, MX_BLOCK), Components(components.scales))
+            self.scales.put(step, rows, tiles_of(cols, MX_BLOCK), Components(components.scales))
 
     def filled(self) -> None:
         """Vector has put all of a step."""

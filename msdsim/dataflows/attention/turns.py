@@ -9,7 +9,7 @@ from functools import reduce
 
 from msdsim.dataflows.attention.context import Context
 from msdsim.dataflows.attention.work import Step
-from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
+from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Turn:
 def items(ctx: Context, last: int) -> Iterator[Expr]:
     """The items of a core, and what comes after them until the last stage is done: what is opened inside lives as long as an
     item."""
-    with ctx.kb.loop("at", 0, ceil_div(ctx.steps + last, ctx.work.steps)) as item:
+    with ctx.kb.loop("at", 0, tiles_of(ctx.steps + last, ctx.work.steps)) as item:
         yield item
 
 

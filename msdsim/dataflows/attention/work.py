@@ -17,27 +17,11 @@ so that the pipeline does not drain between items.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from msdsim.dataflows.cube.operands import ragged
-from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
-from msdsim.units import ceil_div as ceil_int
-
-
-class AttentionShape(Protocol):
-    """The part of an attention problem that dataflows read."""
-
-    batch: int
-    heads: int
-    kv_heads: int
-    head_dim: int
-    value_dim: int
-    softmax_dim: int
-    shared_kv: bool
-    q: int
-    kv: int
-    scales: str
-    causal: bool
+from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
+from msdsim.problems.shapes import AttentionShape as AttentionShape
+from msdsim.units import ceil_div
 
 
 def refuse_odd(problem: AttentionShape, bits: int, elements: str) -> str | None:
@@ -110,11 +94,11 @@ class Work:
         self.heads_per_tile = max(1, min(self.group, most_rows // problem.q))
         self.positions = min(problem.q, most_rows)
         self.base_rows = self.heads_per_tile * self.positions
-        self.head_tiles = ceil_int(self.group, self.heads_per_tile)
-        self.q_tiles = ceil_int(problem.q, self.positions)
-        self.tiles = ceil_int(problem.kv, kv_tile)
+        self.head_tiles = ceil_div(self.group, self.heads_per_tile)
+        self.q_tiles = ceil_div(problem.q, self.positions)
+        self.tiles = ceil_div(problem.kv, kv_tile)
         self.paired = bool(problem.causal) and self.q_tiles > 1
-        self.q_items = ceil_int(self.q_tiles, 2) if self.paired else self.q_tiles
+        self.q_items = ceil_div(self.q_tiles, 2) if self.paired else self.q_tiles
         self.items = self.kv_head_count * self.head_tiles * self.q_items * splits
         self.steps = self._steps()
 
@@ -130,17 +114,17 @@ class Work:
     def _visible_tiles(self, q_tile: int) -> int:
         if not self.causal:
             return self.tiles
-        return ceil_int(self.kv - self.q + min((q_tile + 1) * self.positions, self.q), self.kv_tile)
+        return ceil_div(self.kv - self.q + min((q_tile + 1) * self.positions, self.q), self.kv_tile)
 
     def _steps(self) -> int:
         if not self.paired:
-            return ceil_int(self.tiles, self.splits)
+            return ceil_div(self.tiles, self.splits)
         pairs = ((p, self.q_tiles - 1 - p) for p in range(self.q_items))
         return max(sum(self._visible_tiles(tile) for tile in {a, b}) for a, b in pairs)
 
     def items_of(self, core: Expr) -> Expr:
         """Number of items of a core."""
-        return ceil_div(self.items - core, self.cores)
+        return tiles_of(self.items - core, self.cores)
 
     def _item(self, core: Expr, at: Expr) -> tuple[Expr, Expr, Expr, Expr]:
         """Head, tile of heads, position item and split of the core's item ``at``; in range also beyond its last one."""
@@ -187,7 +171,7 @@ class Work:
         """Row tile ``low`` with its visible tiles, then row tile ``q_tiles - 1 - low`` with its own."""
         low = self._item(core, at)[2]
         before = self.kv - self.q
-        low_tiles = ceil_div(minimum((low + 1) * self.positions, self.q) + before, self.kv_tile)
+        low_tiles = tiles_of(minimum((low + 1) * self.positions, self.q) + before, self.kv_tile)
         second = inside >= low_tiles
         rows = self.row_tile(core, at, second)
         q_tile = maximum(low, minimum(second * self.q_tiles, (self.q_tiles - 1) - low))
@@ -195,7 +179,7 @@ class Work:
         tile = maximum(0, minimum(ahead, self.tiles - 1))
         position = q_tile * self.positions
         visible = minimum(position + self.positions, self.q) + before
-        tiles = ceil_div(visible, self.kv_tile)
+        tiles = tiles_of(visible, self.kv_tile)
         # The columns that no row of the tile sees are not computed: their weights are zero.
         cols = maximum(0, minimum(self.kv_tile, visible - tile * self.kv_tile))
         live = ahead < tiles if rows.live == Const(1) else minimum(rows.live, ahead < tiles)

@@ -9,12 +9,12 @@ from dataclasses import dataclass
 from msdsim.dataflows.cube.experts import Expert, Experts, named
 from msdsim.dataflows.cube.operands import ragged, ragged_of
 from msdsim.ir.builder import KernelBuilder
-from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
-from msdsim.units import ceil_div as ceil_int
+from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
+from msdsim.units import ceil_div
 
 
 @dataclass(frozen=True)
-class Place:
+class OutputTile:
     """An output tile: its expert, tile of rows and of columns in it, its first row in the expert's rows, and its size;
     ``row_tile`` counts the tiles of rows of all experts."""
 
@@ -50,26 +50,26 @@ class Grid:
     @property
     def m_tiles(self) -> int:
         """Tiles of rows of the largest expert."""
-        return ceil_int(self.experts.rows, self.base_m)
+        return ceil_div(self.experts.rows, self.base_m)
 
     @property
     def n_tiles(self) -> int:
-        return ceil_int(self.n, self.base_n)
+        return ceil_div(self.n, self.base_n)
 
     @property
     def row_tiles(self) -> int:
         """Tiles of rows of all experts."""
-        return self.experts.units(lambda m: ceil_int(m, self.base_m))
+        return self.experts.units(lambda m: ceil_div(m, self.base_m))
 
     @property
     def tiles(self) -> int:
         return self.row_tiles * self.n_tiles
 
     @contextmanager
-    def place(self, kb: KernelBuilder, t: Expr) -> Iterator[Place]:
+    def place(self, kb: KernelBuilder, t: Expr) -> Iterator[OutputTile]:
         """Where output tile ``t`` lies; statements inside the ``with`` can use it."""
         with (
-            self.experts.find(kb, t, lambda m: ceil_int(m, self.base_m) * self.n_tiles) as (expert, inside),
+            self.experts.find(kb, t, lambda m: ceil_div(m, self.base_m) * self.n_tiles) as (expert, inside),
             self.row_tiles_before(kb, expert) as before,
         ):
             mt, nt = self._even(inside) if self.experts.uneven is None else self._uneven(inside, expert)
@@ -78,26 +78,26 @@ class Grid:
 
     def row_tiles_before(self, kb: KernelBuilder, expert: Expert) -> AbstractContextManager[Expr]:
         """Tiles of rows of the experts before this one."""
-        return self.experts.before(kb, expert, lambda m: ceil_int(m, self.base_m))
+        return self.experts.before(kb, expert, lambda m: ceil_div(m, self.base_m))
 
     def row_tiles_of(self, expert: Expert) -> Expr:
         """Tiles of rows of an expert."""
-        return ceil_div(expert.rows, self.base_m)
+        return tiles_of(expert.rows, self.base_m)
 
     @contextmanager
-    def tile(self, kb: KernelBuilder, expert: Expert, mt: Expr, nt: Expr, before: Expr) -> Iterator[Place]:
+    def tile(self, kb: KernelBuilder, expert: Expert, mt: Expr, nt: Expr, before: Expr) -> Iterator[OutputTile]:
         """An output tile of an expert that has ``before`` tiles of rows before its own."""
         cols = ragged(self.n, self.base_n, nt)
         if expert.first is None:
             rows = ragged_of(expert.rows, self.base_m, mt)
-            yield Place(expert, mt, nt, mt * self.base_m, rows, cols, before + mt)
+            yield OutputTile(expert, mt, nt, mt * self.base_m, rows, cols, before + mt)
             return
         # Limits that say nothing new, for the verifier.
         most = min(self.base_m, self.experts.rows)
         with named(kb, "tile_rows", minimum(most, maximum(1, expert.rows - mt * self.base_m))) as rows:
             first = minimum(expert.first + mt * self.base_m, self.experts.total_rows - rows)
             row_tile = minimum(before + mt, self.row_tiles - 1)
-            yield Place(Expert(expert.index, rows, first), mt, nt, Const(0), rows, cols, row_tile)
+            yield OutputTile(Expert(expert.index, rows, first), mt, nt, Const(0), rows, cols, row_tile)
 
     def _even(self, inside: Expr) -> tuple[Expr, Expr]:
         """Tile of rows and tile of columns where every expert has as many."""

@@ -9,7 +9,7 @@ from typing import Protocol
 from msdsim.dataflows.cube.operands import CubeOperands, element_format, ragged_of
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.ir.builder import Handle, KernelBuilder, at
-from msdsim.ir.expr import Expr, ExprLike, ceil_div, lift
+from msdsim.ir.expr import Expr, ExprLike, lift, tiles_of
 from msdsim.ir.kernel import Slice
 
 
@@ -70,12 +70,12 @@ def accumulate(
     ``before`` is zero where this is the first product of the sum.
     """
     rows, cols = acc.sizes
-    with kb.loop("k1", 0, ceil_div(extent, tile.l1_k)) as k1:
+    with kb.loop("k1", 0, tiles_of(extent, tile.l1_k)) as k1:
         start, size = k1 * tile.l1_k, ragged_of(extent, tile.l1_k, k1)
         # Weights first: they come from HBM and take longest.
         b1 = bring(kb, tile, kinds, "b", cols, b, start, size)
         a1 = bring(kb, tile, kinds, "a", rows, a, start, size)
-        with kb.loop("k0", 0, ceil_div(size, tile.l0_k)) as k0:
+        with kb.loop("k0", 0, tiles_of(size, tile.l0_k)) as k0:
             at_k, size0 = k0 * tile.l0_k, ragged_of(size, tile.l0_k, k0)
             multiply(kb, tile, kinds, acc, at_k, size0, a1, b1, before + k1 + k0)
 
@@ -90,7 +90,7 @@ def multiply(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slic
     (a1, a1_scales), (b1, b1_scales) = a, b
     scales = None
     if a1_scales is not None and b1_scales is not None:
-        blocks = start // MX_BLOCK, ceil_div(size, MX_BLOCK)
+        blocks = start // MX_BLOCK, tiles_of(size, MX_BLOCK)
         scales = a1_scales.at(*blocks), b1_scales.at(*blocks)
     through_l0(kb, L0Tiles(kinds, tile.base_m, tile.l0_k, tile.base_n, tile.l0_ring), acc, a1.at(start, size),
                b1.at(start, size), scales, accumulated)
@@ -124,7 +124,7 @@ def through_l0(kb: KernelBuilder, tiles: L0Tiles, acc: Slice, a1: Slice, b1: Sli
     if scales is None:
         kb.op("mmad", acc, a0, b0, accumulate=lift(accumulated))
         return
-    blocks, count = tiles.k // MX_BLOCK, ceil_div(size, MX_BLOCK)
+    blocks, count = tiles.k // MX_BLOCK, tiles_of(size, MX_BLOCK)
     sa0 = kb.buffer(f"s{tiles.a}0", "L0A_MX", "e8m0", (tiles.m, blocks), ring)[at(0, rows), at(0, count)]
     sb0 = kb.buffer(f"s{tiles.b}0", "L0B_MX", "e8m0", (blocks, tiles.n), ring)[at(0, count), at(0, cols)]
     kb.copy(sa0, scales[0])
@@ -162,7 +162,7 @@ def bring(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, name: str, a
     blocks = tile.l1_k // MX_BLOCK
     # Scales of A lie as [rows, blocks], those of B as [blocks, columns] whatever the layout of B.
     scales = kb.buffer(f"s{name}1", "L1", "e8m0", (extent, blocks) if name == "a" else (blocks, extent), tile.l1_ring)
-    source.load_scales(scales, start // MX_BLOCK, ceil_div(size, MX_BLOCK))
+    source.load_scales(scales, start // MX_BLOCK, tiles_of(size, MX_BLOCK))
 
     def of_blocks(first: Expr, count: Expr) -> Slice:
         return scales[at(0, along), at(first, count)] if name == "a" else scales[at(first, count), at(0, along)]

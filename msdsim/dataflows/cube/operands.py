@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Protocol
 
 from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.formats.mx import MX_ELEMENTS as MX_ELEMENTS
@@ -12,19 +11,8 @@ from msdsim.formats.mx import element_format as element_format
 from msdsim.ir.builder import At, Handle, KernelBuilder, at
 from msdsim.ir.expr import Const, Expr, ExprLike, lift, maximum, minimum
 from msdsim.ir.kernel import Role, Slice
+from msdsim.problems.shapes import GemmShape as GemmShape
 from msdsim.units import ceil_div
-
-
-class GemmShape(Protocol):
-    """The part of a GEMM problem, plain or grouped, that dataflows read."""
-
-    kind: str
-    m: int
-    k: int
-    n: int
-    group: int | None
-    offset: bool
-    trans_b: bool
 
 
 def ragged(total: int, tile: int, index: ExprLike) -> Expr:

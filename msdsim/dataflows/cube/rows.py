@@ -10,7 +10,7 @@ from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.dataflows.cube.operands import ragged, ragged_of
 from msdsim.ir.builder import KernelBuilder
 from msdsim.ir.expr import Const, Expr, minimum
-from msdsim.units import ceil_div as ceil_int
+from msdsim.units import ceil_div
 
 
 @dataclass(frozen=True)
@@ -35,14 +35,14 @@ class RowBlocks:
 
     @property
     def _per_tile(self) -> int:
-        return ceil_int(min(self.tile_rows, self.experts.rows), self.size)
+        return ceil_div(min(self.tile_rows, self.experts.rows), self.size)
 
     def _of(self, m: int) -> int:
         """Blocks of an expert of ``m`` rows; with equal rows also empty ones in its last tile."""
         if self.experts.uneven is None:
-            return ceil_int(m, self.tile_rows) * self._per_tile
+            return ceil_div(m, self.tile_rows) * self._per_tile
         full, rest = divmod(m, self.tile_rows)
-        return full * self._per_tile + ceil_int(rest, self.size)
+        return full * self._per_tile + ceil_div(rest, self.size)
 
     @property
     def count(self) -> int:
@@ -56,14 +56,14 @@ class RowBlocks:
         if experts.uneven is not None:
             with (
                 experts.find(kb, b, self._of) as (expert, number),
-                experts.before(kb, expert, lambda m: ceil_int(m, tile_rows)) as before,
+                experts.before(kb, expert, lambda m: ceil_div(m, tile_rows)) as before,
             ):
                 mt, inside = number // self._per_tile, number % self._per_tile * self.size
-                row_tile = minimum(before + mt, experts.units(lambda m: ceil_int(m, tile_rows)) - 1)
+                row_tile = minimum(before + mt, experts.units(lambda m: ceil_div(m, tile_rows)) - 1)
                 rows = minimum(self.size, ragged_of(expert.rows, tile_rows, mt) - inside)
                 yield RowBlock(expert, row_tile, inside, mt * tile_rows + inside, rows)
             return
-        m, m_tiles = experts.rows, ceil_int(experts.rows, tile_rows)
+        m, m_tiles = experts.rows, ceil_div(experts.rows, tile_rows)
         row_tile, inside = b // self._per_tile, b % self._per_tile * self.size
         e, mt = (Const(0), row_tile) if experts.count == 1 else (row_tile // m_tiles, row_tile % m_tiles)
         rows = minimum(self.size, ragged(m, tile_rows, mt) - inside)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Protocol
 
-from msdsim.dataflows.cube.grid import Place
+from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scales
 from msdsim.dataflows.cube.mainloop import Loader, Stream, accumulate
 from msdsim.dataflows.cube.operands import GemmShape, ragged_of, share_of
@@ -24,8 +24,7 @@ from msdsim.dataflows.vector.dequantize import widen
 from msdsim.formats.schemes import SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Expr
-from msdsim.ir.expr import ceil_div as ceil_expr
+from msdsim.ir.expr import Expr, tiles_of
 from msdsim.ir.kernel import Kernel, Slice
 from msdsim.units import ceil_div
 
@@ -39,7 +38,7 @@ class Activations(Protocol):
     def ready(self) -> None:
         """What the AIC waits for before its first tile."""
 
-    def stream(self, place: Place, first: Expr) -> Stream:
+    def stream(self, place: OutputTile, first: Expr) -> Stream:
         """Rows of an output tile, for K ranges counted from ``first``."""
 
 
@@ -52,7 +51,7 @@ class Weights(Protocol):
     def convert(self, wq: Slice, line: Expr, scales: LoadedScales | None) -> Slice:
         """The weights ``wq`` of a UB tile, which begins at ``line`` of this AIV's share, as the Cube takes them."""
 
-    def cube_scales(self, place: Place, first: Expr) -> Loader | None:
+    def cube_scales(self, place: OutputTile, first: Expr) -> Loader | None:
         """Loader of the scales that the Cube applies itself, for K ranges counted from ``first``."""
 
 
@@ -102,12 +101,12 @@ def _ub_tiles(g: WeightRing, columns: Columns, depth: Expr) -> Iterator[tuple[Ex
     kb, group, vector_k = g.kb, g.layout.group, g.tile.vector_k
     mine = share_of(columns.cols if g.problem.trans_b else depth, g.layout.share, kb.sub)
     if not g.layout.whole_groups or group is None:
-        with kb.loop("v", 0, ceil_expr(mine, vector_k)) as v:
+        with kb.loop("v", 0, tiles_of(mine, vector_k)) as v:
             yield v * vector_k, ragged_of(mine, vector_k, v)
         return
-    with kb.loop("g", 0, ceil_expr(mine, group)) as number:
+    with kb.loop("g", 0, tiles_of(mine, group)) as number:
         lines = ragged_of(mine, group, number)
-        with kb.loop("v", 0, ceil_expr(lines, vector_k)) as v:
+        with kb.loop("v", 0, tiles_of(lines, vector_k)) as v:
             yield number * group + v * vector_k, ragged_of(lines, vector_k, v)
 
 
@@ -133,7 +132,7 @@ class PlainRows:
     def ready(self) -> None:
         """There is nothing to wait for."""
 
-    def stream(self, place: Place, first: Expr) -> Stream:
+    def stream(self, place: OutputTile, first: Expr) -> Stream:
         kb, x, rows = self.g.kb, self.g.x, at(place.row, place.rows)
 
         def load(a1: Handle, start: Expr, size: Expr) -> None:
@@ -151,7 +150,7 @@ class Dequantized:
     def scales(self, columns: Columns) -> Scales:
         return Scales(self.g, columns)
 
-    def cube_scales(self, place: Place, first: Expr) -> None:
+    def cube_scales(self, place: OutputTile, first: Expr) -> None:
         return None
 
     def convert(self, wq: Slice, line: Expr, scales: LoadedScales | None) -> Slice:
@@ -168,7 +167,7 @@ class Dequantized:
             # Group after group into another buffer, so that no group waits for the one before.
             wf = kb.buffer("wf", "UB", "fp32", shape)
             each, lines = lay.group or 1, run if lay.transposed else size
-            with kb.loop("j", 0, ceil_expr(lines, each)) as j:
+            with kb.loop("j", 0, tiles_of(lines, each)) as j:
                 part = at(j * each, ragged_of(lines, each, j))
                 piece = (at(0, size), part) if lay.transposed else (part, at(0, run))
                 scales.apply(wf[piece], w32[piece], line, run, scales.group_of(line) + j)

@@ -20,7 +20,7 @@ from msdsim.dataflows.gemm import mx_split
 from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.dataflows.gemm.msd_merge import Merge, Share
 from msdsim.dataflows.gemm.msd_multiply import Multiply
-from msdsim.dataflows.gemm.msd_split import Split
+from msdsim.dataflows.gemm.msd_split import RowSplit
 from msdsim.dataflows.gemm.msd_stepwise import stepwise
 from msdsim.dataflows.gemm.msd_tiling import MsdTiling, check_tiling
 from msdsim.dataflows.gemm.register import register_gemm
@@ -133,7 +133,7 @@ def _split(ctx: MsdContext) -> None:
             ctx.scheme.component, ctx.passes, ctx.scheme.spec.scale_rule, ctx.tile.split_m, ctx.tile.split_k, ctx.tile.ub_ring,
         ).emit()
     else:
-        Split(ctx).emit()
+        RowSplit(ctx).emit()
     ctx.kb.raise_signal("split_done", "MTE3")
     ctx.kb.wait_signal("split_done", "MTE2")
 

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from msdsim.dataflows.cube.experts import Experts
-from msdsim.dataflows.cube.grid import Grid, Place
+from msdsim.dataflows.cube.grid import Grid, OutputTile
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, k_groups, operand, share_of
 from msdsim.dataflows.cube.rows import RowBlocks
 from msdsim.dataflows.gemm.msd_tiling import MsdTiling
@@ -115,7 +115,7 @@ class MsdContext:
         return ceil_div(self.grid.tiles, self.cores)
 
     @contextmanager
-    def each_tile(self, var: str = "t") -> Iterator[tuple[Expr, Place]]:
+    def each_tile(self, var: str = "t") -> Iterator[tuple[Expr, OutputTile]]:
         """Loop over this core's output tiles: the number of the tile, and where it lies."""
         with self.kb.loop(var, self.kb.core, self.grid.tiles, self.cores) as t, self.grid.place(self.kb, t) as place:
             yield t, place

@@ -15,13 +15,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from typing import NamedTuple
 
-from msdsim.dataflows.cube.grid import Place
+from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.operands import Operand, ragged_of
 from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.dataflows.vector.components import combine
 from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Const, Expr
-from msdsim.ir.expr import ceil_div as ceil_expr
+from msdsim.ir.expr import Const, Expr, tiles_of
 from msdsim.ir.kernel import Slice
 
 
@@ -78,7 +77,7 @@ class Merge:
     @contextmanager
     def row_tiles(self, share: Share, var: str = "r") -> Iterator[tuple[Expr, Expr]]:
         """Loop over the rows of a share, ``merge_m`` at a time: first row and rows."""
-        with self.kb.loop(var, 0, ceil_expr(share.rows, self.tile.merge_m)) as r:
+        with self.kb.loop(var, 0, tiles_of(share.rows, self.tile.merge_m)) as r:
             yield r * self.tile.merge_m, ragged_of(share.rows, self.tile.merge_m, r)
 
     def per_column(self, share: Share) -> PerColumn | None:
@@ -217,7 +216,7 @@ class Merge:
 class Share:
     """What this AIV merges of output tile ``t``."""
 
-    def __init__(self, ctx: MsdContext, t: Expr, place: Place) -> None:
+    def __init__(self, ctx: MsdContext, t: Expr, place: OutputTile) -> None:
         self.ctx, self.t, self.e, self.first, self.nt, self.tile_rows = ctx, t, place.expert, place.row, place.nt, place.rows
         self.row, self.rows, self.col, self.cols = ctx.merge_share(place.rows, place.cols, ctx.kb.sub)
 

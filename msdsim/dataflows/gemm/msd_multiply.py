@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from msdsim.dataflows.cube.grid import Place
+from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply
 from msdsim.dataflows.cube.operands import element_bits, ragged, ragged_of
 from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.ir.builder import Handle, at
-from msdsim.ir.expr import Const, Expr, minimum
-from msdsim.ir.expr import ceil_div as ceil_expr
+from msdsim.ir.expr import Const, Expr, minimum, tiles_of
 from msdsim.ir.kernel import Slice
 from msdsim.units import ceil_div, round_up
 
@@ -44,14 +43,14 @@ class Multiply:
                 kb.copy(whole[at(rows * number, rows), depth], ctx.components[0, number, at(0, rows), depth])
         return Held(lambda start, size: whole[at(0, rows * ctx.passes), at(start, size)])
 
-    def tile_product(self, t: Expr, place: Place, held: Held | None) -> Slice:
+    def tile_product(self, t: Expr, place: OutputTile, held: Held | None) -> Slice:
         """All K of an output tile; A where it lies if it is ``held`` in L1."""
         acc = self._accumulator(place)
         a, b = self._operands(place, Const(0), t - self.kb.core)
         accumulate(self.kb, self.tile, self.ctx.kinds, acc, self.ctx.problem.k, held or a, b)
         return acc
 
-    def part_product(self, unit: Expr, place: Place) -> None:
+    def part_product(self, unit: Expr, place: OutputTile) -> None:
         """A part of K of an output tile, neighbouring parts on neighbouring cores, to a place of its own."""
         ctx, t, part = self.ctx, unit // self.ctx.k_parts, unit % self.ctx.k_parts
         acc = self._accumulator(place)
@@ -60,12 +59,12 @@ class Multiply:
         rows, cols = acc.sizes
         self.kb.op("fixpipe", ctx.products[t, part, at(0, rows), at(0, cols)], acc)
 
-    def _accumulator(self, place: Place) -> Slice:
+    def _accumulator(self, place: OutputTile) -> Slice:
         tile = self.tile
         acc = self.kb.buffer("acc", "L0C", self.ctx.sums, (tile.base_m, tile.base_n), tile.l0c_ring)
         return acc[at(0, place.rows * tile.passes), at(0, place.cols)]
 
-    def _operands(self, place: Place, first: Expr, turn: Expr) -> tuple[Stream, Stream]:
+    def _operands(self, place: OutputTile, first: Expr, turn: Expr) -> tuple[Stream, Stream]:
         """Loaders of both operands of a tile for K ranges counted from ``first``; ``turn`` is zero for what this core
         multiplies first."""
         ctx, kb, tile = self.ctx, self.kb, self.tile
@@ -98,14 +97,14 @@ class Multiply:
 
         return Stream(load_a, load_a_scales), Stream(load_b, load_b_scales)
 
-    def _weights(self, b1: Handle, place: Place, start: Expr, size: Expr) -> tuple[Slice, Slice]:
+    def _weights(self, b1: Handle, place: OutputTile, start: Expr, size: Expr) -> tuple[Slice, Slice]:
         e, cols = place.expert, place.cols
         columns = at(place.nt * self.tile.base_n, cols)
         if self.ctx.problem.trans_b:
             return b1[at(0, cols), at(0, size)], self.ctx.w.at(e, columns, at(start, size))
         return b1[at(0, size), at(0, cols)], self.ctx.w.at(e, at(start, size), columns)
 
-    def pack(self, t: Expr, place: Place, p: Expr) -> None:
+    def pack(self, t: Expr, place: OutputTile, p: Expr) -> None:
         """The products of the groups of one ring slot, each a sum of its own::
 
             group fits an L1 tile:  a1, b1 <- pack of groups;  for j: acc <- group j through L0; ring[j] <- acc
@@ -127,20 +126,20 @@ class Multiply:
             with kb.when(t.equals(kb.core)):
                 kb.wait_signal("split_done", "MTE2")
         a1 = bring(kb, tile, ctx.kinds, "a", rows * ctx.passes, a, Const(0), size)
-        with kb.loop("j", 0, ceil_expr(size, ctx.group)) as j:
+        with kb.loop("j", 0, tiles_of(size, ctx.group)) as j:
             acc = self._accumulator(place)
             depth = ragged_of(size, ctx.group, j)
-            with kb.loop("k0", 0, ceil_expr(depth, tile.l0_k)) as k0:
+            with kb.loop("k0", 0, tiles_of(depth, tile.l0_k)) as k0:
                 start, step = j * ctx.group + k0 * tile.l0_k, ragged_of(depth, tile.l0_k, k0)
                 multiply(kb, tile, ctx.kinds, acc, start, step, a1, b1, k0)
             self._drain_group(t, place, p, j, acc)
 
-    def _drain_group(self, t: Expr, place: Place, p: Expr, j: Expr, acc: Slice) -> None:
+    def _drain_group(self, t: Expr, place: OutputTile, p: Expr, j: Expr, acc: Slice) -> None:
         """A ring in UB hands over every group by itself, one in GM whole packs of them."""
         with self.ctx.ring.produce() if self.tile.direct else nullcontext():
             self.drain(t, place, acc, p, j)
 
-    def drain(self, t: Expr, place: Place, acc: Slice, p: Expr = _FIRST, j: Expr = _FIRST) -> None:
+    def drain(self, t: Expr, place: OutputTile, acc: Slice, p: Expr = _FIRST, j: Expr = _FIRST) -> None:
         """A product to its slot of the ring: that of group ``j`` of pack ``p``."""
         ctx, kb, slot = self.ctx, self.kb, self.ctx.slot(t, p, j)
         stacked, cols = acc.sizes
@@ -172,7 +171,7 @@ class Multiply:
         part = unit % ctx.k_parts
         k = ragged(ctx.problem.k, ctx.part_k, part)
         with (
-            kb.when(kb.core < units), kb.loop("f", first, minimum(last, ceil_expr(k, depth))) as f,
+            kb.when(kb.core < units), kb.loop("f", first, minimum(last, tiles_of(k, depth))) as f,
             ctx.grid.place(kb, unit // ctx.k_parts) as place,
         ):
             shape = (tile.base_n, depth) if ctx.problem.trans_b else (depth, tile.base_n)

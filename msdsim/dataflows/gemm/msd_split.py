@@ -10,8 +10,7 @@ from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.dataflows.vector.components import SMALLEST, decompose, narrow
 from msdsim.errors import TilingError
 from msdsim.ir.builder import at
-from msdsim.ir.expr import Const, Expr
-from msdsim.ir.expr import ceil_div as ceil_expr
+from msdsim.ir.expr import Const, Expr, tiles_of
 from msdsim.ir.kernel import Slice
 from msdsim.ir.ops.vector import FOLD_LANES
 from msdsim.units import ceil_div
@@ -36,7 +35,7 @@ def ring_depth(ctx: MsdContext) -> int:
     return 1 if alone and not tile.stepwise else tile.ub_ring
 
 
-class Split:
+class RowSplit:
     """Emits the split into the AIV part."""
 
     def __init__(self, ctx: MsdContext) -> None:
@@ -178,7 +177,7 @@ class _RowStatistics:
         elif ctx.group <= split_k or split_k >= k:
             # Whole groups inside the tile.
             each = min(ctx.group, k)
-            with kb.loop("g", 0, ceil_expr(size, each)) as g:
+            with kb.loop("g", 0, tiles_of(size, each)) as g:
                 kb.op("fold_add", self.sum_lanes, Slice(xf.of, (Const(0), g * each), (self.rows, ragged_of(size, each, g))))
                 kb.op("reduce_add", self._sum(index * (split_k // each) + g), self.sum_lanes)
         else:

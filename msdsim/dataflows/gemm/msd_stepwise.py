@@ -15,7 +15,7 @@ from msdsim.dataflows.cube.operands import ragged
 from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.dataflows.gemm.msd_merge import Merge, Share
 from msdsim.dataflows.gemm.msd_multiply import Multiply
-from msdsim.dataflows.gemm.msd_split import Split
+from msdsim.dataflows.gemm.msd_split import RowSplit
 
 #: Steps by which the merge stays behind the split when preloading.
 _LAG = 2
@@ -24,7 +24,7 @@ _LAG = 2
 def stepwise(ctx: MsdContext) -> None:
     """Both programs."""
     kb, ring = ctx.kb, ctx.ring
-    cube, split, merge = Multiply(ctx), Split(ctx), Merge(ctx)
+    cube, split, merge = Multiply(ctx), RowSplit(ctx), Merge(ctx)
     with kb.part("aic"):
         cube.prefetch()
         with kb.loop("p", 0, ctx.packs) as p, ring.produce():

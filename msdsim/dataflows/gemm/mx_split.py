@@ -16,9 +16,9 @@ from msdsim.dataflows.vector.components import decompose_mx
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, KernelBuilder, at
-from msdsim.ir.expr import Expr, ceil_div
+from msdsim.ir.expr import Expr, tiles_of
 from msdsim.ir.kernel import Slice
-from msdsim.units import ceil_div as ceil_int
+from msdsim.units import ceil_div
 
 #: K of a split tile is a multiple of two blocks: one repeat of FP32.
 QUANTUM = 64
@@ -51,7 +51,7 @@ class MxSplit:
         """Every AIV takes blocks of rows; a block never crosses a tile of rows."""
         kb = self.kb
         blocks = RowBlocks(self.experts, self.tile_rows, self.split_m)
-        k_tiles = ceil_int(self.k, self.split_k)
+        k_tiles = ceil_div(self.k, self.split_k)
         cores, aivs = self.chip.cores.aic, self.chip.cores.aiv_per_aic
         with (
             kb.loop("b", kb.core * aivs + kb.sub, blocks.count * k_tiles, cores * aivs) as b,
@@ -62,7 +62,7 @@ class MxSplit:
     def _tile(self, block: RowBlock, at_k: Expr) -> None:
         kb, rows = self.kb, block.rows
         size = ragged(self.k, self.split_k, at_k)
-        blocks, first = ceil_div(size, MX_BLOCK), at_k * (self.split_k // MX_BLOCK)
+        blocks, first = tiles_of(size, MX_BLOCK), at_k * (self.split_k // MX_BLOCK)
         shape, of_blocks = (self.split_m, self.split_k), (self.split_m, self.split_k // MX_BLOCK)
         here, there = (at(0, rows), at(0, size)), (at(0, rows), at(0, blocks))
         xb = kb.buffer("xb", "UB", "bf16", shape, self.ub_ring)[here]

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from msdsim.dataflows.base import require_multiple
-from msdsim.dataflows.cube.grid import Place
+from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scales
 from msdsim.dataflows.cube.mainloop import Loader, Stream
 from msdsim.dataflows.cube.operands import GemmShape
@@ -60,7 +60,7 @@ class QuantizedRows:
     def ready(self) -> None:
         self.g.kb.wait_signal("split_done", "MTE2")
 
-    def stream(self, place: Place, first: Expr) -> Stream:
+    def stream(self, place: OutputTile, first: Expr) -> Stream:
         kb, rows, tile = self.g.kb, at(0, place.rows), place.row_tile
 
         def load(a1: Handle, start: Expr, size: Expr) -> None:
@@ -81,7 +81,7 @@ class Widened:
     def scales(self, columns: Columns) -> None:
         return None
 
-    def cube_scales(self, place: Place, first: Expr) -> Loader:
+    def cube_scales(self, place: OutputTile, first: Expr) -> Loader:
         g, cols = self.g, place.cols
 
         def load(sb1: Handle, start: Expr, count: Expr) -> None:

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from msdsim.dataflows.base import require_positive
 from msdsim.dataflows.cube.experts import Expert, Experts
-from msdsim.dataflows.cube.grid import Grid, Place
+from msdsim.dataflows.cube.grid import Grid, OutputTile
 from msdsim.dataflows.cube.mainloop import Held, Loader, Stream
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, operand, ragged, ragged_of, share_of
 from msdsim.dataflows.gemm.dequant_tiling import DequantTiling, check_tiling
@@ -52,7 +52,7 @@ class Product:
     """An output tile and the columns it needs.  Tiles of rows that share slots are a ``first`` to wait for them and a ``last``
     to hand them back."""
 
-    place: Place
+    place: OutputTile
     columns: Columns
     first: Expr = ALWAYS
     last: Expr = ALWAYS
@@ -125,7 +125,7 @@ class WeightRing:
                 yield columns
 
     @contextmanager
-    def _tiles(self) -> Iterator[tuple[Place, Columns]]:
+    def _tiles(self) -> Iterator[tuple[OutputTile, Columns]]:
         kb, parts = self.kb, self.k_parts
         with kb.loop("t", kb.core, self.grid.tiles * parts, self.cores) as t, self.grid.place(kb, t // parts) as place:
             yield place, self._turn(place.expert, place.nt, t)
@@ -155,7 +155,7 @@ class WeightRing:
         """Lines and weights of a UB tile."""
         return self.tile.vector_k, self.layout.run
 
-    def accumulator(self, place: Place) -> Slice:
+    def accumulator(self, place: OutputTile) -> Slice:
         """The sums of an output tile in L0C."""
         tile = self.tile
         acc = self.kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)

@@ -12,8 +12,7 @@ from msdsim.dataflows.cube.operands import Operand, share_of
 from msdsim.dataflows.gemm.weight_layout import Layout
 from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
 from msdsim.ir.builder import Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr
-from msdsim.ir.expr import ceil_div as ceil_expr
+from msdsim.ir.expr import Const, Expr, tiles_of
 from msdsim.ir.kernel import Slice
 
 
@@ -96,7 +95,7 @@ class Scales:
             return Const(0), Const(1)
         if not lay.transposed:
             start, depth = start + self.of.kb.sub * lay.share + line, lines
-        return start // lay.group, ceil_expr(depth, lay.group)
+        return start // lay.group, tiles_of(depth, lay.group)
 
     def _copy(self, buffer: Handle, source: Operand, groups: tuple[Expr, Expr], of_lines: tuple[Expr, Expr]) -> None:
         kb, lay, (first, count), (line, lines) = self.of.kb, self.of.layout, groups, of_lines

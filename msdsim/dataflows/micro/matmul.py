@@ -11,10 +11,10 @@ from msdsim.dataflows.cube.operands import MX_ELEMENTS, CubeOperands, element_fo
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import At, Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
+from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
 from msdsim.ir.kernel import Kernel, Slice
 from msdsim.problems.model import Micro
-from msdsim.units import ceil_div as ceil_int
+from msdsim.units import ceil_div
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class _Matmul:
         self.x_scales: Handle | None = None
         self.w_scales: Handle | None = None
         if p.fmt in MX_ELEMENTS:
-            blocks = ceil_int(p.k, MX_BLOCK)
+            blocks = ceil_div(p.k, MX_BLOCK)
             self.x_scales = kb.tensor("sx", "e8m0", (p.m, blocks), "in")
             self.w_scales = kb.tensor("sw", "e8m0", (p.n, blocks), "in")
         self.y = kb.tensor("y", "int32" if self.sums == "int32" else p.out, (p.m, p.n), "out")
@@ -84,14 +84,14 @@ class _Matmul:
     def _tiles(self) -> Iterator[tuple[At, At]]:
         """Rows and columns of the output tiles of this core, M in ``passes`` parts."""
         p, kb = self.problem, self.kb
-        pass_m = ceil_int(p.m, p.passes)
+        pass_m = ceil_div(p.m, p.passes)
         single_m, single_n = p.single_m or pass_m, p.single_n or p.n
-        blocks_m = ceil_int(pass_m, single_m)
+        blocks_m = ceil_div(pass_m, single_m)
         mi, ni = kb.core % blocks_m, kb.core // blocks_m
         with kb.loop("p", 0, p.passes) as turn:
             my_m = minimum(single_m, maximum(0, share_of(p.m, pass_m, turn) - mi * single_m))
             my_n = share_of(p.n, single_n, ni)
-            with kb.loop("nt", 0, ceil_div(my_n, p.base_n)) as nt, kb.loop("mt", 0, ceil_div(my_m, p.base_m)) as mt:
+            with kb.loop("nt", 0, tiles_of(my_n, p.base_n)) as nt, kb.loop("mt", 0, tiles_of(my_m, p.base_m)) as mt:
                 rows, cols = minimum(p.base_m, my_m - mt * p.base_m), minimum(p.base_n, my_n - nt * p.base_n)
                 yield (at(turn * pass_m + mi * single_m + mt * p.base_m, rows),
                        at(ni * single_n + nt * p.base_n, cols))
@@ -108,17 +108,17 @@ class _Matmul:
         a_outside = p.step_ka >= p.step_kb
         outside, inside = (a, b) if a_outside else (b, a)
         a_scales, b_scales = a.hold_scales("sa1"), b.hold_scales("sb1")
-        with kb.loop("ko", 0, ceil_int(p.k, outer_k)) as ko:
+        with kb.loop("ko", 0, ceil_div(p.k, outer_k)) as ko:
             size_o = share_of(p.k, outer_k, ko) if p.k % outer_k else Const(outer_k)
             outer = outside.load("outer", at(ko * outer_k, size_o), outer_k)
-            with kb.loop("ki", 0, ceil_div(size_o, inner_k)) as ki:
+            with kb.loop("ki", 0, tiles_of(size_o, inner_k)) as ki:
                 size_i = self._rest(size_o, inner_k, ki)
                 inner = inside.load("inner", at(ko * outer_k + ki * inner_k, size_i), inner_k)
-                with kb.loop("k0", 0, ceil_div(size_i, p.base_k)) as k0:
+                with kb.loop("k0", 0, tiles_of(size_i, p.base_k)) as k0:
                     size = self._rest(size_i, p.base_k, k0)
                     tiles = outer(at(ki * inner_k + k0 * p.base_k, size)), inner(at(k0 * p.base_k, size))
                     a1, b1 = tiles if a_outside else reversed(tiles)
-                    blocks = at((ko * outer_k + ki * inner_k + k0 * p.base_k) // MX_BLOCK, ceil_div(size, MX_BLOCK))
+                    blocks = at((ko * outer_k + ki * inner_k + k0 * p.base_k) // MX_BLOCK, tiles_of(size, MX_BLOCK))
                     scales = (a_scales(blocks), b_scales(blocks)) if a_scales is not None and b_scales is not None else None
                     through_l0(kb, self.l0, acc, a1, b1, scales, ko + ki + k0)
 

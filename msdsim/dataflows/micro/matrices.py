@@ -8,10 +8,10 @@ from msdsim.dataflows.cube.operands import share_of
 from msdsim.dataflows.micro.transfers import way
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import KernelBuilder, at
-from msdsim.ir.expr import Const, Expr, ceil_div, maximum, minimum
+from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
 from msdsim.ir.kernel import Kernel
 from msdsim.problems.model import Micro
-from msdsim.units import ceil_div as ceil_int
+from msdsim.units import ceil_div
 
 
 def read_matrix(problem: Micro, chip: Chip) -> Kernel:
@@ -25,12 +25,12 @@ def read_matrix(problem: Micro, chip: Chip) -> Kernel:
     on_aiv = problem.into == "ub"
     unit: Expr = kb.core * aivs + kb.sub if on_aiv else kb.core
     units = chip.aiv if on_aiv else chip.cores.aic
-    rows, columns = ceil_int(problem.m, units), ceil_int(problem.n, problem.slices)
+    rows, columns = ceil_div(problem.m, units), ceil_div(problem.n, problem.slices)
     with (kb.part("aiv" if on_aiv else "aic"), kb.loop("s", 0, problem.slices) as s, kb.loop("r", 0, problem.rounds),
           kb.loop("b", 0, units) if problem.shared else nullcontext(unit) as turn):
         block = (turn + unit) % units if problem.shared and problem.stagger else turn
         mine = share_of(problem.m, rows, block)
-        with kb.loop("mt", 0, ceil_div(mine, problem.base_m)) as mt, kb.loop("nt", 0, ceil_int(columns, problem.base_n)) as nt:
+        with kb.loop("mt", 0, tiles_of(mine, problem.base_m)) as mt, kb.loop("nt", 0, ceil_div(columns, problem.base_n)) as nt:
             height = minimum(problem.base_m, mine - mt * problem.base_m)
             width = minimum(problem.base_n, share_of(problem.n, columns, s) - nt * problem.base_n)
             if columns % problem.base_n == 0 and problem.n % columns == 0:
@@ -50,12 +50,12 @@ def through_ub(problem: Micro, chip: Chip, sources: int) -> Kernel:
     kb = KernelBuilder(f"micro_{problem.op}", chip.cores.aic, aivs)
     inputs = [kb.tensor(f"x{number}", fmt, (problem.m, problem.n), "in") for number in range(sources)]
     y = kb.tensor("y", fmt, (problem.m, problem.n), "out")
-    shape, rows = (problem.base_m, problem.base_n), ceil_int(problem.m, chip.aiv)
+    shape, rows = (problem.base_m, problem.base_n), ceil_div(problem.m, chip.aiv)
     with kb.part("aiv"):
         first = (kb.core * aivs + kb.sub) * rows
         mine = minimum(rows, maximum(0, problem.m - first))
-        with (kb.loop("mt", 0, ceil_div(mine, problem.base_m)) as mt,
-              kb.loop("nt", 0, ceil_int(problem.n, problem.base_n)) as nt):
+        with (kb.loop("mt", 0, tiles_of(mine, problem.base_m)) as mt,
+              kb.loop("nt", 0, ceil_div(problem.n, problem.base_n)) as nt):
             height = minimum(problem.base_m, mine - mt * problem.base_m)
             width = share_of(problem.n, problem.base_n, nt) if problem.n % problem.base_n else Const(problem.base_n)
             place = at(first + mt * problem.base_m, height), at(nt * problem.base_n, width)

@@ -19,8 +19,8 @@ from msdsim.formats.msd import MSD_INT8, MSD_MXFP4, MsdSpec, decompose, error_bo
 from msdsim.formats.number import BF16
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.metrics import effective_bits
-from msdsim.numerics.problem_types import AttentionShape, GemmShape
 from msdsim.problems.model import Attention, Gemm
+from msdsim.problems.shapes import AttentionShape, GemmShape
 
 REPRODUCED, ONLY, NOT_REPRODUCED, NOT_MEASURED = "reproduced", "holds only for", "not reproduced", "not measured"
 _BITS_TOLERANCE = 0.05  # the paper gives 6.6 and 5.24: half a unit of the coarser last digit

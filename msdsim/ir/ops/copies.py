@@ -10,7 +10,7 @@ from msdsim.formats.number import FORMATS
 from msdsim.formats.rounding import round_to
 from msdsim.hardware.chip import Chip, Path
 from msdsim.hardware.units.mte import local_copy_cost, port_cost
-from msdsim.ir.expr import Const, Expr, ceil_div
+from msdsim.ir.expr import Const, Expr, tiles_of
 from msdsim.ir.kernel import Op, Slice, Tensor
 from msdsim.ir.ops.base import Execution, OpDef, define, require, same_shape
 from msdsim.ir.timing import Local, Timing, Transfer
@@ -60,7 +60,7 @@ def transfer(op: Op, chip: Chip, gm: Slice, write: bool) -> Transfer:
     return Transfer(
         cost=port_cost(_path(op, chip), several_rows=gm.rows != Const(1), line_bytes=chip.l2.line_bytes),
         path=_path_name(op, chip), write=write,
-        tensor=gm.of.name, offset=_gm_offset(gm), rows=gm.rows, row_bytes=ceil_div(gm.cols * gm.bits, 8),
+        tensor=gm.of.name, offset=_gm_offset(gm), rows=gm.rows, row_bytes=tiles_of(gm.cols * gm.bits, 8),
         stride_bytes=gm.of.strides_bytes[-1], bypass=op.attr("l2", "") == BYPASS,
     )
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units import cube
-from msdsim.ir.expr import Expr, ceil_div
+from msdsim.ir.expr import Expr, tiles_of
 from msdsim.ir.kernel import Op
 from msdsim.ir.ops.base import Execution, OpDef, define, require
 from msdsim.ir.timing import Local, Timing
@@ -42,7 +42,7 @@ def _timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
 def _hazard(op: Op, chip: Chip) -> Expr:
     """Accumulating onto the same small tile waits for the previous result (fewer than hazard_fractals result fractals)."""
     a, b = op.ins
-    fractals = ceil_div(a.rows, chip.cube.fractal_m) * ceil_div(b.cols, chip.cube.fractal_n)
+    fractals = tiles_of(a.rows, chip.cube.fractal_m) * tiles_of(b.cols, chip.cube.fractal_n)
     return fractals < chip.cube.hazard_fractals
 
 

@@ -27,7 +27,7 @@ from msdsim.formats.rounding import decode
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.cost import UnitCost
 from msdsim.hardware.units import cube, vector
-from msdsim.ir.expr import Const, Expr, ceil_div
+from msdsim.ir.expr import Const, Expr, tiles_of
 from msdsim.ir.kernel import Op, Slice
 from msdsim.ir.ops.base import Execution, OpDef, define, require
 from msdsim.ir.timing import Local, Timing
@@ -55,7 +55,7 @@ def _check_mmad(op: Op, chip: Chip) -> None:
         require(item.fmt == "e8m0", op, f"the scales '{item}' are {item.fmt}", "give E8M0 scales")
     require((a.rows, a.cols, b.cols) == (out.rows, b.rows, out.cols), op,
             f"[{a.rows}, {a.cols}] x [{b.rows}, {b.cols}] is not [{out.rows}, {out.cols}]", "make the sizes agree")
-    blocks = ceil_div(a.cols, MX_BLOCK)
+    blocks = tiles_of(a.cols, MX_BLOCK)
     require((a_scale.rows, a_scale.cols, b_scale.rows, b_scale.cols) == (a.rows, blocks, blocks, b.cols), op,
             f"K of {a.cols} has {blocks} blocks; the scales are [{a_scale.rows}, {a_scale.cols}] and "
             f"[{b_scale.rows}, {b_scale.cols}]", "give one scale per row and block")
@@ -69,7 +69,7 @@ def _mmad_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
 
 def _mmad_hazard(op: Op, chip: Chip) -> Expr:
     """As for ``mmad``: accumulating onto the same small tile waits for the previous result."""
-    fractals = ceil_div(op.ins[0].rows, chip.cube.fractal_m) * ceil_div(op.ins[2].cols, chip.cube.fractal_n)
+    fractals = tiles_of(op.ins[0].rows, chip.cube.fractal_m) * tiles_of(op.ins[2].cols, chip.cube.fractal_n)
     return fractals < chip.cube.hazard_fractals
 
 
@@ -121,8 +121,8 @@ def _same(op: Op, a: Slice, b: Slice) -> None:
 
 
 def _blocks(op: Op, elements: Slice, scales: Slice) -> None:
-    require((scales.rows, scales.cols) == (elements.rows, ceil_div(elements.cols, MX_BLOCK)), op,
-            f"[{elements.rows}, {elements.cols}] has [{elements.rows}, {ceil_div(elements.cols, MX_BLOCK)}] blocks, not "
+    require((scales.rows, scales.cols) == (elements.rows, tiles_of(elements.cols, MX_BLOCK)), op,
+            f"[{elements.rows}, {elements.cols}] has [{elements.rows}, {tiles_of(elements.cols, MX_BLOCK)}] blocks, not "
             f"[{scales.rows}, {scales.cols}]", "give one value per row and block of 32")
 
 

@@ -45,10 +45,10 @@ from msdsim.formats.rounding import round_to
 from msdsim.numerics import vector
 from msdsim.numerics.attention_operands import attention_operands, exact_cache
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
-from msdsim.numerics.problem_types import AttentionShape
 from msdsim.numerics.references.attention_bound import HeadBound, head_bound
 from msdsim.numerics.references.attention_products import FLOAT, INTEGER, MX, Head, heads_of
 from msdsim.numerics.references.reduce import row_sum
+from msdsim.problems.shapes import AttentionShape
 
 KV_TILE = 512
 #: Where the running maximum starts.  It is finite so that a part of the columns in which a row sees nothing is worth 0.

@@ -15,8 +15,8 @@ from msdsim.formats.msd import MsdSpec, decompose, decompose_unit
 from msdsim.formats.number import BF16
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.attention_operands import values_of
-from msdsim.numerics.problem_types import AttentionShape
 from msdsim.numerics.references.matmul import matmul_float, matmul_int, matmul_mx
+from msdsim.problems.shapes import AttentionShape
 
 Values = Callable[[np.ndarray, slice], np.ndarray]
 

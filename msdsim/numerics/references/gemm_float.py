@@ -23,8 +23,8 @@ from msdsim.numerics.bounds import ETA16, ETA32, SECOND_ORDER, U32, float64_slac
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.matmul import mmad_float
 from msdsim.numerics.operands import gemm_operands, logical_weight, weight_values
-from msdsim.numerics.problem_types import GemmShape
 from msdsim.numerics.references.matmul import column_slices, matmul_float
+from msdsim.problems.shapes import GemmShape
 from msdsim.units import part_size
 
 _ROWS_AT_ONCE = 512

@@ -37,10 +37,10 @@ from msdsim.numerics.bounds import ETA32, SECOND_ORDER, U32, float64_slack, gamm
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.matmul import max_safe_k
 from msdsim.numerics.operands import gemm_operands, group_slices, logical_weight, per_group
-from msdsim.numerics.problem_types import GemmShape
 from msdsim.numerics.references.gemm_float import exact_gemm
 from msdsim.numerics.references.matmul import column_slices, matmul_int
 from msdsim.numerics.references.reduce import row_sum
+from msdsim.problems.shapes import GemmShape
 
 # Passes through which every decision of the decomposition is exact for bf16 input (formats.msd).
 _EXACT_PASSES = {"int8": 3, "int4": 6}

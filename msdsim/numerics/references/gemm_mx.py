@@ -28,9 +28,9 @@ from msdsim.numerics.bounds import ETA32, SECOND_ORDER, float64_slack, gamma, wi
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.matmul import mmad_mx
 from msdsim.numerics.operands import gemm_operands, logical_weight
-from msdsim.numerics.problem_types import GemmShape
 from msdsim.numerics.references.gemm_float import exact_gemm, magnitude_gemm
 from msdsim.numerics.references.matmul import matmul_mx
+from msdsim.problems.shapes import GemmShape
 from msdsim.units import part_size
 
 

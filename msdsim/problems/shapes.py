@@ -1,4 +1,4 @@
-"""What the numbers need to know of a problem; :mod:`msdsim.problems` has the real classes."""
+"""What numbers and dataflows read of a problem; :mod:`msdsim.problems.model` has the classes themselves."""
 
 from __future__ import annotations
 
