@@ -17,6 +17,7 @@ from msdsim.ir.expr import Binary, Const, Expr, Interval, Var, evaluate, free_va
 from msdsim.ir.kernel import SHARED_SPACES, Alloc, Block, Buffer, For, Kernel, Op, Slice, Statement, Tensor, When, operations
 from msdsim.ir.lets import plain
 from msdsim.ir.ops import OPS
+from msdsim.ir.ops.base import EQUAL
 from msdsim.ir.placement import phases, place
 from msdsim.ir.printer import statement_text
 from msdsim.ir.ranges import bounds, simplify, upper_bound
@@ -175,7 +176,11 @@ class _Part:
             self._slice(op, item)
         if op.kind in ("signal", "wait"):
             self._signal(op)
-        definition.check(op, self.chip)
+        token = EQUAL.set(lambda a, b: simplify(a - b, self.ranges) == Const(0))
+        try:
+            definition.check(op, self.chip)
+        finally:
+            EQUAL.reset(token)
         pipe = definition.pipe(op, self.chip)
         if pipe not in PIPES[self.name.upper()]:
             raise _fail(op, f"pipe {pipe} is not on the {self.name.upper()} (it has {', '.join(PIPES[self.name.upper()])})",

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
+from operator import eq
 from typing import Protocol
 
 import numpy as np
@@ -74,6 +76,16 @@ def require(condition: bool, op: Op, problem: str, remedy: str) -> None:
     if not condition:
         where = f"line {op.line}: " if op.line else ""
         raise KernelError(f"{where}'{op}': {problem}; {remedy}")
+
+
+#: Whether two sizes are equal.  Where one is worked out from another, equal sizes may be written differently: the verifier,
+#: which knows the loops around an operation, judges by their ranges.
+EQUAL: ContextVar[Callable[[Expr, Expr], bool]] = ContextVar("EQUAL", default=eq)
+
+
+def same_sizes(found: tuple[Expr, ...], wanted: tuple[Expr, ...]) -> bool:
+    """Whether sizes are those that are wanted."""
+    return all(a == b or EQUAL.get()(a, b) for a, b in zip(found, wanted, strict=True))
 
 
 def same_shape(op: Op, a: Slice, b: Slice) -> None:

@@ -29,7 +29,7 @@ from msdsim.hardware.cost import UnitCost
 from msdsim.hardware.units import cube, vector
 from msdsim.ir.expr import Const, Expr, tiles_of
 from msdsim.ir.kernel import Op, Slice
-from msdsim.ir.ops.base import Execution, OpDef, define, require
+from msdsim.ir.ops.base import Execution, OpDef, define, require, same_sizes
 from msdsim.ir.timing import Local, Timing
 from msdsim.units import exact
 
@@ -56,7 +56,7 @@ def _check_mmad(op: Op, chip: Chip) -> None:
     require((a.rows, a.cols, b.cols) == (out.rows, b.rows, out.cols), op,
             f"[{a.rows}, {a.cols}] x [{b.rows}, {b.cols}] is not [{out.rows}, {out.cols}]", "make the sizes agree")
     blocks = tiles_of(a.cols, MX_BLOCK)
-    require((a_scale.rows, a_scale.cols, b_scale.rows, b_scale.cols) == (a.rows, blocks, blocks, b.cols), op,
+    require(same_sizes((a_scale.rows, a_scale.cols, b_scale.rows, b_scale.cols), (a.rows, blocks, blocks, b.cols)), op,
             f"K of {a.cols} has {blocks} blocks; the scales are [{a_scale.rows}, {a_scale.cols}] and "
             f"[{b_scale.rows}, {b_scale.cols}]", "give one scale per row and block")
 
@@ -121,7 +121,7 @@ def _same(op: Op, a: Slice, b: Slice) -> None:
 
 
 def _blocks(op: Op, elements: Slice, scales: Slice) -> None:
-    require((scales.rows, scales.cols) == (elements.rows, tiles_of(elements.cols, MX_BLOCK)), op,
+    require(same_sizes((scales.rows, scales.cols), (elements.rows, tiles_of(elements.cols, MX_BLOCK))), op,
             f"[{elements.rows}, {elements.cols}] has [{elements.rows}, {tiles_of(elements.cols, MX_BLOCK)}] blocks, not "
             f"[{scales.rows}, {scales.cols}]", "give one value per row and block of 32")
 
