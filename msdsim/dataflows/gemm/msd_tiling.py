@@ -56,21 +56,8 @@ class MsdTiling:
 def check_tiling(problem: GemmShape, chip: Chip, tile: MsdTiling, scheme: Scheme) -> None:
     """TilingError for what cannot be built; buffers in UB the verifier checks."""
     require_positive(tile, "prefetch", "direct", "stepwise", "preload", "a_resident")
-    if tile.k_parts > 1 and (problem.group is not None or tile.direct):
-        raise TilingError(f"tiling k_parts={tile.k_parts} adds up sums through GM: it needs direct=0, and one scale per "
-                          f"channel or MX blocks")
-    held = None
-    if tile.a_resident:
-        whole = problem.m <= tile.base_m // tile.passes and not Experts(problem).several
-        if problem.group is not None or scheme.mx or tile.k_parts > 1 or not whole:
-            raise TilingError(f"tiling a_resident={tile.a_resident} holds one tile of integer components in L1: it needs "
-                              f"{problem.m} rows in a tile (base_m), one scale per channel, k_parts=1 and no experts")
-        held = tile.base_m * problem.k * FORMATS[scheme.component].bits // 8
-    if tile.stepwise and (problem.group is None or problem.group > tile.l1_k or tile.direct):
-        raise TilingError(f"tiling stepwise={tile.stepwise} takes groups of scales an L1 tile at a time through GM: it needs a "
-                          f"group= of at most l1_k={tile.l1_k} and direct=0")
-    if tile.direct and chip.path("L0C", "UB") is None:
-        raise TilingError(f"tiling direct={tile.direct}: chip '{chip.name}' has no path L0C->UB; give direct=0")
+    _check_pipeline(problem, chip, tile)
+    held = _held_bytes(problem, tile, scheme) if tile.a_resident else None
     check_cube_tiling(chip, tile, CubeOperands(*scheme.cube), held_a_bytes=held, group=problem.group)
     if not scheme.free_passes and tile.passes != scheme.passes:
         raise TilingError(f"tiling passes={tile.passes}: '{scheme.name}' has {scheme.passes}; leave it out")
@@ -80,3 +67,24 @@ def check_tiling(problem: GemmShape, chip: Chip, tile: MsdTiling, scheme: Scheme
     if tile.slots > chip.cross_core.max_outstanding:
         raise TilingError(f"tiling slots={tile.slots} needs more than the {chip.cross_core.max_outstanding} outstanding "
                           f"signals of '{chip.name}'; give at most {chip.cross_core.max_outstanding}")
+
+
+def _check_pipeline(problem: GemmShape, chip: Chip, tile: MsdTiling) -> None:
+    """What the ways to run it ask for."""
+    if tile.k_parts > 1 and (problem.group is not None or tile.direct):
+        raise TilingError(f"tiling k_parts={tile.k_parts} adds up sums through GM: it needs direct=0, and one scale per "
+                          f"channel or MX blocks")
+    if tile.stepwise and (problem.group is None or problem.group > tile.l1_k or tile.direct):
+        raise TilingError(f"tiling stepwise={tile.stepwise} takes groups of scales an L1 tile at a time through GM: it needs a "
+                          f"group= of at most l1_k={tile.l1_k} and direct=0")
+    if tile.direct and chip.path("L0C", "UB") is None:
+        raise TilingError(f"tiling direct={tile.direct}: chip '{chip.name}' has no path L0C->UB; give direct=0")
+
+
+def _held_bytes(problem: GemmShape, tile: MsdTiling, scheme: Scheme) -> int:
+    """Bytes of L1 in which all K of A stays; TilingError where A is more than one tile of rows."""
+    whole = problem.m <= tile.base_m // tile.passes and not Experts(problem).several
+    if problem.group is not None or scheme.mx or tile.k_parts > 1 or not whole:
+        raise TilingError(f"tiling a_resident={tile.a_resident} holds one tile of integer components in L1: it needs "
+                          f"{problem.m} rows in a tile (base_m), one scale per channel, k_parts=1 and no experts")
+    return tile.base_m * problem.k * FORMATS[scheme.component].bits // 8
