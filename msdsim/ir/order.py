@@ -1,0 +1,391 @@
+"""The order check: any two accesses of one place, at least one of them a write, must have an order of the program's own.
+
+What orders them: the program order of one pipe, the flags between the pipes of a core (rings and data), signals and barriers
+between cores.  Time does not: a kernel that happens to be in time on one chip is refused all the same.  Control flow depends on
+the core and on loop variables only, so the order is that of every run.  Each access carries a vector clock, one entry a pipe of
+a core; an access is ordered behind another if its clock has seen it.
+
+What is looked at is bounded.  Of many core groups the first, the second and the last are taken.  A loop that runs the same way
+each time has its first iterations (more than any ring of the kernel is deep) and its last ones looked at; what the others would
+raise and await is added to the counts.  A kernel beyond :data:`MOST_EVENTS` accesses and signals is looked at that far.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from msdsim.errors import KernelError
+from msdsim.ir.expr import Binary, Const, Expr, compiled, evaluate, free_vars, source
+from msdsim.ir.kernel import Slice, Tensor
+from msdsim.ir.ops import OPS
+from msdsim.ir.program import Instr, Loop, Node, Part, Program
+
+#: Accesses and signals that are looked at, at most.
+MOST_EVENTS = 60_000
+#: Iterations at the end of a long loop that are looked at, and those at its beginning beyond the deepest ring.
+_LAST, _FIRST = 2, 2
+#: An access that lies in more buckets of its tensor than this is compared with every other one.
+_MOST_BUCKETS = 8
+
+Clock = list[int]
+Env = dict[str, int]
+
+
+@dataclass(frozen=True)
+class OrderCheck:
+    """What the check has looked at; ``complete`` says whether the kernel's end was reached."""
+
+    events: int
+    complete: bool
+
+
+def check_order(program: Program) -> OrderCheck:
+    """Raise KernelError where two accesses of one place have no order; what was looked at otherwise.
+
+    Flags between the pipes of a core are followed only where the kernel's order does not hold without them.
+    """
+    facts = _Facts(program)
+    if not facts.regions:
+        return OrderCheck(0, True)
+    try:
+        return _Check(facts, flags=False).run()
+    except _Unordered:
+        return _Check(facts, flags=True).run()
+
+
+class _Unordered(KernelError):
+    """Two accesses without an order."""
+
+
+@dataclass(frozen=True)
+class _Access:
+    """A rectangle of a tensor that an instruction touched: its pipe's entry in the clocks and the count there."""
+
+    begin: tuple[int, ...]
+    end: tuple[int, ...]
+    write: bool
+    pipe: int
+    count: int
+    instr: Instr
+
+    def overlaps(self, other: _Access) -> bool:
+        return all(a < d and c < b for a, b, c, d in zip(self.begin, self.end, other.begin, other.end, strict=True))
+
+    def covers(self, other: _Access) -> bool:
+        return all(a <= c and d <= b for a, b, c, d in zip(self.begin, self.end, other.begin, other.end, strict=True))
+
+
+class _History:
+    """The accesses of a tensor that a later one may meet, by where they lie."""
+
+    def __init__(self, tensor: Tensor, grains: Sequence[int]) -> None:
+        self.tensor, self.grains = tensor, grains
+        self.buckets: dict[tuple[int, ...], list[_Access]] = defaultdict(list)
+        self.wide: list[_Access] = []
+
+    def places(self, access: _Access) -> list[list[_Access]]:
+        """The lists in which what overlaps ``access`` may stand; those it stands in itself come first, ``wide`` last."""
+        spans = [range(a // g, (b - 1) // g + 1) for a, b, g in zip(access.begin, access.end, self.grains, strict=True)]
+        keys: list[tuple[int, ...]] = [()]
+        for span in spans:
+            keys = [(*key, index) for key in keys for index in span]
+            if len(keys) > _MOST_BUCKETS:
+                return [*self.buckets.values(), self.wide]
+        return [*(self.buckets[key] for key in keys), self.wide]
+
+    def add(self, access: _Access, places: list[list[_Access]]) -> None:
+        if len(places) > _MOST_BUCKETS + 1 or places[0] is self.wide:
+            places[-1].append(access)
+        else:
+            for place in places[:-1]:
+                place.append(access)
+
+
+class _Facts:
+    """What is worked out once for a program."""
+
+    def __init__(self, program: Program) -> None:
+        self.program = program
+        self.instructions = {part.name: part.instructions() for part in program.parts}
+        everything = [instr for instrs in self.instructions.values() for instr in instrs]
+        accesses = {id(instr): found for instr in everything if (found := _accesses(instr))}
+        #: By ``id`` of an instruction: the tensors it touches, whether it writes, and the function of the place.
+        self.regions = {key: [(of, write, _region(item)) for of, write, item in found] for key, found in accesses.items()}
+        items = [item for found in accesses.values() for _, _, item in found]
+        self.grains = {tensor.name: _grains(tensor, [item for item in items if item.of.name == tensor.name])
+                       for tensor in program.kernel.tensors}
+        self.first = _FIRST + max([1, *(depth for item in items for start in item.starts for depth in _moduli(start))])
+        self.raising = {(name, instr.signal[1]) for name, instrs in self.instructions.items() for instr in instrs
+                        if instr.signal is not None and instr.signal[0] == "signal"}
+        self.steady: dict[int, bool] = {}
+
+
+class _Check:
+    """Runs the units in turn, each until it waits for what has not been raised."""
+
+    def __init__(self, facts: _Facts, flags: bool) -> None:
+        self.facts, self.program, self.flags = facts, facts.program, flags
+        kernel = self.program.kernel
+        cores = sorted({0, min(1, kernel.cores - 1), kernel.cores - 1})
+        self.units: list[_Unit] = []
+        for core in cores:
+            for part in self.program.parts:
+                for sub in range(kernel.aiv_per_core if part.name == "aiv" else 1):
+                    self.units.append(_Unit(self, len(self.units), core, part, sub))
+        self.pipes = [(unit, pipe) for unit in self.units for pipe in unit.part.pipes]
+        for number, (unit, pipe) in enumerate(self.pipes):
+            unit.entries[pipe] = number
+            unit.clocks[pipe] = [0] * len(self.pipes)
+        self.history = {tensor.name: _History(tensor, facts.grains[tensor.name]) for tensor in kernel.tensors}
+        self.events = 0
+        #: Per signal and unit: how often it was raised, and the clock of each raising that was looked at.
+        self.raised = [[_Raised() for _ in self.units] for _ in kernel.signals]
+        self.senders = [[self._senders(number, unit) for unit in self.units] for number in range(len(kernel.signals))]
+
+    def _senders(self, number: int, unit: _Unit) -> list[int]:
+        """The units whose raisings of a signal a wait on ``unit`` needs."""
+        signal = self.program.kernel.signals[number]
+        raises = [other.number for other in self.units if (other.part.name, number) in self.facts.raising]
+        if signal.kind == "barrier":
+            return raises
+        return [index for index in raises if self.units[index].core == unit.core and self.units[index].part is not unit.part]
+
+    def run(self) -> OrderCheck:
+        live = {unit.number: unit.run() for unit in sorted(self.units, key=lambda unit: unit.part.name != "aiv")}
+        while live:
+            before = self.events, len(live)
+            for index in list(live):
+                if next(live[index], "done") == "done":
+                    del live[index]
+            if self.events >= MOST_EVENTS:
+                return OrderCheck(self.events, False)
+            if live and (self.events, len(live)) == before:
+                waiting = "; ".join(f"{self.units[index].name} at {self.units[index].stuck}" for index in list(live)[:4])
+                raise KernelError(f"the kernel cannot finish: {waiting}; these waits come before what they wait for is raised")
+        return OrderCheck(self.events, True)
+
+    def access(self, unit: _Unit, instr: Instr, clock: Clock, env: Env) -> None:
+        """Compare what an instruction touches with everything before it that it has not been ordered behind."""
+        entry = unit.entries[instr.pipe]
+        clock[entry] += 1
+        for of, write, region in self.facts.regions[id(instr)]:
+            numbers = region(env)
+            dims = len(numbers) // 2
+            begin, sizes = numbers[:dims], numbers[dims:]
+            if min(sizes) < 1:
+                continue
+            found = _Access(begin, tuple(map(int.__add__, begin, sizes)), write, entry, clock[entry], instr)
+            history = self.history[of.name]
+            places = history.places(found)
+            for place in places:
+                for other in place:
+                    if (write or other.write) and clock[other.pipe] < other.count and other.overlaps(found):
+                        raise self._race(of, other, found, env)
+            if write:
+                for place in places:
+                    place[:] = [other for other in place if not found.covers(other)]
+            history.add(found, places)
+
+    def _race(self, tensor: Tensor, first: _Access, second: _Access, env: Env) -> _Unordered:
+        verb, other = ("writes" if second.write else "reads"), ("writes" if first.write else "reads")
+        loops = ", ".join(f"{name}={value}" for name, value in env.items() if name not in ("core", "sub") and "$" not in name)
+        a, b = first.instr.op, second.instr.op
+        assert a is not None
+        assert b is not None
+        where = f" (at {loops})" if loops else ""
+        return _Unordered(f"line {b.line}: '{b}' on {self._name(second.pipe)} {verb} a part of '{tensor.name}' that "
+                          f"line {a.line}, '{a}' on {self._name(first.pipe)}, {other}{where}, and nothing orders the two; raise "
+                          f"a signal behind the one, on its pipe, and wait for it before the other, on its pipe")
+
+    def _name(self, entry: int) -> str:
+        unit, pipe = self.pipes[entry]
+        return f"{unit.name} {pipe}"
+
+
+class _Raised:
+    """The raisings of a signal by one unit: how many, and the clocks of those that were looked at, by number."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self.numbers: list[int] = []
+        self.clocks: list[Clock] = []
+
+    def add(self, clock: Clock) -> None:
+        self.numbers.append(self.count)
+        self.clocks.append(clock)
+        self.count += 1
+
+    def clock(self, number: int) -> Clock | None:
+        """The clock of the last raising up to ``number`` that was looked at."""
+        at = bisect_right(self.numbers, number)
+        return self.clocks[at - 1] if at else None
+
+
+class _Unit:
+    """An AIC or AIV going through its part."""
+
+    def __init__(self, check: _Check, number: int, core: int, part: Part, sub: int) -> None:
+        self.check, self.number, self.core, self.part, self.sub = check, number, core, part, sub
+        self.entries: dict[str, int] = {}
+        self.clocks: dict[str, Clock] = {}
+        #: Waits so far, by signal.
+        self.awaited = [0] * len(check.program.kernel.signals)
+        self.tokens: list[deque[Clock]] = [deque([[]] * item.initial) for item in part.semaphores] if check.flags else []
+        self.stuck = ""
+        self.kept: dict[int, bool] = {}
+
+    @property
+    def name(self) -> str:
+        return f"core {self.core} AIC" if self.part.name == "aic" else f"core {self.core} AIV[{self.sub}]"
+
+    def run(self) -> Generator[None, None, None]:
+        """Yields whenever it waits for a signal that has not been raised."""
+        yield from self._nodes(self.part.body, {"core": self.core, "sub": self.sub})
+
+    def _nodes(self, nodes: Sequence[Node], env: Env) -> Generator[None, None, None]:
+        for node in nodes:
+            if not self._matters(node):
+                continue
+            if isinstance(node, Loop):
+                yield from self._loop(node, env)
+                continue
+            while not self._ready(node):
+                yield
+            self._instr(node, env)
+            if self.check.events >= MOST_EVENTS:
+                return
+
+    def _matters(self, node: Node) -> bool:
+        """Whether a node has anything to do with the order between accesses of tensors."""
+        if id(node) not in self.kept:
+            if isinstance(node, Loop):
+                found = any(self._matters(item) for item in node.body)
+            else:
+                flags = self.check.flags and bool(node.waits or node.posts)
+                found = flags or node.signal is not None or id(node) in self.check.facts.regions
+            self.kept[id(node)] = found
+        return self.kept[id(node)]
+
+    def _loop(self, loop: Loop, env: Env) -> Generator[None, None, None]:
+        values = range(evaluate(loop.low, env), evaluate(loop.high, env), loop.step)
+        first = self.check.facts.first
+        skipped = range(first, len(values) - _LAST) if len(values) > first + _LAST and self._steady(loop) else range(0)
+        before: tuple[list[int], list[int]] = [], []
+        for number, value in enumerate(values):
+            if number in skipped:
+                if number == skipped.start:
+                    self._skip(before, len(skipped))
+                continue
+            if skipped and number == skipped.start - 1:
+                before = self._counts()
+            env[loop.var] = value
+            yield from self._nodes(loop.body, env)
+            if self.check.events >= MOST_EVENTS:
+                return
+        env.pop(loop.var, None)
+
+    def _counts(self) -> tuple[list[int], list[int]]:
+        """Raisings and waits so far, by signal."""
+        return [raised[self.number].count for raised in self.check.raised], list(self.awaited)
+
+    def _skip(self, before: tuple[list[int], list[int]], times: int) -> None:
+        """Count what so many iterations like the last one raise and await."""
+        raised, awaited = self._counts()
+        for number, signal in enumerate(self.check.raised):
+            signal[self.number].count += (raised[number] - before[0][number]) * times
+            self.awaited[number] += (awaited[number] - before[1][number]) * times
+
+    def _steady(self, loop: Loop) -> bool:
+        """Whether every iteration of a loop runs the same way: nothing in it that decides what runs reads the variable."""
+        known = self.check.facts.steady
+        if id(loop) not in known:
+            known[id(loop)] = not any(loop.var in free_vars(inner.low) | free_vars(inner.high)
+                                      for inner in _loops(loop.body) if self._matters(inner))
+        return known[id(loop)]
+
+    def _ready(self, instr: Instr) -> bool:
+        """Whether what an instruction waits for has been raised."""
+        if instr.signal is None or instr.signal[0] != "wait":
+            return True
+        number = instr.signal[1]
+        raised, turn = self.check.raised[number], self.awaited[number]
+        senders = self.check.senders[number][self.number]
+        if senders and all(raised[sender].count > turn for sender in senders):
+            return True
+        self.stuck = f"line {instr.op.line if instr.op is not None else 0}"
+        return False
+
+    def _instr(self, instr: Instr, env: Env) -> None:
+        clock, entry = self.clocks[instr.pipe], self.entries[instr.pipe]
+        if self.check.flags:
+            for number in instr.waits:
+                # Further down a loop whose beginning alone was looked at, a flag may be missing; then nothing is known of it.
+                token = self.tokens[number].popleft() if self.tokens[number] else []
+                self._join(clock, token, self.entries[self.part.semaphores[number].source])
+        signal = instr.signal
+        if signal is not None and signal[0] == "wait":
+            self.check.events += 1
+            turn = self.awaited[signal[1]]
+            self.awaited[signal[1]] = turn + 1
+            for sender in self.check.senders[signal[1]][self.number]:
+                found = self.check.raised[signal[1]][sender].clock(turn)
+                if found is not None:
+                    clock[:] = map(max, clock, found)
+        elif id(instr) in self.check.facts.regions:
+            self.check.events += 1
+            self.check.access(self, instr, clock, env)
+        if signal is not None and signal[0] == "signal":
+            self.check.events += 1
+            self.check.raised[signal[1]][self.number].add(list(clock))
+        if self.check.flags and instr.posts:
+            clock[entry] += 1
+            token = list(clock)
+            for number in instr.posts:
+                self.tokens[number].append(token)
+
+    def _join(self, clock: Clock, token: Clock, source: int) -> None:
+        """What ``source`` had seen when it posted; a clock that has seen as much of ``source`` knows all of that."""
+        if token and token[source] > clock[source]:
+            clock[:] = map(max, clock, token)
+
+
+def _accesses(instr: Instr) -> list[tuple[Tensor, bool, Slice]]:
+    """What an instruction touches of tensors that the kernel itself writes: the tensor, whether it writes, and where."""
+    op = instr.op
+    if op is None:
+        return []
+    found = [(item.of, False, item) for item in op.ins if isinstance(item.of, Tensor) and item.of.role != "in"]
+    if op.out is not None and isinstance(op.out.of, Tensor):
+        if OPS[op.kind].accumulates:
+            found.append((op.out.of, False, op.out))
+        found.append((op.out.of, True, op.out))
+    return found
+
+
+def _region(item: Slice) -> Callable[[Env], Any]:
+    return compiled("(" + "".join(f"{source(expr)}, " for expr in (*item.starts, *item.sizes)) + ")")
+
+
+def _grains(tensor: Tensor, items: Sequence[Slice]) -> list[int]:
+    """Along each dimension, the largest size that accesses have: an access then lies in one or two buckets."""
+    return [max((size.value if isinstance(size := item.sizes[axis], Const) else extent for item in items), default=1) or 1
+            for axis, extent in enumerate(tensor.shape)]
+
+
+def _moduli(expr: Expr) -> Iterator[int]:
+    if isinstance(expr, Binary):
+        if expr.op == "%" and isinstance(expr.right, Const) and expr.right.value <= 64:
+            yield expr.right.value
+        yield from _moduli(expr.left)
+        yield from _moduli(expr.right)
+
+
+def _loops(nodes: Sequence[Node]) -> Iterator[Loop]:
+    for node in nodes:
+        if isinstance(node, Loop):
+            yield node
+            yield from _loops(node.body)
