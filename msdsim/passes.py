@@ -1,4 +1,5 @@
-"""The passes from a problem to what an engine runs, in their order: this list is the whole way, and nobody goes another.
+"""The passes from a problem to what an engine runs, in their order: this list is the whole way, and nobody goes another.  The
+last one is for who asks whether the order of a program holds.
 
 Each pass says what it needs and what it gives; what is there already is not worked out again.  So a hand-written kernel enters
 after ``build``, and an operator of a workload brings the addresses at which its tensors lie between those of the others.
@@ -16,6 +17,7 @@ from msdsim.hardware.chip import Chip
 from msdsim.ir.kernel import Kernel
 from msdsim.ir.lets import plain
 from msdsim.ir.lower import lower
+from msdsim.ir.order import OrderCheck, check_order
 from msdsim.ir.placement import Placement, placed
 from msdsim.ir.program import Program
 from msdsim.ir.verify import check_kernel
@@ -35,6 +37,7 @@ class Build:
     placement: Placement | None = None
     addresses: Mapping[str, int] | None = None
     program: Program | None = None
+    order: OrderCheck | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +89,8 @@ PASSES = (
          "addresses of the tensors in GM, one after the other where nobody has given any", _address),
     Pass("lower", ("plain", "chip", "addresses", "placement"), "program",
          "instructions with their pipes, costs and flags", _lower),
+    Pass("order", ("program",), "order",
+         "that accesses of one place in GM, or in memory that cores share, have an order whatever the times are", check_order),
 )
 
 

@@ -198,8 +198,8 @@ class _Check:
         assert b is not None
         where = f" (at {loops})" if loops else ""
         return _Unordered(f"line {b.line}: '{b}' on {self._name(second.pipe)} {verb} a part of '{tensor.name}' that "
-                          f"line {a.line}, '{a}' on {self._name(first.pipe)}, {other}{where}, and nothing orders the two; raise "
-                          f"a signal behind the one, on its pipe, and wait for it before the other, on its pipe")
+                          f"line {a.line}, '{a}' on {self._name(first.pipe)}, {other}{where}, and nothing orders the two; "
+                          f"raise a signal behind the one, on its pipe, and wait for it before the other, on its pipe")
 
     def _name(self, entry: int) -> str:
         unit, pipe = self.pipes[entry]
@@ -273,20 +273,21 @@ class _Unit:
     def _loop(self, loop: Loop, env: Env) -> Generator[None, None, None]:
         values = range(evaluate(loop.low, env), evaluate(loop.high, env), loop.step)
         first = self.check.facts.first
-        skipped = range(first, len(values) - _LAST) if len(values) > first + _LAST and self._steady(loop) else range(0)
-        before: tuple[list[int], list[int]] = [], []
-        for number, value in enumerate(values):
-            if number in skipped:
-                if number == skipped.start:
-                    self._skip(before, len(skipped))
-                continue
-            if skipped and number == skipped.start - 1:
-                before = self._counts()
-            env[loop.var] = value
-            yield from self._nodes(loop.body, env)
+        if len(values) > first + _LAST and self._steady(loop):
+            yield from self._iterations(loop, values[: first - 1], env)
+            before = self._counts()
+            yield from self._iterations(loop, values[first - 1 : first], env)
+            self._skip(before, len(values) - first - _LAST)
+            values = values[-_LAST:]
+        yield from self._iterations(loop, values, env)
+        env.pop(loop.var, None)
+
+    def _iterations(self, loop: Loop, values: range, env: Env) -> Generator[None, None, None]:
+        for value in values:
             if self.check.events >= MOST_EVENTS:
                 return
-        env.pop(loop.var, None)
+            env[loop.var] = value
+            yield from self._nodes(loop.body, env)
 
     def _counts(self) -> tuple[list[int], list[int]]:
         """Raisings and waits so far, by signal."""

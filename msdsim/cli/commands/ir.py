@@ -19,11 +19,15 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
             verify_only: bool) -> None:
     """Print the kernel that a dataflow builds for PROBLEM on a chip, or the one in a .kir file; it passes the verifier.
 
+    With --verify the order of accesses is checked too: two of one place, at least one a write, need an order by program, ring,
+    signal or barrier, whatever their times are.
+
     Comments give the address of every buffer in UB, and what operations lose to conflicts in its banks.
     """
     from msdsim.cli.arguments import read_hardware, read_problem, read_single_problem, read_tiling
     from msdsim.ir.annotate import annotated_kernel
     from msdsim.ir.kernel import Kernel
+    from msdsim.passes import run_passes
     from msdsim.runs import RunOptions, prepare, prepare_kernel
 
     hardware, options = read_hardware(hw, changes), RunOptions(tiling=read_tiling(tiling))
@@ -35,7 +39,11 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
         item = prepare(read_single_problem(problem, "ir"), hardware, dataflow, options)
     kernel, text = item.kernel, annotated_kernel(item.kernel, hardware.chip, item.build.placement)
     if verify_only:
-        click.echo(f"ok: kernel '{kernel.name}', {len(text.splitlines())} lines, passes the verifier for '{hardware.name}'")
+        order = run_passes(item.build, "order").order
+        assert order is not None
+        extent = "all accesses" if order.complete else f"the first {order.events} accesses and signals"
+        click.echo(f"ok: kernel '{kernel.name}', {len(text.splitlines())} lines, passes the verifier for '{hardware.name}'; "
+                   f"{extent} of one place are ordered")
     elif lines:
         click.echo("".join(f"{number:>4}  {line}\n" for number, line in enumerate(text.splitlines(), 1)), nl=False)
     else:
