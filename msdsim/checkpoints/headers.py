@@ -122,7 +122,7 @@ def _tensor(file: Path, name: str, entry: Any, start: int) -> TensorInfo:
 
 
 def _natural(value: object) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+    return type(value) is int and 0 <= value < 2**63
 
 
 def _number(value: int) -> str:
@@ -152,31 +152,41 @@ def read_index(path: str | Path) -> dict[str, str]:
     found = raw.get("weight_map") if isinstance(raw, dict) else None
     if not isinstance(found, dict) or not found:
         raise InputError(f"'{_cut(file.name)}' is not an index of a checkpoint: it has no table weight_map")
+    good: set[str] = set()
     for name, shard in found.items():
+        if isinstance(shard, str) and shard in good:
+            continue
         if not isinstance(shard, str) or not shard or Path(shard).name != shard:
             raise InputError(f"'{_cut(file.name)}': weight_map puts '{_cut(name)}' into {_cut(repr(shard))}, which is no file "
                              f"of the same folder")
+        good.add(shard)
     return found
 
 
 def checkpoint_files(path: str | Path) -> list[Path]:
     """The safetensors files behind a path: one file, those of an index, or those of a folder (by its index, if it has one)."""
-    place = Path(path)
-    if place.is_dir():
-        indices = sorted(place.glob("*.safetensors.index.json"))
-        if len(indices) > 1:
-            raise InputError(f"'{_cut(str(place))}' has {len(indices)} indices, such as '{_cut(indices[0].name)}'; give one")
-        if indices:
-            return checkpoint_files(indices[0])
-        return sorted(place.glob("*.safetensors"))
-    if place.suffix == ".json":
-        shards = [place.with_name(name) for name in dict.fromkeys(read_index(place).values())]
-        missing = [shard.name for shard in shards if not shard.is_file()]
-        if missing:
-            raise InputError(f"'{_cut(place.name)}' names {len(shards)} files, and {len(missing)} of them are not in its "
-                             f"folder, such as '{_cut(missing[0])}'")
-        return shards
-    return [place]
+    index = _index_of(Path(path))
+    if index is None:
+        return sorted(Path(path).glob("*.safetensors")) if Path(path).is_dir() else [Path(path)]
+    return _shards(index, read_index(index))
+
+
+def _index_of(place: Path) -> Path | None:
+    if not place.is_dir():
+        return place if place.suffix == ".json" else None
+    indices = sorted(place.glob("*.safetensors.index.json"))
+    if len(indices) > 1:
+        raise InputError(f"'{_cut(str(place))}' has {len(indices)} indices, such as '{_cut(indices[0].name)}'; give one")
+    return indices[0] if indices else None
+
+
+def _shards(index: Path, weight_map: Mapping[str, str]) -> list[Path]:
+    shards = [index.with_name(name) for name in dict.fromkeys(weight_map.values())]
+    missing = [shard.name for shard in shards if not shard.is_file()]
+    if missing:
+        raise InputError(f"'{_cut(index.name)}' names {len(shards)} files, and {len(missing)} of them are not in its folder, "
+                         f"such as '{_cut(missing[0])}'")
+    return shards
 
 
 def read_tensors(path: str | Path, *, need_data: bool = True) -> dict[str, TensorInfo]:
@@ -185,17 +195,21 @@ def read_tensors(path: str | Path, *, need_data: bool = True) -> dict[str, Tenso
     InputError for tensors that two files have, and for an index that disagrees with the headers of its files.
     """
     place = Path(path)
+    index = _index_of(place)
+    weight_map = read_index(index) if index is not None else {}
+    files = _shards(index, weight_map) if index is not None else checkpoint_files(place)
     found: dict[str, TensorInfo] = {}
-    for file in checkpoint_files(place):
-        for name, tensor in read_header(file, need_data=need_data).tensors.items():
-            if name in found:
-                raise InputError(f"tensor '{_cut(name)}' is in both '{_cut(found[name].file.name)}' and '{_cut(file.name)}'")
-            found[name] = tensor
-    index = place if place.suffix == ".json" else next(iter(sorted(place.glob("*.safetensors.index.json"))), None) \
-        if place.is_dir() else None
-    if index is not None:
-        for name, shard in read_index(index).items():
-            if name not in found or found[name].file.name != shard:
-                where = f"in '{_cut(found[name].file.name)}'" if name in found else "in none of the files"
-                raise InputError(f"'{_cut(index.name)}' puts tensor '{_cut(name)}' into '{_cut(shard)}', but it is {where}")
+    where: dict[str, str] = {}
+    for file in files:
+        own = read_header(file, need_data=need_data).tensors
+        twice = next((name for name in own if name in found), None)
+        if twice is not None:
+            raise InputError(f"tensor '{_cut(twice)}' is in both '{_cut(where[twice])}' and '{_cut(file.name)}'")
+        found.update(own)
+        where.update(dict.fromkeys(own, file.name))
+    for name, shard in weight_map.items():
+        if where.get(name) != shard:
+            seen = f"in '{_cut(where[name])}'" if name in where else "in none of the files"
+            assert index is not None
+            raise InputError(f"'{_cut(index.name)}' puts tensor '{_cut(name)}' into '{_cut(shard)}', but it is {seen}")
     return found

@@ -8,8 +8,9 @@ all heads share one latent a token that is key and value at once, and not in a p
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -47,12 +48,49 @@ def read_config(path: str | Path) -> dict[str, Any]:
 
 
 def read_model(path: str | Path) -> Model:
-    """The model of a config file, or of a folder with one."""
-    file = Path(path)
-    if file.is_dir():
-        file = file / "config.json"
-    config = read_config(file)
-    return model_of(config, file.name, _quantization_beside(file))
+    """The model of a config file, a folder, a safetensors file or an index; where tensors are at hand, their shapes decide."""
+    place = Path(path)
+    if place.is_dir():
+        config, tensors = place / "config.json", place if any(place.glob("*.safetensors*")) else None
+        if tensors is None and not config.is_file():
+            raise InputError(f"folder '{path}' has neither a config.json nor safetensors files; give a model's folder or files")
+    elif place.suffix == ".safetensors":
+        part = re.search(r"-(\d+)-of-(\d+)\.safetensors$", place.name)
+        if part and int(part.group(2)) > 1:
+            raise InputError(f"'{place.name}' is one of {int(part.group(2))} files of a model; give their folder or index")
+        config, tensors = place.with_name("config.json"), place
+    else:
+        values = read_config(place)
+        if "weight_map" not in values:
+            return model_of(values, place.name, _quantization_beside(place))
+        config, tensors = place.with_name("config.json"), place
+    values = read_config(config) if config.is_file() else {}
+    if tensors is None:
+        return model_of(values, config.name, _quantization_beside(config))
+    return _model_of_tensors(tensors, values, config)
+
+
+def _model_of_tensors(place: Path, config: dict[str, Any], config_file: Path) -> Model:
+    """The model of a checkpoint; a config beside it says what shapes cannot."""
+    from msdsim.checkpoints.headers import read_tensors
+    from msdsim.models.shapes import decoder_from_shapes
+
+    tensors = {name: (tensor.dtype, tensor.shape) for name, tensor in read_tensors(place, need_data=False).items()}
+    known, why = None, ""
+    quantization = config.get("quantization_config") or _quantization_beside(config_file)
+    if config:
+        try:
+            known = model_of(config, config_file.name, _quantization_beside(config_file))
+        except InputError as err:
+            why = str(err)
+    found = decoder_from_shapes(tensors, place.name, {**config, "quantization_config": quantization},
+                                known.decoder if known is not None else None)
+    decoder = found.decoder
+    if why:
+        note = f"the tensors decide, since the config is not understood: {why[:300]}"
+        decoder = replace(decoder, notes=(*decoder.notes, note))
+    own = known.quantization if known is not None and known.quantization.method else found.quantization
+    return Model(decoder, own, place.name)
 
 
 def _quantization_beside(config: Path) -> Mapping[str, Any] | None:

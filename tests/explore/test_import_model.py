@@ -225,7 +225,7 @@ def test_other_files_of_a_folder(tmp_path, monkeypatch, capsys):
     folder = tmp_path / "model"
     folder.mkdir()
     assert run_program(["import", "model"]) == 2
-    assert "cannot be read" in capsys.readouterr().err
+    assert "folder 'model' has neither a config.json nor safetensors files" in capsys.readouterr().err
     (folder / "config.json").write_text(json.dumps(LLAMA3_8B))
     (folder / "hf_quant_config.json").write_text(json.dumps({"quantization": {"quant_algo": "FP8", "exclude_modules": ["lm_head"]}}))
     assert run_program(["import", "model"]) == 0

@@ -22,7 +22,8 @@ def command(model: str, batch: int, tokens: int, kv: int | None, devices: int, n
             quiet: bool) -> None:
     """Turn MODEL into a workload of its linear layers and, with --kv, its attention.
 
-    MODEL is the config.json of a decoder-only model.  What was understood is printed: family, layers by kind, weights, KV
+    MODEL is the config.json of a decoder-only model, its folder, a safetensors file or the index of several; where there are
+    tensors, their shapes decide.  What was understood is printed: family, layers by kind, weights, KV
     cache, formats, and what is not simulated.  Simulate the workload with: msdsim run FILE.toml
     """
     from pathlib import Path
