@@ -273,7 +273,7 @@ def _hbm_cycles(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: Cu
 
 
 def choose_band(m_tiles: int, n_tiles: int, cores: int, tile_bytes: tuple[float, float], l2_bytes: int) -> int:
-    """Height of the bands of output tiles (:class:`~msdsim.dataflows.gemm.Grid`) that makes HBM read least.
+    """Height of the bands of output tiles (:class:`~msdsim.dataflows.cube.grid.Grid`) that makes HBM read least.
 
     ``tile_bytes`` are the bytes of all K of a tile of rows of A and of a tile of columns of B.  A band of height h keeps its
     rows of A in L2 while the columns of B pass by once, so that B is read once per band; a band that L2 cannot hold is read

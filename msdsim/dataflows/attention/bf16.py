@@ -14,7 +14,7 @@ from msdsim.hardware.chip import Chip
 from msdsim.ir.kernel import Kernel
 from msdsim.ir.ops.vector import FOLD_LANES
 
-FORMATS = ("bf16", "bf16")
+CUBE_FORMATS = ("bf16", "bf16")
 
 
 def ub_bytes(t: UbTiles) -> int:
@@ -36,5 +36,5 @@ def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kernel:
 
 DATAFLOWS.add("attention:bf16", Dataflow(
     name="bf16", kind="attention", contract="bf16", description="BF16 KV cache, BF16 products",
-    tiling=AttentionTiling, refuses=lambda problem, chip: refuse_rate(chip, FORMATS), build=build,
+    tiling=AttentionTiling, refuses=lambda problem, chip: refuse_rate(chip, CUBE_FORMATS), build=build,
 ))

@@ -18,9 +18,8 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
-from msdsim.dataflows.attention.bf16 import FORMATS as CUBE_FORMATS
+from msdsim.dataflows.attention.bf16 import CUBE_FORMATS, ub_bytes
 from msdsim.dataflows.attention.bf16 import NEEDS as BF16_NEEDS
-from msdsim.dataflows.attention.bf16 import ub_bytes
 from msdsim.dataflows.attention.context import Chunk, Context, Operands
 from msdsim.dataflows.attention.conversions import PlainConversions
 from msdsim.dataflows.attention.operands import Caches, GmCache, PlainQueries, cache_tensors, to_l1

@@ -26,7 +26,7 @@ BF16 = SCHEMES["bf16"]
 @dataclass(frozen=True)
 class Bf16Tiling:
     """Output tile ``base_m x base_n``, K per L1 and L0 tile, ring depths of L1, L0 and the accumulator; output tiles are taken
-    in bands of ``band`` tiles of rows.  ``split_k`` cores share a tile's K (:mod:`~msdsim.dataflows.split_k`);
+    in bands of ``band`` tiles of rows.  ``split_k`` cores share a tile's K (:mod:`~msdsim.dataflows.vector.add_parts`);
     ``a_resident`` 1 keeps the only tile of rows of A in L1 for all tiles of columns of a core."""
 
     base_m: int
