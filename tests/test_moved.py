@@ -39,7 +39,7 @@ def test_the_warning_names_the_importing_line(tmp_path):
     ("msdsim.dataflows", "choose_tiling"), ("msdsim.dataflows.base", "choose_tiling"), ("msdsim.dataflows.gemm", "ragged"),
     ("msdsim.dataflows.gemm", "Grid"), ("msdsim.dataflows.gemm", "check_cube_tiling"), ("msdsim.dataflows.gemm", "register_gemm"),
     ("msdsim.dataflows.bf16", "Bf16Tiling"), ("msdsim.dataflows.dequant", "DequantTiling"), ("msdsim.dataflows.msd", "MsdTiling"),
-    ("msdsim.dataflows.mxfp8", "Mxfp8Tiling"),
+    ("msdsim.dataflows.mxfp8", "Mxfp8Tiling"), ("msdsim.dataflows.micro", "MicroTiling"),
     ("msdsim.explore.validate", "sensitivity"), ("msdsim.explore.validate", "parity_plot"),
 ])
 def test_a_name_of_a_module_that_came_apart_is_found_in_one_of_its_pieces(old, name):

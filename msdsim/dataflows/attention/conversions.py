@@ -70,5 +70,5 @@ class PlainConversions:
         return Components([pb])
 
     def output(self, o: ToVector, step: Step, rows: Rows) -> Slice:
-        [part] = o.get("ot", step, rows, Const(self.ctx.out_dim))
-        return part
+        [total] = o.get("ot", step, rows, Const(self.ctx.out_dim))
+        return total

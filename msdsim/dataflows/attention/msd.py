@@ -130,8 +130,8 @@ class MsdConversions:
     def output(self, o: ToVector, step: Step, rows: Rows) -> Slice:
         ctx, kb = self.ctx, self.kb
         pieces = o.get("oi", step, rows, Const(ctx.out_dim))
-        total, part = ctx.of_output("ot", "fp32", rows), ctx.of_output("op", "fp32", rows)
-        combine(kb, self.spec.pass_weights, pieces, total, part)
+        total, scratch = ctx.of_output("ot", "fp32", rows), ctx.of_output("op", "fp32", rows)
+        combine(kb, self.spec.pass_weights, pieces, total, scratch)
         if self.per_channel:
             kb.op("muls", total, total, scalar=float(np.float32(1 / self.spec.first_factor)))
         else:

@@ -33,8 +33,10 @@ step stays in L1.  With ``interleave`` tiles of O and S take turns, so that one 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import reduce
 from typing import Protocol
 
 from msdsim.dataflows.attention.context import Context, Rows
@@ -43,11 +45,10 @@ from msdsim.dataflows.attention.operands import Cache, Queries, fetch_into_l2
 from msdsim.dataflows.attention.output import Output
 from msdsim.dataflows.attention.products import Products
 from msdsim.dataflows.attention.rings import ToCube, ToVector
-from msdsim.dataflows.attention.turns import items, turns
 from msdsim.dataflows.attention.work import Step
 from msdsim.dataflows.vector.softmax import LOWEST, RowState, online_softmax
 from msdsim.ir.builder import Handle, at
-from msdsim.ir.expr import Const
+from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
 from msdsim.ir.kernel import Kernel
 from msdsim.ir.ops.vector import FOLD_LANES
 
@@ -121,6 +122,9 @@ def attention(ctx: Context, queries: Queries, cache: Cache, conversions: Convers
     return kb.build()
 
 
+# Vector's stages
+
+
 class _Vector:
     """The AIV's stages: ``s`` in and ``p`` out, then ``o`` in and ``y`` out; row maxima and sums are kept for every row tile,
     alpha for every step, and the accumulator of O for the current row tile."""
@@ -161,14 +165,58 @@ class _Vector:
         ctx, kb = self.ctx, self.kb
         self.o.wait()
         with ctx.my_rows("r", step.tile, ctx.tile.out_m) as rows:
-            part = self.conversions.output(self.o, step, rows)
+            o = self.conversions.output(self.o, step, rows)
             acc = self.acc[at(rows.local, rows.size), :]
             with kb.when(step.first):
                 kb.op("dup", acc, scalar=0.0)
             kb.op("mul", acc, acc, ctx.per_step(self.alpha, step, rows))
-            kb.op("add", acc, acc, part)
+            kb.op("add", acc, acc, o)
             with kb.when(step.last):
                 self.y.finish(step, rows, acc, self._state(step, rows))
 
     def _state(self, step: Step, rows: Rows) -> RowState:
         return RowState(*(self.ctx.per_row_tile(buffer, step.tile, rows) for buffer in (self.top, self.sum)))
+
+
+# The skewed loop: in every turn each stage works on a step of its own, later stages on earlier steps
+
+
+@dataclass(frozen=True)
+class Turn:
+    """One turn of the loop, in which the last stage is ``last`` steps behind the first."""
+
+    ctx: Context
+    number: Expr
+    last: int
+
+    @contextmanager
+    def step(self, behind: int = 0, tail: int = 0) -> Iterator[Step]:
+        """What a stage does that is ``behind`` steps behind the first, in the turns in which it has a step.
+
+        With a ``tail`` it is run for that many turns more, and sees for itself which of the steps exist.
+        """
+        ctx, g = self.ctx, self.number
+        step = ctx.work.step(ctx.kb.core, maximum(0, g - behind) if behind else g)
+        conditions: list[Expr] = [g >= behind] if behind else []
+        if behind + tail < self.last:
+            conditions.append(g < ctx.steps + (behind + tail))
+        if step.live != Const(1) and not tail:
+            conditions.append(step.live)
+        with ctx.kb.when(reduce(minimum, conditions)) if conditions else nullcontext():
+            yield step
+
+
+@contextmanager
+def items(ctx: Context, last: int) -> Iterator[Expr]:
+    """The items of a core, and what comes after them until the last stage is done: what is opened inside lives as long as an
+    item."""
+    with ctx.kb.loop("at", 0, tiles_of(ctx.steps + last, ctx.work.steps)) as item:
+        yield item
+
+
+@contextmanager
+def turns(ctx: Context, item: Expr, last: int) -> Iterator[Turn]:
+    """The turns of an item; a core's turns are numbered through from item to item, so that nothing drains between them."""
+    length = ctx.work.steps
+    with ctx.kb.loop("u", 0, minimum(length, ctx.steps + last - item * length)) as inside:
+        yield Turn(ctx, item * length + inside, last)

@@ -3,3 +3,7 @@
 They carry the published measurements of single instructions and of whole-chip copies into the simulator, where
 :mod:`msdsim.explore.micro` and :mod:`msdsim.explore.validate` hold them against what was published.
 """
+
+from msdsim.moved import spread_names
+
+__getattr__ = spread_names(__name__)

@@ -50,7 +50,7 @@ class _Operand:
         return lambda of_k: held[rows, of_k]
 
 
-class _Matmul:
+class Matmul:
     """Core ``c`` owns block ``c % blocks of M`` by ``c // blocks of M``; its tiles go down M first."""
 
     def __init__(self, problem: Micro, chip: Chip) -> None:
@@ -125,8 +125,3 @@ class _Matmul:
     def _rest(self, total: Expr, tile: int, index: Expr) -> Expr:
         """Size of tile ``index`` of a range of K."""
         return minimum(tile, total - index * tile) if self.problem.k % tile else Const(tile)
-
-
-def matmul(problem: Micro, chip: Chip) -> Kernel:
-    """The kernel."""
-    return _Matmul(problem, chip).kernel()

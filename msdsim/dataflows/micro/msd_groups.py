@@ -29,8 +29,8 @@ _FIRST, _NEXT = 7.49, 14.98
 _SPLIT, _PRODUCT, _MERGE = _STAGES = range(3)
 
 
-class _MsdGroups:
-    """The kernel under construction."""
+class MsdGroups:
+    """The kernel under construction: rings of three groups of components and of two of their sums."""
 
     def __init__(self, problem: Micro, chip: Chip) -> None:
         p = self.problem = problem
@@ -135,8 +135,3 @@ class _MsdGroups:
             kb.op("add", f[0, :], f[0, :], f[number, :])
         kb.op("mul", f[0, :], f[0, :], s)
         kb.op("add", total, total, f[0, :])
-
-
-def msd_groups(problem: Micro, chip: Chip) -> Kernel:
-    """The kernel."""
-    return _MsdGroups(problem, chip).kernel()

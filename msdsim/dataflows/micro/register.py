@@ -9,9 +9,9 @@ from functools import partial
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
 from msdsim.dataflows.cube.operands import MX_ELEMENTS
 from msdsim.dataflows.micro.instructions import INSTRUCTIONS, mmad, vector
-from msdsim.dataflows.micro.matmul import matmul
+from msdsim.dataflows.micro.matmul import Matmul
 from msdsim.dataflows.micro.matrices import read_matrix, through_ub
-from msdsim.dataflows.micro.msd_groups import msd_groups
+from msdsim.dataflows.micro.msd_groups import MsdGroups
 from msdsim.dataflows.micro.transfers import BLOCK, FMT_BYTES, TRANSFERS
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.hardware.chip import Chip
@@ -28,7 +28,9 @@ class MicroTiling:
 
 #: Kernels of their own; all other operations are emitted into one.
 _KERNELS: dict[str, Callable[[Micro, Chip], Kernel]] = {
-    "read_matrix": read_matrix, "matmul": matmul, "msd_groups": msd_groups,
+    "read_matrix": read_matrix,
+    "matmul": lambda problem, chip: Matmul(problem, chip).kernel(),
+    "msd_groups": lambda problem, chip: MsdGroups(problem, chip).kernel(),
     "duplicate_matrix": partial(through_ub, sources=1), "add_matrix": partial(through_ub, sources=2),
 }
 
