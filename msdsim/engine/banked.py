@@ -120,10 +120,11 @@ class BankedMemory:
         self.refresh_at = [t.refi] * t.channels
         self.queue: list[list[int]] = [[] for _ in range(t.channels)]
 
-    def read(self, now: int, line: int) -> int:
-        """The cycle at which a line asked for at cycle ``now`` has been read."""
+    def read(self, now: int, line: int, share: Fraction = Fraction(1)) -> int:
+        """The cycle at which a line asked for at cycle ``now``, or a ``share`` of it, has been read."""
         t = self.timings
-        end = self._line(self._clock(now), line, write=False)
+        bursts = ceil_div(t.bursts * share.numerator, share.denominator)
+        end = self._line(self._clock(now), line, bursts, write=False)
         return ceil_div(end * t.clock.denominator, t.clock.numerator) + t.controller
 
     def write(self, now: int, line: int) -> None:
@@ -133,7 +134,7 @@ class BankedMemory:
         waiting.append(line)
         if len(waiting) == self.timings.write_batch:
             for item in sorted(waiting):
-                self._line(self._clock(now), item, write=True)
+                self._line(self._clock(now), item, self.timings.bursts, write=True)
             waiting.clear()
 
     def _clock(self, cycle: int) -> int:
@@ -149,7 +150,7 @@ class BankedMemory:
             rest //= channels
         return channel % channels, inside
 
-    def _line(self, now: int, line: int, write: bool) -> int:
+    def _line(self, now: int, line: int, bursts: int, write: bool) -> int:
         """Schedule the columns of a line; the clock after its last data."""
         t = self.timings
         channel, inside = self._place(line)
@@ -165,13 +166,13 @@ class BankedMemory:
             self.counters.turns += 1
         # The bus carries bursts of several bank groups in turn; those of one group keep the long distance.
         on_bus = max(self.free[channel], now)
-        self.free[channel] = on_bus + t.bursts * t.short
+        self.free[channel] = on_bus + bursts * t.short
         start = max(ready, on_bus, self.group_free[channel][group])
-        last = start + (t.bursts - 1) * t.long
+        last = start + (bursts - 1) * t.long
         self.group_free[channel][group] = last + t.long
         after = last + (t.cwl + t.short + t.wr if write else t.rtp)
         self.close[channel][bank] = max(self.opened[channel][bank] + t.ras, after)
-        (self.counters.writes if write else self.counters.reads)[channel] += t.bursts
+        (self.counters.writes if write else self.counters.reads)[channel] += bursts
         return last + t.short + (t.cwl if write else t.cl)
 
     def _open(self, channel: int, bank: int, row: int, now: int) -> int:

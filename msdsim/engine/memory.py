@@ -96,8 +96,15 @@ class L2Cache:
 
     def __init__(self, chip: Chip) -> None:
         self.line, self.sets, self.ways = l2_geometry(chip)
+        self.sector = chip.l2.sector
+        self.sectors = self.line // self.sector
         # Per set the resident lines, most recently used first.
         self.content: dict[int, list[Line]] = {}
+
+    def sectors_of(self, line: int, address: int, count: int) -> int:
+        """Sectors of a line that ``count`` bytes from ``address`` touch."""
+        begin, end = max(address, line * self.line), min(address + count, (line + 1) * self.line)
+        return ceil_div(end, self.sector) - begin // self.sector
 
     def find(self, line: int, write: bool) -> Line | None:
         """A resident line, from now on the most recently used of its set; None on a miss."""
@@ -154,12 +161,16 @@ class MemorySystem:
         Returns the cycle its data has passed L2 (and HBM where it had to), and the HBM bytes read and written for it.
         """
         missed: list[Line] = []
+        # Of each line that passes L2 by the sectors that are asked for.
+        sectors: list[int] = []
         to_hbm: list[int] = []
         ready, last = 0, -1
         for address, count in segments:
             for number in range(address // self.l2.line, (address + count - 1) // self.l2.line + 1):
                 # Rows that share a line ask for it once.
                 if number == last:
+                    if bypass and missed and missed[-1].number == number:
+                        sectors[-1] = min(self.l2.sectors, sectors[-1] + self.l2.sectors_of(number, address, count))
                     continue
                 last = number
                 entry = self.l2.find(number, write)
@@ -173,14 +184,15 @@ class MemorySystem:
                         to_hbm.append(evicted)
                 if not write:
                     missed.append(entry)
+                    sectors.append(self.l2.sectors_of(number, address, count) if bypass else self.l2.sectors)
                 elif bypass:
                     to_hbm.append(number)
         done = max(ready, (self.l2_write if write else self.l2_read).serve(now, l2_bytes))
-        hbm_read, hbm_write = len(missed) * self.l2.line, len(to_hbm) * self.l2.line
+        hbm_read, hbm_write = sum(sectors) * self.l2.sector, len(to_hbm) * self.l2.line
         if self.banked is not None:
             # Reads first: what they displace waits in the write queues.
-            for entry in missed:
-                entry.arrival = self.banked.read(now, entry.number)
+            for entry, asked in zip(missed, sectors, strict=True):
+                entry.arrival = self.banked.read(now, entry.number, Fraction(asked, self.l2.sectors))
                 done = max(done, entry.arrival)
             for number in to_hbm:
                 self.banked.write(now, number)
@@ -202,10 +214,10 @@ class MemorySystem:
 
 
 def pieces(address: int, rows: int, row_bytes: int, stride: int, chunk: int,
-           merge: bool = True) -> Iterator[list[tuple[int, int]]]:
+           merge: bool = True, held: int = 0) -> Iterator[list[tuple[int, int]]]:
     """Cut a rectangle of bytes into pieces: parts of a long row, or several short rows together.
 
-    With ``merge``, rows that lie one behind the other are one long row.
+    With ``merge``, rows that lie one behind the other are one long row.  ``held`` is what a short row takes of the window.
     """
     if rows <= 0 or row_bytes <= 0:
         return
@@ -217,6 +229,6 @@ def pieces(address: int, rows: int, row_bytes: int, stride: int, chunk: int,
             for at in range(0, row_bytes, chunk):
                 yield [(start + at, min(chunk, row_bytes - at))]
         return
-    group = chunk // row_bytes
+    group = max(1, chunk // max(held, row_bytes))
     for first in range(0, rows, group):
         yield [(address + row * stride, row_bytes) for row in range(first, min(rows, first + group))]

@@ -276,10 +276,12 @@ class _Unit:
         traffic = machine.tensor_traffic[machine.tensors[timing.tensor]]
         end, port_bytes, moved = start, 0, 0
         address = machine.addresses[timing.tensor] + offset
-        for segments in pieces(address, rows, row_bytes, timing.stride_bytes, chunk, merge=not cost.largest_request):
+        for segments in pieces(address, rows, row_bytes, timing.stride_bytes, chunk, merge=not cost.largest_request,
+                               held=cost.window_bytes(row_bytes, timing.stride_bytes)):
             on_port = sum(cost.port_bytes(count, at) for at, count in segments)
             count = sum(count for _, count in segments)
-            while pipe.in_flight and pipe.in_flight_bytes + count > cost.outstanding_bytes:
+            held = sum(cost.window_bytes(count, timing.stride_bytes) for _, count in segments)
+            while pipe.in_flight and pipe.in_flight_bytes + held > cost.outstanding_bytes:
                 landed, arrived = pipe.in_flight.popleft()
                 pipe.in_flight_bytes -= arrived
                 pipe.port_free = max(pipe.port_free, landed * scale)
@@ -290,8 +292,8 @@ class _Unit:
                                                                       cost.l2_bytes(on_port), timing.bypass)
             pipe.port_free += on_port * rate.denominator
             done = max(done, ceil_div(pipe.port_free, scale)) + cost.latency
-            pipe.in_flight.append((done, count))
-            pipe.in_flight_bytes += count
+            pipe.in_flight.append((done, held))
+            pipe.in_flight_bytes += held
             end = max(end, done)
             port_bytes, moved = port_bytes + on_port, moved + count
             traffic[L2_WRITE if timing.write else L2_READ] += count

@@ -53,3 +53,54 @@ def parity_plot(report: ValidationReport) -> Figure:
     axes.set_aspect("equal")
     axes.legend(loc="upper left", fontsize=8, frameon=False)
     return figure
+
+
+def residuals_plot(report: ValidationReport) -> Figure:
+    """Error of every certain row by family, and the median of each."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(10.6, 5.2), layout="constrained")
+    axes = figure.add_subplot()
+    names = list(report.families)
+    chips = list(dict.fromkeys(row.chip for row in report.certain))
+    for number, chip in enumerate(chips):
+        rows = [row for row in report.certain if row.chip == chip and row.error is not None]
+        # Rows of a family side by side, so that equal errors do not hide each other.
+        places = [names.index(row.family) + (index % 7 - 3) * 0.07 for index, row in enumerate(rows)]
+        axes.scatter(places, [100 * (row.error or 0) for row in rows], s=26, marker="os^Dv<>P"[number % 8], label=chip,
+                     zorder=3)
+    for place, name in enumerate(names):
+        median = 100 * report.families[name].signed_median
+        axes.plot([place - 0.32, place + 0.32], [median, median], color="0.2", linewidth=2)
+    axes.axhspan(-10, 10, color="0.9")
+    axes.axhline(0, color="0.4", linewidth=1)
+    axes.set(ylabel="predicted over measured, less one (%)", title="Residuals by family; bars are medians, the band is 10%")
+    axes.set_xticks(range(len(names)), [f"{name}\n({report.families[name].predicted})" for name in names], rotation=30,
+                    ha="right", fontsize=8)
+    if chips:
+        axes.legend(fontsize=8, frameon=False, ncols=3)
+    return figure
+
+
+def components_plot(report: ValidationReport) -> Figure:
+    """Measured against predicted times of pipes, by the pipe."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(7.2, 5.6), layout="constrained")
+    axes = figure.add_subplot()
+    parts = [part for row in report.certain for part in row.components if part.measured_us > 0 and part.predicted_us > 0]
+    if not parts:
+        axes.text(0.5, 0.5, "no row gives times of its pipes", ha="center", transform=axes.transAxes)
+        return figure
+    for number, name in enumerate(dict.fromkeys(part.name for part in parts)):
+        mine = [part for part in parts if part.name == name]
+        axes.scatter([part.measured_us for part in mine], [part.predicted_us for part in mine], s=30,
+                     marker="os^Dv<>P"[number % 8], label=name, zorder=3)
+    every = [value for part in parts for value in (part.measured_us, part.predicted_us)]
+    low, high = min(every) / 1.4, max(every) * 1.4
+    axes.fill_between([low, high], [low * 0.9, high * 0.9], [low * 1.1, high * 1.1], color="0.88", label="within 10%")
+    axes.plot([low, high], [low, high], color="0.4", linewidth=1)
+    axes.set(xscale="log", yscale="log", xlim=(low, high), ylim=(low, high), xlabel="measured (µs)",
+             ylabel="predicted (µs)", title=f"Times of pipes: {len(parts)} components")
+    axes.legend(fontsize=8, frameon=False)
+    return figure

@@ -4,9 +4,8 @@ A validation file holds rows: a chip, a problem, how it was run and what was mea
 predicted with the chip files as they are; nothing can be set for a single row but how its kernel cuts its work, where
 the source says it.  Rows that the simulator cannot express are listed with the reason.
 
-What the source timed is handled once, by ``scope``: a ``task`` is the kernel's time plus the launch head of the chip
-file, a ``kernel`` is the kernel's time alone, and so is ``unknown``, since a benchmark that runs an operator over and
-over hides its launch.
+What the source timed is handled once, by ``scope`` (:func:`launch_us`): a ``kernel`` is the kernel's time alone, a ``task``
+has the chip file's launch beside it, and ``unknown``, a benchmark that runs an operator over and over, what is left of it.
 """
 
 from __future__ import annotations
@@ -21,6 +20,7 @@ import numpy as np
 from msdsim.errors import InputError, MsdsimError
 from msdsim.explore.families import FAMILIES, family_of
 from msdsim.explore.measurements import PUBLISHED, Measurement, load_measurements
+from msdsim.explore.op_summary import is_op_summary, read_op_summary
 from msdsim.explore.wording import spelled_out, tiling_of
 from msdsim.hardware import Hardware, load_hw
 from msdsim.hardware.hardware import override, scaled
@@ -178,31 +178,70 @@ class ValidationReport:
 
 
 def validate(file: str | Path = PUBLISHED, *, engine: str = "fast", memory: str = "bandwidth",
-             factors: Mapping[str, float] | None = None, long: bool = True) -> ValidationReport:
+             factors: Mapping[str, float] | None = None, long: bool = True,
+             hardware: Hardware | None = None) -> ValidationReport:
     """Predict every row of a validation file, a shipped one by name or a user's own by path.
 
     ``factors`` multiply chip parameters by dotted path on every chip that has them: what a sensitivity study turns.  Without
-    ``long`` rows that take minutes are left out.
+    ``long`` rows that take minutes are left out.  ``hardware`` takes the place of the chip of its name, or of the one that its
+    file extends, and is the chip of a profiler's table (:mod:`msdsim.explore.op_summary`), which names none.
     """
-    measurements = [row for row in load_measurements(file) if long or not row.long]
-    rows = [_predict(row, engine, memory, factors or {}) for row in measurements]
+    measurements = [row for row in measured_rows(file, hardware) if long or not row.long]
+    instead = _instead_of(hardware, {row.chip for row in measurements})
+    rows = [_safely(row, scaled(instead.get(row.chip) or load_hw(row.chip), factors or {}), engine, memory)
+            for row in measurements]
     return ValidationReport(str(file), engine, memory, tuple(rows), tuple(_ratios(measurements, rows)))
 
 
-def _predict(row: Measurement, engine: str, memory: str, factors: Mapping[str, float]) -> Prediction:
-    about = Prediction(row.id, row.chip, row.problem, row.dataflow, row.run_as, row.scope, row.source, row.note,
-                       row.measured_us, informs=row.informs, ambiguous=row.ambiguous)
+def measured_rows(file: str | Path, hardware: Hardware | None = None) -> list[Measurement]:
+    """The rows of a validation file or of a profiler's table."""
+    path = Path(file)
+    if not is_op_summary(path):
+        return load_measurements(file)
+    if hardware is None:
+        raise InputError(f"the profiler's table '{path.name}' does not say which chip it is of; name it with --hw")
+    return read_op_summary(path, hardware.name, (hardware.chip.cores.aic, hardware.chip.aiv))
+
+
+def _instead_of(hardware: Hardware | None, chips: set[str]) -> dict[str, Hardware]:
+    """The chip of the rows for which ``hardware`` stands: the one of its name, or else the one that its file extends."""
+    if hardware is None:
+        return {}
+    return {hardware.name if hardware.name in chips or hardware.extends is None else hardware.extends: hardware}
+
+
+def _about(row: Measurement) -> Prediction:
+    return Prediction(row.id, row.chip, row.problem, row.dataflow, row.run_as, row.scope, row.source, row.note,
+                      row.measured_us, informs=row.informs, ambiguous=row.ambiguous)
+
+
+def _safely(row: Measurement, hardware: Hardware, engine: str, memory: str) -> Prediction:
     try:
-        if row.dataflow in _NONE:
-            raise InputError(row.note or f"the row's dataflow is '{row.dataflow}'")
-        hardware = scaled(load_hw(row.chip), factors)
-        hardware = override(hardware, row.set) if row.set else hardware
-        result = _run(row, hardware, RunOptions(engine=engine, memory=memory))
+        return predict(row, hardware, engine, memory)
     except MsdsimError as err:
-        return replace(about, reason=str(err))
-    launch = hardware.chip.launch.head_us if row.scope == "task" else 0.0
-    return replace(about, kernel_us=result.time_us, predicted_us=result.time_us + launch,
+        return replace(_about(row), reason=str(err))
+
+
+def predict(row: Measurement, hardware: Hardware, engine: str = "fast", memory: str = "bandwidth") -> Prediction:
+    """What the simulator says of one row on ``hardware``; MsdsimError where it says nothing."""
+    if row.dataflow in _NONE:
+        raise InputError(row.note or f"the row's dataflow is '{row.dataflow}'")
+    hardware = override(hardware, row.set) if row.set else hardware
+    result = _run(row, hardware, RunOptions(engine=engine, memory=memory))
+    return replace(_about(row), kernel_us=result.time_us, predicted_us=result.time_us + launch_us(row.scope, result),
                    components=tuple(_components(row, result)))
+
+
+def launch_us(scope: str, result: Result) -> float:
+    """What a measurement of this scope has beside the kernel.
+
+    A task has the whole launch.  A benchmark that repeats an operator hides most of it, but not that of a kernel on AIC and
+    AIV, whose two halves have to be started together.
+    """
+    launch, kernel = result.hardware.chip.launch, result.kernel
+    if scope == "kernel":
+        return 0.0
+    return launch.head_us if scope == "task" or (kernel.aic and kernel.aiv) else launch.repeat_us
 
 
 def _run(row: Measurement, hardware: Hardware, options: RunOptions) -> Result:
@@ -226,16 +265,23 @@ def _components(row: Measurement, result: Result) -> list[Component]:
             if (found := _component(name, result)) is not None]
 
 
+#: Pipes by the name of a component.  Those of the AIVs alone come first; the others are the AIC's where a kernel has one.
+_AIV_PIPES = {"vec": "V", "mte3": "MTE3", "aiv_mte2": "MTE2"}
+_PIPES = {"mac": "M", "mte1": "MTE1", "mte2": "MTE2", "fix": "FIX", "fix_min": "FIX"}
+
+
 def _component(name: str, result: Result) -> float | None:
-    units, totals = result.record.units, result.record.totals
-    on_aic = bool(result.kernel.aic)
-    mine = units.of_part("AIC" if on_aic else "AIV")
-    pipes = result.record.program.parts[0 if on_aic else 1].pipes
+    """Mean time of a pipe, or from the kernel's start to a core's end (``aicore``, ``aiv``); None for what is not there."""
+    on_aic = bool(result.kernel.aic) and name not in _AIV_PIPES and name != "aiv"
+    if (name == "aicore" and not on_aic) or (not on_aic and not result.kernel.aiv):
+        return None
+    mine = result.record.units.of_part("AIC" if on_aic else "AIV")
+    totals, pipes = result.record.totals, result.record.program.parts[0 if on_aic else 1].pipes
     clock = result.hardware.chip.clock_mhz
-    if name == "aicore":
+    if name in ("aicore", "aiv"):
         # A core is done when its last pipe is.
         return ticks_to_us(int(np.mean([result.cycles - totals[u, : len(pipes), DRAINED].min() for u in mine])), clock)
-    pipe = {"mac": "M", "mte1": "MTE1", "mte2": "MTE2", "mte3": "MTE3", "fix_min": "FIX", "vec": "V"}.get(name)
+    pipe = (_PIPES | _AIV_PIPES).get(name)
     if pipe is None or pipe not in pipes:
         return None
     spent = totals[mine, pipes.index(pipe)][:, [BUSY, HEAD, WAIT_MEMORY]].sum(axis=1)

@@ -183,7 +183,8 @@ class Nd2nz(_Table):
 
     Each row is cut into requests of a power of two of bytes, between the smallest and the largest; a request holds the port for
     at least ``request_cycles`` and a whole row for at least ``row_cycles``.  ``l2_share`` is the share of the L2 read bandwidth
-    that such requests of all cores together reach.
+    that such requests of all cores together reach; ``outstanding_bytes`` is the window of such copies, where it is not the
+    path's.
     """
 
     bytes_per_cycle: Positive
@@ -192,6 +193,7 @@ class Nd2nz(_Table):
     smallest_request_bytes: PositiveInt
     largest_request_bytes: PositiveInt
     l2_share: Annotated[Positive, Field(le=1)]
+    outstanding_bytes: PositiveInt | None = None
 
 
 class Path(_Table):
@@ -201,7 +203,11 @@ class Path(_Table):
     or from GM holds its pipe.  ``nd2nz``, for GM -> L1 only, is what a copy of several rows costs (without it, what any copy
     costs).  With ``split_request_cycles``, for paths to or from GM, a burst (of a line's size, from the row's beginning)
     that crosses from one line of L2 to the next is cut in two: both parts take whole granules, and the second these cycles
-    more; with ``nd2nz`` both parts take requests of their own."""
+    more; with ``nd2nz`` both parts take requests of their own.  A row in flight takes whole slots of ``slot_bytes`` of the
+    window, however few of their bytes are wanted.
+
+    From L0C to GM the accumulator's rows are what takes time: ``accumulator_bytes_per_cycle`` of them, and at least
+    ``row_cycles`` a row, whatever the format in which they leave (and at most ``bytes_per_cycle`` of that)."""
 
     source: Literal["GM", "L1", "L0C", "UB"]
     destination: Literal["GM", "L1", "L0A", "L0B", "UB", "BT", "L0A_MX", "L0B_MX"]
@@ -211,6 +217,9 @@ class Path(_Table):
     bytes_per_cycle: Positive
     granule_bytes: PositiveInt
     outstanding_bytes: PositiveInt | None = None
+    slot_bytes: PositiveInt | None = None
+    accumulator_bytes_per_cycle: Positive | None = None
+    row_cycles: Positive | None = None
     minimum_cycles: Cycles | None = None
     split_request_cycles: Annotated[Number, Field(ge=0, le=1000)] | None = None
     nd2nz: Nd2nz | None = None
@@ -218,14 +227,21 @@ class Path(_Table):
 
 class L2(_Table):
     """Chip-wide second-level cache, write-back and write-allocate, LRU inside a set.  A line that is served to one core can be
-    served to another ``same_line_cycles`` later."""
+    served to another ``same_line_cycles`` later.  A read that passes L2 by brings whole ``sector_bytes`` (without them whole
+    lines)."""
 
     capacity_bytes: PositiveInt
     line_bytes: PositiveInt
+    sector_bytes: PositiveInt | None = None
     ways: PositiveInt
     read_gbps: Positive
     write_gbps: Positive
     same_line_cycles: Cycles
+
+    @property
+    def sector(self) -> int:
+        """Bytes of a sector, at most a line."""
+        return min(self.sector_bytes or self.line_bytes, self.line_bytes)
 
 
 class Banked(_Table):
@@ -280,9 +296,11 @@ class Memory(_Table):
 
 
 class Launch(_Table):
-    """Time of a kernel launch outside the kernel itself, reported beside the kernel's time and never inside it."""
+    """Time of a kernel launch outside the kernel itself, reported beside the kernel's time and never inside it; ``repeat_us``
+    is what is left of it for each run of a kernel on one kind of core that is launched over and over."""
 
     head_us: Annotated[Number, Field(ge=0)]
+    repeat_us: Annotated[Number, Field(ge=0)] = 0
 
 
 class Chip(_Table):

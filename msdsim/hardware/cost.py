@@ -48,6 +48,8 @@ class PortCost:
     A segment is asked for in bursts of ``burst_bytes`` (a line of L2).  Where ``split_bytes`` is given, a burst that crosses
     from one line to the next is two: each with requests of its own or, on a plain path, rounded up to granules and
     ``split_bytes`` more for the second.
+
+    ``outstanding_bytes`` is a window of slots of ``slot_bytes``: a row segment in flight takes whole ones, however short it is.
     """
 
     latency: int
@@ -62,6 +64,11 @@ class PortCost:
     l2_share: Fraction = Fraction(1)
     burst_bytes: int = 1
     split_bytes: int | None = None
+    slot_bytes: int = 1
+
+    def window_bytes(self, row_bytes: int, stride_bytes: int) -> int:
+        """Bytes of the window that a row takes while it is in flight: whole slots, unless the next row shares its last one."""
+        return min(ceil_div(row_bytes, self.slot_bytes) * self.slot_bytes, max(row_bytes, stride_bytes))
 
     def port_bytes(self, row_bytes: int, address: int = 0) -> int:
         """Bytes of port time of one row segment that begins at ``address``."""

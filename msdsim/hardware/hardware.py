@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import tomllib
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -26,10 +26,11 @@ class Provenance(BaseModel):
 
 @dataclass(frozen=True)
 class Hardware:
-    """A chip with the provenance of every number, by dotted path."""
+    """A chip with the provenance of every number, by dotted path, and the name of the chip that its file extends."""
 
     chip: Chip
     provenance: Mapping[str, Provenance]
+    extends: str | None = None
 
     @property
     def name(self) -> str:
@@ -69,7 +70,7 @@ def override(hardware: Hardware, changes: Mapping[str, object]) -> Hardware:
                             f"'{dotted}.{next(iter(leaves(target[leaf])))}'")
         target[leaf] = value
         provenance[dotted] = Provenance(kind="override", source="set by the user")
-    return Hardware(checked_chip(values, f"chip '{hardware.name}' as set"), provenance)
+    return replace(hardware, chip=checked_chip(values, f"chip '{hardware.name}' as set"), provenance=provenance)
 
 
 def scaled(hardware: Hardware, factors: Mapping[str, float]) -> Hardware:
@@ -80,7 +81,9 @@ def scaled(hardware: Hardware, factors: Mapping[str, float]) -> Hardware:
         new = value * factors[key]
         if key.endswith(("_share", "efficiency")):
             new = min(1.0, new)
-        changes[key] = round(new) if isinstance(value, int) and not key.endswith(("_gbps", "_us")) else round(new, 4)
+        # Few digits: the engines count with exact fractions.
+        whole = isinstance(value, int) and not key.endswith(("_gbps", "_us"))
+        changes[key] = round(new) if whole else float(f"{new:.4g}")
     return override(hardware, changes) if changes else hardware
 
 

@@ -50,9 +50,10 @@ def _load(path: Path, seen: tuple[Path, ...]) -> Hardware:
         parent = _load(_base_file(path, base), (*seen, path.resolve()))
         values = parent.chip.model_dump()
         provenance = dict(parent.provenance)
+    parent_name = parent.name if base is not None else None
     raw.setdefault("name", path.stem)
     _merge(values, _split(raw, "", sources, provenance, path.name))
-    return Hardware(checked_chip(values, where), provenance)
+    return Hardware(checked_chip(values, where), provenance, parent_name)
 
 
 def _base_file(path: Path, base: str) -> Path:

@@ -100,6 +100,11 @@ def _paths(chip: Chip) -> Iterator[str]:
         elif window < chunk:
             yield (f"key '{key}.outstanding_bytes' = {window} is below memory.chunk_bytes {chunk}; raise it or lower "
                    f"the chunk")
+        if path.nd2nz is not None and (path.nd2nz.outstanding_bytes or chunk) < chunk:
+            yield (f"key '{key}.nd2nz.outstanding_bytes' = {path.nd2nz.outstanding_bytes} is below memory.chunk_bytes "
+                   f"{chunk}; raise it or lower the chunk")
+        if path.accumulator_bytes_per_cycle is not None and ends != ("L0C", "GM"):
+            yield f"key '{key}.accumulator_bytes_per_cycle' has no meaning but for L0C -> GM; remove it"
         if chunk % path.granule_bytes:
             yield f"key '{key}.granule_bytes' = {path.granule_bytes} does not divide memory.chunk_bytes {chunk}"
 
@@ -111,6 +116,8 @@ def _memory(chip: Chip) -> Iterator[str]:
         whole = max(l2.capacity_bytes // one_set, 1) * one_set
         yield (f"key 'l2.capacity_bytes' = {l2.capacity_bytes} is not a whole number of sets of {l2.ways} x "
                f"{l2.line_bytes} bytes; the closest is {whole}")
+    if l2.line_bytes % l2.sector:
+        yield f"key 'l2.sector_bytes' = {l2.sector_bytes} does not divide l2.line_bytes {l2.line_bytes}"
     if chip.memory.chunk_bytes % l2.line_bytes:
         yield f"key 'memory.chunk_bytes' = {chip.memory.chunk_bytes} is not a multiple of l2.line_bytes {l2.line_bytes}"
 
@@ -137,6 +144,8 @@ def rates(chip: Chip) -> dict[str, Fraction]:
     }
     for name, path in chip.paths.items():
         found[f"paths.{name}.bytes_per_cycle"] = exact(path.bytes_per_cycle)
+        if path.accumulator_bytes_per_cycle is not None:
+            found[f"paths.{name}.accumulator_bytes_per_cycle"] = exact(path.accumulator_bytes_per_cycle)
     for name, rate in chip.cube.rates.items():
         found[f"cube.rates.{name}.cycles_per_fractal"] = exact(rate.cycles_per_fractal)
     for name, op in chip.vector.ops.items():

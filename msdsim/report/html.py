@@ -61,8 +61,7 @@ def _run_section(run: Result) -> str:
 
 
 def _section(report: Report, figure: Figure | None, alt: str) -> str:
-    picture = "" if figure is None else f'<p><img alt="{escape(alt)}" src="{_data_url(figure)}"></p>'
-    return f"<section>{report_html(report)}{picture}</section>"
+    return f"<section>{report_html(report)}{'' if figure is None else picture(figure, alt)}</section>"
 
 
 def _data_url(figure: Figure) -> str:
@@ -73,5 +72,15 @@ def _data_url(figure: Figure) -> str:
 
 def _page(report: Report, body: str, document: dict[str, Any]) -> str:
     heading = report.title or "nothing ran"
+    return page_of(str(heading), body, document)
+
+
+def page_of(heading: str, body: str, document: dict[str, Any]) -> str:
+    """A page of its own with this heading, body and data."""
     return _PAGE.format(title=escape(f"msdsim: {heading}"), style=STYLE, body=body,
                         document=escape(json.dumps(finite(document), indent=2)))
+
+
+def picture(figure: Figure, alt: str) -> str:
+    """A figure inside the page."""
+    return f'<p><img alt="{escape(alt)}" src="{_data_url(figure)}"></p>'

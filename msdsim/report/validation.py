@@ -59,6 +59,28 @@ def _print_overall(console: Console, of: str, errors: Any, style: str) -> None:
                        f"worst {errors.worst_error:.1%}", style=style), soft_wrap=True)
 
 
+def print_calibration(console: Console, found: Any, out: str) -> None:
+    """Every constant before and after, errors in the fitted rows and out of them, and where the chip file is."""
+    table = TextTable(["constant", "before", "after", "how well determined"], frozenset((1, 2)))
+    for item in found.constants:
+        table.add(item.key, f"{item.before:g}", f"{item.after:g}", item.determined)
+    _show(console, table)
+    if found.folds:
+        folds = TextTable(["source left out", "rows", "before", "fitted to the others"], frozenset((1, 2, 3)))
+        for fold in found.folds:
+            folds.add(fold.group, str(fold.after.predicted), f"{fold.before.median_error:.1%}",
+                      f"{fold.after.median_error:.1%}")
+        _show(console, folds)
+    _print_overall(console, f"{found.rows} rows before", found.before, "")
+    _print_overall(console, "fitted", found.fitted, "bold")
+    if found.folds:
+        _print_overall(console, "each source predicted without its own rows", found.unseen, "bold")
+    if found.left_out:
+        console.print(Text(f"{len(found.left_out)} rows not used (other chips, ambiguous, inexpressible): "
+                           f"{', '.join(found.left_out[:6])}{', ...' if len(found.left_out) > 6 else ''}"), soft_wrap=True)
+    console.print(Text(f"written: {out}"), soft_wrap=True)
+
+
 def print_micro(console: Console, tables: Sequence[Any]) -> None:
     """One block a table: what is measured, published and simulated cycles, errors."""
     for found in tables:

@@ -292,4 +292,8 @@ def choose_band(m_tiles: int, n_tiles: int, cores: int, tile_bytes: tuple[float,
         b_held = bands == 1 or n_tiles * b + height * a <= 0.9 * l2_bytes
         return m_tiles * a * (1 if held else ceil_div(n_tiles, width)) + n_tiles * b * (1 if b_held else bands)
 
-    return min(range(1, m_tiles + 1), key=lambda height: (round(read(height)), -height))
+    def first_time(height: int) -> float:
+        """Bytes that a core waits for HBM for, alone or with those that ask for the same: A of each band, B of each wave."""
+        return ceil_div(m_tiles, height) * a + ceil_div(n_tiles, ceil_div(cores, height)) * b
+
+    return min(range(1, m_tiles + 1), key=lambda height: (round(read(height)), first_time(height), -height))

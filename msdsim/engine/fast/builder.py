@@ -143,7 +143,7 @@ class Builder:
         C[at.K_TREE] = self.S.room(2 * leaves, at.NEVER)
         C[at.K_STACK] = self.S.room(self.units.count)
         C[at.K_KNOWN] = self.S.room(at.KNOWN_PLACES * at.KNOWN_SIZE)
-        C[at.K_MISSED], C[at.K_LEFT] = self.S.room(self._most_lines()), self.S.room(self._most_lines())
+        C[at.K_MISSED], C[at.K_PARTS], C[at.K_LEFT] = (self.S.room(self._most_lines()) for _ in range(3))
         C[at.K_RANGES] = self.S.room(2 * max((r.places for part in self.repetitions for r in part.values()), default=0))
         if self.timings is not None:
             banked_layout.place(self.C, self.S, self.timings)
@@ -183,6 +183,7 @@ class Builder:
         memory = MemorySystem(chip)
         line = chip.l2.line_bytes
         C[at.K_CHUNK], C[at.K_LINE] = chip.memory.chunk_bytes, line
+        C[at.K_SECTOR] = chip.l2.sector
         C[at.K_LINE_SHIFT] = line.bit_length() - 1 if line & (line - 1) == 0 else -1
         C[at.K_SETS], C[at.K_WAYS] = memory.l2.sets, memory.l2.ways
         addresses = self.program.addresses

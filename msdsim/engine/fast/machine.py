@@ -372,6 +372,13 @@ def _finish(C, S, T, rows, unit, pipe, done):
 # Transfers
 
 
+@inlined
+def _held(C, instr, row_bytes):
+    """Bytes of the window that one row takes (PortCost.window_bytes)."""
+    slot = C[instr + at.I_SLOT]
+    return min(ceil_div(row_bytes, slot) * slot, max(row_bytes, C[instr + at.I_STRIDE]))
+
+
 @helper
 def _begin_transfer(C, S, pipe, entry, instr, start):
     """The port turns to a transfer; False when there is nothing to move."""
@@ -402,7 +409,7 @@ def _begin_transfer(C, S, pipe, entry, instr, start):
         rows = 1
     # Rows of a piece; 0 where a row is cut into pieces.
     chunk = C[at.K_CHUNK]
-    S[pipe + at.X_GROUP] = divide(chunk, row_bytes) if row_bytes < chunk else 0
+    S[pipe + at.X_GROUP] = max(1, divide(chunk, _held(C, instr, row_bytes))) if row_bytes < chunk else 0
     offset = 0
     if C[instr + at.I_SPLIT] != at.UNSPLIT:
         # Pieces of a row begin as the row does, since they are whole lines.
@@ -437,12 +444,12 @@ def _next_piece(C, S, pipe, instr):
     scale = C[instr + at.I_SCALE]
     port = S[pipe + at.P_PORT]
     window, mask, head = S[pipe + at.P_WINDOW], C[at.K_WINDOW_MASK], S[pipe + at.P_WINDOW_HEAD]
-    in_flight = S[pipe + at.P_WINDOW_BYTES]
+    in_flight, held = S[pipe + at.P_WINDOW_BYTES], rows * _held(C, instr, piece_bytes)
     while head < S[pipe + at.P_WINDOW_TAIL]:
         slot = window + (head & mask) * at.F_SIZE
         landed = S[slot + at.F_DONE] * scale
         # What has landed leaves at no cost; for the rest the port waits as long as the window has no room.
-        if landed > port and in_flight + rows * piece_bytes <= C[instr + at.I_OUTSTANDING]:
+        if landed > port and in_flight + held <= C[instr + at.I_OUTSTANDING]:
             break
         in_flight -= S[slot + at.F_BYTES]
         port = max(port, landed)
@@ -453,6 +460,7 @@ def _next_piece(C, S, pipe, instr):
     S[pipe + at.X_PIECE_ROWS] = rows
     S[pipe + at.X_PIECE_BYTES] = piece_bytes
     S[pipe + at.X_ON_PORT] = on_port
+    S[pipe + at.X_HELD] = held
     now = ceil_div(port, scale)
     S[pipe + at.X_AT] = now
     if now > C[at.K_TIME_LIMIT]:
@@ -482,9 +490,9 @@ def _serve_piece(C, S, T, l2, unit, pipe, instr):
         return False
     slot = S[pipe + at.P_WINDOW] + (tail & C[at.K_WINDOW_MASK]) * at.F_SIZE
     S[slot + at.F_DONE] = done
-    S[slot + at.F_BYTES] = count
+    S[slot + at.F_BYTES] = S[pipe + at.X_HELD]
     S[pipe + at.P_WINDOW_TAIL] = tail + 1
-    S[pipe + at.P_WINDOW_BYTES] += count
+    S[pipe + at.P_WINDOW_BYTES] += S[pipe + at.X_HELD]
     S[pipe + at.X_END] = max(S[pipe + at.X_END], done)
     S[pipe + at.X_PORT_BYTES] += on_port
     S[pipe + at.X_MOVED] += count

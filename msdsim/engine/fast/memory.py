@@ -196,14 +196,24 @@ def _line_of(C, address):
     return address >> shift if shift >= 0 else divide(address, C[at.K_LINE])
 
 
+@helper
+def _more_sectors(C, S, index, line, address, row_bytes):
+    """A row that passes L2 by asks for its sectors of a line, the ``index``-th that missed: the bytes that this adds."""
+    size, sector = C[at.K_LINE], C[at.K_SECTOR]
+    begin, end = max(address, line * size), min(address + row_bytes, line * size + size)
+    asked = S[C[at.K_PARTS] + index]
+    S[C[at.K_PARTS] + index] = min(size // sector, asked + ceil_div(end, sector) - begin // sector)
+    return (S[C[at.K_PARTS] + index] - asked) * sector
+
+
 @inlined
 def _look_up(C, S, l2, now, piece, roomy, write, bypass):
     """Look up the lines of a piece, or mark them as written; with ``bypass`` those that are not in L2 stay outside.
 
-    Returns how many missed (they are listed at K_MISSED), how many lines go to HBM (K_LEFT: dirty ones that had to leave, and
-    those whose writing bypasses L2), and when the last line in flight arrives.
+    Returns how many missed (they are listed at K_MISSED), the bytes to read for them, how many lines go to HBM (K_LEFT: dirty
+    ones that had to leave, and those whose writing bypasses L2), and when the last line in flight arrives.
     """
-    missed, to_hbm, ready = 0, 0, 0
+    missed, to_read, to_hbm, ready = 0, 0, 0, 0
     listed, left = C[at.K_MISSED], C[at.K_LEFT]
     sets, ways, shift = C[at.K_SETS], C[at.K_WAYS], C[at.K_LINE_SHIFT]
     address, before = piece.address, -1
@@ -216,6 +226,8 @@ def _look_up(C, S, l2, now, piece, roomy, write, bypass):
             line, last = divide(address, C[at.K_LINE]), divide(address + piece.row_bytes - 1, C[at.K_LINE])
         if line == before:
             # Rows that share a line ask for it once.
+            if bypass != 0 and missed > 0 and S[listed + missed - 1] == line:
+                to_read += _more_sectors(C, S, missed - 1, line, address, piece.row_bytes)
             line += 1
         before = last
         while line <= last:
@@ -238,6 +250,9 @@ def _look_up(C, S, l2, now, piece, roomy, write, bypass):
                     if write != 0:
                         S[left + to_hbm] = line
                         to_hbm += 1
+                    else:
+                        S[C[at.K_PARTS] + missed - 1] = 0
+                        to_read += _more_sectors(C, S, missed - 1, line, address, piece.row_bytes)
                     line += 1
                     continue
                 state = at.HERE
@@ -259,7 +274,9 @@ def _look_up(C, S, l2, now, piece, roomy, write, bypass):
                     _touch(l2, ways, place, state >> at.WAY_BITS)
             line += 1
         address += piece.stride
-    return missed, to_hbm, ready
+    if bypass == 0:
+        to_read = missed * C[at.K_LINE]
+    return missed, to_read, to_hbm, ready
 
 
 # One loop for each case: what is constant in it need not be looked at for every line.
@@ -294,7 +311,7 @@ def _expect(l2, line, served):
 
 
 @helper
-def _banks(C, S, l2, now, missed, to_hbm):
+def _banks(C, S, l2, now, missed, to_hbm, bypass):
     """The banks read the lines that missed, then take those that go there.
 
     Returns when the first of the former has arrived, and when all have.
@@ -303,7 +320,7 @@ def _banks(C, S, l2, now, missed, to_hbm):
     first, done = 0, 0
     for index in range(missed):
         line = S[listed + index]
-        served = read_line(C, S, now, line)
+        served = read_line(C, S, now, line, S[C[at.K_PARTS] + index] if bypass != 0 else C[at.K_LINE] // C[at.K_SECTOR])
         done = max(done, served)
         if index == 0:
             first = served
@@ -331,15 +348,17 @@ def access(C, S, l2, now, unit, piece, write, l2_bytes, bypass):
         turn = _turn_of(C, first)
         word = l2.turn[turn]
     if write != 0:
-        missed, to_hbm, done = _write_roomy(C, S, l2, now, piece, bypass) if roomy else _write(C, S, l2, now, piece, bypass)
+        missed, hbm_read, to_hbm, done = (_write_roomy(C, S, l2, now, piece, bypass) if roomy
+                                          else _write(C, S, l2, now, piece, bypass))
         done = _serve(S, at.G_WRITE_FREE, now, l2_bytes, C[at.K_WRITE_SCALE], C[at.K_WRITE_PER_BYTE])
     else:
-        missed, to_hbm, done = _read_roomy(C, S, l2, now, piece, bypass) if roomy else _read(C, S, l2, now, piece, bypass)
+        missed, hbm_read, to_hbm, done = (_read_roomy(C, S, l2, now, piece, bypass) if roomy
+                                          else _read(C, S, l2, now, piece, bypass))
         done = max(done, _serve(S, at.G_READ_FREE, now, l2_bytes, C[at.K_READ_SCALE], C[at.K_READ_PER_BYTE]))
-    hbm_read, hbm_write = missed * C[at.K_LINE], to_hbm * C[at.K_LINE]
+    hbm_write = to_hbm * C[at.K_LINE]
     served = now
     if hbm_read + hbm_write > 0 and C[at.K_BANKED] != 0:
-        served, last = _banks(C, S, l2, now, missed, to_hbm)
+        served, last = _banks(C, S, l2, now, missed, to_hbm, bypass)
         done = max(done, last)
     elif hbm_read + hbm_write > 0:
         served = _serve(S, at.G_HBM_FREE, now, hbm_read + hbm_write, C[at.K_HBM_SCALE], C[at.K_HBM_PER_BYTE])

@@ -177,5 +177,5 @@ class _Compiler:
         words[at.I_L2_NUMERATOR], words[at.I_L2_DENOMINATOR] = cost.l2_share.numerator, cost.l2_share.denominator
         words[at.I_STRIDE], words[at.I_WRITE] = timing.stride_bytes, int(timing.write)
         words[at.I_SPLIT] = at.UNSPLIT if cost.split_bytes is None else cost.split_bytes
-        words[at.I_BYPASS] = int(timing.bypass)
+        words[at.I_BYPASS], words[at.I_SLOT] = int(timing.bypass), cost.slot_bytes
         words[at.I_TRAFFIC] = self.tensors.index(timing.tensor) * len(TRAFFIC)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from fractions import Fraction
 from math import ceil
 
@@ -55,7 +56,19 @@ def port_cost(path: Path, several_rows: bool, line_bytes: int = 1) -> PortCost:
         minimum=path.minimum_cycles or 0,
         burst_bytes=line_bytes,
         split_bytes=_split_bytes(path, exact(path.bytes_per_cycle)),
+        slot_bytes=path.slot_bytes or 1,
     )
+
+
+def drain_cost(path: Path, accumulator_bits: int, output_bits: int, line_bytes: int) -> PortCost:
+    """Cost of a fixpipe from L0C to GM: rows of the accumulator take their time, whatever is left of them on the way out."""
+    cost = port_cost(path, several_rows=False, line_bytes=line_bytes)
+    if path.accumulator_bytes_per_cycle is None:
+        return cost
+    rate = min(cost.bytes_per_cycle, exact(path.accumulator_bytes_per_cycle) * output_bits / accumulator_bits)
+    row = ceil(exact(path.row_cycles or 0) * rate)
+    return replace(cost, bytes_per_cycle=rate, granule_bytes=max(row, cost.granule_bytes),
+                   split_bytes=_split_bytes(path, rate))
 
 
 def _nd2nz_cost(path: Path, nd2nz: Nd2nz, line_bytes: int) -> PortCost:
@@ -66,7 +79,7 @@ def _nd2nz_cost(path: Path, nd2nz: Nd2nz, line_bytes: int) -> PortCost:
         interval=path.interval_cycles,
         bytes_per_cycle=rate,
         granule_bytes=ceil(exact(nd2nz.row_cycles) * rate),
-        outstanding_bytes=path.outstanding_bytes,
+        outstanding_bytes=nd2nz.outstanding_bytes or path.outstanding_bytes,
         minimum=path.minimum_cycles or 0,
         smallest_request=nd2nz.smallest_request_bytes,
         largest_request=nd2nz.largest_request_bytes,
@@ -74,6 +87,7 @@ def _nd2nz_cost(path: Path, nd2nz: Nd2nz, line_bytes: int) -> PortCost:
         l2_share=exact(nd2nz.l2_share),
         burst_bytes=line_bytes,
         split_bytes=_split_bytes(path, rate),
+        slot_bytes=path.slot_bytes or 1,
     )
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 
 from msdsim.formats.number import FORMATS
 from msdsim.formats.rounding import round_to
 from msdsim.hardware.chip import Chip, Path
-from msdsim.hardware.units.mte import local_copy_cost, port_cost
+from msdsim.hardware.units.mte import drain_cost, local_copy_cost, port_cost
 from msdsim.ir.expr import Const, Expr, tiles_of
 from msdsim.ir.kernel import Op, Slice, Tensor
 from msdsim.ir.ops.base import Execution, OpDef, define, require, same_shape
@@ -140,7 +141,8 @@ def _fixpipe_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     out = op.out
     assert out is not None
     if out.space == "GM":
-        return transfer(op, chip, out, write=True)
+        cost = drain_cost(_path(op, chip), op.ins[0].bits, out.bits, chip.l2.line_bytes)
+        return replace(transfer(op, chip, out, write=True), cost=cost)
     return Local(local_copy_cost(_path(op, chip), FORMATS[out.fmt].bits), (out.rows, out.cols))
 
 
