@@ -34,6 +34,14 @@ def test_draws_follow_the_seed():
     assert all(10 <= v["hbm.bandwidth_gbps"] <= 1000 for v in values)
 
 
+def test_a_logarithmic_draw_is_even_over_the_logarithm():
+    from msdsim.explore.sweep.spec import Draw
+
+    draw = Draw("x", 1, 10_000, log=True, whole=False)
+    assert [draw.at(share) for share in (0, 0.25, 0.5, 1)] == [1, 10, 100, 10_000]
+    assert Draw("x", 1, 10_001, log=False, whole=True).at(0.5) == 5001
+
+
 def test_ranges_and_values_that_go_together():
     spec = {"problem": "gemm:m={m},k={k},n={n}", "hw": "toy", "parameters": {
         "k, n": [[64, 96], [128, 32]], "m": {"start": 1, "stop": 7, "step": 3},

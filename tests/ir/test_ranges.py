@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from msdsim.ir.expr import PRECEDENCE, Binary, Const, Interval, Var, apply, ceil_div, evaluate, maximum, minimum
+from msdsim.ir.expr import PRECEDENCE, Binary, Const, Interval, Var, apply, evaluate, maximum, minimum, tiles_of
 from msdsim.ir.ranges import Ranges, bounds, combine, lower_bound, simplify, upper_bound
 from tests.ir.test_expr import X, Y, expressions
 
@@ -70,7 +70,7 @@ def test_a_simple_form_has_the_same_values(expr, x_low, x_span, y_low, y_span, d
 
 
 V = Var("v")
-RANGES = Ranges({"x": Interval(0, 3), "y": Interval(0, 15)}).inside("v", Const(0), ceil_div(20 - X * 5, 6), 1)
+RANGES = Ranges({"x": Interval(0, 3), "y": Interval(0, 15)}).inside("v", Const(0), tiles_of(20 - X * 5, 6), 1)
 
 
 @pytest.mark.parametrize(
