@@ -175,8 +175,9 @@ def _sorted(
         else:
             _put(layers[number], rest, matrix)
     last = {*layers[-1].plain, *layers[-1].experts}
-    more = next((parts for parts in layers if last < {*parts.plain, *parts.experts}), None)
-    if more is not None:
+    others = [{*parts.plain, *parts.experts} for parts in layers[:-1]]
+    more = next((parts for parts, names in zip(layers, others, strict=False) if last < names), None)
+    if more is not None and last not in others:
         lacking = sorted({*more.plain, *more.experts} - last)[0]
         raise InputError(
             f"'{source}' has no '{lacking}' in its last layer, {len(layers) - 1}, but in others; give all files of the model, "
