@@ -61,16 +61,19 @@ def _compression(c: Config, layers: int) -> list[int]:
         return given[:layers]
     if kinds is not None:
         known = {
-            "heavily_compressed_attention": rates.size("heavily_compressed_attention", 128),
-            "compressed_sparse_attention": rates.size("compressed_sparse_attention", 4),
+            "heavily_compressed_attention": rates.size("heavily_compressed_attention", c.size("compress_rate_hca", 128)),
+            "compressed_sparse_attention": rates.size("compressed_sparse_attention", c.size("compress_rate_csa", 4)),
             "sliding_attention": 0,
         }
         wrong = next((kind for kind in kinds if kind not in known), None)
         if wrong is not None:
             raise c.refuse(f"layer_types has {wrong!r:.60}; known are {', '.join(known)}")
         return [known[kind] for kind in kinds]
-    sparse, heavy = rates.size("compressed_sparse_attention", 4), rates.size("heavily_compressed_attention", 128)
-    return [heavy if layer < 2 or layer % 2 else sparse for layer in range(layers)]
+    sparse, heavy = (
+        rates.size("compressed_sparse_attention", c.size("compress_rate_csa", 4)),
+        rates.size("heavily_compressed_attention", c.size("compress_rate_hca", 128)),
+    )
+    return [heavy if layer < 2 or layer % 2 == 0 else sparse for layer in range(layers)]
 
 
 def _compressed(

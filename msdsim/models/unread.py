@@ -39,7 +39,7 @@ _HARMLESS = re.compile(
             r"residual_scale.*|softmax_.*|attention_softmax_in_fp32|activation_situ_.*|use_attn_logit.*|key_multiplier|.*_gain|"
             r"embedding_scale|emb_scale|attention_scaling",
             r".*_bias|.*bias|bias_.*|.*_bias_.*|add_bias_linear|attention_out_bias|qkv_has_bias|enable_bias|no_bias|use_bias.*",
-            r".*(token|tokens)(_.*)?(_id|_ids|_index|_idx|_number)|.*_token|image_placeholder|ignore_index|.*_placeholder|pad_to.*",
+            r".*(token|tokens)(_.*)?(_id|_ids|_index|_idx|_number)|(image|video|audio|pad|bos|eos|sep|mask|media|vision)_token|image_placeholder|ignore_index|.*_placeholder|pad_to.*",
             r"(sliding_window|window).*(pattern_note)|use_cache|cache_.*|use_flash.*|flash_.*|.*flash_attn.*|.*kernels?|_attn_.*|"
             r"attn_implementation|use_mambapy|use_associative_scan|use_mem_eff_path|mamba_chunk_size|chunk_size|chunk_size_feed_forward|"
             r".*kernel_mode|sequence_kernel|step_kernel|chunkwise_kernel|weight_mode|inference_.*|max_inference_chunksize|"

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import pytest
 
 from msdsim.errors import InputError, ProblemError
 from msdsim.problems import Attention, Gemm, GroupedGemm, Workload, parse_problem
 from msdsim.resources import shipped_names
 
+ROOT = Path(__file__).resolve().parents[2]
 FILE = "workload file 'mine.toml'"
 HEAD = 'description = "d"\nsource = "s"\n'
 OP = '[[op]]\nname = "a"\ncount = 1\nproblem = "gemm:m=1,k=2,n=3"\n'
@@ -31,6 +35,7 @@ def weights(workload):
         ("qwen3-14b-decode", 14_768_307_200, 151936 * 5120, 81 * 5120 + 40 * 2 * 128),
         # 61 layers have two norms and those of the two latents, and each of 58 routers has 256 balancing biases.
         ("deepseek-v3-decode", 671_026_419_200, 129280 * 7168, 61 * (2 * 7168 + 1536 + 512) + 7168 + 58 * 256),
+        ("qwen3-235b-a22b-decode", 235_093_634_560, 151936 * 4096, 94 * (2 * 4096 + 2 * 128) + 4096),
     ],
 )
 def test_linear_layers_hold_the_parameters_of_the_model(name, parameters, embedding, norms):
@@ -57,7 +62,23 @@ def test_shipped_workloads_are_complete(name):
     assert "config.json" in workload.source
     assert workload.entries[-1].name == "lm_head"
     for entry in linear_layers(workload):
-        assert entry.problem.m == (2 if entry.name.startswith("expert_") else workload.batch)
+        # Balanced routing: 64 tokens pass 8 of 256 or 128 experts, or 4 of 128.
+        routed = 4 if name == "qwen3-235b-a22b-decode" else 2
+        assert entry.problem.m == (routed if entry.name.startswith("expert_") else workload.batch)
+
+
+@pytest.mark.parametrize(("name", "formats"), [
+    ("llama3-8b-decode", set()), ("qwen3-14b-decode", set()), ("openpangu-718b-decode", set()),
+    ("deepseek-v3-decode", {"fp8_e4m3", "bf16"}), ("qwen3-235b-a22b-decode", {"fp8_e4m3", "bf16"}),
+    ("gpt-oss-120b-decode", {"mxfp4", "bf16"}),
+])
+def test_shipped_workloads_are_those_of_the_import(name, formats):
+    """As benchmarks/workloads.py writes them from the public configs, in the formats in which the models are published."""
+    spec = importlib.util.spec_from_file_location("workloads", ROOT / "benchmarks" / "workloads.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert (ROOT / "workloads" / f"{name}.toml").read_text(encoding="utf-8") == module.text_of(name)
+    assert {entry.weights for entry in parse_problem(name).entries if entry.weights} == formats
 
 
 def test_decode_reads_the_whole_cache():
