@@ -62,6 +62,7 @@ class Tensor:
     shape: tuple[int, ...]
     role: Role
     space: str = "GM"
+    line: int = field(default=0, compare=False)
 
     @property
     def strides_bytes(self) -> tuple[int, ...]:
@@ -103,6 +104,7 @@ class Signal:
 
     name: str
     kind: SignalKind
+    line: int = field(default=0, compare=False)
 
 
 @dataclass(frozen=True)
@@ -292,6 +294,8 @@ class Kernel:
     aiv: Block
     lets: tuple[Let, ...] = ()
     comments: tuple[Comment, ...] = field(default=(), compare=False)
+    #: Line of 'cores' in its text.
+    line: int = field(default=0, compare=False)
 
     def part(self, name: str) -> Block:
         """The block of ``aic`` or ``aiv``."""
@@ -311,7 +315,7 @@ def ends_phase(kernel: Kernel, statement: Statement) -> bool:
     """Whether a statement is a wait for a barrier."""
     if not isinstance(statement, Op) or statement.kind != "wait":
         return False
-    return any(signal.name == statement.attr("name") and signal.kind == "barrier" for signal in kernel.signals)
+    return any(signal.name == statement.attr("name", "") and signal.kind == "barrier" for signal in kernel.signals)
 
 
 def walk(block: Block) -> Iterator[Statement]:

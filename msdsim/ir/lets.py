@@ -87,7 +87,7 @@ def inlined(kernel: Kernel) -> Kernel:
     if known:
         tensors = tuple(replace(tensor, shape=tuple(map(int, tensor.shape))) for tensor in tensors)
     return Kernel(kernel.name, int(kernel.cores), int(kernel.aiv_per_core), tensors, kernel.signals,
-                  inliner.block(kernel.aic, known, taken), inliner.block(kernel.aiv, known, taken))
+                  inliner.block(kernel.aic, known, taken), inliner.block(kernel.aiv, known, taken), line=kernel.line)
 
 
 class _Inliner:

@@ -80,6 +80,7 @@ class _PartLowering:
         self.operations = count()
         self.signals = {signal.name: index for index, signal in enumerate(kernel.signals)}
         self.semaphores: list[Semaphore] = []
+        self.settled: dict[tuple[int, str, frozenset[str]], frozenset[str]] = {}
         self.fresh = 0
 
     def run(self) -> Part:
@@ -205,6 +206,13 @@ class _PartLowering:
     # Order inside one pipe
 
     def _hazards(self, scope: _Scope, pipe: str, dirty: set[str]) -> set[str]:
+        """:meth:`_marked`, once for the same scope and the same pending writes: doing it again changes nothing."""
+        key = id(scope), pipe, frozenset(dirty)
+        if key not in self.settled:
+            self.settled[key] = frozenset(self._marked(scope, pipe, dirty))
+        return set(self.settled[key])
+
+    def _marked(self, scope: _Scope, pipe: str, dirty: set[str]) -> set[str]:
         """Mark instructions that must let their own pipe drain: they read what it wrote since it last drained.
 
         The first iteration of a loop starts with what is pending before it, every other with what its predecessors leave: an
@@ -283,8 +291,9 @@ class _PartLowering:
                 needed = sum(self.semaphores[number].capacity for number in numbers)
                 if needed > limit:
                     rings = ", ".join(sorted({self.semaphores[number].buffer for number in numbers}))
+                    line = next((instr.op.line for instr in walk_nodes([node]) if instr.op is not None), 0)
                     raise KernelError(
-                        f"{self.name} needs {needed} event ids from {source} to {target}, chip '{self.chip.name}' has {limit} "
+                        f"{f'line {line}: ' if line else ''}{self.name} needs {needed} event ids from {source} to {target}, chip '{self.chip.name}' has {limit} "
                         f"per pipe pair; lower the ring depth of the buffers {rings} or use fewer of them"
                     )
 

@@ -26,6 +26,8 @@ from msdsim.ir.program import Instr, Loop, Node, Part, Program
 
 #: Accesses and signals that are looked at, at most.
 MOST_EVENTS = 60_000
+#: Iterations of loops around them, at most.
+_MOST_STEPS = 500_000
 #: Iterations at the end of a long loop that are looked at, and those at its beginning beyond the deepest ring.
 _LAST, _FIRST = 2, 2
 #: An access that lies in more buckets of its tensor than this is compared with every other one.
@@ -141,7 +143,8 @@ class _Check:
             unit.entries[pipe] = number
             unit.clocks[pipe] = [0] * len(self.pipes)
         self.history = {tensor.name: _History(tensor, facts.grains[tensor.name]) for tensor in kernel.tensors}
-        self.events = 0
+        #: Accesses and signals so far, and iterations of loops.
+        self.events, self.steps = 0, 0
         #: Per signal and unit: how often it was raised, and the clock of each raising that was looked at.
         self.raised = [[_Raised() for _ in self.units] for _ in kernel.signals]
         self.senders = [[self._senders(number, unit) for unit in self.units] for number in range(len(kernel.signals))]
@@ -161,12 +164,18 @@ class _Check:
             for index in list(live):
                 if next(live[index], "done") == "done":
                     del live[index]
-            if self.events >= MOST_EVENTS:
+            if self.full():
                 return OrderCheck(self.events, False)
             if live and (self.events, len(live)) == before:
-                waiting = "; ".join(f"{self.units[index].name} at {self.units[index].stuck}" for index in list(live)[:4])
-                raise KernelError(f"the kernel cannot finish: {waiting}; these waits come before what they wait for is raised")
+                first = self.units[min(live)]
+                others = ", ".join(f"{self.units[index].name} in {self.units[index].stuck}" for index in sorted(live)[1:4])
+                raise KernelError(f"{first.stuck}: the kernel cannot finish: {first.name} waits here"
+                                  f"{', ' + others if others else ''}; what they wait for is raised only behind these waits")
         return OrderCheck(self.events, True)
+
+    def full(self) -> bool:
+        """Whether as much has been looked at as may be."""
+        return self.events >= MOST_EVENTS or self.steps >= _MOST_STEPS
 
     def access(self, unit: _Unit, instr: Instr, clock: Clock, env: Env) -> None:
         """Compare what an instruction touches with everything before it that it has not been ordered behind."""
@@ -256,7 +265,7 @@ class _Unit:
             while not self._ready(node):
                 yield
             self._instr(node, env)
-            if self.check.events >= MOST_EVENTS:
+            if self.check.full():
                 return
 
     def _matters(self, node: Node) -> bool:
@@ -284,8 +293,9 @@ class _Unit:
 
     def _iterations(self, loop: Loop, values: range, env: Env) -> Generator[None, None, None]:
         for value in values:
-            if self.check.events >= MOST_EVENTS:
+            if self.check.full():
                 return
+            self.check.steps += 1
             env[loop.var] = value
             yield from self._nodes(loop.body, env)
 

@@ -157,6 +157,7 @@ class _Parser:
         self.open_block("kernel", "the kernel", named=True)
         name, lets = self.tokens[self.at - 2].text, []
         cores: tuple[int, int] | None = None
+        cores_line = 0
         tensors, signals = [], []
         while self.next.text in ("let", "cores", "tensor", "signal"):
             line = self.next.line
@@ -168,6 +169,7 @@ class _Parser:
                 self.begins(_CORES)
                 if cores is not None:
                     self.fail("only one 'cores'")
+                cores_line = line
                 self.at += 1
                 groups = self.extent()
                 self.expect("x")
@@ -196,7 +198,8 @@ class _Parser:
             parts[part] = self.block(f"the part '{part}'", self.tokens[self.at - 1])
         if self.next.kind != "end":
             self.fail("nothing after the kernel", self.odd)
-        return Kernel(name, *cores, tuple(tensors), tuple(signals), parts["aic"], parts["aiv"], tuple(lets), self.placed())
+        return Kernel(name, *cores, tuple(tensors), tuple(signals), parts["aic"], parts["aiv"], tuple(lets), self.placed(),
+                      cores_line)
 
     def constant(self, let: Let) -> None:
         """A kernel's own name stands for a number."""
@@ -235,15 +238,16 @@ class _Parser:
         self.expect("]")
         role = cast(Role, self.one_of(get_args(Role)))
         space = self.one_of(SHARED_SPACES) if self.next.text in SHARED_SPACES else "GM"
-        tensor = Tensor(name, fmt, tuple(shape), role, space)
+        tensor = Tensor(name, fmt, tuple(shape), role, space, line)
         self.declare(tensor, line)
         return tensor
 
     def signal(self) -> Signal:
+        line = self.next.line
         self.expect("signal")
         name = self.take("name", "the signal's name")
         self.expect(":")
-        return Signal(name, cast(SignalKind, self.one_of(get_args(SignalKind))))
+        return Signal(name, cast(SignalKind, self.one_of(get_args(SignalKind))), line)
 
     def declare(self, of: Tensor | Buffer, line: int) -> None:
         if of.name in self.names:

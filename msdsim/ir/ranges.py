@@ -97,6 +97,8 @@ class Ranges:
     dead: bool = False
     known: dict[Expr, Interval] = field(default_factory=dict)
     simple: dict[Expr, Expr] = field(default_factory=dict)
+    #: Expressions that the verifier has found sound here.
+    sound: set[Expr] = field(default_factory=set)
 
     def inside(self, var: str, low: Expr, high: Expr, step: int) -> Ranges:
         """The scope of the body of ``for var in low .. high step step``."""

@@ -43,7 +43,7 @@ def test_the_next_operation_of_the_pipe_comes_that_much_later(engine):
 
 @pytest.mark.parametrize(("attrs", "message"), [
     ({"cycles": 0, "pipe": "V"}, "cycles=0 is no time"),
-    ({"cycles": 5}, "needs the pipe that is held"),
+    ({"cycles": 5}, "'hold' needs pipe="),
     ({"cycles": 5, "pipe": "FIX"}, "pipe FIX is not on the AIV"),
 ])
 def test_refusals(attrs, message):

@@ -163,6 +163,9 @@ def _last(tile, total, index):
 
 def test_signal_directions_and_balance():
     def body(kb, x, y):
+        t = kb.buffer("t", "UB", "fp32", (8, 64))
+        kb.copy(t[:, :], x[:, :])
+        kb.copy(y[:, :], t[:, :])
         kb.raise_signal("go", "MTE3")
 
     refused(aiv(body, signals=[("go", "aic_to_aiv")]), "signal 'go' goes from aic to aiv; turn it round")
@@ -180,7 +183,7 @@ def test_surplus_signals_are_refused():
 @pytest.mark.parametrize(
     ("body", "match"),
     [
-        (lambda kb, x, y: kb.op("frobnicate"), "unknown operation 'frobnicate'; operations: copy, fixpipe, mmad"),
+        (lambda kb, x, y: kb.op("frobnicate"), r"unknown operation 'frobnicate' \(known: copy, fixpipe, mmad"),
         (lambda kb, x, y: kb.op("dup", kb.buffer("t", "UB", "fp32", (1, 8))[:, :], fill=1.0), "'dup' has no attribute 'fill'"),
         (lambda kb, x, y: kb.op("abs", kb.buffer("t", "UB", "fp32", (1, 8))[:, :]), "'abs' takes 1 inputs and an output"),
         (lambda kb, x, y: kb.buffer("t", "L1", "fp32", (1, 8)), "an AIV has no L1"),

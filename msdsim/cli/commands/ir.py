@@ -26,7 +26,9 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     """
     from msdsim.cli.arguments import read_hardware, read_problem, read_single_problem, read_tiling
     from msdsim.ir.annotate import annotated_kernel
+    from msdsim.ir.declarations import notes
     from msdsim.ir.kernel import Kernel
+    from msdsim.ir.lets import plain
     from msdsim.passes import run_passes
     from msdsim.runs import RunOptions, prepare, prepare_kernel
 
@@ -38,6 +40,8 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     else:
         item = prepare(read_single_problem(problem, "ir"), hardware, dataflow, options)
     kernel, text = item.kernel, annotated_kernel(item.kernel, hardware.chip, item.build.placement)
+    for note in notes(plain(kernel)):
+        click.echo(f"note: {note}", err=True)
     if verify_only:
         order = run_passes(item.build, "order").order
         assert order is not None

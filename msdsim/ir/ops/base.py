@@ -66,6 +66,10 @@ class OpDef:
 OPS: Registry[OpDef] = Registry("operation")
 
 
+#: Attributes that may be left out; what they stand for then is with the operations that have them.
+OPTIONAL = ("accumulate", "transpose", "l2", "round", "row", "column")
+
+
 def define(definition: OpDef) -> OpDef:
     """Register an operation."""
     return OPS.add(definition.kind, definition)

@@ -1,0 +1,158 @@
+"""The balance of signals: each is waited for as often as it is raised, on every core; a surplus would outlive the kernel.
+
+Executions are counted for all cores of a part at once.  A loop whose variable decides nothing inside is multiplied, any other
+is laid out, within :data:`MOST_ROWS` combinations of loop variables altogether.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from msdsim.errors import KernelError
+from msdsim.ir.expr import Const, Expr, free_vars, source
+from msdsim.ir.kernel import Block, For, Kernel, Op, When, operations
+
+#: Part that raises and part that awaits each kind of directed signal.
+DIRECTIONS = {"aic_to_aiv": ("aic", "aiv"), "aiv_to_aic": ("aiv", "aic")}
+#: Combinations of loop variables that are looked at, at most.
+MOST_ROWS = 1_000_000
+#: How often one signal may be raised.
+_MOST_TIMES = 2**60
+
+Env = Mapping[str, np.ndarray]
+
+
+def check_signals(kernel: Kernel) -> None:
+    """Raise KernelError for the first signal whose raisings and waits differ on a core."""
+    if not kernel.signals:
+        return
+    counts = {part: _Counter(kernel).part(part) for part in ("aic", "aiv")}
+    for number, signal in enumerate(kernel.signals):
+        if signal.kind in DIRECTIONS:
+            sender, receiver = ([part] for part in DIRECTIONS[signal.kind])
+        else:
+            sender, receiver = ["aic", "aiv"], ["aic", "aiv"]
+        used = {part: _lines(kernel, part, signal.name) for part in ("aic", "aiv")}
+        for core in range(kernel.cores):
+            # A part may stay away from a barrier, or only wait for it.
+            raised = {int(n) for part in sender if used[part][0] for n in counts[part][core, :, number, 0]} or {0}
+            awaited = {int(n) for part in receiver if used[part][1] for n in counts[part][core, :, number, 1]} or {0}
+            if len(raised | awaited) > 1:
+                lines = [line for part in used.values() for kind in part for line in kind]
+                where = f"line {min(lines)}: " if any(lines) else ""
+                raise KernelError(
+                    f"{where}signal '{signal.name}' is raised {_times(raised)} and waited for {_times(awaited)} on core "
+                    f"{core}; make both equal (a ring hands back its last slots after the loop)"
+                )
+
+
+def _lines(kernel: Kernel, part: str, name: str) -> tuple[list[int], list[int]]:
+    """Lines of a part that raise and that await a signal."""
+    ops = [op for op in operations(kernel.part(part)) if op.kind in ("signal", "wait") and op.attr("name", "") == name]
+    return [op.line for op in ops if op.kind == "signal"], [op.line for op in ops if op.kind == "wait"]
+
+
+def _times(counts: set[int]) -> str:
+    return " or ".join("never" if not count else f"{count} times" for count in sorted(counts))
+
+
+_FUNCTIONS = {"min": np.minimum, "max": np.maximum, "__builtins__": {}}
+
+
+@dataclass
+class _Counter:
+    """Counts raisings and waits of every signal; rows are executions of a block, columns 2 for each signal."""
+
+    kernel: Kernel
+    rows: int = 0
+    reads: dict[int, frozenset[str]] = field(default_factory=dict)
+    code: dict[Expr, Callable[[Any], Any]] = field(default_factory=dict)
+
+    def part(self, part: str) -> np.ndarray:
+        """[core, AIV (one for the AIC), signal, raised / awaited]."""
+        kernel, subs = self.kernel, self.kernel.aiv_per_core if part == "aiv" else 1
+        self.columns = {signal.name: 2 * number for number, signal in enumerate(kernel.signals)}
+        core, sub = np.divmod(np.arange(kernel.cores * subs, dtype=np.int64), max(1, subs))
+        found = self._block(kernel.part(part), {"core": core, "sub": sub}, len(core))
+        return found.reshape(kernel.cores, subs, len(kernel.signals), 2)
+
+    def _value(self, expr: Expr, env: Env, count: int) -> np.ndarray:
+        if isinstance(expr, Const):
+            return np.full(count, expr.value, np.int64)
+        if expr not in self.code:
+            self.code[expr] = eval(f"lambda env: {source(expr)}", dict(_FUNCTIONS))
+        return np.broadcast_to(np.asarray(self.code[expr](env), np.int64), count)
+
+    def _block(self, block: Block, env: Env, count: int) -> np.ndarray:
+        total = np.zeros((count, 2 * len(self.kernel.signals)), np.int64)
+        for statement in block:
+            if isinstance(statement, Op):
+                if statement.kind in ("signal", "wait"):
+                    total[:, self.columns[str(statement.attr("name"))] + (statement.kind == "wait")] += 1
+            elif isinstance(statement, For | When) and self._signals(statement.body):
+                total += self._when(statement, env, count) if isinstance(statement, When) else self._loop(statement, env, count)
+        return total
+
+    def _when(self, when: When, env: Env, count: int) -> np.ndarray:
+        total = np.zeros((count, 2 * len(self.kernel.signals)), np.int64)
+        rows = np.flatnonzero(self._value(when.condition, env, count))
+        if rows.size:
+            total[rows] = self._block(when.body, {name: values[rows] for name, values in env.items()}, len(rows))
+        return total
+
+    def _loop(self, loop: For, env: Env, count: int) -> np.ndarray:
+        low, high = self._value(loop.low, env, count), self._value(loop.high, env, count)
+        trips = np.maximum(0, -((low - high) // loop.step))
+        if loop.var not in self._control(loop.body):
+            inside = self._block(loop.body, env, count)
+            if inside.size and int(trips.max(initial=0)) * int(inside.max(initial=0)) >= _MOST_TIMES:
+                raise self._refused(loop, "a signal in it is raised or awaited more than 2**60 times")
+            return trips[:, None] * inside
+        self.rows += int(min(trips.sum(dtype=float), 2.0 * MOST_ROWS))
+        if self.rows > MOST_ROWS:
+            raise self._refused(loop, f"signals in it depend on more than {MOST_ROWS} combinations of loop variables, too many "
+                                      f"to be counted")
+        parent = np.repeat(np.arange(count), trips)
+        turn = np.arange(len(parent)) - np.repeat(np.cumsum(trips) - trips, trips)
+        inside = self._block(loop.body, {**{name: values[parent] for name, values in env.items()},
+                                         loop.var: low[parent] + turn * loop.step}, len(parent))
+        total = np.zeros((count, inside.shape[1]), np.int64)
+        np.add.at(total, parent, inside)
+        return total
+
+    def _refused(self, loop: For, problem: str) -> KernelError:
+        where = f"line {loop.line}: " if loop.line else ""
+        return KernelError(f"{where}the loop over '{loop.var}': {problem}; raise and await signals as often in every iteration")
+
+    def _signals(self, block: Block) -> bool:
+        return self._control(block) is not _NONE
+
+    def _control(self, block: Block) -> frozenset[str]:
+        """What decides how often the signals of a block are executed; :data:`_NONE` where it has none."""
+        if id(block) not in self.reads:
+            found, some = frozenset[str](), False
+            for statement in block:
+                if isinstance(statement, Op):
+                    some |= statement.kind in ("signal", "wait")
+                elif isinstance(statement, For | When):
+                    inside = self._control(statement.body)
+                    if inside is not _NONE:
+                        some = True
+                        own: tuple[Expr, ...] = (
+                            (statement.condition,) if isinstance(statement, When) else (statement.low, statement.high))
+                        # A loop that gives one value a name runs once, whatever the value is.
+                        once = isinstance(statement, For) and statement.step == 1 and statement.high == statement.low + 1
+                        if isinstance(statement, For) and once and statement.var not in inside:
+                            own = ()
+                        bound = {statement.var} if isinstance(statement, For) else set()
+                        found |= (inside - bound).union(*(free_vars(expr) for expr in own))
+            self.reads[id(block)] = found if some else _NONE
+        return self.reads[id(block)]
+
+
+#: Of a block without signals.
+_NONE = frozenset({"(no signals)"})
