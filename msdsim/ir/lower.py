@@ -293,7 +293,8 @@ class _PartLowering:
                     rings = ", ".join(sorted({self.semaphores[number].buffer for number in numbers}))
                     line = next((instr.op.line for instr in walk_nodes([node]) if instr.op is not None), 0)
                     raise KernelError(
-                        f"{f'line {line}: ' if line else ''}{self.name} needs {needed} event ids from {source} to {target}, chip '{self.chip.name}' has {limit} "
+                        f"{f'line {line}: ' if line else ''}{self.name} needs {needed} event ids from {source} to {target}, "
+                        f"chip '{self.chip.name}' has {limit} "
                         f"per pipe pair; lower the ring depth of the buffers {rings} or use fewer of them"
                     )
 
