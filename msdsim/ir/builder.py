@@ -93,9 +93,10 @@ class KernelBuilder:
         self._stack: list[list[Statement]] = []
         self.core, self.sub = Var("core"), Var("sub")
 
-    def tensor(self, name: str, fmt: str, shape: tuple[int, ...], role: Role, space: str = "GM") -> Handle:
+    def tensor(self, name: str, fmt: str, shape: tuple[int, ...], role: Role, space: str = "GM",
+               beside: int = 1) -> Handle:
         """Declare a tensor in GM, or a workspace that a core group shares in L1 or UB."""
-        tensor = Tensor(name, fmt, shape, role, space)
+        tensor = Tensor(name, fmt, shape, role, space, beside)
         self._tensors.append(tensor)
         return Handle(tensor)
 

@@ -5,6 +5,7 @@
     kernel    := 'kernel' NAME '{' let* ('cores' extent 'x' extent) (tensor | signal)* part* '}'
     let       := 'let' NAME '=' expr
     tensor    := 'tensor' NAME ':' FORMAT '[' extent (',' extent)* ']' ('in' | 'out' | 'workspace' SPACE?)
+                 ('beside' N)?
     signal    := 'signal' NAME ':' ('aic_to_aiv' | 'aiv_to_aic' | 'barrier')
     part      := ('aic' | 'aiv') block              -- runs on every core group, the aiv part on every AIV of the group
     block     := '{' statement* '}'
@@ -55,13 +56,18 @@ def row_bytes(count: int, fmt: str) -> int:
 @dataclass(frozen=True)
 class Tensor:
     """A tensor in global memory, row-major, rank >= 2, starting at a 512-byte aligned address; or a workspace that the AIC and
-    the AIVs of a group share in ``space`` L1 or UB."""
+    the AIVs of a group share in ``space`` L1 or UB.
+
+    With ``beside``, of a tensor of rank 3 in GM, so many consecutive matrices lie side by side: first row 0 of each, then row 1
+    of each (the heads of a KV cache, whose tokens are stored one after the other).  Indices stay as they are.
+    """
 
     name: str
     fmt: str
     shape: tuple[int, ...]
     role: Role
     space: str = "GM"
+    beside: int = 1
     line: int = field(default=0, compare=False)
 
     @property
@@ -71,6 +77,11 @@ class Tensor:
         for extent in reversed(self.shape[1:-1]):
             strides.append(strides[-1] * extent)
         return tuple(reversed(strides))
+
+    @property
+    def row_stride_bytes(self) -> int:
+        """Bytes from one row of a matrix to the next."""
+        return self.strides_bytes[-1] * self.beside
 
     @property
     def size_bytes(self) -> int:

@@ -238,7 +238,12 @@ class _Parser:
         self.expect("]")
         role = cast(Role, self.one_of(get_args(Role)))
         space = self.one_of(SHARED_SPACES) if self.next.text in SHARED_SPACES else "GM"
-        tensor = Tensor(name, fmt, tuple(shape), role, space, line)
+        beside = 1
+        if self.accept("beside"):
+            beside = self.extent()
+            if len(shape) != 3 or space != "GM" or shape[0] % beside:
+                self.fail(f"a whole number of groups of {beside} matrices in GM ('beside' needs rank 3)")
+        tensor = Tensor(name, fmt, tuple(shape), role, space, beside, line)
         self.declare(tensor, line)
         return tensor
 

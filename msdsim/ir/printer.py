@@ -29,6 +29,7 @@ def _header(kernel: Kernel) -> list[str]:
     for tensor in kernel.tensors:
         shape = ", ".join(str(extent) for extent in tensor.shape)
         where = "" if tensor.space == "GM" else f" {tensor.space}"
+        where += "" if tensor.beside == 1 else f" beside {tensor.beside}"
         lines.append(f"{_INDENT}tensor {tensor.name}: {tensor.fmt}[{shape}] {tensor.role}{where}")
     lines += [f"{_INDENT}signal {signal.name}: {signal.kind}" for signal in kernel.signals]
     return lines

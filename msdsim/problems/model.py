@@ -197,7 +197,9 @@ class Attention(Shape):
     Q is [batch, heads, q, head_dim]; K is [batch, kv_heads, kv, head_dim], V [batch, kv_heads, kv, v_dim], and so is the
     output [batch, heads, q, v_dim].  ``scales`` says whether K and V have one scale per channel or per token (kv).
     ``causal`` aligns the last query row with the last KV row.  ``shared_kv`` stores one cache: V is the first v_dim channels of
-    K, with K's scales.  ``v_dim`` and ``scale_dim`` are head_dim where they are left out.
+    K, with K's scales.  ``v_dim`` and ``scale_dim`` are head_dim where they are left out.  ``kv_layout`` is how the cache lies
+    in GM: ``bsnd``, all heads of a token side by side as in the pages of serving stacks, or ``bnsd``, all tokens of a head;
+    arrays have their axes in the order above in either case.
 
     Multi-head latent attention: ``heads=128,kv_heads=1,head_dim=576,v_dim=512,shared_kv=1,scale_dim=192`` in the absorbed
     form of a decode step (the softmax has the scale of the heads as they were trained, 128 + 64 channels), and
@@ -216,6 +218,7 @@ class Attention(Shape):
     v_dim: Size | None = None
     shared_kv: Flag = False
     scale_dim: Size | None = None
+    kv_layout: Literal["bsnd", "bnsd"] = "bsnd"
 
     @property
     def value_dim(self) -> int:

@@ -136,9 +136,16 @@ _L2_STARTS = {"warm": "an earlier run of the kernel has filled it",
               "workload": "every operator finds in it what those before it have left"}
 
 
+#: How a KV cache of several heads lies in GM.
+_LAYOUTS = {"bsnd": "all heads of a token side by side, as in the pages of serving stacks (kv_layout=bsnd)",
+            "bnsd": "all tokens of a head one after the other (kv_layout=bnsd)"}
+
+
 def conditions(run: Result) -> list[Fact]:
     """Under which conditions a run was timed, where they are not the usual ones."""
     found = []
+    if run.problem.get("kind") == "attention" and run.problem["kv_heads"] > 1:
+        found.append(Fact("KV cache", _LAYOUTS[str(run.problem.get("kv_layout", "bsnd"))]))
     if run.l2_start in _L2_STARTS:
         found.append(Fact("L2", _L2_STARTS[run.l2_start]))
     if run.memory != "bandwidth":

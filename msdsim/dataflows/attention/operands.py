@@ -53,7 +53,9 @@ def query_tensor(ctx: Context) -> Handle:
 def cache_tensors(ctx: Context, fmt: str) -> Caches:
     """K and, where it is stored apart, V: [KV heads of all batches, kv, channels]."""
     sizes = (("k", ctx.dim),) if ctx.shared else (("k", ctx.dim), ("v", ctx.out_dim))
-    return tuple(ctx.kb.tensor(name, fmt, (ctx.work.kv_head_count, ctx.work.kv, dim), "in") for name, dim in sizes)
+    beside = ctx.problem.kv_heads if ctx.problem.kv_layout == "bsnd" else 1
+    return tuple(ctx.kb.tensor(name, fmt, (ctx.work.kv_head_count, ctx.work.kv, dim), "in", beside=beside)
+                 for name, dim in sizes)
 
 
 def to_l1(ctx: Context, name: str, source: Slice, most_rows: int, most_cols: int) -> Chunk:

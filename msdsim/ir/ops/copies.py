@@ -44,6 +44,10 @@ def _gm_offset(item: Slice) -> Expr:
     tensor = item.of
     assert isinstance(tensor, Tensor)
     offset: Expr = (item.starts[-1] * item.bits) // 8
+    if tensor.beside > 1:
+        matrix, row, size = item.starts[0], item.starts[1], tensor.strides_bytes[-1]
+        group, inside = matrix // tensor.beside, matrix % tensor.beside
+        return offset + group * (tensor.strides_bytes[0] * tensor.beside) + inside * size + row * tensor.row_stride_bytes
     for start, stride in zip(item.starts[:-1], tensor.strides_bytes, strict=True):
         offset = offset + start * stride
     return offset
@@ -62,7 +66,7 @@ def transfer(op: Op, chip: Chip, gm: Slice, write: bool) -> Transfer:
         cost=port_cost(_path(op, chip), several_rows=gm.rows != Const(1), line_bytes=chip.l2.line_bytes),
         path=_path_name(op, chip), write=write,
         tensor=gm.of.name, offset=_gm_offset(gm), rows=gm.rows, row_bytes=tiles_of(gm.cols * gm.bits, 8),
-        stride_bytes=gm.of.strides_bytes[-1], bypass=op.attr("l2", "") == BYPASS,
+        stride_bytes=gm.of.row_stride_bytes, bypass=op.attr("l2", "") == BYPASS,
     )
 
 
