@@ -95,7 +95,8 @@ def code_to_exponent(scale: np.ndarray) -> np.ndarray:
 
 def expand(per_block: np.ndarray, k: int, axis: int = -1) -> np.ndarray:
     """Repeat block values along ``axis`` to ``k`` elements."""
-    return np.take(np.repeat(per_block, MX_BLOCK, axis=axis), np.arange(k), axis=axis)
+    whole = np.repeat(per_block, MX_BLOCK, axis=axis)
+    return whole[:k] if axis == 0 else whole[..., :k]
 
 
 def quantize_mx(x: np.ndarray, fmt: NumberFormat = FP4_E2M1, rule: str = "ocp-floor", axis: int = -1,

@@ -13,6 +13,7 @@ from typing import Any
 import numba
 import numpy as np
 
+STRIP = 64  # columns whose sums are made together
 K_BLOCK = 64  # rows of b kept in cache while every row of a passes over them
 
 
@@ -37,6 +38,28 @@ def accumulate_float(a: np.ndarray, b: np.ndarray, acc: np.ndarray) -> None:
                 weights = b[kk]
                 for j in range(n):
                     row[j] += value * weights[j]
+
+
+@_jit
+def sum_strips(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
+    """out[m, n] = left[k, m] right[k, n], all float32: one rounding per product and per addition, k ascending from zero.
+
+    A strip of columns is finished before the next one: its sums are at hand while the whole of k passes by.
+    """
+    k, m = left.shape
+    n = right.shape[1]
+    acc = np.empty((m, STRIP), np.float32)
+    for start in range(0, n, STRIP):
+        width = min(STRIP, n - start)
+        acc[:] = 0
+        for kk in range(k):
+            weights = right[kk, start : start + width]
+            for i in range(m):
+                value = left[kk, i]
+                sums = acc[i]
+                for j in range(width):
+                    sums[j] += value * weights[j]
+        out[:, start : start + width] = acc[:, :width]
 
 
 @_jit

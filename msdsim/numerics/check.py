@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from msdsim.numerics.shared import Shared
+
 if TYPE_CHECKING:
     from msdsim.ir.kernel import Kernel
     from msdsim.numerics.contract import Contract
@@ -46,9 +48,16 @@ class Executed:
 
 
 def check_numbers(contract: Contract, problem: Any, kernel: Kernel, *, inputs: Mapping[str, np.ndarray] | None = None,
-                  seed: int = 0, keep: Sequence[str] = ()) -> Executed:
+                  seed: int = 0, keep: Sequence[str] = (), shared: Shared | None = None) -> Executed:
     """Execute a dataflow's kernel and hold it against its ``contract``, on ``inputs`` and random arrays of ``seed`` for
-    what they lack; with ``components`` in ``keep`` the arrays have those and their scales beside ``y``."""
+    what they lack; with ``components`` in ``keep`` the arrays have those and their scales beside ``y``.  ``shared`` has what
+    checks of other dataflows on the same problem, inputs and seed found."""
+    with (Shared() if shared is None else shared).opened():
+        return _check(contract, problem, kernel, inputs, seed, keep)
+
+
+def _check(contract: Contract, problem: Any, kernel: Kernel, inputs: Mapping[str, np.ndarray] | None, seed: int,
+           keep: Sequence[str]) -> Executed:
     # Imported here: most runs execute no numbers.
     from msdsim.numerics.executor import execute
     from msdsim.numerics.metrics import bound_ratio, compare_bits, max_abs_error, overflowed, relative_l2

@@ -7,20 +7,22 @@ one per byte) or fp4; ``scale`` float32 [n] or [groups, n] (MXFP4: E8M0 [ceil(k/
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 
-from msdsim.errors import ArrayError, ProblemError
+from msdsim.errors import ArrayError, MsdsimError, ProblemError
 from msdsim.formats.checks import first_index, place, require_finite, require_range, require_shape
-from msdsim.formats.mx import block_count
+from msdsim.formats.mx import MX_BLOCK, block_count
 from msdsim.formats.number import BF16, E8M0, FORMATS, FP4_E2M1
 from msdsim.formats.quantize import QuantizedWeight, group_count, quantize_weight, rows
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.contract import Seed
 from msdsim.numerics.random import normal
+from msdsim.numerics.shared import once, weights_wanted
 from msdsim.problems.shapes import GemmShape
 
+_TILE_ROWS, _TILE_COLUMNS = 256, 512
 GEMM_ARRAYS = ("x", "w", "q", "scale", "offset")
 
 
@@ -38,10 +40,13 @@ def gemm_operands(problem: GemmShape, inputs: Mapping[str, np.ndarray] | None, s
     unknown = [name for name in given if name not in GEMM_ARRAYS]
     if unknown:
         raise ArrayError(f"unknown array '{unknown[0]}' in the inputs (known: {', '.join(GEMM_ARRAYS)})")
-    x = given["x"] if "x" in given else normal((problem.m, problem.k), seed, 0)
-    operands = {"x": _activation(x, problem)}
-    weight = _given_weight(given, problem, weights) or _float_weight(given, problem, weights, seed)
-    operands["w"] = np.ascontiguousarray(weight.q.T) if problem.trans_b else weight.q
+    of = (str(problem), seed, id(inputs))
+    operands = {"x": once(("x", *of), lambda: _activation(
+        given["x"] if "x" in given else normal((problem.m, problem.k), seed, 0), problem))}
+    weight = once(("given", weights, *of), lambda: _given_weight(given, problem, weights))
+    if weight is None:
+        weight = _float_weight(given, problem, weights, seed, of)
+    operands["w"] = once(("w", id(weight)), lambda: np.ascontiguousarray(weight.q.T)) if problem.trans_b else weight.q
     if weights != "bf16":
         operands["scale"] = weight.scale
     if weight.offset is not None and weights != "bf16":
@@ -66,8 +71,27 @@ def _require_numbers(array: np.ndarray, name: str) -> None:
         raise ArrayError(f"{name} has dtype {array.dtype}; give real numbers, float32 for instance")
 
 
-def _float_weight(given: Mapping[str, np.ndarray], problem: GemmShape, weights: str,
-                  seed: Seed) -> QuantizedWeight:
+def _float_weight(given: Mapping[str, np.ndarray], problem: GemmShape, weights: str, seed: Seed,
+                  of: tuple[object, ...]) -> QuantizedWeight:
+    """The weights in one format; in all that are shared at once, since they are as many bytes in float32 as in the others."""
+    def make() -> dict[str, QuantizedWeight | MsdsimError]:
+        w = _drawn_weight(given, problem, seed)
+        found: dict[str, QuantizedWeight | MsdsimError] = {}
+        for fmt in weights_wanted(weights):
+            try:
+                found[fmt] = _quantized(w, problem, fmt)
+            except MsdsimError as err:
+                # What is wrong with one format is said to who asks for it.
+                found[fmt] = err
+        return found
+
+    weight = once(("weights", *of), make)[weights]
+    if isinstance(weight, MsdsimError):
+        raise weight
+    return weight
+
+
+def _drawn_weight(given: Mapping[str, np.ndarray], problem: GemmShape, seed: Seed) -> np.ndarray:
     shape = (problem.k, problem.n)
     if "w" in given:
         w = given["w"]
@@ -77,6 +101,10 @@ def _float_weight(given: Mapping[str, np.ndarray], problem: GemmShape, weights: 
         w = normal(shape, seed, 1)
         w *= np.float32(problem.k**-0.5)
     require_finite(w, "w")
+    return w
+
+
+def _quantized(w: np.ndarray, problem: GemmShape, weights: str) -> QuantizedWeight:
     if weights == "bf16":
         return _bf16_weight(w)
     return quantize_weight(w, weights, None if weights == "mxfp4" else problem.group, problem.offset)
@@ -152,13 +180,31 @@ def logical_weight(problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Qu
     return QuantizedWeight(w, operands.get("scale", np.ones(1, np.float32)), operands.get("offset"), problem.group)
 
 
-def weight_values(weight: QuantizedWeight, columns: slice) -> np.ndarray:
-    """Exact values (float64) of some columns of a weight."""
-    if weight.q.dtype == BF16.dtype:
-        return weight.q[:, columns].astype(np.float64)
-    part = QuantizedWeight(weight.q[:, columns], weight.scale[..., columns],
-                           None if weight.offset is None else weight.offset[..., columns], weight.group)
-    return part.values()
+def weight_part(weight: QuantizedWeight, inside: slice, columns: slice) -> QuantizedWeight:
+    """Some rows and columns of a weight (views).  The rows begin with a group or an MX block."""
+    group = MX_BLOCK if weight.q.dtype == FP4_E2M1.dtype else weight.group
+
+    def of(per_group: np.ndarray) -> np.ndarray:
+        if group is None or per_group.ndim == 1:
+            return per_group[..., columns]
+        return per_group[inside.start // group : -(-inside.stop // group), columns]
+
+    return QuantizedWeight(weight.q[inside, columns], of(weight.scale), None if weight.offset is None else of(weight.offset),
+                           weight.group)
+
+
+def weight_tiles(weight: QuantizedWeight) -> Iterator[tuple[slice, slice]]:
+    """Rows and columns of the parts of a weight whose values stay in the second-level cache."""
+    k, n = weight.q.shape
+    step = 1 if weight.group is None else weight.group
+    depth = max(step, _TILE_ROWS // step * step)
+    return ((slice(row, min(row + depth, k)), slice(column, min(column + _TILE_COLUMNS, n)))
+            for column in range(0, n, _TILE_COLUMNS) for row in range(0, k, depth))
+
+
+def weight_values(weight: QuantizedWeight) -> np.ndarray:
+    """Exact values (float64) of a weight."""
+    return weight.q.astype(np.float64) if weight.q.dtype == BF16.dtype else weight.values()
 
 
 def group_slices(k: int, group: int | None) -> list[slice]:
@@ -172,4 +218,5 @@ def per_group(values: np.ndarray, index: int) -> np.ndarray:
     return values[index] if values.ndim == 2 else values
 
 
-__all__ = ["gemm_operands", "group_slices", "logical_weight", "per_group", "rows", "weight_values"]
+__all__ = ["gemm_operands", "group_slices", "logical_weight", "per_group", "rows", "weight_part", "weight_tiles",
+           "weight_values"]

@@ -22,12 +22,15 @@ from msdsim.formats.schemes import SCHEMES
 from msdsim.numerics.bounds import ETA16, ETA32, SECOND_ORDER, U32, float64_slack, gamma, with_output
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.matmul import mmad_float
-from msdsim.numerics.operands import gemm_operands, logical_weight, weight_values
-from msdsim.numerics.references.matmul import column_slices, matmul_float
+from msdsim.numerics.operands import gemm_operands, logical_weight, weight_part, weight_tiles, weight_values
+from msdsim.numerics.references.matmul import matmul_strips
+from msdsim.numerics.shared import once, sharing
 from msdsim.problems.shapes import GemmShape
 from msdsim.units import part_size
 
-_ROWS_AT_ONCE = 512
+_ROWS_AT_ONCE, _COLUMNS_AT_ONCE = 512, 256
+#: Elements of a product that is kept for other dataflows.
+_LARGEST_SHARED = 1 << 22
 
 
 def dequantize_bf16(weight: QuantizedWeight) -> np.ndarray:
@@ -53,20 +56,39 @@ def dequantize_bf16(weight: QuantizedWeight) -> np.ndarray:
 
 def exact_gemm(problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:
     """y64 [m, n]: x @ (q + offset) * scale in float64."""
+    return _product(problem, operands, 0)
+
+
+def magnitude_of(problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:
+    """sum over k of |x| |w| in float64 [m, n]."""
+    return _product(problem, operands, 1)
+
+
+def _product(problem: GemmShape, operands: Mapping[str, np.ndarray], which: int) -> np.ndarray:
     x, weight = operands["x"].astype(np.float64), logical_weight(problem, operands)
-    y = np.empty((problem.m, problem.n))
-    for columns in column_slices(problem.k, problem.n):
-        y[:, columns] = x @ weight_values(weight, columns)
-    return y
+    if not sharing() or problem.m * problem.n > _LARGEST_SHARED:
+        return products(None if which else x, np.abs(x) if which else None, weight)[which]
+    key = ("products", *(id(operands.get(name)) for name in ("x", "w", "scale", "offset")))
+    return once(key, lambda: products(x, np.abs(x), weight))[which]
+
+
+def products(plain: np.ndarray | None, magnitudes: np.ndarray | None,
+             weight: QuantizedWeight) -> tuple[np.ndarray, np.ndarray]:
+    """``plain @ w`` and ``magnitudes @ |w|`` in float64, in one pass over the weights; empty for what is not asked for."""
+    n = weight.q.shape[1]
+    y, total = (np.zeros((0 if left is None else left.shape[0], n)) for left in (plain, magnitudes))
+    for inside, columns in weight_tiles(weight):
+        values = weight_values(weight_part(weight, inside, columns))
+        if plain is not None:
+            y[:, columns] += plain[:, inside] @ values
+        if magnitudes is not None:
+            total[:, columns] += magnitudes[:, inside] @ np.abs(values, out=values)
+    return y, total
 
 
 def magnitude_gemm(x: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
     """sum over k of x |w| in float64 [m, n], for ``x`` >= 0 (float64 [m, k])."""
-    k, n = weight.q.shape
-    total = np.empty((x.shape[0], n))
-    for columns in column_slices(k, n):
-        total[:, columns] = x @ np.abs(weight_values(weight, columns))
-    return total
+    return products(None, x, weight)[1]
 
 
 @dataclass(frozen=True)
@@ -79,7 +101,7 @@ class FloatGemm(Contract):
 
     weights: str = "bf16"
     split_k: int = 1
-    matmul: Callable[..., np.ndarray] = field(default=matmul_float, repr=False)
+    matmul: Callable[..., np.ndarray] = field(default=matmul_strips, repr=False)
 
     def compiled(self) -> FloatGemm:
         """The same contract by the compiled tile kernel, for long studies."""
@@ -93,11 +115,15 @@ class FloatGemm(Contract):
         return gemm_operands(problem, inputs, seed, self.weights)
 
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
-        wb = dequantize_bf16(logical_weight(problem, operands))
-        depth = part_size(problem.k, self.split_k)
-        y32 = self.matmul(operands["x"][:, :depth], wb[:depth])
-        for start in range(depth, problem.k, depth):
-            y32 = y32 + self.matmul(operands["x"][:, start : start + depth], wb[start : start + depth])
+        x, weight, depth = operands["x"], logical_weight(problem, operands), part_size(problem.k, self.split_k)
+        y32 = np.empty((problem.m, problem.n), np.float32)
+        for start in range(0, problem.n, _COLUMNS_AT_ONCE):
+            columns = slice(start, min(start + _COLUMNS_AT_ONCE, problem.n))
+            wb = dequantize_bf16(weight_part(weight, slice(0, problem.k), columns))
+            total = self.matmul(x[:, :depth], wb[:depth])
+            for row in range(depth, problem.k, depth):
+                total = total + self.matmul(x[:, row : row + depth], wb[row : row + depth])
+            y32[:, columns] = total
         return {"y": round_to(y32, BF16), "y32": y32}
 
     def exact(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -108,7 +134,7 @@ class FloatGemm(Contract):
         for bf16 weights), then gamma_k of the accumulation on sum |x| |wb|, then the output."""
         k, x = problem.k, np.abs(operands["x"].astype(np.float64))
         weight = logical_weight(problem, operands)
-        magnitude = magnitude_gemm(x, weight)
+        magnitude = magnitude_of(problem, operands)
         x_sum = x.sum(axis=1, keepdims=True)
         convert, convert_eta = 0.0, 0.0
         if self.weights != "bf16":

@@ -38,11 +38,13 @@ from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.matmul import max_safe_k
 from msdsim.numerics.operands import gemm_operands, group_slices, logical_weight, per_group
 from msdsim.numerics.references.gemm_float import exact_gemm
-from msdsim.numerics.references.matmul import column_slices, matmul_int
+from msdsim.numerics.references.matmul import matmul_int
 from msdsim.numerics.references.reduce import row_sum
+from msdsim.numerics.shared import once
 from msdsim.problems.shapes import GemmShape
 
 # Passes through which every decision of the decomposition is exact for bf16 input (formats.msd).
+_ROWS_AT_ONCE = 256
 _EXACT_PASSES = {"int8": 3, "int4": 6}
 
 
@@ -115,8 +117,8 @@ class IntegerGemm(Contract):
         acc = off = None
         with np.errstate(over="ignore", under="ignore"):
             for g, part in enumerate(group_slices(problem.k, problem.group)):
-                t = self._merge([matmul_int(a[:, part], weight.q[part]) for a in components], pass_weights,
-                                operands.get("bias8"), g)
+                sums = matmul_int(np.concatenate([a[:, part] for a in components]), weight.q[part])
+                t = self._merge(np.split(sums, len(components)), pass_weights, operands.get("bias8"), g)
                 if problem.group is None:
                     t = t * row_scale[:, None]
                 if weight.offset is not None:
@@ -161,7 +163,8 @@ class IntegerGemm(Contract):
         inexact = 0.0 if plain and passes <= _EXACT_PASSES[self.spec.target] else 4 * passes * U32
         scales = [per_group(weight.scale, g).astype(np.float64) for g in range(len(groups))]
         scale_sum = np.sum(scales, axis=0)
-        q_sum = sum(_abs_sum(weight.q[part]) * scale for part, scale in zip(groups, scales, strict=True))
+        q_sums = once(("q sums", id(operands["w"])), lambda: [_abs_sum(weight.q[part]) for part in groups])
+        q_sum = sum(total * scale for total, scale in zip(q_sums, scales, strict=True))
         operations = passes + 8 + len(groups)
         error = row_max * q_sum * (self.spec.relative_bound() + inexact + gamma(operations) * sigma)
         magnitude = row_max * q_sum
@@ -176,9 +179,11 @@ class IntegerGemm(Contract):
 
 
 def _abs_sum(q: np.ndarray) -> np.ndarray:
-    total = np.empty(q.shape[1])
-    for columns in column_slices(*q.shape):
-        total[columns] = np.abs(q[:, columns].astype(np.int16)).sum(axis=0, dtype=np.int64)
+    """sum over k of |q| (float64 [n]) of int8 values."""
+    total = np.zeros(q.shape[1])
+    for start in range(0, q.shape[0], _ROWS_AT_ONCE):
+        # The byte of |-128| is 128 as an unsigned number, and the sum of 256 of them stays below 2^16.
+        total += np.abs(q[start : start + _ROWS_AT_ONCE]).view(np.uint8).sum(axis=0, dtype=np.uint16)
     return total
 
 

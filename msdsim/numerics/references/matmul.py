@@ -1,12 +1,12 @@
 """Whole-tensor matmul references, each by another technique than the tile kernel of the same rule.
 
-Integers by float64 BLAS (exact to 2^53), floats by a numpy loop over k, MX by float64 sums per block, which are exact,
-and a rounding that settles ties by the sign of the addition's error.  Columns are taken in slices to bound memory.
+Integers by float64 BLAS (exact to 2^53), MX by float64 sums per block, which are exact, and a rounding that settles ties by the
+sign of the addition's error.  Floats are summed in strips of columns whose accumulators stay in registers' reach: compiled, but
+whole in k where the kernel's method goes by its tiles, and by other code; the loop in plain numpy (:func:`matmul_float`) says
+the same more slowly and is what tests hold both against.  Columns are taken in slices to bound memory.
 """
 
 from __future__ import annotations
-
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -14,23 +14,22 @@ from msdsim.formats.mx import MX_BLOCK, code_to_exponent
 from msdsim.formats.rounding import decode
 
 _LOOP_ROWS = 16
-_LOOP_BYTES = 128 * 1024  # accumulator slice of the k-loop: stays in the second-level cache
+_INT_ROWS, _INT_COLUMNS = 256, 512  # of b in float64: 1 MB
+_LOOP_BYTES = 64 * 1024  # accumulator slice of the k-loop: stays in the second-level cache
 _MX_COLUMNS = 1024  # float64 accumulators of an MX block: 128 KB
-_SLICE_ELEMENTS = 1 << 23  # float64 elements of a weight slice
-
-
-def column_slices(k: int, n: int) -> Iterator[slice]:
-    """Slices of the columns of a [k, n] weight, each of about 64 MB in float64."""
-    step = max(1, _SLICE_ELEMENTS // k)
-    return (slice(start, min(start + step, n)) for start in range(0, n, step))
 
 
 def matmul_int(a: np.ndarray, b: np.ndarray) -> np.ndarray:
     """a [m, k] @ b [k, n] of int8 values, exact, as int64 [m, n]."""
     wide = a.astype(np.float64)
     result = np.empty((a.shape[0], b.shape[1]), np.int64)
-    for columns in column_slices(*b.shape):
-        result[:, columns] = wide @ b[:, columns].astype(np.float64)
+    for start in range(0, b.shape[1], _INT_COLUMNS):
+        columns = slice(start, start + _INT_COLUMNS)
+        total = np.zeros((a.shape[0], b[:, columns].shape[1]))
+        for row in range(0, b.shape[0], _INT_ROWS):
+            inside = slice(row, row + _INT_ROWS)
+            total += wide[:, inside] @ b[inside, columns].astype(np.float64)
+        result[:, columns] = total
     return result
 
 
@@ -51,6 +50,15 @@ def matmul_float(a: np.ndarray, b: np.ndarray) -> np.ndarray:
                     np.multiply(left[k], right[k], out=product)
                     np.add(acc, product, out=acc)
                 result[row : row + rows, start : start + step] = acc
+    return result
+
+
+def matmul_strips(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """:func:`matmul_float`, compiled."""
+    from msdsim.numerics._kernels import sum_strips
+
+    result = np.empty((a.shape[0], b.shape[1]), np.float32)
+    sum_strips(np.ascontiguousarray(decode(a).T), np.ascontiguousarray(decode(b)), result)
     return result
 
 
