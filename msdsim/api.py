@@ -14,12 +14,12 @@ from msdsim.dataflows.lookup import dataflows_for, find_dataflow
 from msdsim.errors import ArrayError, InputError, UnknownNameError
 from msdsim.hardware import Hardware
 from msdsim.ir.kernel import Kernel
-from msdsim.jobs import Progress
+from msdsim.jobs import Progress, run_threads
 from msdsim.mixes import choices, offered, parse_mix
 from msdsim.problems import Problem, Workload
 from msdsim.report.result import Skipped
 from msdsim.report.shown import ShownComparison, ShownResult, ShownWorkloadComparison, ShownWorkloadResult
-from msdsim.runs import DEFAULT_ENGINE, RunOptions, as_hardware, as_problem, build_kernel, require_check, run
+from msdsim.runs import DEFAULT_ENGINE, RunOptions, as_hardware, as_problem, build_kernel, require_check, run, shared_numbers
 from msdsim.workload_runs import run_workload
 
 __all__ = ["DEFAULT_ENGINE", "RunOptions", "build_kernel", "compare", "compare_workload", "dataflows_for", "find_dataflow",
@@ -52,11 +52,12 @@ def simulate(problem: str | Problem | Kernel, hw: str | Hardware = "ascend910b1"
 
 @_with_options
 def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflows: Sequence[str] | str = "all", *,
-            tilings: Mapping[str, Mapping[str, int]] | None = None, progress: Progress | None = None,
+            tilings: Mapping[str, Mapping[str, int]] | None = None, jobs: int = 0, progress: Progress | None = None,
             options: RunOptions | None = None, **changes: Any) -> ShownComparison:
     """Simulate several dataflows side by side; those that the problem or the chip rules out are listed with the reason.
 
     A dataflow named explicitly must exist; ``tilings`` are by dataflow, ``progress`` is called with (finished, of how many).
+    ``jobs`` dataflows are worked on at the same time (0: one for each core); the results do not depend on it.
     """
     shape, hardware = as_problem(problem), as_hardware(hw)
     chosen = (options or RunOptions()).but(**changes)
@@ -66,8 +67,11 @@ def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow
     def refusal(name: str) -> str | None:
         return find_dataflow(shape, name).refuses(shape, hardware.chip)
 
-    names = dataflows_for(shape.kind) if dataflows == "all" or dataflows == ["all"] else list(dataflows)
+    names = _names(dataflows, [shape.kind])
+    shared = shared_numbers(shape, [name for name in names if refusal(name) is None]) if chosen.executes else None
     runs, skipped = _each(names, refusal, progress, lambda name: run(
+        shape, hardware, name, _tiled(chosen, tilings, name), shared), jobs)
+    names = dataflows_for(shape.kind) if dataflows == "all" or dataflows == ["all"] else list(dataflows)
         shape, hardware, name, _tiled(chosen, tilings, name)))
     return ShownComparison(runs, skipped)
 
@@ -124,23 +128,26 @@ def _tiled(options: RunOptions, tilings: Mapping[str, Mapping[str, int]] | None,
 
 
 def _each(names: Sequence[str], refusal: Callable[[str], str | None], progress: Progress | None,
-          work: Callable[[str], Any]) -> tuple[list[Any], list[Skipped]]:
+          work: Callable[[str], Any], jobs: int = 1) -> tuple[list[Any], list[Skipped]]:
     """What the work gives for every dataflow that nothing refuses, and the others with the reason."""
+    def outcome(name: str) -> Any:
+        reason = refusal(name)
+        if reason is not None:
+            return Skipped(name, reason)
+        try:
+            return work(name)
+        except ArrayError as err:
+            # What one dataflow cannot compute with is no reason to lose what the others give.
+            return Skipped(name, str(err)), err
+
     runs: list[Any] = []
     skipped: list[Skipped] = []
     failure: ArrayError | None = None
-    for name in names:
-        reason = refusal(name)
-        if reason is None:
-            try:
-                runs.append(work(name))
-            except ArrayError as err:
-                # What one dataflow cannot compute with is no reason to lose what the others give.
-                reason, failure = str(err), failure or err
-        if reason is not None:
-            skipped.append(Skipped(name, reason))
-        if progress is not None:
-            progress(len(runs) + len(skipped), len(names))
+    for found in run_threads(outcome, names, jobs, progress):
+        if isinstance(found, tuple):
+            found, error = found
+            failure = failure or error
+        (skipped if isinstance(found, Skipped) else runs).append(found)
     if failure is not None and not runs:
         raise failure
     return runs, skipped

@@ -37,6 +37,23 @@ def run_all(function: Callable[[T], R], tasks: Sequence[T], jobs: int = 1, progr
     return results
 
 
+def run_threads(function: Callable[[T], R], tasks: Sequence[T], jobs: int = 0, progress: Progress | None = None) -> list[R]:
+    """:func:`run_all` in threads of this process, for work that shares large arrays and is mostly done outside of Python."""
+    workers = min(jobs or os.cpu_count() or 1, len(tasks))
+    results: list[R] = []
+    if workers <= 1:
+        _collect(results, map(function, tasks), len(tasks), progress)
+        return results
+    from concurrent.futures import ThreadPoolExecutor
+
+    pool = ThreadPoolExecutor(workers)
+    try:
+        _collect(results, pool.map(function, tasks), len(tasks), progress)
+    finally:
+        pool.shutdown(wait=False, cancel_futures=True)
+    return results
+
+
 def _collect(results: list[Any], found: Iterable[Any], total: int, progress: Progress | None) -> None:
     for result in found:
         results.append(result)

@@ -7,7 +7,7 @@ Python interface down to here.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
@@ -23,6 +23,7 @@ from msdsim.ir.kernel import Kernel
 from msdsim.ir.parser import read_kernel
 from msdsim.ir.program import Program
 from msdsim.numerics.check import Executed, check_numbers, execute_kernel
+from msdsim.numerics.shared import Shared
 from msdsim.passes import Build, run_passes
 from msdsim.problems import KernelFile, Problem, Workload, parse_problem
 from msdsim.registry import unknown_name
@@ -118,16 +119,20 @@ class PreparedRun:
                            wall_s=wall_s, numerics=self.executed.numerics, arrays=self.executed.arrays, l2_start=l2_start)
 
 
-def run(problem: Problem | Kernel, hardware: Hardware, dataflow: str, options: RunOptions = DEFAULTS) -> ShownResult:
-    """Simulate one problem with one dataflow, or a kernel as it is.  InputError for anything the user can mend."""
+def run(problem: Problem | Kernel, hardware: Hardware, dataflow: str, options: RunOptions = DEFAULTS,
+        shared: Shared | None = None) -> ShownResult:
+    """Simulate one problem with one dataflow, or a kernel as it is.  InputError for anything the user can mend.
+
+    ``shared`` has what the numbers of other dataflows on the same problem and options found.
+    """
     item = prepare_kernel(problem, hardware, options) if isinstance(problem, Kernel) else \
-        prepare(problem, hardware, dataflow, options)
+        prepare(problem, hardware, dataflow, options, shared)
     started = time.perf_counter()
     record = _timed(item)
     return item.result(record, time.perf_counter() - started, "warm" if options.warm else "empty")
 
 
-def prepare(problem: Any, hardware: Hardware, dataflow: str, options: RunOptions) -> PreparedRun:
+def prepare(problem: Any, hardware: Hardware, dataflow: str, options: RunOptions, shared: Shared | None = None) -> PreparedRun:
     """Build the kernel of a problem and execute its numbers, where that is wanted."""
     chosen = find_dataflow(problem, dataflow)
     reason = chosen.refuses(problem, hardware.chip)
@@ -142,7 +147,15 @@ def prepare(problem: Any, hardware: Hardware, dataflow: str, options: RunOptions
     # Numbers first: what is wrong with the inputs is said before anything long runs.
     contract = contract_for(chosen.kind, chosen.contract).for_tiling(item.tiling)
     return replace(item, executed=check_numbers(contract, problem, item.kernel, inputs=options.inputs, seed=options.seed,
-                                                keep=options.keep))
+                                                keep=options.keep, shared=shared))
+
+
+def shared_numbers(problem: Any, dataflows: Sequence[str]) -> Shared:
+    """What the numbers of several dataflows on one problem have in common: nothing yet, but what will be asked for."""
+    from msdsim.numerics.contracts import contract_for
+
+    contracts = (contract_for(flow.kind, flow.contract) for flow in (find_dataflow(problem, name) for name in dataflows))
+    return Shared([contract.weights_format for contract in contracts])
 
 
 def _built(dataflow: Dataflow, problem: Any, hardware: Hardware, tiling: Mapping[str, int] | None) -> Build:

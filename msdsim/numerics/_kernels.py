@@ -51,7 +51,9 @@ def sum_strips(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
     acc = np.empty((m, STRIP), np.float32)
     for start in range(0, n, STRIP):
         width = min(STRIP, n - start)
-        acc[:] = 0
+        for i in range(m):
+            for j in range(width):
+                acc[i, j] = 0
         for kk in range(k):
             weights = right[kk, start : start + width]
             for i in range(m):
@@ -59,7 +61,9 @@ def sum_strips(left: np.ndarray, right: np.ndarray, out: np.ndarray) -> None:
                 sums = acc[i]
                 for j in range(width):
                     sums[j] += value * weights[j]
-        out[:, start : start + width] = acc[:, :width]
+        for i in range(m):
+            for j in range(width):
+                out[i, start + j] = acc[i, j]
 
 
 @_jit

@@ -28,6 +28,11 @@ class Contract(ABC):
     description: str
     kind: str
 
+    @property
+    def weights_format(self) -> str:
+        """Format of the weights that :meth:`operands` has; empty where there are none."""
+        return ""
+
     def with_passes(self, passes: int) -> Contract:
         """The same contract with another number of passes; refused where nothing is decomposed."""
         raise InputError(f"'{self.name}' decomposes nothing, so it has no number of passes (got {passes})")

@@ -7,15 +7,16 @@ Buffer slots are poisoned when they are acquired, so that reading what nobody wr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
 
 from msdsim.errors import ArrayError, Deadlock
 from msdsim.formats.number import FORMATS
-from msdsim.ir.expr import Expr, compiled, evaluate, source
+from msdsim.ir.expr import Const, Expr, binary, compiled, source
 from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, Slice, Tensor, When
 from msdsim.ir.lets import plain
 from msdsim.ir.ops import OPS, Execution
@@ -78,11 +79,19 @@ def execute(kernel: Kernel, inputs: Mapping[str, np.ndarray], observer: Observer
 
 def _poison(array: np.ndarray) -> np.ndarray:
     """Fill with what a correct kernel never reads: NaN, or a pattern for integers."""
-    if array.dtype.kind in "iu":
-        array.view(np.uint8)[...] = 0x6D
-    else:
-        array[...] = np.nan
+    array.view(f"u{array.dtype.itemsize}").fill(_pattern(array.dtype))
     return array
+
+
+@cache
+def _pattern(dtype: np.dtype) -> int:
+    """Bits of the poison of a dtype."""
+    item = np.empty(1, dtype)
+    if dtype.kind in "iu":
+        item.view(np.uint8)[...] = 0x6D
+    else:
+        item[...] = np.nan
+    return int(item.view(f"u{dtype.itemsize}")[0])
 
 
 class _Machine:
@@ -90,6 +99,7 @@ class _Machine:
         self.kernel, self.memory, self.observer, self.arithmetic = kernel, memory, observer, arithmetic
         self.kinds = {signal.name: signal.kind for signal in kernel.signals}
         self.plans: dict[int, _Plan] = {}
+        self.functions: dict[int, tuple[Expr, Callable[[Mapping[Any, Any]], Any]]] = {}
         self.events = 0
         self.units = [(core, part, sub) for core in range(kernel.cores)
                       for part, subs in (("aic", 1), ("aiv", kernel.aiv_per_core)) for sub in range(subs)]
@@ -163,12 +173,31 @@ def _signals(block: Block, name: str) -> bool:
     )
 
 
-@dataclass(frozen=True)
 class _Plan:
-    """What an operation needs at run time, compiled once: the function that gives all starts and sizes."""
+    """What an operation needs at run time, compiled once.
 
-    numbers: Callable[[Mapping[str, int]], Any]
-    operands: tuple[Slice, ...]
+    ``views`` gives the slices of the arrays of its operands, output first, and ``numbers`` their starts and sizes, for who
+    observes.
+    """
+
+    def __init__(self, op: Op) -> None:
+        assert op.out is not None
+        self.operands = (op.out, *op.ins)
+        self.definition = OPS[op.kind]
+        self.numbers = compiled(_tuple(source(expr) for item in self.operands for expr in (*item.starts, *item.sizes)))
+        self.views = compiled(_tuple(f"env[{number}][{_index(item)}]" for number, item in enumerate(self.operands)))
+        # Tensors are the same arrays in all units; buffers are asked of the unit.
+        self.buffers = [(number, item.of.name) for number, item in enumerate(self.operands) if isinstance(item.of, Buffer)]
+        self.tensors = [(number, item.of.name) for number, item in enumerate(self.operands) if isinstance(item.of, Tensor)]
+
+
+def _tuple(texts: Iterable[str]) -> str:
+    return "(" + ", ".join(texts) + ",)"
+
+
+def _index(item: Slice) -> str:
+    return ", ".join(f"{source(start)} : {source(binary('+', start, size))}"
+                     for start, size in zip(item.starts, item.sizes, strict=True))
 
 
 class _Unit:
@@ -176,9 +205,11 @@ class _Unit:
 
     def __init__(self, machine: _Machine, unit: tuple[int, str, int]) -> None:
         self.machine, self.unit = machine, unit
-        self.env = {"core": unit[0], "sub": unit[2]}
+        self.env: dict[Any, Any] = {"core": unit[0], "sub": unit[2]}
         self.slots: dict[str, list[np.ndarray]] = {}
         self.turn: dict[str, int] = {}
+        #: The slot of each buffer that is in use.
+        self.current: dict[str, np.ndarray] = {}
 
     def run(self) -> Generator[None, None, None]:
         """Yields whenever it waits for a signal that has not been raised."""
@@ -204,47 +235,50 @@ class _Unit:
                 yield from self._block(statement.body)
 
     def _acquire(self, buffer: Buffer) -> None:
-        if buffer.name not in self.slots:
+        name = buffer.name
+        if name not in self.slots:
             dtype = FORMATS[buffer.fmt].dtype
-            self.slots[buffer.name] = [np.empty(buffer.shape, dtype) for _ in range(buffer.ring)]
-            self.turn[buffer.name] = -1
-        self.turn[buffer.name] = (self.turn[buffer.name] + 1) % buffer.ring
-        _poison(self.slots[buffer.name][self.turn[buffer.name]])
+            self.slots[name] = [np.empty(buffer.shape, dtype) for _ in range(buffer.ring)]
+            self.turn[name] = -1
+        self.turn[name] = (self.turn[name] + 1) % buffer.ring
+        self.current[name] = _poison(self.slots[name][self.turn[name]])
 
     def _value(self, expr: Expr) -> int:
-        return evaluate(expr, self.env)
+        if isinstance(expr, Const):
+            return expr.value
+        # By identity, as hashing a tree costs more than what it says; the machine keeps the trees alive.
+        known = self.machine.functions.get(id(expr))
+        if known is None:
+            known = self.machine.functions[id(expr)] = expr, compiled(source(expr))
+        return int(known[1](self.env))
 
     def _operate(self, op: Op) -> None:
         plan = self.machine.plans.get(id(op))
         if plan is None:
-            plan = self.machine.plans[id(op)] = _plan(op)
-        numbers = plan.numbers(self.env)
-        views, regions, at = [], [], 0
+            plan = self.machine.plans[id(op)] = _Plan(op)
+        env, memory, current = self.env, self.machine.memory, self.current
+        # Beside the variables, the arrays by number of the operand.
+        for number, name in plan.tensors:
+            env[number] = memory[name]
+        for number, name in plan.buffers:
+            env[number] = current[name]
+        out, *ins = plan.views(env)
+        plan.definition.execute(op, Execution(ins, out, self._value, self.machine.arithmetic))
+        if self.machine.observer is not None:
+            self._observe(op, plan)
+
+    def _observe(self, op: Op, plan: _Plan) -> None:
+        """Tell who looks on what an operation read and wrote."""
+        assert self.machine.observer is not None
+        numbers, at = plan.numbers(self.env), 0
+        regions = []
         for item in plan.operands:
             rank = len(item.starts)
-            starts, sizes = numbers[at : at + rank], numbers[at + rank : at + 2 * rank]
+            regions.append(Region(item.of.name, self.turn.get(item.of.name, 0), numbers[at : at + rank],
+                                  numbers[at + rank : at + 2 * rank]))
             at += 2 * rank
-            index = tuple(slice(start, start + size) for start, size in zip(starts, sizes, strict=True))
-            views.append(self._array(item.of)[index])
-            if self.machine.observer is not None:
-                regions.append(Region(item.of.name, self.turn.get(item.of.name, 0), starts, sizes))
-        definition = OPS[op.kind]
-        definition.execute(op, Execution(views[1:], views[0], self._value, self.machine.arithmetic))
-        if self.machine.observer is not None:
-            read = regions[1:] + (regions[:1] if definition.accumulates and self._accumulates(op) else [])
-            self.machine.observer(self.unit, op, read, regions[0])
+        read = regions[1:] + (regions[:1] if plan.definition.accumulates and self._accumulates(op) else [])
+        self.machine.observer(self.unit, op, read, regions[0])
 
     def _accumulates(self, op: Op) -> bool:
         return bool(self._value(op.attr_expr("accumulate", 0)))
-
-    def _array(self, of: Tensor | Buffer) -> np.ndarray:
-        if isinstance(of, Tensor):
-            return self.machine.memory[of.name]
-        return self.slots[of.name][self.turn[of.name]]
-
-
-def _plan(op: Op) -> _Plan:
-    assert op.out is not None
-    operands = (op.out, *op.ins)
-    parts = [source(expr) for item in operands for expr in (*item.starts, *item.sizes)]
-    return _Plan(compiled("(" + ", ".join(parts) + ",)"), operands)

@@ -110,8 +110,8 @@ def _same_k(a: np.ndarray, b: np.ndarray) -> None:
 def _over_columns(columns: Callable[[int, int], None], n: int, work: int) -> None:
     """Run ``columns(start, stop)`` over [0, n); the result does not depend on the split or on the threads."""
     starts = range(0, n, _COLUMNS_AT_ONCE)
-    workers = min(len(starts), os.cpu_count() or 1)
-    if workers < 2 or work < _PARALLEL_WORK:
+    workers = 1 if len(starts) == 1 or work < _PARALLEL_WORK else min(len(starts), os.cpu_count() or 1)
+    if workers < 2:
         for start in starts:
             columns(start, min(start + _COLUMNS_AT_ONCE, n))
         return

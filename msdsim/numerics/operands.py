@@ -19,7 +19,7 @@ from msdsim.formats.quantize import QuantizedWeight, group_count, quantize_weigh
 from msdsim.formats.rounding import round_to
 from msdsim.numerics.contract import Seed
 from msdsim.numerics.random import normal
-from msdsim.numerics.shared import once, weights_wanted
+from msdsim.numerics.shared import keep, once, weights_wanted
 from msdsim.problems.shapes import GemmShape
 
 _TILE_ROWS, _TILE_COLUMNS = 256, 512
@@ -46,11 +46,12 @@ def gemm_operands(problem: GemmShape, inputs: Mapping[str, np.ndarray] | None, s
     weight = once(("given", weights, *of), lambda: _given_weight(given, problem, weights))
     if weight is None:
         weight = _float_weight(given, problem, weights, seed, of)
-    operands["w"] = once(("w", id(weight)), lambda: np.ascontiguousarray(weight.q.T)) if problem.trans_b else weight.q
+    operands["w"] = once(("w", weights, *of), lambda: np.ascontiguousarray(weight.q.T)) if problem.trans_b else weight.q
     if weights != "bf16":
         operands["scale"] = weight.scale
     if weight.offset is not None and weights != "bf16":
         operands["offset"] = weight.offset
+    keep(*operands.values())
     return operands
 
 

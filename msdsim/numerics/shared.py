@@ -12,6 +12,8 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any, TypeVar
 
+import numpy as np
+
 T = TypeVar("T")
 _current: ContextVar[Shared | None] = ContextVar("shared", default=None)
 
@@ -20,7 +22,9 @@ class Shared:
     """Things by key; ``weights`` are the formats of weights that will be asked for, so that they can be made together."""
 
     def __init__(self, weights: Sequence[str] = ()) -> None:
-        self.weights = tuple(dict.fromkeys(weights))
+        self.weights = tuple(dict.fromkeys(fmt for fmt in weights if fmt))
+        #: Arrays that are handed out, by id.
+        self.kept: dict[int, np.ndarray] = {}
         self._found: dict[Hashable, Any] = {}
         self._locks: dict[Hashable, threading.Lock] = {}
         self._lock = threading.Lock()
@@ -47,16 +51,29 @@ class Shared:
 def once(key: Hashable, make: Callable[[], T]) -> T:
     """What ``make`` gives; while something is shared, from its first call with this key.
 
-    Keys name everything that the result depends on; arrays by their ``id``, so ``make`` must give something that keeps them.
+    Keys name everything that the result depends on.
     """
     shared = _current.get()
     found: T = make() if shared is None else shared.get(key, make)
     return found
 
 
-def sharing() -> bool:
-    """Whether what is computed now will be there for others."""
-    return _current.get() is not None
+def keep(*arrays: np.ndarray) -> None:
+    """Others will be given these very arrays: what follows from them can be shared too."""
+    shared = _current.get()
+    if shared is not None:
+        shared.kept.update({id(array): array for array in arrays})
+
+
+def once_of(arrays: Sequence[np.ndarray], what: str, make: Callable[[], T]) -> T:
+    """:func:`once` for ``what`` follows from arrays alone, if they are kept ones; others are not shared."""
+    return once((what, *map(id, arrays)), make) if is_kept(*arrays) else make()
+
+
+def is_kept(*arrays: np.ndarray) -> bool:
+    """Whether all of these arrays are kept."""
+    shared = _current.get()
+    return shared is not None and all(shared.kept.get(id(array)) is array for array in arrays)
 
 
 def weights_wanted(fmt: str) -> tuple[str, ...]:

@@ -150,3 +150,20 @@ def test_shapes_that_do_not_meet():
         mmad_int(np.zeros((2, 3), np.int8), np.zeros((4, 5), np.int8))
     with pytest.raises(ArrayError, match=r"MX scales have shapes \[1, 1\] and \[1, 1\]; k=33 needs \[1, 2\]"):
         mmad_mx(np.zeros((1, 33), FP4), np.zeros((1, 1), np.uint8), np.zeros((33, 1), FP4), np.zeros((1, 1), np.uint8))
+
+
+@pytest.mark.parametrize(("m", "k", "n"), [(1, 1, 1), (3, 70, 64), (17, 33, 65), (16, 300, 127), (40, 5, 200), (2, 1000, 3)])
+def test_strips_sum_as_the_loop_in_numpy_does(m: int, k: int, n: int):
+    """Bit for bit, infinities, zeros of both signs and subnormal numbers among the values."""
+    random = np.random.default_rng(m)
+    special = np.array([0.0, -0.0, np.inf, -np.inf, 1e-42, -1e-42, 3e38], np.float32)
+    a, b = (random.standard_normal(shape, dtype=np.float32) for shape in ((m, k), (k, n)))
+    for array in (a, b):
+        where = random.random(array.shape) < 0.02
+        array[where] = random.choice(special, int(where.sum()))
+    with np.errstate(all="ignore"):
+        left, right = (array.astype(BF16) for array in (a, b))
+        expected, got = reference.matmul_float(left, right), reference.matmul_strips(left, right)
+    np.testing.assert_array_equal(np.isnan(expected), np.isnan(got))
+    numbers = ~np.isnan(expected)
+    np.testing.assert_array_equal(expected[numbers].view(np.uint32), got[numbers].view(np.uint32))

@@ -24,7 +24,7 @@ from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.matmul import mmad_float
 from msdsim.numerics.operands import gemm_operands, logical_weight, weight_part, weight_tiles, weight_values
 from msdsim.numerics.references.matmul import matmul_strips
-from msdsim.numerics.shared import once, sharing
+from msdsim.numerics.shared import is_kept, once_of
 from msdsim.problems.shapes import GemmShape
 from msdsim.units import part_size
 
@@ -66,10 +66,10 @@ def magnitude_of(problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.n
 
 def _product(problem: GemmShape, operands: Mapping[str, np.ndarray], which: int) -> np.ndarray:
     x, weight = operands["x"].astype(np.float64), logical_weight(problem, operands)
-    if not sharing() or problem.m * problem.n > _LARGEST_SHARED:
+    arrays = [operands[name] for name in ("x", "w", "scale", "offset") if name in operands]
+    if problem.m * problem.n > _LARGEST_SHARED or not is_kept(*arrays):
         return products(None if which else x, np.abs(x) if which else None, weight)[which]
-    key = ("products", *(id(operands.get(name)) for name in ("x", "w", "scale", "offset")))
-    return once(key, lambda: products(x, np.abs(x), weight))[which]
+    return once_of(arrays, "products", lambda: products(x, np.abs(x), weight))[which]
 
 
 def products(plain: np.ndarray | None, magnitudes: np.ndarray | None,
@@ -102,6 +102,10 @@ class FloatGemm(Contract):
     weights: str = "bf16"
     split_k: int = 1
     matmul: Callable[..., np.ndarray] = field(default=matmul_strips, repr=False)
+
+    @property
+    def weights_format(self) -> str:
+        return self.weights
 
     def compiled(self) -> FloatGemm:
         """The same contract by the compiled tile kernel, for long studies."""

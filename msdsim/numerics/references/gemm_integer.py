@@ -40,7 +40,7 @@ from msdsim.numerics.operands import gemm_operands, group_slices, logical_weight
 from msdsim.numerics.references.gemm_float import exact_gemm
 from msdsim.numerics.references.matmul import matmul_int
 from msdsim.numerics.references.reduce import row_sum
-from msdsim.numerics.shared import once
+from msdsim.numerics.shared import once_of
 from msdsim.problems.shapes import GemmShape
 
 # Passes through which every decision of the decomposition is exact for bf16 input (formats.msd).
@@ -72,6 +72,10 @@ class IntegerGemm(Contract):
         """The contract with the number of passes of a kernel; K in parts changes no bit of integer sums."""
         passes = tiling.get("passes", self.spec.passes)
         return self if self.nibbles or passes == self.spec.passes else self.with_passes(passes)
+
+    @property
+    def weights_format(self) -> str:
+        return self.weights
 
     @property
     def component_format(self) -> str:
@@ -163,7 +167,7 @@ class IntegerGemm(Contract):
         inexact = 0.0 if plain and passes <= _EXACT_PASSES[self.spec.target] else 4 * passes * U32
         scales = [per_group(weight.scale, g).astype(np.float64) for g in range(len(groups))]
         scale_sum = np.sum(scales, axis=0)
-        q_sums = once(("q sums", id(operands["w"])), lambda: [_abs_sum(weight.q[part]) for part in groups])
+        q_sums = once_of([operands["w"]], "sums of |q|", lambda: [_abs_sum(weight.q[part]) for part in groups])
         q_sum = sum(total * scale for total, scale in zip(q_sums, scales, strict=True))
         operations = passes + 8 + len(groups)
         error = row_max * q_sum * (self.spec.relative_bound() + inexact + gamma(operations) * sigma)

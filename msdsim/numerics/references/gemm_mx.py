@@ -42,6 +42,10 @@ class _MxGemm(Contract):
     matmul: Callable[..., np.ndarray] = field(default=matmul_mx, repr=False)
     k_parts: int = 1
 
+    @property
+    def weights_format(self) -> str:
+        return "mxfp4"
+
     def compiled(self) -> Self:
         """The same contract by the compiled tile kernel, for long studies."""
         return replace(self, matmul=mmad_mx)
