@@ -67,12 +67,10 @@ def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow
     def refusal(name: str) -> str | None:
         return find_dataflow(shape, name).refuses(shape, hardware.chip)
 
-    names = _names(dataflows, [shape.kind])
+    names = dataflows_for(shape.kind) if dataflows == "all" or dataflows == ["all"] else list(dataflows)
     shared = shared_numbers(shape, [name for name in names if refusal(name) is None]) if chosen.executes else None
     runs, skipped = _each(names, refusal, progress, lambda name: run(
         shape, hardware, name, _tiled(chosen, tilings, name), shared), jobs)
-    names = dataflows_for(shape.kind) if dataflows == "all" or dataflows == ["all"] else list(dataflows)
-        shape, hardware, name, _tiled(chosen, tilings, name)))
     return ShownComparison(runs, skipped)
 
 

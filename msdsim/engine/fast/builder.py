@@ -143,7 +143,7 @@ class Builder:
         C[at.K_TREE] = self.S.room(2 * leaves, at.NEVER)
         C[at.K_STACK] = self.S.room(self.units.count)
         C[at.K_KNOWN] = self.S.room(at.KNOWN_PLACES * at.KNOWN_SIZE)
-        C[at.K_MISSED], C[at.K_PARTS], C[at.K_LEFT] = (self.S.room(self._most_lines()) for _ in range(3))
+        C[at.K_MISSED], C[at.K_SECTORS], C[at.K_LEFT] = (self.S.room(self._most_lines()) for _ in range(3))
         C[at.K_RANGES] = self.S.room(2 * max((r.places for part in self.repetitions for r in part.values()), default=0))
         if self.timings is not None:
             banked_layout.place(self.C, self.S, self.timings)

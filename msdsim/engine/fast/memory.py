@@ -201,9 +201,9 @@ def _more_sectors(C, S, index, line, address, row_bytes):
     """A row that passes L2 by asks for its sectors of a line, the ``index``-th that missed: the bytes that this adds."""
     size, sector = C[at.K_LINE], C[at.K_SECTOR]
     begin, end = max(address, line * size), min(address + row_bytes, line * size + size)
-    asked = S[C[at.K_PARTS] + index]
-    S[C[at.K_PARTS] + index] = min(size // sector, asked + ceil_div(end, sector) - begin // sector)
-    return (S[C[at.K_PARTS] + index] - asked) * sector
+    asked = S[C[at.K_SECTORS] + index]
+    S[C[at.K_SECTORS] + index] = min(size // sector, asked + ceil_div(end, sector) - begin // sector)
+    return (S[C[at.K_SECTORS] + index] - asked) * sector
 
 
 @inlined
@@ -251,7 +251,7 @@ def _look_up(C, S, l2, now, piece, roomy, write, bypass):
                         S[left + to_hbm] = line
                         to_hbm += 1
                     else:
-                        S[C[at.K_PARTS] + missed - 1] = 0
+                        S[C[at.K_SECTORS] + missed - 1] = 0
                         to_read += _more_sectors(C, S, missed - 1, line, address, piece.row_bytes)
                     line += 1
                     continue
@@ -320,7 +320,7 @@ def _banks(C, S, l2, now, missed, to_hbm, bypass):
     first, done = 0, 0
     for index in range(missed):
         line = S[listed + index]
-        served = read_line(C, S, now, line, S[C[at.K_PARTS] + index] if bypass != 0 else C[at.K_LINE] // C[at.K_SECTOR])
+        served = read_line(C, S, now, line, S[C[at.K_SECTORS] + index] if bypass != 0 else C[at.K_LINE] // C[at.K_SECTOR])
         done = max(done, served)
         if index == 0:
             first = served
