@@ -39,6 +39,10 @@ __all__ = ["RunOptions", "__version__", "compare", "compare_workload", "load_hw"
 moved.install()
 
 
+def __dir__() -> list[str]:
+    return sorted(__all__)
+
+
 def __getattr__(name: str) -> Any:
     if name in _PUBLIC:
         from importlib import import_module

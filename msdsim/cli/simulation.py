@@ -12,6 +12,7 @@ from msdsim.errors import InputError
 
 if TYPE_CHECKING:
     from msdsim.problems import Workload
+    from msdsim.report.shown import ShownResult
     from msdsim.runs import RunOptions
 
 
@@ -78,6 +79,15 @@ def working(text: str, quiet: bool, engine: str | None = None) -> Iterator[Calla
         _prepare(engine, lambda: bar.update(task, description="compiling the engine; this happens once"))
         bar.update(task, description=text)
         yield lambda finished, total: bar.update(task, completed=finished, total=total)
+
+
+def with_causes(result: ShownResult, options: RunOptions) -> ShownResult:
+    """The result with what it is bound by: the same kernel on chips that are better in one thing, where it is short enough."""
+    from msdsim.api import simulate
+    from msdsim.explore.whatif import with_causes as ask
+
+    plain = options.but(check=False, inputs=None, keep=(), timeline=False, tiling=None)
+    return ask(result, lambda hardware: simulate(result.kernel, hardware, options=plain))
 
 
 def _prepare(engine: str | None, tell: Callable[[], None] = lambda: None) -> None:

@@ -2,19 +2,36 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
+from msdsim.errors import MsdsimError
 from msdsim.hardware import Hardware
 from msdsim.jobs import Progress
-from msdsim.report.result import Result
+from msdsim.report.result import Cause, Result
+
+R = TypeVar("R", bound=Result)
 
 _TWICE = 2
+#: A change that gains less than this binds nothing.
+_NOTICEABLE = 1.02
+#: Kernels of more instructions are explained when it is asked for, not with every run.
+MOST_INSTRUCTIONS = 300_000
 
 
 @dataclass(frozen=True)
 class WhatIf:
     """A change of the chip, and the time with it."""
+
+    change: str
+    time_us: float
+    speedup: float
+
+
+@dataclass(frozen=True)
+class WalkStep:
+    """One more change of the chip: the time with all changes so far, and how much faster than the chip as it is that is."""
 
     change: str
     time_us: float
@@ -29,6 +46,14 @@ def _paths(hardware: Hardware, gm: bool) -> dict[str, object]:
             if gm and path.outstanding_bytes is not None:
                 changes[f"paths.{name}.outstanding_bytes"] = path.outstanding_bytes * _TWICE
     return changes
+
+
+def _wider_vector(hardware: Hardware) -> dict[str, object]:
+    """Repeats of twice as many bytes, out of twice as many groups of banks.  Half the cycles a repeat would change nothing: the
+    banks serve no more than one repeat a cycle."""
+    vector = hardware.chip.vector
+    changes: dict[str, object] = {"vector.repeat_bytes": vector.repeat_bytes * _TWICE}
+    return changes if vector.banks is None else changes | {"vector.banks.groups": vector.banks.groups * _TWICE}
 
 
 def _latencies(hardware: Hardware) -> dict[str, object]:
@@ -47,8 +72,7 @@ CHANGES: dict[str, Callable[[Hardware], dict[str, object]]] = {
     "local paths twice as wide": lambda hw: _paths(hw, gm=False),
     "Cube twice as fast": lambda hw: {f"cube.rates.{name}.cycles_per_fractal": rate.cycles_per_fractal / _TWICE
                                       for name, rate in hw.chip.cube.rates.items()},
-    "Vector twice as fast": lambda hw: {f"vector.ops.{name}.slope_cycles_per_repeat": op.slope_cycles_per_repeat / _TWICE
-                                        for name, op in hw.chip.vector.ops.items()},
+    "Vector twice as fast": lambda hw: _wider_vector(hw),
     "no latencies": _latencies,
     "signals and barriers free": lambda hw: {"cross_core.signal_latency_cycles": 0, "cross_core.barrier_latency_cycles": 0},
     "dispatch and flags free": lambda hw: {"dispatch.issue_cycles": 0, "dispatch.flag_cycles": 0},
@@ -67,3 +91,52 @@ def what_if(result: Result, simulate: Callable[[Hardware], Result], progress: Pr
         if progress is not None:
             progress(number, len(CHANGES))
     return sorted(found, key=lambda item: item.time_us)
+
+
+#: What a change says of the chip: the resource whose doubling, or the cost whose absence, it is.
+RESOURCES = {
+    "HBM twice as fast": "HBM", "L2 twice as fast": "L2", "L2 twice as large": "the size of L2",
+    "GM ports twice as wide": "the cores' ports to L2", "local paths twice as wide": "paths between the buffers",
+    "Cube twice as fast": "Cube", "Vector twice as fast": "Vector", "no latencies": "latencies",
+    "signals and barriers free": "signals and barriers", "dispatch and flags free": "dispatch and flags",
+}
+
+
+def causes(found: Sequence[WhatIf]) -> tuple[Cause, ...]:
+    """What a run is bound by: the changes that make it noticeably faster, best first; empty where no single one does."""
+    return tuple(Cause(RESOURCES[item.change], item.change, item.speedup) for item in found if item.speedup >= _NOTICEABLE)
+
+
+def with_causes(result: R, simulate: Callable[[Hardware], Result]) -> R:
+    """``result`` with what it is bound by, where its kernel is short enough to be asked ten times."""
+    if result.record.instructions > MOST_INSTRUCTIONS or not result.cycles:
+        return result
+    return replace(result, causes=causes(what_if(result, simulate)))
+
+
+def walk(result: Result, simulate: Callable[[Hardware], Result]) -> list[WalkStep]:
+    """The way to the fastest chip, one change after the other: each step the change that helps most beside those before.
+
+    Ends when nothing gains two percent any more; what is left then is the floor of this schedule.
+    """
+    hardware, now = result.hardware, result.time_us
+    steps: list[WalkStep] = []
+    left = dict(CHANGES)
+    while left:
+        tried = {}
+        for label, changes in left.items():
+            try:
+                changed = hardware.replace(**changes(hardware))
+                tried[label] = (simulate(changed).time_us, changed)
+            except MsdsimError:
+                continue  # a chip that cannot be, or that this kernel does not fit
+        if not tried:
+            break
+        label = min(tried, key=lambda name: tried[name][0])
+        time_us, changed = tried[label]
+        if now / time_us < _NOTICEABLE:
+            break
+        hardware, now = changed, time_us
+        steps.append(WalkStep(label, now, result.time_us / now))
+        del left[label]
+    return steps

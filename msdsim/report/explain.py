@@ -9,6 +9,7 @@ from rich.text import Text
 
 from msdsim.analysis.critical_path import Step
 from msdsim.report.table import TextTable
+from msdsim.report.verdict import bound_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -32,8 +33,10 @@ def place_text(result: Result, step: Step) -> str:
 
 
 def print_explanation(console: Console, result: Result, steps: Sequence[Step], loop: Sequence[Step],
-                      changes: Sequence[Any], most: int = 8) -> None:
-    """Critical path by place, circuit, what-if."""
+                      changes: Sequence[Any], way: Sequence[Any], most: int = 8) -> None:
+    """What binds the run, critical path by place, circuit, what-if, and the way to the fastest chip."""
+    console.print(Text.assemble(("Bound by ", "bold"), bound_text(result.causes or ())), soft_wrap=True)
+    console.print()
     console.print(Text(f"Critical path: what the last of {result.cycles:,} cycles hangs on", style="bold"))
     table = TextTable(["where", "what", "visits", "cycles", "share"], frozenset((2, 3, 4)))
     for step in steps[:most]:
@@ -57,6 +60,13 @@ def print_explanation(console: Console, result: Result, steps: Sequence[Step], l
     for item in changes:
         table.add(item.change, f"{item.time_us:,.2f}", f"{item.speedup:.2f}x")
     _show(console, table)
+    console.print(Text("Step by step to the fastest chip, each change beside those before it", style="bold"))
+    table = TextTable(["change", "time us", "speed-up so far"], frozenset((1, 2)))
+    for step in way:
+        table.add(step.change, f"{step.time_us:,.2f}", f"{step.speedup:.2f}x")
+    _show(console, table)
+    floor = f"{way[-1].time_us:,.2f} us, {way[-1].speedup:.2f}x" if way else f"{result.time_us:,.2f} us"
+    console.print(Text(f"The floor of this schedule: {floor}, where no one change gains 2% any more."), soft_wrap=True)
 
 
 def _pipe(step: Step) -> str:
@@ -69,7 +79,8 @@ def _show(console: Console, table: TextTable) -> None:
     console.print()
 
 
-def explanation_json(result: Result, steps: Sequence[Step], loop: Sequence[Step], changes: Sequence[Any]) -> dict[str, Any]:
+def explanation_json(result: Result, steps: Sequence[Step], loop: Sequence[Step], changes: Sequence[Any],
+                     way: Sequence[Any]) -> dict[str, Any]:
     """Schema ``msdsim.explain/1``."""
 
     def rows(found: Sequence[Step]) -> list[dict[str, Any]]:
@@ -77,4 +88,5 @@ def explanation_json(result: Result, steps: Sequence[Step], loop: Sequence[Step]
                  "visits": step.visits, "cycles": step.cycles} for step in found]
 
     return {"schema": "msdsim.explain/1", "run": result.to_json(), "critical_path": rows(steps), "circuit": rows(loop),
-            "what_if": [{"change": item.change, "time_us": item.time_us, "speedup": item.speedup} for item in changes]}
+            "what_if": [{"change": item.change, "time_us": item.time_us, "speedup": item.speedup} for item in changes],
+            "walk": [{"change": step.change, "time_us": step.time_us, "speedup": step.speedup} for step in way]}

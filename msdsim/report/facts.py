@@ -12,6 +12,7 @@ from typing import Literal
 
 from rich.text import Text
 
+from msdsim.hardware.overruled import overruled
 from msdsim.numerics.check import Numerics
 from msdsim.report.labels import (
     LOOKS,
@@ -29,7 +30,7 @@ from msdsim.report.labels import (
 )
 from msdsim.report.result import Comparison, Result, Skipped, WorkloadComparison, WorkloadResult
 from msdsim.report.table import Cell, TextTable
-from msdsim.report.verdict import BOUND, verdict, workload_verdict
+from msdsim.report.verdict import bound_text, verdict, workload_verdict
 from msdsim.report.waits import stall_share, waits
 
 
@@ -117,7 +118,8 @@ def run_facts(run: Result) -> list[Fact]:
     launch = f" (+ {us(chip.launch.head_us)} launch)" if chip.launch.head_us else ""
     found = [
         Fact("time", f"{us(run.time_us)}{launch}, {run.cycles:,} cycles at {chip.clock_mhz:,g} MHz", "first"),
-        Fact("bound by", _bound(run)),
+        *([Fact("bound by", bound_text(run.causes))] if run.causes is not None else []),
+        Fact("busiest", _busiest_text(run)),
         Fact("HBM", f"{run.hbm_gbps:,.0f} GB/s, {percent(run.hbm_utilization)} of the peak {chip.hbm.bandwidth_gbps:,g} GB/s"),
         Fact("traffic", _traffic(run.traffic)),
         *conditions(run),
@@ -148,18 +150,15 @@ def conditions(run: Result) -> list[Fact]:
         found.append(Fact("KV cache", _LAYOUTS[str(run.problem.get("kv_layout", "bsnd"))]))
     if run.l2_start in _L2_STARTS:
         found.append(Fact("L2", _L2_STARTS[run.l2_start]))
+    found += [Fact("note", text) for text in overruled(run.hardware.chip, run.overrides)]
     if run.memory != "bandwidth":
         found.append(Fact("memory", f"simulated at the fidelity '{run.memory}'"))
     return found
 
 
-def _bound(run: Result) -> str:
-    """What binds the run, or that it waits in turns."""
-    found = run.bottleneck
-    name, share = resource_label(found.name), percent(found.utilization)
-    if found.utilization >= BOUND:
-        return f"{name}, {share} busy"
-    return f"waiting; the busiest resource, {name}, works {share} of the time"
+def _busiest_text(run: Result) -> str:
+    """The resource that works most of the time, which need not be what binds the run."""
+    return f"{resource_label(run.bottleneck.name)}, {percent(run.bottleneck.utilization)} of the time"
 
 
 def _traffic(traffic: Mapping[str, int]) -> str:

@@ -86,8 +86,10 @@ def _memories(hbm: Axes, l2: Axes, run: Result) -> None:
 
 
 def _bound(run: Result) -> str:
+    if run.causes:
+        return f"bound by {run.causes[0].resource}"
     found = run.bottleneck
-    return f"{resource_label(found.name)} {percent(found.utilization)} busy"
+    return f"busiest: {resource_label(found.name)} {percent(found.utilization)}"
 
 
 def _stall_bars(axes: Axes, run: Result, pipes: Sequence[str]) -> None:

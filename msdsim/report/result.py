@@ -19,10 +19,20 @@ from msdsim.timeline.record import Bandwidth, RunRecord
 from msdsim.units import ticks_to_us
 
 
+@dataclass(frozen=True)
+class Cause:
+    """What a run is bound by: a ``resource`` of the chip, and how much faster the same schedule is with the ``change``."""
+
+    resource: str
+    change: str
+    speedup: float
+
+
 @dataclass(frozen=True, repr=False)
 class Result:
     """One simulated kernel.  ``l2_start`` says what was in L2 at its start: nothing (``empty``), what an earlier run of it left
-    (``warm``), or what the operators of the ``workload`` before it left."""
+    (``warm``), or what the operators of the ``workload`` before it left.  ``causes`` are what it is bound by, best change
+    first, where that was asked for; empty where no single change of the chip gains two percent."""
 
     problem: Mapping[str, Any]
     hardware: Hardware
@@ -37,6 +47,7 @@ class Result:
     numerics: Numerics | None = None
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     l2_start: str = "empty"
+    causes: tuple[Cause, ...] | None = None
 
     @property
     def cycles(self) -> int:
@@ -96,7 +107,7 @@ class Result:
 
     @cached_property
     def bottleneck(self) -> Bottleneck:
-        """What the kernel is bound by."""
+        """The busiest resource, which need not be what binds the kernel (:attr:`causes`)."""
         return find_bottleneck(self.record)
 
     @cached_property
@@ -130,6 +141,8 @@ class Result:
             "l2_start": self.l2_start,
             "ub_conflict_cycles": self.ub_conflict_cycles,
         }
+        if self.causes is not None:
+            found["bound_by"] = [asdict(cause) for cause in self.causes]
         if self.overrides:
             found["overrides"] = self.overrides
         if self.record.skip_reason:
@@ -142,7 +155,7 @@ class Result:
         return found
 
     def __str__(self) -> str:
-        return f"{self.dataflow} on {self.hardware.name}: {self.time_us:.1f} us, bound by {self.bottleneck.name}"
+        return f"{self.dataflow} on {self.hardware.name}: {self.time_us:.1f} us, busiest {self.bottleneck.name}"
 
     def __repr__(self) -> str:
         return f"<Result {self}>"

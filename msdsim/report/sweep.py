@@ -31,7 +31,7 @@ def print_sweep(console: Console, rows: Sequence[Mapping[str, Any]], parameters:
     """``parameters`` and times of the first rows, how many were refused or broke, and where all of it is."""
     varied = list(parameters)
     several_hw = len({row["hw"] for row in rows}) > 1
-    titles = [*(["hw"] if several_hw else []), "dataflow", *varied, "time us", "bound by", "HBM GB/s"]
+    titles = [*(["hw"] if several_hw else []), "dataflow", *varied, "time us", "busiest", "HBM GB/s"]
     table = TextTable(titles, frozenset(range(len(titles))) - {titles.index("dataflow"), len(titles) - 2})
     for row in rows[:most]:
         cells = [*([row["hw"]] if several_hw else []), row["dataflow"], *(str(row.get(name, "")) for name in varied)]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from msdsim.report.labels import percent, resource_label
-from msdsim.report.result import Comparison, Result, WorkloadComparison
+from msdsim.report.result import Cause, Comparison, Result, WorkloadComparison
 from msdsim.report.waits import Wait, stall_share, waits
 
 #: A resource used at least this much is what binds a run; below it, the run waits in turns.
@@ -18,10 +20,10 @@ def verdict(comparison: Comparison) -> str:
         return ""
     rivals = sorted((run for run in comparison.runs if run is not winner), key=lambda run: run.cycles)
     if not rivals:
-        return f"{winner.dataflow} is the only dataflow that ran; it is bound by {binding(winner)}."
+        return f"{winner.dataflow} is the only dataflow that ran; it is {binding(winner)}."
     rival = rivals[0]
     if rival.cycles == winner.cycles:
-        return f"{winner.dataflow} and {rival.dataflow} tie; {rival.dataflow} is bound by {binding(rival)}."
+        return f"{winner.dataflow} and {rival.dataflow} tie; {rival.dataflow} is {binding(rival)}."
     ratio = rival.cycles / winner.cycles
     reason = why(winner, rival) + _price(winner, rival)
     return f"{winner.dataflow} wins, {ratio:.2f}x as fast as {rival.dataflow}, which {reason}."
@@ -52,23 +54,38 @@ def workload_verdict(found: WorkloadComparison) -> str:
             f"difference is in {theirs.name}, where {rival.dataflow} {why(ours.result, theirs.result)}.")
 
 
+def bound_text(causes: Sequence[Cause], most: int = 3) -> str:
+    """``L2 (twice as fast: 1.10x), Vector (twice as fast: 1.05x)``: what binds a run, with what its change would gain."""
+    if not causes:
+        return "no single thing: no one change of the chip gains 2%"
+    return ", ".join(f"{cause.resource} ({_how(cause)}: {cause.speedup:.2f}x)" for cause in causes[:most])
+
+
+def _how(cause: Cause) -> str:
+    """``twice as fast`` of ``HBM twice as fast``, ``free`` of ``signals and barriers free``."""
+    return next((text for text in ("twice as fast", "twice as wide", "twice as large", "free") if cause.change.endswith(text)),
+                cause.change)
+
+
 def binding(run: Result) -> str:
-    """``Vector (83% busy)``: what a run is bound by and how much of its time that works."""
-    found = run.bottleneck
-    return f"{resource_label(found.name)} ({percent(found.utilization)} busy)"
+    """What a run is bound by where its causes are known, else its busiest resource and how much of the time that works."""
+    if run.causes:
+        return f"bound by {bound_text(run.causes, 1)}"
+    busiest = f"{resource_label(run.bottleneck.name)}, {percent(run.bottleneck.utilization)} of the time"
+    return f"bound by no single resource (the busiest is {busiest})" if run.causes is not None else f"busiest at {busiest}"
 
 
 def why(winner: Result, rival: Result) -> str:
     """What holds ``rival`` back, as a clause that follows its name."""
     found = rival.bottleneck
-    if found.utilization < BOUND:
+    if not rival.causes and found.utilization < BOUND:
         busiest = f"its busiest resource, {resource_label(found.name)}, works {percent(found.utilization)} of the time"
         return f"mostly waits ({busiest}){_cube_wait(rival)}"
-    text = f"is bound by {binding(rival)}"
-    if found.name == "hbm":
+    text = f"is {binding(rival)}"
+    if rival.causes[0].resource == "HBM" if rival.causes else found.name == "hbm":
         ratio = rival.hbm_bytes / max(1, winner.hbm_bytes)
         return f"{text} and moves {ratio:.1f}x the bytes" if ratio >= 1.05 else text
-    return text if found.name == _CUBE else text + _cube_wait(rival)
+    return text if (rival.causes[0].resource == "Cube" if rival.causes else found.name == _CUBE) else text + _cube_wait(rival)
 
 
 def _cube_wait(run: Result) -> str:

@@ -47,7 +47,7 @@ def test_a_run_fits_80_columns_and_has_no_trailing_blanks(dequant):
     assert max(len(line) for line in lines) <= 80
     assert all(line == line.rstrip() for line in lines)
     text = "\n".join(lines)
-    for word in ("time", "bound by", "HBM", "traffic", "tiling", "bit-exact, 3,072 elements", "fast engine", "2 AIC and 4 AIV",
+    for word in ("time", "busiest", "HBM", "traffic", "tiling", "bit-exact, 3,072 elements", "fast engine", "2 AIC and 4 AIV",
                  "AIC MTE2 GM to L1", "AIV V Vector", "waits most for", "█ busy"):
         assert word in text
     assert "\x1b" not in text
@@ -104,7 +104,7 @@ def test_the_loser_is_told_by_what_it_waits_for():
 
 def test_verdict_on_one_run_on_none_and_on_a_tie(dequant):
     assert verdict(Comparison([], [])) == ""
-    assert verdict(Comparison([dequant], [])).startswith("dequant-int8 is the only dataflow that ran; it is bound by ")
+    assert verdict(Comparison([dequant], [])).startswith("dequant-int8 is the only dataflow that ran; it is busiest at ")
     assert verdict(Comparison([dequant, simulate("gemm:m=16,k=256,n=192", "toy", "dequant-int8")], [])).startswith(
         "dequant-int8 and dequant-int8 tie;")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -39,7 +40,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
     from msdsim.api import compare, compare_workload, dataflows_for, require_check
     from msdsim.cli.arguments import read_dataflows, read_hardware, read_problem, read_tilings
     from msdsim.cli.outputs import Outputs
-    from msdsim.cli.simulation import refuse_for_workload, run_options, working
+    from msdsim.cli.simulation import refuse_for_workload, run_options, with_causes, working
     from msdsim.errors import InputError
     from msdsim.ir.kernel import Kernel
     from msdsim.problems import Workload
@@ -64,6 +65,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
                                      options=chosen)
         else:
             found = compare(shape, hardware, names, tilings=by_name, progress=progress, options=chosen)
+            found = replace(found, runs=[with_causes(run, chosen) for run in found.runs])
     _report(found, outputs)
     for result in _results(found):
         require_check(result)

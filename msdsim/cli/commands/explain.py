@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import click
@@ -20,7 +21,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     from msdsim.cli.arguments import read_hardware, read_tiling
     from msdsim.cli.outputs import Outputs
     from msdsim.cli.simulation import timing_options, working
-    from msdsim.explore.whatif import what_if
+    from msdsim.explore.whatif import causes, walk, what_if
     from msdsim.report.explain import explanation_json, print_explanation
 
     outputs = Outputs(json_to=given["json_to"], quiet=given["quiet"])
@@ -31,7 +32,9 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
         result = simulate(problem, hardware, dataflow, options=timing, tiling=read_tiling(tiling), timeline=True)
         path = critical_path(result.record)
         # The very same kernel on every changed chip, so that only the chip differs.
-        gains = what_if(result, lambda changed: simulate(result.kernel, changed, options=timing))
+        gains = what_if(result, again := lambda changed: simulate(result.kernel, changed, options=timing))
+        way = walk(result, again)
+    result = replace(result, causes=causes(gains))
     steps, loop = by_place(path), circuit(path)
-    outputs.print(lambda console: print_explanation(console, result, steps, loop, gains))
-    outputs.write_json(explanation_json(result, steps, loop, gains))
+    outputs.print(lambda console: print_explanation(console, result, steps, loop, gains, way))
+    outputs.write_json(explanation_json(result, steps, loop, gains, way))

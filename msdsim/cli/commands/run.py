@@ -64,13 +64,13 @@ def _left_out(option: str) -> bool:
 
 def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, chosen: RunOptions, outputs: Outputs) -> None:
     from msdsim.api import require_check, simulate
-    from msdsim.cli.simulation import working
+    from msdsim.cli.simulation import with_causes, working
     from msdsim.ir.declarations import notes
     from msdsim.ir.kernel import Kernel
     from msdsim.ir.lets import plain
 
     with working(dataflow, outputs.quiet, chosen.engine):
-        result = simulate(problem, hardware, dataflow, options=chosen)
+        result = with_causes(simulate(problem, hardware, dataflow, options=chosen), chosen)
     outputs.print(lambda console: _console().print_run(console, result))
     for note in notes(plain(problem)) if isinstance(problem, Kernel) and not outputs.quiet else ():
         click.echo(f"note: {note}", err=True)
