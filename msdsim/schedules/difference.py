@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from msdsim.schedules.schedule import Schedule
 
@@ -12,12 +13,18 @@ _HASH_DIGITS = 12
 
 @dataclass(frozen=True)
 class Difference:
-    """One value that differs; ``change`` is its size, or what a changed mark means."""
+    """One value that differs; ``change`` is its size, or what a changed mark means, ``figure`` both numbers of a count."""
 
     what: str
     before: str
     after: str
     change: str = ""
+    figure: tuple[int, int] | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Its words and, of a figure, the numbers."""
+        words = {"what": self.what, "before": self.before, "after": self.after, "change": self.change}
+        return words if self.figure is None else words | {"values": list(self.figure)}
 
 
 def differences(before: Schedule, after: Schedule) -> list[Difference]:
@@ -26,7 +33,7 @@ def differences(before: Schedule, after: Schedule) -> list[Difference]:
 
 
 def _request(before: Schedule, after: Schedule) -> Iterator[Difference]:
-    for name in ("problem", "dataflow", "memory", "hw"):
+    for name in ("problem", "dataflow", "memory", "warm", "hw"):
         old, new = getattr(before, name), getattr(after, name)
         if old != new:
             yield Difference(name, _text(old), _text(new))
@@ -37,10 +44,14 @@ def _marks(before: Schedule, after: Schedule) -> Iterator[Difference]:
     if before.chip_sha256 != after.chip_sha256:
         yield Difference("chip numbers", before.chip_sha256[:_HASH_DIGITS], after.chip_sha256[:_HASH_DIGITS],
                          f"the numbers of '{after.hw}' are others now")
+        if before.chip and after.chip:
+            yield from _values("chip", before.chip, after.chip)
     yield from _values("tiling", before.tiling, after.tiling)
     if before.kernel_sha256 != after.kernel_sha256:
         yield Difference("kernel text", before.kernel_sha256[:_HASH_DIGITS], after.kernel_sha256[:_HASH_DIGITS],
-                         "the kernel is another one ('msdsim ir' prints it)")
+                         "the kernel is another one" if before.kernel else "the kernel is another one ('msdsim ir' prints it)")
+    if before.numbers != after.numbers:
+        yield Difference("numbers", _numbers(before.numbers), _numbers(after.numbers), "the outputs are others now")
 
 
 def _figures(before: Schedule, after: Schedule) -> Iterator[Difference]:
@@ -68,7 +79,13 @@ def _values(what: str, before: Mapping[str, object], after: Mapping[str, object]
 def _count(what: str, before: int, after: int) -> Iterator[Difference]:
     if before != after:
         share = f" ({100 * (after - before) / before:+.2f}%)" if before else ""
-        yield Difference(what, f"{before:,}", f"{after:,}", f"{after - before:+,}{share}")
+        yield Difference(what, f"{before:,}", f"{after:,}", f"{after - before:+,}{share}", (before, after))
+
+
+def _numbers(numbers: Mapping[str, Any]) -> str:
+    """Pinned numbers, short enough for a table."""
+    outputs = " ".join(f"{name} {mark[:_HASH_DIGITS]}" for name, mark in numbers.get("outputs_sha256", {}).items())
+    return outputs + ("" if numbers.get("bit_exact", True) else " (not bit-exact)") or "(none)"
 
 
 def _text(value: object) -> str:

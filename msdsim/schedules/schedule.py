@@ -1,4 +1,4 @@
-"""A recorded schedule: what was asked for, what happened, and marks that tell whether kernel or chip were others then."""
+"""A recorded schedule: what was asked for, what happened, and the kernel and chip that it happened with."""
 
 from __future__ import annotations
 
@@ -11,17 +11,44 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
+from msdsim.analysis.lines import line_profile
 from msdsim.dataflows.lookup import find_dataflow
-from msdsim.errors import InputError
+from msdsim.errors import InputError, MsdsimError
 from msdsim.hardware import Hardware, load_hw, override
+from msdsim.hardware.hardware import leaves
 from msdsim.ir.identity import kernel_hash
-from msdsim.problems import Problem, problem_from_json
-from msdsim.report.files import write_text
+from msdsim.ir.kernel import Kernel
+from msdsim.ir.parser import parse_kernel, read_kernel
+from msdsim.ir.printer import number_lines, print_kernel
+from msdsim.problems import KernelFile, Problem, problem_from_json
+from msdsim.report.shown import ShownResult
 from msdsim.runs import DEFAULT_ENGINE, RunOptions
 from msdsim.runs import run as run_problem
 from msdsim.tilings import choose_tiling
+
+
+class StallRow(BaseModel):
+    """Cycles that a line waited for one thing: a buffer, signal, tensor or dispatch (``what``) of a pipe or part (``by``)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    category: str
+    what: str
+    by: str
+    cycles: int
+
+
+class LineRow(BaseModel):
+    """One line of the kernel on one pipe: cycles by category, summed over the cores, and what it waited for."""
+
+    model_config = ConfigDict(frozen=True)
+
+    line: int
+    pipe: str
+    cycles: dict[str, int]
+    stalls: tuple[StallRow, ...] = ()
 
 
 class Schedule(BaseModel):
@@ -30,18 +57,24 @@ class Schedule(BaseModel):
     ``hw`` is a chip's name, or the path of a chip file relative to the schedule's own.  ``tiling_given`` holds the user's
     values, ``tiling`` all of them.  ``pipes`` are cycles by category, summed over the instances.  The engine is no part of
     it: every engine has to give the same schedule.
+
+    ``warm`` times a second run of the kernel; ``numbers`` are there where the numbers were pinned too.  ``chip``, ``lines`` and
+    ``kernel`` (the text, line by line, whose numbers ``lines`` cite) are empty in files of versions that did not record them.
+    A hand-written kernel is the problem ``{"kind": "kernel", "name": ...}``, with the path of its ``file`` from the schedule's
+    where it has one.
     """
 
     model_config = ConfigDict(frozen=True)
 
     schema_name: Literal["msdsim.schedule/1"] = Field(default="msdsim.schedule/1", alias="schema")
     msdsim: str
-    problem: dict[str, int | str | bool]
+    problem: dict[str, Any]
     hw: str
     overrides: dict[str, int | float | str]
     chip_sha256: str
     dataflow: str
     memory: str
+    warm: bool = False
     tiling_given: dict[str, int]
     tiling: dict[str, int]
     kernel_sha256: str
@@ -49,28 +82,80 @@ class Schedule(BaseModel):
     instructions: int
     traffic: dict[str, int]
     pipes: dict[str, dict[str, int]]
+    numbers: dict[str, Any] = {}
+    chip: dict[str, Any] = {}
+    lines: tuple[LineRow, ...] = ()
+    kernel: tuple[str, ...] = ()
+
+    @property
+    def of_kernel(self) -> bool:
+        """Whether it is the schedule of a hand-written kernel."""
+        return self.problem.get("kind") == "kernel"
 
 
 def chip_hash(hardware: Hardware) -> str:
     """SHA-256 of every number of a chip; its name and description do not count."""
-    values = hardware.chip.model_dump(mode="json", exclude={"name", "description"}, exclude_none=True)
-    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(_chip_values(hardware), sort_keys=True).encode()).hexdigest()
+
+
+def _chip_values(hardware: Hardware) -> dict[str, Any]:
+    return hardware.chip.model_dump(mode="json", exclude={"name", "description"}, exclude_none=True)
 
 
 def record_schedule(
-    problem: Problem, hw: str, dataflow: str, *, overrides: Mapping[str, object] | None = None,
+    problem: Problem | Kernel | KernelFile, hw: str, dataflow: str = "bf16", *, overrides: Mapping[str, object] | None = None,
     tiling: Mapping[str, int] | None = None, memory: str = "bandwidth", engine: str = DEFAULT_ENGINE,
-    folder: Path | None = None,
+    folder: Path | None = None, warm: bool = False, numbers: bool = False, seed: int = 0,
 ) -> Schedule:
-    """Simulate and record.  A chip file is looked for from ``folder`` (the present one when None)."""
+    """Simulate and record.  A chip file and a kernel's file are looked for from ``folder`` (the present one when None).
+
+    With ``numbers`` those are executed on inputs drawn from ``seed``, checked, and pinned by their hash.
+    """
     hardware = _chip_of(hw, overrides or {}, folder)
-    run = run_problem(problem, hardware, dataflow, RunOptions(tiling=tiling, memory=memory, engine=engine))
+    options = RunOptions(tiling=tiling, memory=memory, engine=engine, warm=warm)
+    if isinstance(problem, Kernel | KernelFile):
+        if tiling or numbers:
+            raise InputError("a hand-written kernel has no tiling and no reference for its numbers; leave out "
+                             + ("the tiling" if tiling else "the check of numbers"))
+        shape, text, asked = _kernel_of(problem, folder)
+        return _schedule(run_problem(shape, hardware, "", options), hw, hardware, "", {}, text, asked)
+    if numbers:
+        options = options.but(check=True, keep=("y",), seed=seed)
+    run = run_problem(problem, hardware, dataflow, options)
+    kernel = number_lines(run.kernel)
+    return _schedule(run, hw, hardware, dataflow, dict(tiling or {}), print_kernel(kernel), problem.to_json())
+
+
+def _kernel_of(given: Kernel | KernelFile, folder: Path | None) -> tuple[Kernel, str, dict[str, Any]]:
+    """A hand-written kernel, its text, and how a schedule names it."""
+    if isinstance(given, Kernel):
+        kernel = number_lines(given)
+        return kernel, print_kernel(kernel), {"kind": "kernel", "name": kernel.name}
+    path = (folder or Path()) / given.path
+    kernel = read_kernel(path)
+    return kernel, path.read_text(encoding="utf-8"), {"kind": "kernel", "name": kernel.name, "file": given.path.as_posix()}
+
+
+def _schedule(run: ShownResult, hw: str, hardware: Hardware, dataflow: str, tiling_given: dict[str, int], text: str,
+              problem: dict[str, Any]) -> Schedule:
     return Schedule(
-        msdsim=_version(), problem=problem.to_json(), hw=hw, overrides=run.overrides, chip_sha256=chip_hash(hardware),
-        dataflow=dataflow, memory=memory, tiling_given=dict(tiling or {}), tiling=dict(run.tiling),
+        msdsim=_version(), problem=problem, hw=hw, overrides=run.overrides, chip_sha256=chip_hash(hardware),
+        dataflow=dataflow, memory=run.memory, warm=run.l2_start == "warm", tiling_given=tiling_given, tiling=dict(run.tiling),
         kernel_sha256=kernel_hash(run.kernel), cycles=run.cycles, instructions=run.record.instructions,
-        traffic=run.traffic, pipes=run.stalls,
+        traffic=run.traffic, pipes=run.stalls, numbers=_numbers(run), chip=leaves(_chip_values(hardware)),
+        lines=tuple(LineRow(line=item.line, pipe=item.kind, cycles=dict(item.cycles),
+                            stalls=tuple(StallRow(**asdict(stall)) for stall in item.stalls))
+                    for item in line_profile(run.record) if item.cycles),
+        kernel=tuple(text.splitlines()),
     )
+
+
+def _numbers(run: ShownResult) -> dict[str, Any]:
+    """What is pinned of a run's numbers: only what is the same on every machine."""
+    if run.numerics is None:
+        return {}
+    outputs = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in sorted(run.arrays.items())}
+    return {"seed": run.seed, "bit_exact": run.numerics.bit_exact, "outputs_sha256": outputs}
 
 
 def _chip_of(hw: str, overrides: Mapping[str, object], folder: Path | None) -> Hardware:
@@ -86,52 +171,53 @@ def _version() -> str:
         return "unknown"
 
 
-def repeat_schedule(recorded: Schedule, folder: Path, engine: str = DEFAULT_ENGINE) -> Schedule:
+def _asked(recorded: Schedule) -> Problem | Kernel | KernelFile:
+    """What a schedule was recorded of: a kernel without a file is the text that was recorded."""
+    if not recorded.of_kernel:
+        return problem_from_json(dict(recorded.problem))
+    if "file" in recorded.problem:
+        return KernelFile(Path(str(recorded.problem["file"])))
+    return parse_kernel("\n".join(recorded.kernel) + "\n")
+
+
+def repeat_schedule(recorded: Schedule, folder: Path, engine: str = DEFAULT_ENGINE,
+                    problem: Problem | Kernel | None = None) -> Schedule:
     """What the recorded request gives now, with the tiling that was recorded, whatever would be chosen today; ``folder`` is
-    where the schedule's file lies."""
+    where the schedule's file lies, ``problem`` what is run in the place of the recorded one."""
     found = record_schedule(
-        problem_from_json(dict(recorded.problem)), recorded.hw, recorded.dataflow, overrides=recorded.overrides,
-        tiling=recorded.tiling, memory=recorded.memory, engine=engine, folder=folder,
+        _asked(recorded) if problem is None else problem, recorded.hw, recorded.dataflow, overrides=recorded.overrides,
+        tiling=recorded.tiling, memory=recorded.memory, engine=engine, folder=folder, warm=recorded.warm,
+        numbers=bool(recorded.numbers), seed=recorded.numbers.get("seed", 0),
     )
     return found.model_copy(update={"tiling_given": recorded.tiling_given})
 
 
+def recorded_kernel_now(recorded: Schedule, folder: Path, engine: str = DEFAULT_ENGINE) -> int | None:
+    """Cycles that the recorded kernel takes today, on today's chip: what tells a change of the kernel from one of chip or
+    engine.  None where it was not recorded or no longer runs."""
+    try:
+        kernel = parse_kernel("\n".join(recorded.kernel) + "\n")
+        hardware = _chip_of(recorded.hw, recorded.overrides, folder)
+        options = RunOptions(memory=recorded.memory, engine=engine, warm=recorded.warm)
+        return run_problem(kernel, hardware, "", options).cycles
+    except MsdsimError:
+        return None
+
+
 def choice_now(recorded: Schedule, folder: Path) -> dict[str, int]:
-    """The tiling that the recorded request would get today, the user's values in place."""
+    """The tiling that the recorded request would get today, the user's values in place; a hand-written kernel has none."""
+    if recorded.of_kernel:
+        return {}
     problem = problem_from_json(dict(recorded.problem))
     chip = _chip_of(recorded.hw, recorded.overrides, folder).chip
     return asdict(choose_tiling(find_dataflow(problem, recorded.dataflow), problem, chip, recorded.tiling_given))
 
 
+def relative_path(path: str, file: str | Path) -> str:
+    """A path as a schedule in ``file`` names it: from there."""
+    return Path(os.path.relpath(Path(path).resolve(), Path(file).resolve().parent)).as_posix()
+
+
 def relative_hw(hw: str, file: str | Path) -> str:
     """A chip as a schedule in ``file`` names it: a chip file by its path from there."""
-    if not hw.endswith(".toml"):
-        return hw
-    return Path(os.path.relpath(Path(hw).resolve(), Path(file).resolve().parent)).as_posix()
-
-
-def save_schedule(schedule: Schedule, file: str | Path) -> None:
-    """Write a schedule as JSON, one value per line, so that a review shows what changed."""
-    write_text(file, json.dumps(schedule.model_dump(by_alias=True), indent=2) + "\n")
-
-
-def load_schedule(file: str | Path) -> Schedule:
-    """Read a schedule; InputError says what is wrong with a file that is none."""
-    path = Path(file)
-    try:
-        document: Any = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise InputError(f"schedule file '{file}' does not exist; record one with 'msdsim schedule record'") from None
-    except OSError as err:
-        raise InputError(f"schedule file '{file}' cannot be read: {err.strerror}") from None
-    except ValueError as err:
-        raise InputError(f"schedule file '{file}' is not JSON: {err}") from None
-    if not isinstance(document, dict) or document.get("schema") != "msdsim.schedule/1":
-        raise InputError(f"schedule file '{file}' is not of schema 'msdsim.schedule/1'; 'msdsim schedule record' writes it")
-    try:
-        return Schedule.model_validate(document)
-    except ValidationError as err:
-        first = err.errors()[0]
-        key = ".".join(str(part) for part in first["loc"])
-        problem = "is missing" if first["type"] == "missing" else f"= {first['input']!r}: {first['msg']}"
-        raise InputError(f"schedule file '{file}': key '{key}' {problem}; record it again") from None
+    return relative_path(hw, file) if hw.endswith(".toml") else hw

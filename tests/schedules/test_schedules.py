@@ -19,7 +19,7 @@ from msdsim.schedules.schedule import chip_hash, relative_hw
 GOLDEN = sorted((Path(__file__).parent / "golden").glob("*.json"))
 P = "gemm:m=4,k=64,n=48"
 KEYS = ["schema", "msdsim", "problem", "hw", "overrides", "chip_sha256", "dataflow", "memory", "tiling_given", "tiling",
-        "kernel_sha256", "cycles", "instructions", "traffic", "pipes"]
+        "kernel_sha256", "cycles", "instructions", "traffic", "pipes", "chip", "lines", "kernel"]
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))
@@ -84,7 +84,8 @@ def test_differences_are_in_cycles_and_percent(schedule):
 def test_causes_come_before_effects(schedule):
     other = record_schedule(Gemm(m=4, k=64, n=48), "toy", "msd-int8", overrides={"hbm.bandwidth_gbps": 64}, tiling={"l1_ring": 1})
     names = [item.what for item in differences(schedule, other)]
-    assert names[:5] == ["override hbm.bandwidth_gbps", "chip numbers", "tiling l1_ring", "kernel text", "cycles"]
+    assert names[:6] == ["override hbm.bandwidth_gbps", "chip numbers", "chip hbm.bandwidth_gbps", "tiling l1_ring",
+                         "kernel text", "cycles"]
     assert any(name.startswith("aic.mte2 wait_") for name in names)
 
 
@@ -104,12 +105,12 @@ def test_verify_and_update(cli, schedule, tmp_path):
                    "records them anew)\n")
     lines = out.splitlines()
     assert lines[0] == f"ok       good.json  {schedule.cycles:,} cycles"
-    assert lines[1] == "DIFFERS  old.json"
-    assert lines[2].split() == ["recorded", "now", "change"]
-    assert lines[3].split()[:3] == ["kernel", "text", "0" * 12]
-    assert lines[3].endswith("the kernel is another one ('msdsim ir' prints it)")
-    assert lines[4].split()[:3] == ["cycles", f"{schedule.cycles - 10:,}", f"{schedule.cycles:,}"]
-    assert "+10 (+" in lines[4]
+    assert lines[1].startswith(f"DIFFERS  old.json  {schedule.cycles - 10:,} -> {schedule.cycles:,} cycles (+0.8%)")
+    rows = [line.split() for line in lines[2:]]
+    at = rows.index(["recorded", "now", "change"])
+    assert rows[at + 1][:3] == ["kernel", "text", "0" * 12]
+    assert rows[at + 2][:3] == ["cycles", f"{schedule.cycles - 10:,}", f"{schedule.cycles:,}"]
+    assert rows[at + 2][3] == "+10"
     assert cli("verify", "--update", "good.json", "old.json")[0] == 0
     assert load_schedule("old.json") == schedule
     assert cli("verify", "good.json", "old.json", "--quiet") == (0, "", "")
@@ -119,12 +120,15 @@ def test_json_of_verify_and_diff(cli, schedule):
     save_schedule(schedule, "a.json")
     save_schedule(changed(schedule, cycles=1), "b.json")
     code, out, _ = cli("verify", "a.json", "--json", "-")
-    assert (code, json.loads(out)) == (0, {"schema": "msdsim.schedule_verify/1", "updated": False,
-                                           "schedules": [{"file": "a.json", "differences": []}]})
+    document = json.loads(out)
+    assert (code, document["schema"], document["updated"]) == (0, "msdsim.schedule_verify/1", False)
+    [found] = document["schedules"]
+    assert (found["file"], found["status"], found["differences"]) == ("a.json", "same", [])
+    assert found["cycles"] == {"before": schedule.cycles, "after": schedule.cycles, "change": 0.0}
     code, out, err = cli("diff", "a.json", "b.json", "--json", "-")
     document = json.loads(out)
     assert (code, err, document["schema"]) == (1, "error: the schedules differ in 1 values\n", "msdsim.schedule_diff/1")
-    assert [item["what"] for item in document["differences"]] == ["cycles"]
+    assert [(item["what"], item["values"]) for item in document["differences"]] == [("cycles", [schedule.cycles, 1])]
     assert cli("diff", "a.json", "a.json") == (0, "the schedules are the same\n", "")
 
 

@@ -6,20 +6,26 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from msdsim.cli.options import dataflow_options, hardware_options, options
+from msdsim.cli.options import Seed, dataflow_options, hardware_options, options
 
 if TYPE_CHECKING:
-    from msdsim.schedules import Difference
+    from msdsim.cli.outputs import Outputs
+    from msdsim.schedules import Difference, Limits, Schedule, Verdict
 
 _engine = click.option("--engine", metavar="NAME", default=None, help="fast (the default) or reference; both give the same.")
 _json = click.option("--json", "json_to", metavar="FILE|-",
                      help="Write the outcome as JSON; - for standard output, then without tables.")
 _quiet = click.option("--quiet", is_flag=True, help="Print no tables.")
+_limits = (
+    click.option("--tolerance", metavar="SHARE", help="Cycles may differ by this share, such as 2% or 0.02."),
+    click.option("--max-slowdown", metavar="SHARE", help="Cycles may grow by this share; fewer are always good."),
+    click.option("--cycles-only", is_flag=True, help="Only the cycles count, not categories, traffic and text."),
+)
 
 
 @click.group("schedule", short_help="Golden schedules: record, verify, show where two differ.")
 def command() -> None:
-    """Golden schedules: cycles, stalls and traffic of a kernel, kept in a file to be verified later."""
+    """Golden schedules: cycles, stalls and traffic of a kernel, kept in a file with its text, to be verified later."""
 
 
 @command.command("record", short_help="Simulate and keep the schedule in a file.")
@@ -27,122 +33,169 @@ def command() -> None:
 @options(
     hardware_options, dataflow_options,
     click.option("--memory", metavar="NAME", default="bandwidth", show_default=True, help="Fidelity of the memory system."),
+    click.option("--warm", is_flag=True, help="Time a second run of the kernel, which finds in L2 what the first left."),
+    click.option("--check", is_flag=True, help="Execute and check the numbers, and pin them too."),
+    click.option("--seed", type=Seed(), metavar="N", default=0, show_default=True, help="Seed of the inputs of --check."),
     _engine,
     click.option("--out", metavar="FILE.json", required=True, help="The file to write."),
     _quiet,
 )
-def record(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, memory: str,
-           engine: str | None, out: str, quiet: bool) -> None:
-    """Simulate PROBLEM and write its schedule to FILE.json."""
+def record(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, out: str, quiet: bool,
+           **given: Any) -> None:
+    """Simulate PROBLEM, or the kernel of a .kir file, and write its schedule to FILE.json."""
     from pathlib import Path
 
-    from msdsim.cli.arguments import read_changes, read_single_problem, read_tiling
+    from msdsim.cli.arguments import read_changes, read_tiling
     from msdsim.report.files import require_writable
     from msdsim.schedules import record_schedule, save_schedule
     from msdsim.schedules.schedule import relative_hw
 
     require_writable(out, "--out", (".json",))
     schedule = record_schedule(
-        read_single_problem(problem, "schedule record"), relative_hw(hw, out), dataflow, overrides=read_changes(changes),
-        tiling=read_tiling(tiling), memory=memory, folder=Path(out).parent, **_engine_argument(engine),
+        _recorded(problem, out), relative_hw(hw, out), dataflow, overrides=read_changes(changes),
+        tiling=read_tiling(tiling), memory=given["memory"], folder=Path(out).parent, warm=given["warm"],
+        numbers=given["check"], seed=given["seed"], **_engine_argument(given["engine"]),
     )
     save_schedule(schedule, out)
     if not quiet:
         click.echo(f"recorded {out}: {schedule.cycles:,} cycles")
 
 
+def _recorded(problem: str, out: str) -> Any:
+    """What is recorded: a kernel's file by its path from the schedule's."""
+    from pathlib import Path
+
+    from msdsim.cli.arguments import read_single_problem
+    from msdsim.problems import KernelFile
+    from msdsim.schedules.schedule import relative_path
+
+    if problem.strip().endswith(".kir"):
+        if _given("dataflow"):
+            from msdsim.errors import InputError
+
+            raise InputError(f"--dataflow belongs to a problem; the kernel '{problem}' is one already; leave it out")
+        return KernelFile(Path(relative_path(problem.strip(), out)))
+    return read_single_problem(problem, "schedule record")
+
+
+def _given(option: str) -> bool:
+    """Whether the user gave an option."""
+    return click.get_current_context().get_parameter_source(option) is not click.core.ParameterSource.DEFAULT
+
+
 @command.command("verify", short_help="Simulate again and compare with the files.")
-@click.argument("files", metavar="FILE...", nargs=-1, required=True)
+@click.argument("files", metavar="FILE|DIR...", nargs=-1, required=True)
 @options(
-    _engine,
+    _engine, _limits,
     click.option("--update", is_flag=True, help="Write what is found now into the files that differ, and succeed."),
     _json, _quiet,
 )
-def verify(files: tuple[str, ...], engine: str | None, update: bool, json_to: str | None, quiet: bool) -> None:
+def verify(files: tuple[str, ...], engine: str | None, update: bool, json_to: str | None, quiet: bool, **given: Any) -> None:
     """Simulate what every FILE holds again, with the tiling it holds, and compare; a difference is shown and leaves with exit
-    code 1.  Where another tiling would be chosen today, a line says so, and that is no difference: record again to take it.
+    code 1.  A folder stands for the schedules in it.  Where another tiling would be chosen today, a line says so, and that is
+    no difference: record again to take it.
     """
-    from pathlib import Path
-
     from msdsim.cli.outputs import Outputs
-    from msdsim.errors import CheckFailed, MsdsimError
-    from msdsim.schedules import changed_choice, choice_now, differences, load_schedule, repeat_schedule, save_schedule
+    from msdsim.errors import CheckFailed
+    from msdsim.schedules import load_schedule, save_schedule, schedule_files
 
     outputs = Outputs(json_to=json_to, quiet=quiet)
     outputs.validate()
-    recorded = {file: load_schedule(file) for file in files}
-    found: dict[str, list[Difference]] = {}
-    choices: dict[str, list[Difference]] = {}
+    limits = _read_limits(given)
+    recorded = {file: load_schedule(file) for file in schedule_files(files)}
+    documents, bad = [], []
     for file, schedule in recorded.items():
-        try:
-            now = repeat_schedule(schedule, Path(file).parent, **_engine_argument(engine))
-            choices[file] = changed_choice(schedule, choice_now(schedule, Path(file).parent))
-        except MsdsimError as err:
-            raise type(err)(f"schedule file '{file}' cannot be repeated: {err}") from None
-        found[file] = differences(schedule, now)
-        if not found[file]:
-            _print(outputs, f"ok       {file}  {now.cycles:,} cycles")
-        elif update:
-            save_schedule(now, file)
-            _print(outputs, f"updated  {file}  {now.cycles:,} cycles")
-        else:
-            _print(outputs, f"DIFFERS  {file}", found[file], ("", "recorded", "now", "change"))
-        if choices[file]:
-            changes = ", ".join(f"{item.what.removeprefix('tiling ')} {item.before} -> {item.after}" for item in choices[file])
-            _print(outputs, f"choice   {file}  would be another today: {changes}")
-    changed = [file for file in found if found[file]]
-    outputs.write_json({"schema": "msdsim.schedule_verify/1", "updated": update,
-                        "schedules": [{"file": file, "differences": _documents(items)}
-                                      | ({"choice": _documents(choices[file])} if choices[file] else {})
-                                      for file, items in found.items()]})
-    if changed and not update:
-        raise CheckFailed(f"{len(changed)} of {len(found)} schedules differ: {', '.join(changed)} (if that is intended, "
+        verdict, choice = _repeated(file, schedule, engine, limits)
+        if update and (not verdict.same or not schedule.kernel):
+            save_schedule(verdict.after, file)
+        elif not verdict.good:
+            bad.append(file)
+        _print_verdict(outputs, file, verdict, choice, update)
+        chosen = {"choice": [item.to_json() for item in choice]} if choice else {}
+        documents.append({"file": file} | verdict.to_json() | chosen)
+    outputs.write_json({"schema": "msdsim.schedule_verify/1", "updated": update, "schedules": documents})
+    if bad:
+        raise CheckFailed(f"{len(bad)} of {len(recorded)} schedules differ: {', '.join(bad)} (if that is intended, "
                           f"'msdsim schedule verify --update FILE...' records them anew)")
+
+
+def _read_limits(given: dict[str, Any]) -> Limits:
+    from msdsim.schedules import Limits, read_share
+
+    return Limits(read_share(given["tolerance"], "--tolerance"), read_share(given["max_slowdown"], "--max-slowdown"),
+                  given["cycles_only"])
+
+
+def _repeated(file: str, recorded: Schedule, engine: str | None, limits: Limits) -> tuple[Verdict, list[Difference]]:
+    """The schedule that a file's request gives now beside the recorded one, and where another tiling would be chosen."""
+    from pathlib import Path
+
+    from msdsim.errors import MsdsimError
+    from msdsim.schedules import changed_choice, choice_now, judge, recorded_kernel_now, repeat_schedule
+
+    folder, using = Path(file).parent, _engine_argument(engine)
+    try:
+        now = repeat_schedule(recorded, folder, **using)
+        choice = [] if recorded.of_kernel else changed_choice(recorded, choice_now(recorded, folder))
+    except MsdsimError as err:
+        raise type(err)(f"schedule file '{file}' cannot be repeated: {err}") from None
+    other = recorded.kernel_sha256 != now.kernel_sha256
+    return judge(recorded, now, limits, recorded_kernel_now(recorded, folder, **using) if other else None), choice
+
+
+def _print_verdict(outputs: Outputs, file: str, verdict: Verdict, choice: list[Difference], update: bool) -> None:
+    from msdsim.schedules.report import verdict_lines
+
+    if verdict.same:
+        _print(outputs, f"ok       {file}  {verdict.after.cycles:,} cycles")
+    elif update:
+        _print(outputs, f"updated  {file}  {verdict.headline}")
+    elif verdict.good:
+        _print(outputs, f"within   {file}  {verdict.headline} ({verdict.limits})")
+    else:
+        _print(outputs, f"DIFFERS  {file}  {verdict.headline}", verdict_lines(verdict))
+    if choice:
+        changes = ", ".join(f"{item.what.removeprefix('tiling ')} {item.before} -> {item.after}" for item in choice)
+        _print(outputs, f"choice   {file}  would be another today: {changes}")
 
 
 @command.command("diff", short_help="Show where two schedule files differ.")
 @click.argument("before")
 @click.argument("after")
-@options(_json, _quiet)
-def diff(before: str, after: str, json_to: str | None, quiet: bool) -> None:
+@options(_limits, _json, _quiet)
+def diff(before: str, after: str, json_to: str | None, quiet: bool, **given: Any) -> None:
     """Show where two schedule files differ; a difference leaves with exit code 1."""
     from msdsim.cli.outputs import Outputs
     from msdsim.errors import CheckFailed
-    from msdsim.schedules import differences, load_schedule
+    from msdsim.schedules import judge, load_schedule
+    from msdsim.schedules.report import verdict_lines
 
     outputs = Outputs(json_to=json_to, quiet=quiet)
     outputs.validate()
-    found = differences(load_schedule(before), load_schedule(after))
-    if found:
-        _print(outputs, f"{before} -> {after}", found, ("", "before", "after", "change"))
-    else:
+    verdict = judge(load_schedule(before), load_schedule(after), _read_limits(given))
+    if verdict.same:
         _print(outputs, "the schedules are the same")
-    outputs.write_json({"schema": "msdsim.schedule_diff/1", "before": before, "after": after, "differences": _documents(found)})
-    if found:
-        raise CheckFailed(f"the schedules differ in {len(found)} values")
+    else:
+        _print(outputs, verdict.headline, [*_heading(before, after), *verdict_lines(verdict, ("before", "after"))])
+    outputs.write_json({"schema": "msdsim.schedule_diff/1", "before": before, "after": after} | verdict.to_json())
+    if not verdict.good:
+        raise CheckFailed(f"the schedules differ in {len(verdict.differences)} values")
+
+
+def _heading(before: str, after: str) -> list[Any]:
+    from rich.text import Text
+
+    return [Text(f"  {before} -> {after}")]
 
 
 def _engine_argument(engine: str | None) -> dict[str, Any]:
     return {} if engine is None else {"engine": engine}
 
 
-def _documents(found: list[Difference]) -> list[dict[str, Any]]:
-    from dataclasses import asdict
-
-    return [asdict(item) for item in found]
-
-
-def _print(outputs: Any, heading: str, found: list[Difference] | None = None, titles: tuple[str, ...] = ()) -> None:
-    """A line, and under it the differences as a table."""
+def _print(outputs: Outputs, heading: str, lines: list[Any] | None = None) -> None:
+    """A line, and what stands under it."""
     from rich.text import Text
 
     from msdsim.report.console import emit
-    from msdsim.report.table import TextTable
 
-    lines = [Text(heading)]
-    if found:
-        table = TextTable(titles, right=frozenset({1, 2}))
-        for item in found:
-            table.add(item.what, item.before, item.after, item.change)
-        lines += table.lines()
-    outputs.print(lambda console: emit(console, lines))
+    outputs.print(lambda console: emit(console, [Text(heading), *(lines or [])]))

@@ -1,0 +1,189 @@
+"""Where the time of a run went, by line of the kernel's text: executions, bytes, and every cycle of a pipe that is charged to
+an instruction of that line."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from msdsim.ir.expr import evaluate, free_vars
+from msdsim.ir.lower import PHASE
+from msdsim.ir.program import Instr, Loop, Node, Part, Program
+from msdsim.ir.timing import Transfer
+from msdsim.naming import pipe_kind
+from msdsim.timeline.record import CATEGORIES, WAIT_BUFFER, WAIT_DATA, WAIT_ISSUE, WAIT_MEMORY, WAIT_SYNC, RunRecord
+
+
+@dataclass(frozen=True)
+class Stall:
+    """Cycles that a line waited for one thing, summed over the cores.
+
+    ``what`` is the buffer, signal or tensor, ``by`` the pipe or part that fills, holds or raises it; where an instruction waits
+    for several of one kind and the totals do not tell them apart, ``what`` names them all.
+    """
+
+    category: str
+    what: str
+    by: str
+    cycles: int
+
+
+@dataclass(frozen=True)
+class LineProfile:
+    """One line on one pipe: cycles by category (``busy``, ``head``, ``wait_*``), summed over the cores that run it.
+
+    Flags that pipes pass each other around a block are charged to the line that they let go on.
+    """
+
+    part: str
+    pipe: str
+    line: int
+    cycles: Mapping[str, int]
+    stalls: tuple[Stall, ...]
+
+    @property
+    def kind(self) -> str:
+        """The pipe as results name it (``aic.mte2``)."""
+        return pipe_kind(self.part, self.pipe)
+
+    @property
+    def busy(self) -> int:
+        return self.cycles.get("busy", 0)
+
+    @property
+    def waiting(self) -> int:
+        return sum(value for name, value in self.cycles.items() if name.startswith("wait_"))
+
+
+@dataclass(frozen=True)
+class LineCount:
+    """How often the cores executed a line, and the bytes that it moved to or from GM."""
+
+    executions: int
+    bytes: int
+
+
+def line_profile(record: RunRecord) -> list[LineProfile]:
+    """Every line that has instructions, in the order of the text; on each pipe but S their cycles add up to its totals, but
+    for ``drained``."""
+    cycles: dict[tuple[str, int, str], dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    stalls: dict[tuple[str, int, str], dict[tuple[str, str, str], int]] = defaultdict(lambda: defaultdict(int))
+    for part in record.program.parts:
+        for instr, line in zip(part.instructions(), instruction_lines(part), strict=True):
+            row = record.instr_totals[part.name][instr.index]
+            key = part.name, line, instr.pipe
+            spent = cycles[key]
+            for name, value in zip(CATEGORIES, row.tolist(), strict=True):
+                spent[name] += value
+            for stall in _stalls(record, part, instr, row):
+                stalls[key][stall.category, stall.what, stall.by] += stall.cycles
+    return [LineProfile(part, pipe, line, {name: value for name, value in spent.items() if value},
+                        tuple(Stall(*what, value) for what, value in
+                              sorted(stalls[part, line, pipe].items(), key=lambda item: -item[1])))
+            for (part, line, pipe), spent in sorted(cycles.items(), key=lambda item: (item[0][0], item[0][1]))]
+
+
+def instruction_lines(part: Part) -> list[int]:
+    """The line of every instruction.  Flags have none of their own: those that wait get the next line of their pipe, the others
+    the one before (0 on a pipe without any)."""
+    instrs = part.instructions()
+    found = [0 if instr.op is None else instr.op.line for instr in instrs]
+    for pipe in part.pipes:
+        own = [instr.index for instr in instrs if instr.pipe == pipe]
+        with_line = [index for index in own if found[index]]
+        for index in own:
+            if instrs[index].op is None and with_line:
+                at = bisect_left(with_line, index)
+                after = at < len(with_line) and (bool(instrs[index].waits) or at == 0)
+                found[index] = instrs[with_line[at if after else at - 1]].op.line  # type: ignore[union-attr]
+    return found
+
+
+def _stalls(record: RunRecord, part: Part, instr: Instr, row: np.ndarray) -> Iterator[Stall]:
+    for category, cause in ((WAIT_DATA, "data"), (WAIT_BUFFER, "buffer")):
+        if row[category]:
+            waited = record.semaphore_waits[part.name]
+            asked = [number for number in instr.waits if part.semaphores[number].cause == cause]
+            found = [part.semaphores[number] for number in asked if waited[number]]
+            names = dict.fromkeys("the last phase" if item.buffer == PHASE else item.buffer for item in found)
+            yield Stall(CATEGORIES[category], " or ".join(names), " or ".join(dict.fromkeys(item.source for item in found)),
+                        int(row[category]))
+    if row[WAIT_SYNC] and instr.signal is not None:
+        signal = record.program.kernel.signals[instr.signal[1]]
+        sender = {"aiv_to_aic": "AIV", "aic_to_aiv": "AIC"}.get(signal.kind, "all cores")
+        yield Stall(CATEGORIES[WAIT_SYNC], signal.name, sender, int(row[WAIT_SYNC]))
+    if row[WAIT_MEMORY]:
+        tensor = instr.timing.tensor if isinstance(instr.timing, Transfer) else ""
+        yield Stall(CATEGORIES[WAIT_MEMORY], tensor, "memory", int(row[WAIT_MEMORY]))
+    if row[WAIT_ISSUE]:
+        yield Stall(CATEGORIES[WAIT_ISSUE], "dispatch", "S", int(row[WAIT_ISSUE]))
+
+
+def line_counts(program: Program) -> dict[tuple[str, int, str], LineCount]:
+    """Executions and bytes by part, line and pipe, worked out from the loops' own bounds: no engine is asked."""
+    found: dict[tuple[str, int, str], LineCount] = {}
+    kernel = program.kernel
+    for part in program.parts:
+        instrs, count = part.instructions(), _Count(part)
+        subs = range(kernel.aiv_per_core) if part.name == "aiv" else range(1)
+        sums = sum((count.of(part.body, {"core": core, "sub": sub}) for core in range(kernel.cores) for sub in subs),
+                   np.zeros((len(instrs), 2), np.int64))
+        for instr, line, (executions, moved) in zip(instrs, instruction_lines(part), sums.tolist(), strict=True):
+            key = part.name, line, instr.pipe
+            before = found.get(key, LineCount(0, 0))
+            found[key] = LineCount(before.executions + (executions if instr.op is not None else 0), before.bytes + moved)
+    return found
+
+
+class _Count:
+    """Walks loops; one whose variable matters to nothing inside counts its body once, times its iterations."""
+
+    def __init__(self, part: Part) -> None:
+        self.size = len(part.instructions())
+        self.known: dict[tuple[int, tuple[tuple[str, int], ...]], np.ndarray] = {}
+        self.reads: dict[int, frozenset[str]] = {}
+
+    def of(self, nodes: Sequence[Node], env: Mapping[str, int]) -> np.ndarray:
+        found = np.zeros((self.size, 2), np.int64)
+        for node in nodes:
+            if isinstance(node, Loop):
+                found += self._loop(node, env)
+            else:
+                found[node.index] += 1, _bytes(node, env)
+        return found
+
+    def _loop(self, loop: Loop, env: Mapping[str, int]) -> np.ndarray:
+        read = self._reads(loop)
+        key = id(loop), tuple(sorted((name, value) for name, value in env.items() if name in read))
+        if key not in self.known:
+            values = range(evaluate(loop.low, env), evaluate(loop.high, env), loop.step)
+            if any(loop.var in self._reads(node) for node in loop.body):
+                self.known[key] = sum((self.of(loop.body, {**env, loop.var: value}) for value in values),
+                                      np.zeros((self.size, 2), np.int64))
+            else:
+                self.known[key] = len(values) * self.of(loop.body, {**env, loop.var: 0}) if values else \
+                    np.zeros((self.size, 2), np.int64)
+        return self.known[key]
+
+    def _reads(self, node: Node) -> frozenset[str]:
+        """Variables of the blocks around a node that its counts depend on."""
+        if id(node) not in self.reads:
+            if isinstance(node, Loop):
+                inside = frozenset[str]().union(*(self._reads(item) for item in node.body))
+                self.reads[id(node)] = free_vars(node.low) | free_vars(node.high) | (inside - {node.var})
+            else:
+                timing = node.timing
+                sizes = (timing.rows, timing.row_bytes) if isinstance(timing, Transfer) else ()
+                self.reads[id(node)] = frozenset[str]().union(*(free_vars(size) for size in sizes))
+        return self.reads[id(node)]
+
+
+def _bytes(instr: Instr, env: Mapping[str, int]) -> int:
+    timing = instr.timing
+    if not isinstance(timing, Transfer):
+        return 0
+    return max(0, evaluate(timing.rows, env)) * max(0, evaluate(timing.row_bytes, env))
