@@ -50,7 +50,7 @@ def test_json_of_a_run_has_the_documented_keys(cli):
     for name, pipe in run["pipes"].items():
         assert set(pipe) == {"instances"} | CATEGORIES, name
         assert sum(pipe[key] for key in CATEGORIES) == pipe["instances"] * run["cycles"], name
-    assert set(run["numerics"]) == {"bit_exact", "elements", "mismatches", "relative_l2", "max_abs_error", "bound_ratio"}
+    assert set(run["numerics"]) == {"bit_exact", "elements", "mismatches", "relative_l2", "max_abs_error", "bound_ratio", "overflowed"}
     assert (run["numerics"]["bit_exact"], run["numerics"]["elements"], run["numerics"]["mismatches"]) == (True, 768, 0)
 
 
