@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any
 
 from msdsim.ir.expr import Binary, Const, Expr, ExprLike, Var, binary, lift
@@ -80,6 +81,20 @@ def _difference(stop: Expr, start: Expr) -> Expr:
     if isinstance(stop, Binary) and stop.op == "+" and stop.left == start:
         return stop.right
     return binary("-", stop, start)
+
+
+#: Whether kernels stay as dataflows write them.
+_AS_WRITTEN: ContextVar[bool] = ContextVar("as_written", default=False)
+
+
+@contextmanager
+def as_written() -> Iterator[None]:
+    """Kernels built inside are not made short and readable: for who only wants to know how long they take."""
+    token = _AS_WRITTEN.set(True)
+    try:
+        yield
+    finally:
+        _AS_WRITTEN.reset(token)
 
 
 class KernelBuilder:
@@ -154,12 +169,14 @@ class KernelBuilder:
         self.op("wait", name=name, pipe=pipe)
 
     def build(self) -> Kernel:
-        """The finished kernel, every statement carrying the line it has in the kernel's text."""
+        """The finished kernel, every statement carrying the line it has in the kernel's text (not :func:`as_written`)."""
         from msdsim.ir.lets import tidy
         from msdsim.ir.printer import number_lines
 
         written = Kernel(self._name, self._cores, self._aiv_per_core, tuple(self._tensors), tuple(self._signals),
                          tuple(self._parts["aic"]), tuple(self._parts["aiv"]))
+        if _AS_WRITTEN.get():
+            return written
         kernel = number_lines(tidy(written))
         object.__setattr__(kernel, "_built", written)
         return kernel

@@ -1,6 +1,16 @@
-"""The choice of tilings: what an expert would start from, for every dataflow; one file for each family of them."""
+"""The choice of tilings: every dataflow states its candidates and what they cost, one search ranks and judges them."""
 
+from typing import Any
+
+from msdsim.dataflows.base import Dataflow
+from msdsim.hardware.chip import Chip
 from msdsim.tilings import attention, bf16, dequant, msd, mxfp8
-from msdsim.tilings.base import automatic_tiling, choose_for, choose_tiling
+from msdsim.tilings.search import Choice, choose, choose_tiling
 
-__all__ = ["attention", "automatic_tiling", "bf16", "choose_for", "choose_tiling", "dequant", "msd", "mxfp8"]
+
+def automatic_tiling(dataflow: Dataflow, problem: Any, chip: Chip) -> Any:
+    """The tiling that nobody had to give."""
+    return choose_tiling(dataflow, problem, chip)
+
+
+__all__ = ["Choice", "attention", "automatic_tiling", "bf16", "choose", "choose_tiling", "dequant", "msd", "mxfp8"]

@@ -1,438 +1,509 @@
-"""Tiles of attention: an expert's first choice."""
+"""Tilings of attention: rows and KV columns of a step, splits of the KV length, tiles of both products and of Vector, rings."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import asdict, dataclass, replace
 from functools import partial
+from typing import Any
+
+import numpy as np
 
 from msdsim.dataflows.attention import bf16, dequant, msd, mx
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, has_direct_paths
-from msdsim.dataflows.attention.work import AttentionShape, Work
-from msdsim.dataflows.cube.operands import element_bits
-from msdsim.errors import TilingError
+from msdsim.dataflows.attention.output import MERGE_ROWS
+from msdsim.dataflows.attention.tiling import Needs, UbTiles, arriving_bytes, has_direct_paths
+from msdsim.dataflows.attention.work import AttentionShape
+from msdsim.formats.mx import MX_BLOCK, element_bits
 from msdsim.hardware.chip import Chip
-from msdsim.hardware.units.mte import port_cost
-from msdsim.tilings.base import choose_for
-from msdsim.units import bytes_per_tick, ceil_div, round_up
+from msdsim.tilings.costs import Costs, Ops
+from msdsim.tilings.estimate import Phase
+from msdsim.tilings.search import declare
+from msdsim.tilings.space import Column, Space, Values, ceil, up
+from msdsim.units import ceil_div, round_up
 
-#: Rows of stacked operands that one Cube tile takes: 128 is what the vendor's kernels use.
-CUBE_ROWS = 128
-#: Rows of a fractal: fewer only waste the Cube.
-CUBE_LEAST = 16
-#: KV tiles worth trying, the largest first: long tiles pay the fixed cost of a step less often.
-KV_TILES = (2048, 1024, 512, 256, 128, 64)
-#: Longest KV tile where the Cube tile is full: P and S of a longer one only fill the rings.
-FULL_KV_TILE = 512
-#: Channels of O up to which it is one accumulator.
-ONE_ACCUMULATOR = 256
-#: Narrower accumulators leave the Cube waiting for its operands.
-CUBE_COLUMNS = 128
-#: Shorter rows of V cost by the row on their way into fractals.
-ROW_BYTES = 256
-#: Parts of the KV length for which even KV tiles are tried.
-MOST_EVEN_PARTS = 8
-#: UB tiles of fewer rows are mostly latency.
-FEW_ROWS = 8
-#: Vector instructions and transfers that follow each other for a tile of O, besides three to merge each component.
-INSTRUCTIONS_OF_O = 4
+#: Rows of stacked operands of a step: 128 is what the vendor's kernels use.
+MOST_ROWS = 128
+#: KV columns of a step; numbers of parts of the KV length that others cut evenly, and columns that these aim at.
+KV_TILES, EVEN_PARTS, EVEN_COLUMNS = (2048, 1024, 512, 256, 128, 64), (1, 2, 3, 4, 6, 8), (512, 256, 128)
+#: Share of L2 that the rings and the cache that streams by may take before lines of the rings leave it: sets fill unevenly.
+KEPT = 0.55
+#: Rounds of items over the cores that splits aim at.
+ROUNDS = (1, 2, 3, 4)
+#: Channels of O up to which it may be one accumulator, columns of the accumulators of a wider O.
+ONE_ACCUMULATOR, WIDE_COLUMNS = 256, (256, 192, 128, 64, 32)
 #: Bytes of a load that already runs at full bandwidth.
 LOAD_BYTES = 32768
-#: Vector instructions of a step that work on a few numbers per row.
-ROW_OPS = ("reduce_max", "max", "sub", "exp", "max", "reduce_add", "mul", "add", "mul", "add")
-#: What one core reaches of the rate that its bytes in flight allow, when it reads from HBM and others do too.
-MISS_SHARE = 0.6
-#: The same where several cores wait for the same bytes, so that fewer are asked of HBM.
-SHARED_MISS_SHARE = 0.81
-#: Cycles that a step costs the loads besides its bytes: reading P, the heads of short transfers.
-STEP_CYCLES = 600
-#: By turns: cycles from the last tile of S of a step to the first of O of the next, which waits for P.
-TURN_CYCLES = 1500
-#: Latency of a Vector instruction, or of a transfer that does not wait for the one before.
-OUTPUT_LATENCY = 30
-#: Of L2's read bandwidth, what is left to a step where most reads turn rows into fractals.
-L2_SHARE = 0.8
-#: Of L2, what the rings and the cache that streams by may take before lines of the rings leave it: its sets fill unevenly.
-KEPT_SHARE = 0.55
-#: Cycles of a barrier and of reading the parts back.
-MERGE_CYCLES = 2500
-#: The same where O is wide, and what each part adds: its wide rows are waited for one after the other.
-WIDE_MERGE_CYCLES = 600
-PART_CYCLES = 600
+#: KV rows of a chunk in L1 as parts of a step; parts of the rows in UB; the first are where the search begins.
+CHUNKS, PIECES = (2, 1, 4, 8, 16), (1, 2, 4)
+#: Vector instructions of a step on a few numbers per row: of the softmax, and of the merge of splits for each of them.
+ROW_OPS: Ops = tuple((name, 32) for name in ("reduce_max", "max", "sub", "exp", "max", "reduce_add", "mul", "add"))
+STATE_OPS: Ops = tuple((name, 32) for name in ("max", "sub", "exp", "mul", "add"))
 
 
-def choose(problem: AttentionShape, chip: Chip, needs: Needs) -> AttentionTiling:
-    """Rows: as many heads of the group, or positions, as a Cube tile takes.  KV tile: the longest for which Vector still has
-    its rows in UB.  Splits and KV tile together: the shortest estimated time."""
-    # Where nothing fits, fewer rows than the Cube takes at least, and UB tiles that are not loaded ahead.
-    found = _candidates(problem, chip, needs, 2) or _candidates(problem, chip, needs, 1)
-    if not found:
-        wide = "" if problem.value_dim == problem.head_dim else f" and v_dim={problem.value_dim}"
-        raise TilingError(f"chip '{chip.name}' has no room for attention with head_dim={problem.head_dim}{wide}; "
-                          f"enlarge L0, L1 or UB")
-    best = min(time for time, _ in found)
-    return next(tile for time, tile in found if time <= best * 1.01)
+class Attention:
+    """Query rows of a KV head in row tiles, KV tiles, and the pipeline of both products with the softmax between them."""
 
+    def __init__(self, problem: AttentionShape, chip: Chip, needs: Needs) -> None:
+        self.problem, self.chip, self.needs, self.costs = problem, chip, needs, Costs(chip)
+        self.fmt, self.passes, self.bits = (needs.fmt, needs.fmt), needs.passes, element_bits(needs.fmt)
+        self.deep, self.step = chip.cube.need_rate(*self.fmt).fractal_k, chip.cube.fractal_n
+        self.dim, self.out, self.aivs = problem.head_dim, problem.value_dim, chip.cores.aiv_per_aic
+        self.group, self.heads = problem.heads // problem.kv_heads, problem.batch * problem.kv_heads
 
-def _candidates(problem: AttentionShape, chip: Chip, needs: Needs, ub_ring: int) -> list[tuple[float, AttentionTiling]]:
-    """Tilings that fit, with their estimated time."""
-    found: list[tuple[float, AttentionTiling]] = []
-    for rows, kv_tile, direct in _step_choices(problem, chip, needs, CUBE_LEAST if ub_ring == 2 else 1):
-        tile = None
-        if problem.value_dim <= ONE_ACCUMULATOR and ub_ring == 2:
-            tile = _fit(problem, chip, needs, rows, kv_tile, direct, 2) or _fit(problem, chip, needs, rows, kv_tile, direct, 1)
-        tile = tile or _fit_wide(problem, chip, needs, rows, kv_tile, direct, ub_ring)
-        if tile is None:
-            continue
-        for splits in _split_choices(problem, chip, tile):
-            candidate = replace(tile, kv_splits=splits)
-            found.append((_estimate(problem, chip, needs, candidate), candidate))
-    return found
+    # How the work is divided (:class:`~msdsim.dataflows.attention.work.Work`)
 
-def _step_choices(problem: AttentionShape, chip: Chip, needs: Needs, fewest: int) -> Iterator[tuple[int, int, bool]]:
-    """Rows, KV tile and whether rings lie on chip, those an expert would rather have first."""
-    for direct in (True, False) if has_direct_paths(chip) else (False,):
-        for rows in _row_choices(problem, needs, fewest):
-            for kv_tile in KV_TILES:
-                full = rows * needs.passes > CUBE_ROWS // 4
-                if kv_tile <= max(64, round_up(problem.kv, 64)) and not (full and kv_tile > FULL_KV_TILE):
-                    yield rows, kv_tile, direct
-            if rows * needs.passes > CUBE_ROWS // 4 and Work(problem, chip.cores.aic, rows, 1).q_tiles == 1:
-                for kv_tile in _even_kv_tiles(problem.kv, max(16, 512 // element_bits(needs.fmt) // 2)):
-                    yield rows, kv_tile, direct
+    def _per_tile(self, s: Space) -> tuple[Values, Values]:
+        """Query heads and positions of a row tile."""
+        return np.clip(s.rows // self.problem.q, 1, self.group), np.minimum(self.problem.q, s.rows)
 
+    def _base_rows(self, s: Space) -> Values:
+        heads, positions = self._per_tile(s)
+        return heads * positions
 
-def _even_kv_tiles(kv: int, step: int) -> Iterator[int]:
-    """KV tiles, multiples of ``step``, that cut each of several parts of the KV length into equally many: full tiles cost by
-    the column, so a part should not end in a short one."""
-    seen = set(KV_TILES)
-    for parts in range(1, MOST_EVEN_PARTS + 1):
-        for most in (FULL_KV_TILE, FULL_KV_TILE // 2, FULL_KV_TILE // 4):
-            tile = round_up(ceil_div(kv, parts * ceil_div(kv, parts * most)), step)
-            if 64 <= tile <= min(FULL_KV_TILE, kv) and tile not in seen:
-                seen.add(tile)
-                yield tile
+    def _cube_rows(self, s: Space) -> Values:
+        return up(self.passes * self._base_rows(s), self.chip.cube.fractal_m)
 
+    def _share(self, s: Space) -> Values:
+        """Rows of an AIV."""
+        return ceil(self._base_rows(s), self.aivs)
 
-def _row_choices(problem: AttentionShape, needs: Needs, fewest: int) -> Iterator[int]:
-    most = CUBE_ROWS // needs.passes
-    group = problem.heads // problem.kv_heads
-    rows = min(most, group * problem.q)
-    while rows >= 1:
-        yield rows
-        if rows == 1 or rows * needs.passes <= fewest:
+    def _q_tiles(self, s: Space) -> Values:
+        return ceil(self.problem.q, self._per_tile(s)[1])
+
+    def _paired(self, s: Space) -> Values:
+        return (self._q_tiles(s) > 1) & bool(self.problem.causal)
+
+    def _whole_items(self, s: Space) -> Values:
+        """Row tiles, or pairs of them, whose KV length is not split."""
+        of_head = np.where(self._paired(s), ceil(self._q_tiles(s), 2), self._q_tiles(s))
+        return self.heads * ceil(self.group, self._per_tile(s)[0]) * of_head
+
+    def _steps(self, s: Space) -> Values:
+        """KV tiles of an item."""
+        tiles = ceil(self.problem.kv, s.kv_tile)
+        positions, before = self._per_tile(s)[1], self.problem.kv - self.problem.q
+        # What both row tiles of a pair see.
+        seen = 2 * before + (self._q_tiles(s) + 1) * positions
+        return np.where(self._paired(s), np.maximum(1, ceil(seen, s.kv_tile)), ceil(tiles, s.kv_splits))
+
+    # Space
+
+    def fill(self, s: Space) -> None:
+        """Rows, KV tiles and splits first, with the largest tiles that fit; then the tiles and the rings."""
+        problem, chip = self.problem, self.chip
+        s.cross("direct", (1, 0) if has_direct_paths(chip) else (0,))
+        self.more(s)
+        s.set(l2_ahead=0, p_ring=1)
+        rows = [min(MOST_ROWS // self.passes, self.group * problem.q)]
+        while rows[-1] > 1 and rows[-1] * self.passes > chip.cube.fractal_m:
+            rows.append(ceil_div(rows[-1], 2))
+        s.cross("rows", rows)
+        s.cross("kv_tile", self._kv_tiles())
+        s.set(ub_ring=2, preload=np.where(s.direct == 1, 1, 2))
+        tiles = ceil(problem.kv, s.kv_tile)
+        split = [np.clip(self.chip.cores.aic * rounds // self._whole_items(s), 1, tiles) for rounds in ROUNDS]
+        s.options("kv_splits", 1, *[np.where(self._q_tiles(s) == 1, parts, 1) for parts in split])
+        self._products(s, several=False)
+        self._chunks(s, several=False)
+        self._vector(s, several=False)
+        s.narrow(2)
+        self._products(s, several=True)
+        self._chunks(s, several=False)
+        s.narrow()
+        self._chunks(s, several=True)
+        s.narrow()
+        s.options("ub_ring", 2, 1)
+        s.options("preload", s.preload, np.where(s.direct == 1, 1, 3))
+        self._chunks(s, several=False)
+        self._vector(s, several=True)
+
+    def more(self, s: Space) -> None:
+        """Further keys of a dataflow, before the others."""
+
+    def _kv_tiles(self) -> list[int]:
+        """Plain ones, and those that cut each of several parts of the KV length into equally many."""
+        kv, step = self.problem.kv, max(16, 512 // self.bits // 2)
+        even = [round_up(ceil_div(kv, parts * ceil_div(kv, parts * most)), step)
+                for parts in EVEN_PARTS for most in EVEN_COLUMNS]
+        return [tile for tile in dict.fromkeys((*KV_TILES, *even)) if tile <= max(64, round_up(kv, 64))]
+
+    def _products(self, s: Space, several: bool) -> None:
+        """``pv_n`` columns of O (all of them if L0C has room), ``qk_n`` of S, the depths in L0 and the rings of L0C."""
+        buffers, step, deep = self.chip.buffers, self.step, self.deep
+
+        def rows() -> Values:
+            return self._cube_rows(s)
+
+        def split() -> Values:
+            return s.pv_n < self.out
+
+        def wide() -> Values:
+            return up(s.pv_n, step)
+
+        whole = (self.out <= ONE_ACCUMULATOR) & (rows() * (up(self.out, step) + 2 * step) * 4 <= buffers.l0c_bytes)
+        parts = dict.fromkeys(ceil_div(self.out, columns) for columns in WIDE_COLUMNS)
+        s.options("pv_n", *[np.where(whole, self.out, round_up(ceil_div(self.out, part), step)) for part in parts])
+        # Tiles that are several may take turns with those of S.
+        s.options("interleave", *[np.where(split() & (s.direct == 0), turns, 0) for turns in (0, 1)])
+        s.set(l0_ring=2, s_ring=np.where(s.interleave == 1, 1, 2), o_ring=np.where(split() & (s.interleave == 0), 2, 1))
+        # L0A and L0B: half for either product.
+        half_b = buffers.l0b_bytes * 4 // (s.l0_ring * wide() * self.bits) // deep * deep
+        pv = np.minimum(np.minimum(self._half_of_l0a(s), np.maximum(half_b, deep)), up(s.kv_tile, deep))
+        s.options("pv_k", *[np.maximum(deep, pv // part // deep * deep) for part in ((1, 2) if several else (1,))])
+        qk = np.minimum(self._half_of_l0a(s), round_up(self.dim, deep))
+        s.options("qk_k", *[np.maximum(deep, up(ceil(qk, part), deep)) for part in ((1, 2, 4) if several else (1, 2))])
+        left = buffers.l0b_bytes // s.l0_ring - s.pv_k * wide() * self.bits // 8
+        spare = buffers.l0c_bytes - s.o_ring * rows() * wide() * 4
+        qk_n = np.minimum(np.minimum(spare // (s.s_ring * rows() * 4), left * 8 // (s.qk_k * self.bits)), 256)
+        qk_n = np.minimum(qk_n, up(s.kv_tile, step)) // step * step
+        s.options("qk_n", *[np.maximum(0, up(qk_n // part, step)) for part in ((1, 2) if several else (1,))])
+        second = buffers.l0c_bytes >= rows() * (2 * wide() + s.s_ring * s.qk_n) * 4
+        s.set(o_ring=np.where(~split() & second, 2, s.o_ring))
+        pair = s.l0_ring * self.bits
+        s.keep((s.qk_n >= step) & (pair * rows() * s.qk_k // 8 + pair * rows() * s.pv_k // 8 <= buffers.l0a_bytes)
+               & (pair * (s.qk_k * s.qk_n + s.pv_k * wide()) // 8 <= buffers.l0b_bytes)
+               & ((s.s_ring * s.qk_n + s.o_ring * wide()) * rows() * 4 <= buffers.l0c_bytes))
+
+    def _half_of_l0a(self, s: Space) -> Values:
+        """The deepest tile of one product's rows."""
+        depth = self.chip.buffers.l0a_bytes * 4 // (s.l0_ring * self._cube_rows(s) * self.bits)
+        return depth // self.deep * self.deep
+
+    def _chunks(self, s: Space, several: bool) -> None:
+        """Chunks of K, V and P in L1 and their rings."""
+        split, bits = s.pv_n < self.out, self.bits
+        # Of a wide O loads of 32 KiB at most: they already run at full bandwidth.
+        deep_v = ceil(np.minimum(s.kv_tile, LOAD_BYTES * 8 // (s.pv_n * bits)), s.pv_k)
+
+        def choice(part: int, ring: int, q_ring: int) -> dict[str, Values]:
+            rows = np.where(split, s.qk_n, up(ceil(s.kv_tile, part), self._quantum))
+            return {"l1_kv": rows, "l1_v": np.where(split, np.maximum(1, ceil(deep_v, part)) * s.pv_k, rows),
+                    "l1_k": np.where(split, np.minimum(up(ceil(self.dim, part), s.qk_k), up(self.dim, s.qk_k)), self.dim),
+                    "l1_ring": ring, "q_ring": q_ring}
+
+        def fits() -> Column:
+            # Event ids: one for every slot of K, V and Q, and for P.
+            ids = ~(s.pv_n < self.out) | (2 * s.l1_ring + s.q_ring + s.p_ring <= self.chip.dispatch.event_ids_per_pipe_pair)
+            whole = (s.l1_kv % MX_BLOCK == 0) | (s.l1_kv >= s.kv_tile) | (s.pv_n < self.out)
+            return (self._l1_bytes(s) <= self.chip.buffers.l1_bytes) & ids & (whole | (self._quantum < MX_BLOCK))
+
+        if several:
+            s.options("chunk", *range(2 * len(CHUNKS)))
+            split, deep_v = s.pv_n < self.out, ceil(np.minimum(s.kv_tile, LOAD_BYTES * 8 // (s.pv_n * bits)), s.pv_k)
+            table = [choice(part, ring, 2) for part in CHUNKS for ring in (2, 3)]
+            which = s.columns.pop("chunk")
+            s.set(**{key: np.choose(which, [np.broadcast_to(row[key], (s.count,)) for row in table]) for key in table[0]})
+            s.first(fits, {"q_ring": 2}, {"q_ring": 1})
             return
-        rows = ceil_div(rows, 2)
+        s.first(fits, *[choice(part, 2, q_ring) for part in CHUNKS for q_ring in (2, 1)])
 
+    @property
+    def _quantum(self) -> int:
+        return MX_BLOCK if self.needs.fmt.startswith("mx") else 2 if self.bits < 8 else 1
 
-def _fit(problem: AttentionShape, chip: Chip, needs: Needs, rows: int, kv_tile: int, direct: bool,
-         l0_ring: int) -> AttentionTiling | None:
-    """The deepest L0 and L1 tiles and the tallest UB tile that fit, or None."""
-    work = Work(problem, chip.cores.aic, rows, kv_tile)
-    dim, out, rate = problem.head_dim, problem.value_dim, chip.cube.rate(needs.fmt, needs.fmt)
-    assert rate is not None
-    cube_rows = round_up(needs.passes * work.base_rows, chip.cube.fractal_m)
-    bits, deep = element_bits(needs.fmt), rate.fractal_k
-    wide = round_up(out, 16)
-    # L0A and L0B: half for either product.
-    def depth(space: int, across: int) -> int:
-        return space // (2 * l0_ring) * 8 // (across * bits) // deep * deep
-
-    most = depth(chip.buffers.l0a_bytes, cube_rows)
-    pv_k = min(most, max(deep, depth(chip.buffers.l0b_bytes, wide)), round_up(kv_tile, deep))
-    left = chip.buffers.l0b_bytes // l0_ring - pv_k * wide * bits // 8
-    qk_k = min(most, round_up(dim, deep))
-    if pv_k < deep or qk_k < deep or left <= 0:
-        return None
-    # L0C: O once, the rest for two tiles of S.
-    spare = chip.buffers.l0c_bytes - cube_rows * wide * 4
-    qk_n = min(spare // (8 * cube_rows), 256, kv_tile) // 16 * 16
-    while qk_n >= 16 and qk_k >= deep and left * 8 // (qk_k * bits) // 16 * 16 < qk_n:
-        if qk_n > 64 or qk_k == deep:
-            qk_n -= 16
-        else:
-            qk_k = max(deep, qk_k // 2 // deep * deep)
-    if qk_n < 16:
-        return None
-    # Rings on chip are dear, and what passes through them arrives sooner.
-    preload = 1 if direct else AttentionTiling.preload
-    slots = preload + 1 if direct else 0
-    l1 = _L1(chip.buffers.l1_bytes, cube_rows * work.row_tiles_per_item, cube_rows, kv_tile, dim, out, bits, slots,
-             needs.cache_in_l1)
-    l1_kv = l1.chunk()
-    share = ceil_div(work.base_rows, chip.cores.aiv_per_aic)
-    vec_m = _most_rows(chip, needs, UbTiles(share, 0, 0, kv_tile, dim, out, slots))
-    if not l1_kv or not vec_m:
-        return None
-    ring = 3 if l1.fits(l1_kv, 3, 1) else 2
-    o_ring = 2 if chip.buffers.l0c_bytes >= cube_rows * (2 * wide + 2 * qk_n) * 4 else 1
-    return AttentionTiling(rows, kv_tile, 1, l1_kv, qk_n, qk_k, pv_k, vec_m, out, vec_m, dim, l1_kv, preload, l1_ring=ring,
-                           l0_ring=l0_ring, o_ring=o_ring, q_ring=2 if l1.fits(l1_kv, ring, 2) else 1, direct=int(direct))
-
-
-def _fit_wide(problem: AttentionShape, chip: Chip, needs: Needs, rows: int, kv_tile: int, direct: bool,
-              ub_ring: int) -> AttentionTiling | None:
-    """The same where O takes several accumulators.
-
-    Tiles of S and of O are equally wide and share L0C: two of each, or, if that leaves them narrow, one of each by turns.
-    """
-    work = Work(problem, chip.cores.aic, rows, kv_tile)
-    dim, out, rate = problem.head_dim, problem.value_dim, chip.cube.rate(needs.fmt, needs.fmt)
-    assert rate is not None
-    cube_rows = round_up(needs.passes * work.base_rows, chip.cube.fractal_m)
-    bits, deep, l0_ring = element_bits(needs.fmt), rate.fractal_k, 2
-    column = 4 * cube_rows
-    wide = min(256, chip.buffers.l0c_bytes // (4 * column)) // 16 * 16
-    # By turns S is complete only when O of the step before is, so that on chip, with slots for one step more, P would be late.
-    interleave = wide < max(CUBE_COLUMNS, ROW_BYTES * 8 // bits) and not direct
-    if interleave:
-        wide = min(256, chip.buffers.l0c_bytes // (2 * column)) // 16 * 16
-    # L0A and L0B: half for either product.
-    l0a, l0b = (size // (2 * l0_ring) * 8 // bits for size in (chip.buffers.l0a_bytes, chip.buffers.l0b_bytes))
-    wide = min(wide, l0b // deep // 16 * 16)
-    if wide < 16:
-        return None
-    pv_n = round_up(ceil_div(out, ceil_div(out, wide)), 16)
-    qk_n = min(pv_n, round_up(kv_tile, 16))
-    depth = min(l0a // cube_rows, l0b // pv_n) // deep * deep
-    if depth < deep:
-        return None
-    qk_k, pv_k = min(depth, round_up(dim, deep)), min(depth, round_up(kv_tile, deep))
-    preload = 1 if direct else AttentionTiling.preload
-    slots = preload + 1 if direct else 0
-    share = ceil_div(work.base_rows, chip.cores.aiv_per_aic)
-    vec_m, out_m = _ub_rows(chip, needs, UbTiles(share, 0, 0, kv_tile, dim, out, slots, ub_ring))
-    if not vec_m:
-        return None
-    l1 = _WideL1(chip.buffers.l1_bytes, cube_rows * work.row_tiles_per_item, cube_rows, kv_tile, dim, bits, slots, qk_n, pv_n,
-                 (0 if problem.shared_kv else out) + dim if needs.cache_in_l1 and slots else 0, problem.shared_kv)
-    found = l1.chunks(qk_k, pv_k, chip.dispatch.event_ids_per_pipe_pair)
-    if found is None:
-        return None
-    l1_k, l1_v, ring, q_ring = found
-    o_tiles, s_tiles = ceil_div(out, pv_n), ceil_div(kv_tile, qk_n)
-    spare = chip.buffers.l0c_bytes // (column * pv_n)
-    # By turns one accumulator of S is enough only while each follows one of O.
-    s_ring = 2 if not interleave or (s_tiles > o_tiles and spare > 2) else 1
-    return AttentionTiling(rows, kv_tile, 1, max(qk_n, l1_v), qk_n, qk_k, pv_k, vec_m, pv_n, out_m, l1_k, l1_v, preload,
-                           l1_ring=ring, l0_ring=l0_ring, s_ring=s_ring, o_ring=1 if interleave else 2, ub_ring=ub_ring,
-                           q_ring=q_ring, direct=int(direct), interleave=int(interleave))
-
-
-@dataclass(frozen=True)
-class _L1:
-    """What L1 has to hold: Q of an item, chunks of K, V and P, or ``slots`` whole tiles of what Vector brings."""
-
-    room: int
-    q_rows: int
-    cube_rows: int
-    kv_tile: int
-    dim: int
-    out: int
-    bits: int
-    slots: int
-    cache_in_l1: bool
-
-    def fits(self, l1_kv: int, ring: int, q_ring: int) -> bool:
-        p = self.slots * self.kv_tile if self.slots else ring * l1_kv
-        cache = self.slots * self.kv_tile if self.slots and self.cache_in_l1 else ring * l1_kv
-        elements = q_ring * self.q_rows * self.dim + self.cube_rows * p + cache * (self.dim + self.out)
+    def _l1_bytes(self, s: Space) -> Values:
+        """Q of an item, chunks of K, V and P, or what Vector brings of them."""
+        rows, split = self._cube_rows(s), s.pv_n < self.out
+        slots = np.where(s.direct == 1, s.preload + 1, 0)
+        q = s.q_ring * np.where(self._paired(s), 2, 1) * rows * self.dim
+        p = rows * np.where(slots > 0, slots * s.kv_tile, np.where(split, s.p_ring * s.kv_tile, s.l1_ring * s.l1_kv))
+        chunks = np.where(split, s.l1_ring * (s.qk_n * np.minimum(s.l1_k, self.dim) + s.l1_v * s.pv_n),
+                          s.l1_ring * s.l1_kv * (self.dim + self.out))
+        chunks = np.where(self._cache_slots(s) > 0, self._cache_slots(s) * s.kv_tile
+                          * (self.dim if self.problem.shared_kv else self.dim + self.out), chunks)
         # A sixteenth more, which is what the block scales of MX operands take.
-        return elements * self.bits * 17 // 128 + 128 <= self.room
+        return (q + p + chunks) * self.bits * (17 if self.needs.fmt.startswith("mx") else 16) // 128 + 256
 
-    def chunk(self) -> int:
-        """KV rows of a chunk: a power-of-two part of the tile, no larger than a full-bandwidth load; 0 if none fits."""
-        chunk = self.kv_tile
-        widest = max(self.dim, self.out)
-        while chunk > 32 and (chunk * widest * self.bits > 8 * LOAD_BYTES or not self.fits(chunk, 2, 1)):
-            chunk //= 2
-        return chunk if self.fits(chunk, 2, 1) else 0
+    def _cache_slots(self, s: Space) -> Values:
+        """Tiles of the cache that Vector puts into L1."""
+        return np.zeros(s.count, np.int64)
+
+    def _vector(self, s: Space, several: bool) -> None:
+        """``vec_m`` rows of S and ``out_m`` of O in UB: tiles of about one size, the largest that fit."""
+        share = self._share(s)
+        fixed, of_s, of_o = self._ub(s)
+        room = self.chip.buffers.ub_bytes - fixed
+        out_m = [np.minimum(share, rows) for rows in (64, *((8, 4, 2, 1) if several else (8, 2)))]
+        s.options("out_m", *[np.where(rows * of_o < room, rows, 0) for rows in out_m])
+        share = self._share(s)
+        fixed, of_s, of_o = self._ub(s)
+        room = self.chip.buffers.ub_bytes - fixed
+        # As many rows of both, or the most beside few of O.
+        both = np.minimum(np.minimum(share, 64), (room // (of_s + of_o)).astype(np.int64))
+        s.set(out_m=np.where(s.out_m >= np.minimum(share, 64), both, s.out_m))
+        most = np.minimum(np.minimum(share, 64), ((room - s.out_m * of_o) // of_s).astype(np.int64))
+        pieces = ceil(share, np.maximum(1, most))
+        s.options("vec_m", *[np.where(most < 1, 0, ceil(share, np.minimum(share, pieces * times)))
+                             for times in (PIECES if several else PIECES[:1])])
+        s.keep((s.vec_m >= 1) & (s.out_m >= 1))
+        s.set(out_m=ceil(self._share(s), ceil(self._share(s), s.out_m)))
+
+    def _ub(self, s: Space) -> tuple[Column, Column, Column]:
+        """Bytes of UB that rows do not change, those of a row of S, and of a row of O."""
+        slots = np.where(s.direct == 1, s.preload + 1, 0)
+        table = np.stack([self._share(s), s.kv_tile, slots, s.ub_ring, *self._ub_keys(s)], axis=1)
+        kinds, which = np.unique(table, axis=0, return_inverse=True)
+
+        def of(kind: Any, vec_m: int, out_m: int) -> int:
+            share, kv_tile, slots, ring, *more = (int(value) for value in kind)
+            return self._ub_bytes(*more).ub_bytes(UbTiles(share, vec_m, out_m, kv_tile, self.dim, self.out, slots, ring))
+
+        found = np.array([(of(kind, 0, 0), of(kind, 64, 0), of(kind, 0, 64)) for kind in kinds], float)[which.reshape(-1)]
+        return found[:, 0], (found[:, 1] - found[:, 0]) / 64, np.maximum((found[:, 2] - found[:, 0]) / 64, 1.0)
+
+    def _ub_keys(self, s: Space) -> tuple[Column, ...]:
+        return ()
+
+    def _ub_bytes(self, *keys: int) -> Needs:
+        return self.needs
+
+    # What it costs
+
+    def phases(self, s: Space) -> list[Phase]:
+        """The pipeline of steps, and the merge of the splits."""
+        costs, problem, chip, direct = self.costs, self.problem, self.chip, s.direct == 1
+        phase = Phase(costs, s.count)
+        items = self._whole_items(s) * s.kv_splits
+        rounds, steps, cores = ceil(items, chip.cores.aic), self._steps(s), np.minimum(chip.cores.aic, items)
+        count = rounds * steps
+        kv = np.minimum(s.kv_tile, problem.kv)
+        # Of the last KV tile, and of the diagonal, only a part is there.
+        tiles = ceil(problem.kv, s.kv_tile)
+        even = np.where(s.kv_splits > 1, tiles / (steps * s.kv_splits), 1.0)
+        part = np.where(self._paired(s), 1.0, problem.kv / (tiles * kv) * even)
+        cube = self._cube(phase, s, kv, count, items)
+        vector, store = self._softmax(phase, s, kv, count, part)
+        self._bring(phase, s, kv, count)
+        signal, passes = chip.cross_core.signal_latency_cycles, self.passes
+        # S goes to Vector and P back while preload steps are between them.
+        out = costs.latency("L0C", "GM") + costs.latency("GM", "UB")
+        back = costs.latency("UB", "GM") + costs.latency("GM", "L1")
+        if direct.any():
+            out, back = np.where(direct, costs.latency("L0C", "UB"), out), np.where(direct, costs.latency("UB", "L1"), back)
+        life = cube + out + 2 * signal + vector + store + back
+        phase.ring(life, s.preload + 1, count)
+        phase.once(life)
+        stored = self.dim if problem.shared_kv else self.dim + self.out
+        phase.hbm_bytes = self.heads * problem.kv * stored * self.needs.cache_bits / 8
+        rings = np.where(direct, 0.0, passes * self._base_rows(s) * (kv * (4 + self.bits / 8) + self.out * 4.0))
+        self._leaves_l2(phase, s, rings, cores, count)
+        phase.l2_write_bytes = phase.l2_write_bytes + rings * cores * count
+        phase.l2_read_bytes = phase.l2_read_bytes + rings * cores * count
+        return [*self._before(s), phase, self._merge(s)]
+
+    def _before(self, s: Space) -> list[Phase]:
+        """Phases before the pipeline."""
+        return []
+
+    def _leaves_l2(self, phase: Phase, s: Space, rings: Values, cores: Values, count: Values) -> None:
+        """Where L2 has no room for all, what passes between two uses of a slot lets lines of the rings leave it: they are
+        written and read again."""
+        problem, room = self.problem, self.chip.l2.capacity_bytes
+        stored = self.dim if problem.shared_kv else self.dim + self.out
+        slots, whole = cores * (s.preload + 1), self.heads * problem.kv * stored * self.needs.cache_bits / 8
+        together = np.clip(ceil(self.group, self._per_tile(s)[0]) * self._q_tiles(s), 1, cores)
+        passing = slots * rings + np.minimum(whole, slots / together * s.kv_tile * stored * self.needs.cache_bits / 8)
+        left = np.where(slots * rings + whole > room, np.clip((passing / room - KEPT) / (1 - KEPT), 0, 1), 0.0)
+        phase.hbm_bytes = phase.hbm_bytes + 2 * left * cores * count * rings
+
+    def _fresh(self, s: Space) -> Values:
+        """Share of the loads of K and V that find nothing in L2: row tiles of a head that ask for them together all wait."""
+        rounds_of_head = np.maximum(1.0, ceil(self.group, self._per_tile(s)[0]) * self._q_tiles(s) / self.chip.cores.aic)
+        return 1 / rounds_of_head
+
+    def _cube(self, phase: Phase, s: Space, kv: Values, count: Values, items: Values) -> Values:
+        """The AIC's part of a step; cycles of Q K^T from its load to S."""
+        costs, bits, direct, split = self.costs, self.bits, s.direct == 1, s.pv_n < self.out
+        rows, fresh, here = self.passes * self._base_rows(s), self._fresh(s), np.where(self._cache_slots(s) > 0, 0, 1)
+        cores = np.minimum(self.chip.cores.aic, items)
+
+        def load(lines: Values, cols: Values, width: int, new: Values) -> tuple[Values, Values]:
+            """Cycles and times of the chunks of K or V in a step."""
+            lines = np.minimum(lines, kv)
+            cycles, l2 = costs.gm("GM", "L1", lines, cols * bits // 8, new, np.gcd(width * bits // 8, cols * bits // 8))
+            times = ceil(kv, lines) * ceil(width, cols)
+            # Of the last chunk only a part is there.
+            there = here * kv / (ceil(kv, lines) * lines)
+            phase.pipe("MTE2", cycles * there, times * count)
+            phase.l2_read_bytes = phase.l2_read_bytes + cores * count * l2 * there * times
+            return cycles, times
+
+        load_k, loads_k = load(np.where(split, s.qk_n, s.l1_kv), np.minimum(s.l1_k, self.dim), self.dim, fresh)
+        of_v, cols_v = np.minimum(np.where(split, s.l1_v, s.l1_kv), kv), np.minimum(s.pv_n, self.out)
+        shared = self.problem.shared_kv
+        load_v, loads_v = load(of_v, cols_v, self.dim if shared else self.out, 0.0 if shared else fresh)
+        wide_p = np.where(split, kv, np.minimum(s.l1_kv, kv))
+        load_p, more_p = costs.gm("GM", "L1", rows, wide_p * bits // 8)
+        loads_p = np.where(direct, 0, ceil(kv, wide_p))
+        phase.pipe("MTE2", load_p, loads_p * count)
+        phase.l2_read_bytes = phase.l2_read_bytes + cores * count * more_p * loads_p
+        qk_n, qk_k = np.minimum(s.qk_n, up(kv, self.step)), np.minimum(s.qk_k, self.dim)
+        pv_k = np.minimum(s.pv_k, up(kv, self.deep))
+        tiles_s, deep_s = ceil(kv, qk_n), ceil(self.dim, qk_k)
+        tiles_o, deep_o = ceil(self.out, cols_v), ceil(kv, of_v) * ceil(of_v, pv_k)
+        inside_s, path = self._product(phase, s, rows, qk_k, qk_n, deep_s, tiles_s * count)
+        inside_o, _ = self._product(phase, s, rows, np.minimum(pv_k, ceil(kv, deep_o)), cols_v, deep_o, tiles_o * count)
+        drain_s, drain_o = self._drain(s, rows, qk_n), self._drain(s, rows, cols_v)
+        phase.pipe("FIX", drain_s, tiles_s * count)
+        phase.pipe("FIX", drain_o, tiles_o * count)
+        leave, latency = costs.latency("L0C", "UB" if direct.all() else "GM"), costs.latency("GM", "L1", fresh)
+        phase.ring(inside_s + path + drain_s + leave, s.s_ring, tiles_s * count)
+        phase.ring(inside_o + path + drain_o + leave, s.o_ring, tiles_o * count)
+        phase.ring(here * (load_k + latency + inside_s), s.l1_ring, loads_k * count)
+        phase.ring(here * (load_v + latency + inside_o * tiles_o / loads_v), s.l1_ring, loads_v * count)
+        # One accumulator of each by turns: each waits for the other's drain.
+        by_turns = inside_s + inside_o + 2 * path + np.minimum(drain_s, drain_o) + leave
+        phase.ring(np.where(s.interleave == 1, by_turns, 0.0), 1, np.minimum(tiles_s, tiles_o) * count)
+        return here * (load_k + latency) + tiles_s * inside_s + path + drain_s
+
+    def _product(self, phase: Phase, s: Space, rows: Values, k: Values, n: Values, deep: Values,
+                 tiles: Values) -> tuple[Values, Values]:
+        """``tiles`` accumulators of ``deep`` products each; cycles of one, and the latency through L0."""
+        costs = self.costs
+        to_l0 = costs.local("L1", "L0A", rows, k, self.bits) + costs.local("L1", "L0B", n, k, self.bits)
+        if self.needs.fmt.startswith("mx"):
+            blocks = ceil(k, MX_BLOCK)
+            to_l0 = to_l0 + costs.local("L1", "L0A_MX", rows, blocks, 8) + costs.local("L1", "L0B_MX", n, blocks, 8)
+        mmad = costs.mmad(self.fmt, rows, k, n)
+        phase.pipe("MTE1", to_l0, deep * tiles)
+        phase.pipe("M", mmad, deep * tiles)
+        path = costs.latency("L1", "L0A") + costs.latency("L1", "L0B") + self.chip.cube.head_isolated_cycles
+        phase.ring(to_l0 + mmad + path, s.l0_ring, deep * tiles)
+        return deep * np.maximum(to_l0, mmad), path
+
+    def _drain(self, s: Space, rows: Values, cols: Values) -> Values:
+        to_gm = self.costs.drain(rows, cols, 32)
+        if not (s.direct == 1).any():
+            return to_gm
+        to_ub = self.aivs * self.passes * self.costs.local("L0C", "UB", self._share(s), cols, 32)
+        return np.where(s.direct == 1, to_ub, to_gm)
+
+    def _softmax(self, phase: Phase, s: Space, kv: Values, count: Values, part: Values) -> tuple[Values, Values]:
+        """The AIVs' part of a step; cycles of the softmax, and of the store of the last tile of P."""
+        costs, n, share, direct = self.costs, self.passes, self._share(s), s.direct == 1
+        vec_m, out_m = np.minimum(s.vec_m, share), np.minimum(s.out_m, share)
+        tiles_s, tiles_o = ceil(share, vec_m), ceil(share, out_m)
+        load_s = np.where(direct, 0.0, n * costs.gm("GM", "UB", vec_m, kv * 4)[0])
+        load_o = np.where(direct, 0.0, n * costs.gm("GM", "UB", out_m, self.out * 4)[0])
+        v_s = costs.vector([(op, 32) for op in self.needs.vector_ops], vec_m, kv) + costs.vector(ROW_OPS, vec_m, 1)
+        merge: Ops = (("cast", 32), *(n - 1) * (("cast", 32), ("muls", 32), ("add", 32)), ("muls", 32))
+        v_o = costs.vector((("mul", 32), ("add", 32), *(merge if n > 1 else ())), out_m, self.out)
+        store = n * costs.gm("UB", "GM", vec_m, kv * self.bits // 8)[0]
+        if direct.any():
+            store = np.where(direct, n * costs.local("UB", "L1", vec_m, kv, self.bits), store)
+        for name, cycles, each in (("AIV.MTE2", load_s, tiles_s), ("AIV.MTE2", load_o, tiles_o),
+                                   ("AIV.V", v_s * part, tiles_s), ("AIV.V", v_o, tiles_o),
+                                   ("AIV.MTE3", store * part, tiles_s)):
+            phase.pipe(name, cycles, each * count)
+        into = costs.latency("GM", "UB")
+        phase.ring(np.where(direct, 0.0, load_s + into + v_s), s.ub_ring, tiles_s * count)
+        phase.ring(np.where(direct, 0.0, load_o + into + v_o), s.ub_ring, tiles_o * count)
+        return load_s + tiles_s * v_s, store
+
+    def _bring(self, phase: Phase, s: Space, kv: Values, count: Values) -> None:
+        """What the AIVs do for the cache in a step."""
+
+    def _merge(self, s: Space) -> Phase:
+        """The states of the splits, after all cores have met."""
+        costs, chip, splits = self.costs, self.chip, s.kv_splits
+        phase = Phase(costs, s.count)
+        rows_of_head = self.group * self.problem.q
+        total = self.heads * rows_of_head
+        rows = np.clip(total // chip.aiv, 1, min(MERGE_ROWS, rows_of_head))
+        row_bytes = 8 * splits * (self.out + 2) + 12 * self.out + 128
+        rows = np.clip((chip.buffers.ub_bytes * 3 // 4) // row_bytes, 1, rows)
+        each = ceil(self.heads * ceil(rows_of_head, rows), chip.aiv)
+        load = costs.gm("GM", "UB", rows, splits * self.out * 4)[0] + costs.gm("GM", "UB", rows, splits * 8)[0]
+        v = splits * (costs.vector(STATE_OPS, rows, 1) + costs.vector([("mul", 32), ("add", 32)], rows, self.out))
+        store, _ = costs.gm("UB", "GM", rows, self.out * 2)
+        for name, cycles in (("AIV.MTE2", load), ("AIV.V", v), ("AIV.MTE3", store)):
+            phase.pipe(name, cycles, each)
+        # Each split's state on its way to GM.
+        parts, _ = costs.gm("UB", "GM", np.minimum(s.out_m, self._share(s)), self.out * 4)
+        phase.once(parts + costs.latency("UB", "GM") + chip.cross_core.barrier_latency_cycles)
+        phase.once(load + v + store + costs.latency("GM", "UB") + costs.latency("UB", "GM"))
+        phase.only(splits > 1)
+        return phase
 
 
-@dataclass(frozen=True)
-class _WideL1:
-    """L1 where O takes several accumulators: Q of an item, P of a step (or ``slots`` of them), chunks of K and V; or, instead
-    of these, ``slots`` tiles of the cache with ``ring_columns`` columns, twice as many less one where K lasts until P V."""
+class DequantAttention(Attention):
+    """A cache that Vector turns into BF16: every KV tile when it is needed, or all of it before."""
 
-    room: int
-    q_rows: int
-    cube_rows: int
-    kv_tile: int
-    dim: int
-    bits: int
-    slots: int
-    qk_n: int
-    pv_n: int
-    ring_columns: int
-    shared: bool
+    def __init__(self, problem: AttentionShape, chip: Chip, cache: str) -> None:
+        super().__init__(problem, chip, dequant.needs_of(chip, cache, fused=True))
+        self.unfused = dequant.needs_of(chip, cache, fused=False)
+        self.widest = self.dim if problem.shared_kv else max(self.dim, self.out)
 
-    def fits(self, l1_k: int, l1_v: int, ring: int, q_ring: int) -> bool:
-        kept = q_ring * self.q_rows * self.dim + self.cube_rows * self.kv_tile * max(1, self.slots)
-        if self.ring_columns:
-            kept += (2 * self.slots - 1 if self.shared else self.slots) * self.kv_tile * self.ring_columns
-        else:
-            kept += ring * (self.qk_n * l1_k + l1_v * self.pv_n)
-        # A sixteenth more, which is what the block scales of MX operands take.
-        return kept * self.bits * (17 if self.bits == 4 else 16) // 128 + 128 <= self.room
+    def more(self, s: Space) -> None:
+        s.options("fused", 1, 0)
 
-    def chunks(self, qk_k: int, pv_k: int, ids: int) -> tuple[int, int, int, int] | None:
-        """Columns of K and rows of V in a chunk, the ring of both and that of Q: the largest chunks, but K's first; or None."""
-        depths = [min(round_up(ceil_div(self.dim, parts), qk_k), round_up(self.dim, qk_k)) for parts in (1, 2, 3, 4, 6, 8, 16)]
-        for l1_k in dict.fromkeys(depths):
-            most = max(1, LOAD_BYTES * 8 // (self.pv_n * self.bits * pv_k))
-            for steps in range(min(most, ceil_div(self.kv_tile, pv_k)), 0, -1):
-                if self.fits(l1_k, steps * pv_k, 2, 1):
-                    l1_v = steps * pv_k
-                    ring = 3 if self.fits(l1_k, l1_v, 3, 1) else 2
-                    # Event ids: one for every slot of K, V and Q, and for P.
-                    few = 2 * ring + 3 <= ids
-                    return l1_k, l1_v, ring, 2 if few and self.fits(l1_k, l1_v, ring, 2) else 1
-        return None
+    def _cache_slots(self, s: Space) -> Values:
+        return np.where((s.direct == 1) & (s.fused == 1), self._kv_slots(s), 0)
 
+    def _kv_slots(self, s: Space) -> Values:
+        """Tiles of the cache that are in use (:func:`msdsim.dataflows.attention.dequant.slots`)."""
+        return 2 * s.preload + 1 if self.problem.shared_kv else s.preload + 1
 
-def _most_rows(chip: Chip, needs: Needs, tiles: UbTiles, out_m: int | None = None) -> int:
-    """Rows ``vec_m`` of a UB tile of S: all rows of an AIV, or the most that fit beside ``out_m`` of O (None: as many); 0 if
-    none do."""
-    for rows in range(min(tiles.share, 64), 0, -1):
-        if needs.ub_bytes(replace(tiles, vec_m=rows, out_m=out_m or rows)) <= chip.buffers.ub_bytes:
-            return ceil_div(tiles.share, ceil_div(tiles.share, rows))
-    return 0
+    def _ub_keys(self, s: Space) -> tuple[Column, ...]:
+        return (s.fused,)
 
+    def _ub_bytes(self, *keys: int) -> Needs:
+        return self.needs if keys[0] else self.unfused
 
-def _ub_rows(chip: Chip, needs: Needs, tiles: UbTiles) -> tuple[int, int]:
-    """``vec_m`` and ``out_m`` where O is wide: they are the same unless that leaves few rows of S, which costs more
-    instructions than O does; 0 if nothing fits."""
-    rows = _most_rows(chip, needs, tiles)
-    if rows >= min(tiles.share, FEW_ROWS):
-        return rows, rows
-    of_s, of_o = len(needs.vector_ops) + len(ROW_OPS), INSTRUCTIONS_OF_O + 3 * needs.passes
+    def _vector(self, s: Space, several: bool) -> None:
+        """``dequant_kv``: rows of the cache in what UB has left, or in all of it before."""
+        super()._vector(s, several)
+        s.set(kv_slots=self._kv_slots(s))
+        slots = np.where(s.direct == 1, s.preload + 1, 0)
+        rows = (self._share(s), s.vec_m, s.out_m, s.kv_tile, slots, s.ub_ring, s.fused)
+        taken = np.array([self._taken(*(int(value) for value in row)) for row in zip(*rows, strict=True)], np.int64)
+        room = self.chip.buffers.ub_bytes - taken
+        # Beside every row: its scale, twice, in 32 bytes each.
+        most = np.maximum(1, (room - 4 * self.widest - 256) // (dequant.ELEMENT_BYTES * self.widest + 2 * 32))
+        s.set(dequant_kv=np.minimum(most, np.where(s.fused == 1, ceil(s.kv_tile, self.aivs), self.problem.kv)))
 
-    def instructions(pair: tuple[int, int]) -> int:
-        return of_s * ceil_div(tiles.share, pair[0]) + of_o * ceil_div(tiles.share, pair[1])
+    def _taken(self, share: int, vec_m: int, out_m: int, kv_tile: int, slots: int, ring: int, fused: int) -> int:
+        """Bytes of UB that the pipeline takes, or S and O, which have their place there in every phase."""
+        tiles = UbTiles(share, vec_m, out_m, kv_tile, self.dim, self.out, slots, ring)
+        return bf16.ub_bytes(tiles) if fused else arriving_bytes(1, tiles) if slots else 0
 
-    found = [(rows, rows), *((_most_rows(chip, needs, tiles, few), few) for few in (1, 2, 4, 8))]
-    return min((pair for pair in found if pair[0]), key=instructions, default=(0, 0))
+    def _tile(self, s: Space) -> tuple[Values, Values, Values]:
+        """Cycles of ``dequant_kv`` rows of the cache on MTE2, V and MTE3."""
+        costs, rows, bits = self.costs, s.dequant_kv, self.needs.cache_bits
+        load, _ = costs.gm("GM", "UB", rows, self.widest * bits // 8, 1.0)
+        v = costs.vector([("cast", 16), ("cast", 32), ("cast", 32)], rows, self.widest, flat=True)
+        v = v + costs.vector([("mul", 32)], rows, self.widest)
+        store, _ = costs.gm("UB", "GM", rows, self.widest * 2)
+        if (s.direct == 1).any():
+            store = np.where((s.direct == 1) & (s.fused == 1), costs.local("UB", "L1", rows, self.widest, 16), store)
+        return load + costs.gm("GM", "UB", 1, self.widest * 4)[0], v, store
 
+    def _bring(self, phase: Phase, s: Space, kv: Values, count: Values) -> None:
+        load, v, store = self._tile(s)
+        caches = 1 if self.problem.shared_kv else 2
+        tiles = np.where(s.fused == 1, caches * ceil(ceil(kv, self.aivs), s.dequant_kv), 0)
+        share = np.minimum(1.0, ceil(kv, self.aivs) / (ceil(ceil(kv, self.aivs), s.dequant_kv) * s.dequant_kv))
+        for name, cycles in (("AIV.MTE2", load), ("AIV.V", v), ("AIV.MTE3", store)):
+            phase.pipe(name, cycles * share, tiles * count)
+        phase.ring((load + v) * share + self.costs.latency("GM", "UB", 1.0), s.ub_ring, tiles * count)
 
-def _split_choices(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Iterator[int]:
-    """1, and for one row tile per head whatever keeps more cores busy."""
-    yield 1
-    work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
-    if work.q_tiles > 1:
-        return
-    # More parts than fill the chip twice only add to the merge; long steps, where O is wide, are worth evening out.
-    fill = 2 if tile.pv_n >= problem.value_dim else 4
-    yield from range(2, min(work.tiles, ceil_div(fill * chip.cores.aic, work.items)) + 1)
-
-
-def _estimate(problem: AttentionShape, chip: Chip, needs: Needs, tile: AttentionTiling) -> float:
-    """Cycles, roughly: HBM's time for the cache, or the busiest core's steps by their slowest unit; the fill; the merge."""
-    work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile, tile.kv_splits)
-    dim, out, kv, bits = problem.head_dim, problem.value_dim, min(tile.kv_tile, problem.kv), element_bits(needs.fmt)
-    wide = tile.pv_n < out
-    rate = chip.cube.rate(needs.fmt, needs.fmt)
-    path = next(p for p in chip.paths.values() if (p.source, p.destination) == ("GM", "L1"))
-    assert rate is not None
-    rows = needs.passes * work.base_rows
-    cores = min(chip.cores.aic, work.items)
-    fractals = ceil_div(kv, 16) * ceil_div(dim, rate.fractal_k)
-    # The products with V count along their own reduction axis.
-    fractals += fractals if out == dim else ceil_div(kv, rate.fractal_k) * ceil_div(out, 16)
-    cube = ceil_div(rows, 16) * fractals * rate.cycles_per_fractal
-    share = ceil_div(work.base_rows, chip.cores.aiv_per_aic)
-    ops = chip.vector.ops
-    per_logit = sum(ops[name].slope_cycles_per_repeat for name in needs.vector_ops) / 64
-    chain = sum(ops[name].latency_cycles for name in (*needs.vector_ops, *ROW_OPS))
-    per_value = sum(ops[name].slope_cycles_per_repeat for name in needs.cache_ops) / 64
-    stored = dim if problem.shared_kv else dim + out
-    vector = share * kv * per_logit + chain * ceil_div(share, tile.vec_m) + kv * stored * per_value / chip.cores.aiv_per_aic
-    if wide:
-        merge_ops = sum(ops[name].slope_cycles_per_repeat for name in ("mul", "add")) / 64
-        vector += share * out * merge_ops + INSTRUCTIONS_OF_O * OUTPUT_LATENCY * ceil_div(share, tile.out_m)
-    # Rows of the cache are turned into fractals on their way, which costs by the row.
-    cost = port_cost(path, several_rows=True)
-    useful = dim * bits / 8 / cost.port_bytes(dim * bits // 8)
-    if wide:
-        pieces = ((dim, tile.l1_k), (out, tile.pv_n))
-        useful = (dim + out) / sum(total / size * cost.port_bytes(size * bits // 8) for total, size in pieces) * bits / 8
-    # A dequantized cache is in L2, and so is, for the others, what the first of the row tiles of a head has read from HBM.
-    together = cores if needs.cache_ops else max(1, min(cores, work.head_tiles * work.q_items))
-    rate_of_port, extra = float(cost.bytes_per_cycle), chip.hbm.extra_latency_cycles / together
-    port = useful * min(rate_of_port, cost.outstanding_bytes / (path.latency_cycles + extra))
-    port *= 1 if together > 1 else MISS_SHARE
-    cache = kv * (dim + out) * bits / 8
-    load = cache / port
-    if problem.shared_kv and not needs.cache_ops:
-        # What K has brought is in L2 when V is read from it; and row tiles that ask for K together wait for it together.
-        hit = useful * min(rate_of_port, cost.outstanding_bytes / path.latency_cycles)
-        miss = useful * min(rate_of_port, cost.outstanding_bytes / (path.latency_cycles + extra * together))
-        miss *= MISS_SHARE if together == 1 else SHARED_MISS_SHARE
-        load = kv * bits / 8 * (dim / miss + out / hit)
-    l2 = float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)) / cores
-    rings = 0 if tile.direct else rows * kv * (4 + bits / 8) + rows * out * 4
-    loads = 0 if tile.direct and needs.cache_in_l1 else load + STEP_CYCLES
-    if wide:
-        # Every accumulator of S and O has its operands loaded anew; and fractal copies take more of L2 than their bytes.
-        to_l0 = sum(p.bytes_per_cycle ** -1 * size for p, size in (
-            (chip.path("L1", "L0A"), rows * (dim * ceil_div(kv, tile.qk_n) + kv * ceil_div(out, tile.pv_n)) * bits / 8),
-            (chip.path("L1", "L0B"), cache)) if p is not None)
-        cube = max(float(cube), float(to_l0))
-        l2 *= L2_SHARE
-    step = max(cube, vector, (cache + rings) / l2, loads)
-    if wide:
-        # A narrower last tile of S costs more than its columns.
-        step *= (kv + round_up(kv, tile.qk_n)) / (2 * kv)
-        step += TURN_CYCLES if tile.interleave else 0
-    hbm = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz)) * chip.hbm.efficiency
-    whole = work.kv_head_count * problem.kv * stored * needs.cache_bits / 8
-    steps = ceil_div(work.items, chip.cores.aic) * work.steps
-    # Where L2 has no room for all, the steps of all slots pass through it between two uses of a slot of the rings; what leaves
-    # it is written and read again.
-    slots, left = cores * (tile.preload + 1), 0.0
-    if slots * rings + whole > chip.l2.capacity_bytes:
-        passing = slots * rings + min(whole, slots / min(together, cores) * kv * stored * needs.cache_bits / 8)
-        left = min(1.0, max(0.0, (passing / chip.l2.capacity_bytes - KEPT_SHARE) / (1 - KEPT_SHARE)))
-    memory = (whole + 2 * left * cores * steps * rings) / hbm
-    merge = MERGE_CYCLES + chain * work.splits / 4 * ceil_div(work.total_rows, chip.aiv) if work.splits > 1 else 0
-    if wide and work.splits > 1:
-        per_row = out * work.splits * sum(ops[name].slope_cycles_per_repeat for name in ("mul", "add")) / 64
-        merge = WIDE_MERGE_CYCLES + PART_CYCLES * work.splits + per_row * ceil_div(work.total_rows, chip.aiv)
-    # Where S is made in tiles, loads and Cube are at the next one while Vector waits for the first only.
-    fill = (cube + load) * (min(1, tile.qk_n / kv) if wide else 1)
-    return max(steps * step, memory) + fill + vector + merge
+    def _before(self, s: Space) -> list[Phase]:
+        """The whole cache, where it is not made tile by tile."""
+        load, v, store = self._tile(s)
+        phase, problem = Phase(self.costs, s.count), self.problem
+        caches = 1 if problem.shared_kv else 2
+        tiles = caches * ceil(self.heads * ceil(problem.kv, s.dequant_kv), self.chip.aiv)
+        for name, cycles in (("AIV.MTE2", load), ("AIV.V", v), ("AIV.MTE3", store)):
+            phase.pipe(name, cycles, tiles)
+        phase.hbm_bytes = self.heads * problem.kv * caches * self.widest * self.needs.cache_bits / 8
+        phase.l2_write_bytes = self.heads * problem.kv * caches * self.widest * 2.0
+        phase.once(load + v + store + self.costs.latency("GM", "UB", 1.0) + self.costs.latency("UB", "GM")
+                   + self.chip.cross_core.barrier_latency_cycles)
+        phase.only(s.fused == 0)
+        return [phase]
 
 
-def choose_dequant(problem: AttentionShape, chip: Chip, cache: str) -> dequant.CacheTiling:
-    """The tiles of ``bf16`` with room for the conversion of the cache: beside the softmax, or in a phase before it."""
-    try:
-        tile = choose(problem, chip, dequant.needs_of(chip, cache, fused=True))
-    except TilingError:
-        # Without the room that a tile of the cache takes beside the softmax there may be enough.
-        fused = False
-    else:
-        work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
-        fused = work.head_tiles * work.q_tiles == 1
-    if not fused:
-        tile = choose(problem, chip, dequant.needs_of(chip, cache, fused=False))
-    work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
-    share = ceil_div(work.base_rows, chip.cores.aiv_per_aic)
-    tiles = UbTiles(share, tile.vec_m, tile.out_m, tile.kv_tile, problem.head_dim, problem.value_dim,
-                    tile.direct * (tile.preload + 1), tile.ub_ring)
-    taken = bf16.ub_bytes(tiles)
-    # S and O in UB have their place there in every phase.
-    always = arriving_bytes(1, tiles) if tile.direct else 0
-    dim = problem.head_dim if problem.shared_kv else max(problem.head_dim, problem.value_dim)
-    room = chip.buffers.ub_bytes - (taken if fused else always)
-    # Beside every row: its scale, twice, in 32 bytes each.
-    rows = max(1, (room - 4 * dim - 256) // (dequant.ELEMENT_BYTES * dim + 2 * 32))
-    most = ceil_div(tile.kv_tile, chip.cores.aiv_per_aic) if fused else problem.kv
-    return dequant.CacheTiling(**asdict(tile), dequant_kv=min(rows, most), fused=int(fused),
-                         kv_slots=dequant.slots(problem, tile))
-
-
-choose_for("bf16", partial(choose, needs=bf16.NEEDS), kind="attention")
+declare("bf16", partial(Attention, needs=bf16.NEEDS), kind="attention")
 for _cache in dequant.CACHES:
-    choose_for(f"dequant-{_cache}", partial(choose_dequant, cache=_cache), kind="attention")
+    declare(f"dequant-{_cache}", partial(DequantAttention, cache=_cache), kind="attention")
 for _spec in msd.SPECS:
-    choose_for(f"msd-{_spec.name}", partial(choose, needs=msd.needs_of(_spec)), kind="attention")
-choose_for("msd-mxfp4", partial(choose, needs=mx.NEEDS), kind="attention")
+    declare(f"msd-{_spec.name}", partial(Attention, needs=msd.needs_of(_spec)), kind="attention")
+declare("msd-mxfp4", partial(Attention, needs=mx.NEEDS), kind="attention")

@@ -1,22 +1,70 @@
-"""Tiles of ``bf16``."""
+"""Tilings of ``bf16``."""
 
 from __future__ import annotations
 
+import numpy as np
+
 from msdsim.dataflows.cube.operands import GemmShape
-from msdsim.dataflows.gemm.bf16 import BF16, Bf16Tiling
+from msdsim.dataflows.gemm.bf16 import BF16
 from msdsim.hardware.chip import Chip
-from msdsim.tilings.base import choose_for
-from msdsim.tilings.cube import CubeWork, choose_band, choose_split_k
-from msdsim.units import ceil_div
+from msdsim.tilings.costs import Costs
+from msdsim.tilings.cube import (
+    Product,
+    add_bands,
+    add_columns,
+    add_l0,
+    add_l1,
+    add_parts,
+    add_rows,
+    depth_of,
+    main_loop,
+    parts_of,
+    state_main_loop,
+    traffic,
+)
+from msdsim.tilings.estimate import Phase
+from msdsim.tilings.search import declare
+from msdsim.tilings.space import Space, Values, ceil
 
 
-def choose(problem: GemmShape, chip: Chip) -> Bf16Tiling:
-    """Tiles by :func:`~msdsim.tilings.cube.choose_cube_tiles`, the order of tiles by what HBM then reads."""
-    work = CubeWork.of(problem, out_bytes=2)
-    c, split_k = choose_split_k(chip, BF16.cube, work)
-    band = choose_band(ceil_div(problem.m, c.base_m), ceil_div(problem.n, c.base_n), chip.cores.aic,
-                       (2 * c.base_m * problem.k, 2 * c.base_n * problem.k), chip.l2.capacity_bytes)
-    return Bf16Tiling(c.base_m, c.base_n, c.l1_k, c.l0_k, l0c_ring=c.l0c_ring, band=band, split_k=split_k)
+class Bf16:
+    """16-bit operands, tiles dealt to the AICs."""
+
+    def __init__(self, problem: GemmShape, chip: Chip) -> None:
+        self.problem, self.chip, self.costs = problem, chip, Costs(chip)
+        self.product = Product.of(problem, BF16.cube, out_bytes=2)
+
+    def fill(self, s: Space) -> None:
+        """Tiles first, with the deepest L0 and a middling L1; then depths and rings, then bands."""
+        chip, product = self.chip, self.product
+
+        def depth() -> Values:
+            return depth_of(self.problem.k, s.split_k)
+
+        s.set(a_resident=0)
+        s.cross("split_k", parts_of(self.problem.k))
+        add_rows(s, product, chip.cube.fractal_m)
+        add_columns(s, chip, product, product.units(s.base_m) * s.split_k)
+        add_bands(s, product, several=False)
+        for several in (False, True):
+            add_l0(s, chip, product, depth(), several)
+            add_l1(s, chip, product, depth, several)
+            s.narrow(1 if several else 2)
+        add_bands(s, product, several=True)
+
+    def phases(self, s: Space) -> list[Phase]:
+        """The products, and where K is split the addition of its parts."""
+        costs, product = self.costs, self.product
+        units = product.tiles(s) * s.split_k
+        flow = traffic(self.chip, product, s, 2, 2, s.split_k)
+        loop = main_loop(costs, product, s, depth_of(self.problem.k, s.split_k), flow)
+        cols = np.minimum(s.base_n, product.n)
+        sums = costs.drain(np.minimum(s.base_m, product.rows), cols, 32)
+        loop.drain = np.where(s.split_k > 1, sums, loop.drain)
+        phase = Phase(costs, s.count)
+        state_main_loop(phase, s, loop, ceil(units, self.chip.cores.aic), units)
+        phase.hbm_bytes = flow.a_bytes + flow.b_bytes
+        return [phase, add_parts(costs, product, s.split_k, s.count)]
 
 
-choose_for("bf16", choose)
+declare("bf16", Bf16)

@@ -1,299 +1,290 @@
-"""The choice of the Cube's tiles: what an expert would start from, by the slowest of Cube, L1->L0, GM->L1 and HBM."""
+"""The Cube's tiles and its main loop: what the GEMM dataflows share of their space and of what they state."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
-from math import ceil
-from typing import Any, Protocol, TypeVar
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
 
-from msdsim.dataflows.cube.experts import Experts
-from msdsim.dataflows.cube.operands import element_bits
-from msdsim.errors import TilingError
+import numpy as np
+
+from msdsim.formats.mx import MX_BLOCK, element_bits
 from msdsim.hardware.chip import Chip
-from msdsim.hardware.units.mte import port_cost
-from msdsim.units import bytes_per_tick, ceil_div, part_size, round_up
+from msdsim.tilings.costs import Costs
+from msdsim.tilings.estimate import Phase
+from msdsim.tilings.space import Space, Values, ceil, even_parts, up
+from msdsim.units import ceil_div, part_size, round_up
 
-#: How much of the faster units' time shows beside the slowest: they overlap, but each tile passes through them in turn.  Of 0,
-#: 0.1, 0.25 and 0.4 the one that makes the layers of three models fastest, over two chips and six dataflows.
-_SHOWING = 0.4
-
-#: HBM that takes more than this share of all cores to keep busy needs every core there is (950DT: 0.87; 910B, 950PR below 0.5).
-_NEARLY_ALL = 0.75
-
-
-@dataclass(frozen=True)
-class CubeChoice:
-    """Tile sizes that :func:`choose_cube_tiles` found."""
-
-    base_m: int
-    base_n: int
-    l1_k: int
-    l0_k: int
-    l0c_ring: int
+#: Waves of tiles over the cores that a choice of columns aims at, and plain numbers of columns.
+WAVES = (1, 2, 3, 4, 6)
+COLUMNS = (64, 96, 128, 192, 256, 512)
+#: Rows of a tile that are tried, in fractals and as parts of all rows, and the most.
+ROW_FRACTALS, ROW_PARTS, MOST_ROWS = (1, 2, 4, 8, 16, 32), range(1, 9), 512
+#: Parts of K that core groups may share, and the least K of a part.
+PARTS, SHORTEST_PART = (2, 3, 4, 6, 8, 12, 16), 256
+#: K of a tile in L1; the first is where the search begins.
+L1_DEPTHS = (256, 64, 128, 512, 1024)
+#: Bands of tiles of rows besides all of them.
+BANDS = (1, 2, 4)
+#: Share of L2 that what is to stay there may take: its sets fill unevenly.
+KEPT = 0.9
 
 
 @dataclass(frozen=True)
-class CubeWork:
-    """What is to be multiplied: ``rows`` the Cube sees (stacked components included) by K by ``n``, for each of ``experts``;
-    where these have rows of their own, ``counts`` holds them and ``rows`` is the most.
+class Product:
+    """What the Cube multiplies: for every expert its rows (stacked components included) by ``k`` by ``n``."""
 
-    ``step_m`` is what base_m must be a multiple of, ``out_bytes`` the size of an output element.  ``own_columns`` says that a
-    core does all rows of its columns, ``k_quantum`` that an L0 tile is at most that deep (the K group of scales),
-    ``max_tile`` that an output tile has at most so many elements.
-
-    Where Vector makes B, ``vector_per_weight`` are the cycles that a weight takes, ``stored_bits`` what it has in HBM, and
-    ``ring_in_l1`` says that the Cube finds it in L1 rather than in L2.
-    """
-
-    rows: int
+    formats: tuple[str, str]
+    counts: tuple[int, ...]
     k: int
     n: int
     out_bytes: int
-    experts: int = 1
-    counts: tuple[int, ...] = ()
-    step_m: int = 16
-    max_base_m: int = 256
-    own_columns: bool = False
-    k_quantum: int | None = None
-    max_tile: int | None = None
-    vector_per_weight: float = 0.0
-    stored_bits: int | None = None
-    ring_in_l1: bool = False
+    trans_b: bool
 
     @classmethod
-    def of(cls, problem: Any, out_bytes: int, passes: int = 1, **options: Any) -> CubeWork:
-        """The work of a GEMM, plain or grouped, whose rows are stacked ``passes`` times."""
-        experts = Experts(problem)
-        counts = () if experts.uneven is None else tuple(passes * m for m in experts.uneven if m)
-        count = experts.count if experts.uneven is None else len(counts)
-        return cls(passes * experts.rows, problem.k, problem.n, out_bytes, count, counts, **options)
+    def of(cls, problem: Any, formats: tuple[str, str], out_bytes: int, passes: int = 1) -> Product:
+        """That of a GEMM, plain or grouped, whose rows are stacked ``passes`` times."""
+        counts = getattr(problem, "rows", None)
+        if counts is None:
+            counts = (problem.m,) * (problem.groups if problem.kind == "grouped_gemm" else 1)
+        return cls(formats, tuple(passes * rows for rows in counts if rows), problem.k, problem.n, out_bytes, problem.trans_b)
 
-    def split(self, parts: int) -> CubeWork:
-        """The same work with K in ``parts`` parts, each of which gives FP32 sums."""
-        return replace(self, k=part_size(self.k, parts), experts=self.experts * parts, counts=self.counts * parts, out_bytes=4)
+    @property
+    def rows(self) -> int:
+        """Rows of the largest expert."""
+        return max(self.counts)
 
     @property
     def total_rows(self) -> int:
-        """Rows of all experts."""
-        return sum(self.counts) if self.counts else self.experts * self.rows
-
-    def row_tiles(self, base_m: int) -> int:
-        """Tiles of rows of all experts."""
-        if self.counts:
-            return sum(ceil_div(count, base_m) for count in self.counts)
-        return self.experts * ceil_div(self.rows, base_m)
-
-
-#: Parts of K worth trying.
-_PARTS = (2, 3, 4, 6, 8)
-#: What follows a split, in cycles: the last sums on their way to L2, their load, the additions, the store.  Then what a split
-#: must gain, and what every part beyond the second adds: workspace, barrier and loads of the sums, which the estimate knows
-#: roughly.  Of 1500 to 4000, 0.75 to 0.9, and 0.01 and 0.02 those that gain most over 320 shapes (three chips, three dataflows,
-#: m of 1 to 64, weights of 1 to 90 million) while hardly one becomes slower.
-_REDUCE_CYCLES = 2500
-_GAIN, _PER_PART = 0.85, 0.02
-
-
-class TileSize(Protocol):
-    """What a split needs to know of tiles."""
+        return sum(self.counts)
 
     @property
-    def base_m(self) -> int: ...
+    def bits(self) -> tuple[int, int]:
+        """Of an element of A and of B."""
+        return element_bits(self.formats[0]), element_bits(self.formats[1])
+
     @property
-    def base_n(self) -> int: ...
+    def scale_bytes(self) -> float:
+        """Bytes of block scales beside each element of a row or column."""
+        return 1 / MX_BLOCK if self.formats[0].startswith("mx") else 0.0
+
+    def units(self, rows: Values) -> Values:
+        """Tiles of ``rows`` rows of all experts."""
+        return sum(self.counts.count(of) * ceil(of, rows) for of in dict.fromkeys(self.counts))
+
+    def tiles(self, s: Space) -> Values:
+        """Output tiles."""
+        return self.units(s.base_m) * ceil(self.n, s.base_n)
+
+    def l1_bytes(self, s: Space, b_in_l1: Values = True) -> Values:
+        """Bytes of L1 for each element of K: a tile of A, and one of B unless Vector brings it."""
+        bits_a, bits_b = self.bits
+        return s.base_m * (bits_a / 8 + self.scale_bytes) + s.base_n * (b_in_l1 * bits_b / 8 + self.scale_bytes)
 
 
-Tile = TypeVar("Tile", bound=TileSize)
+def parts_of(k: int, quantum: int = 1) -> list[int]:
+    """Numbers of parts of K, each a multiple of ``quantum`` deep."""
+    depths = {parts: part_size(k, parts) for parts in PARTS}
+    return [1, *(parts for parts, depth in depths.items()
+                 if ceil_div(k, depth) == parts and depth >= SHORTEST_PART and depth % quantum == 0)]
 
 
-def choose_split_k(chip: Chip, formats: tuple[str, str], work: CubeWork) -> tuple[CubeChoice, int]:
-    """Tiles, and how many cores share a tile's K: more than one where too few tiles would leave cores idle."""
-    def choose(parts: int) -> tuple[CubeChoice, float]:
-        part = work.split(parts) if parts > 1 else work
-        tile = choose_cube_tiles(chip, formats, part)
-        return tile, estimate_cycles(chip, formats, tile, part)
-
-    return choose_parts(chip, work, choose)
+def depth_of(k: int, parts: Values) -> Values:
+    """:func:`~msdsim.units.part_size` for columns."""
+    return np.minimum(k, up(ceil(k, parts), 64))
 
 
-def choose_parts(chip: Chip, work: CubeWork, choose: Callable[[int], tuple[Tile, float]],
-                 quantum: int = 1) -> tuple[Tile, int]:
-    """Tiles, and the number of parts of K, each a multiple of ``quantum`` deep.  ``choose`` gives the tiles for a number of
-    parts and an estimate of the cycles to the sums of the parts."""
-    best, whole = choose(1)
-    parts, least = 1, whole * _GAIN
-    for candidate in _PARTS:
-        depth = part_size(work.k, candidate)
-        if ceil_div(work.k, depth) != candidate or depth < 512 or depth % quantum:
-            continue
-        tile, time = choose(candidate)
-        time = (time + _reduce_cycles(chip, work, tile, candidate)) * (1 + _PER_PART * (candidate - 2))
-        if time < least:
-            best, parts, least = tile, candidate, time
-    return best, parts
+def add_rows(s: Space, product: Product, step: int) -> None:
+    """``base_m``: multiples of ``step`` that cut the rows evenly, and powers of two of them."""
+    most = round_up(min(product.rows, MOST_ROWS), step)
+    sizes = even_parts(product.rows, step, most, ROW_PARTS) + [step * i for i in ROW_FRACTALS if step * i <= most]
+    s.options("base_m", *sorted(set(sizes) or {step}, reverse=True))
 
 
-def _reduce_cycles(chip: Chip, work: CubeWork, tile: TileSize, parts: int) -> float:
-    """Cycles from the last sum of a part to the result: the AIVs of the tiles read the sums back, after all cores have met."""
-    tiles = work.row_tiles(tile.base_m) * ceil_div(work.n, tile.base_n)
-    port = chip.path("GM", "UB")
-    assert port is not None
-    ports = min(tiles, chip.cores.aic) * chip.cores.aiv_per_aic * port.bytes_per_cycle
-    back = parts * work.total_rows * work.n * 4 / min(ports, float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)))
-    return back + chip.cross_core.barrier_latency_cycles + _REDUCE_CYCLES
+def add_columns(s: Space, chip: Chip, product: Product, units: Values) -> None:
+    """``base_n``: as many columns as fill the cores once, twice ..., when there are ``units`` for each tile of columns; and
+    plain sizes.  The accumulators, two where there is room, fit L0C."""
+    step, cores = chip.cube.fractal_n, chip.cores.aic
+    most = round_up(min(product.n, 1024), step)
+    waves = [up(ceil(product.n, np.maximum(1, cores * wave // units)), step) for wave in WAVES]
+    s.options("base_n", *[np.minimum(size, most) for size in (step, *(round_up(size, step) for size in COLUMNS), *waves)])
+    s.keep(s.base_m * s.base_n * 4 <= chip.buffers.l0c_bytes)
+    s.set(l0c_ring=np.minimum(2, chip.buffers.l0c_bytes // (s.base_m * s.base_n * 4)))
+    s.keep(s.l0c_ring * s.base_m * s.base_n * 4 <= chip.buffers.l0c_bytes)
 
 
-def choose_cube_tiles(chip: Chip, formats: tuple[str, str], work: CubeWork) -> CubeChoice:
-    """Tiles for ``work``.  Among tiles within 3% of the best the largest, then the squarest wins: long rows and few tiles suit
-    the data movers and Vector.  Before that come those with the most cores where HBM needs nearly all of them."""
-    found: list[tuple[float, CubeChoice]] = []
-    for base_m in _sizes(work.step_m, min(work.max_base_m, round_up(work.rows, work.step_m))):
-        # Where Vector makes the weights, long rows of them are whole repeats of it.
-        fine = 16 if work.stored_bits is not None else 32
-        for base_n in _sizes(chip.cube.fractal_n, min(512, round_up(work.n, chip.cube.fractal_n)), fine):
-            if work.max_tile is not None and base_m * base_n > max(work.max_tile, 16 * work.step_m):
-                continue
-            choice = _deepest(chip, formats, base_m, base_n, work)
-            if choice is not None:
-                found.append((estimate_cycles(chip, formats, choice, work), choice))
-    if not found:
-        raise TilingError(f"chip '{chip.name}' has no room for any {formats[0]} x {formats[1]} tile; enlarge L0 or L1")
-    good = min(time for time, _ in found) * 1.03
-    few = min(work.row_tiles(c.base_m) for _, c in found)
-
-    def rank(c: CubeChoice) -> tuple[int, int, int]:
-        # Cores that read come first where HBM needs nearly all of them, for the only wave of a single row of tiles.
-        readers = work.row_tiles(c.base_m) * ceil_div(work.n, c.base_n)
-        counts = work.experts == 1 and work.row_tiles(c.base_m) == few and readers <= chip.cores.aic
-        needed = _hbm_rate(chip) > _NEARLY_ALL * chip.cores.aic * _miss_rate(chip)
-        return readers if counts and needed else 0, c.base_m * c.base_n, -(c.base_m + c.base_n)
-
-    return max((choice for time, choice in found if time <= good), key=rank)
+def _deepest_l0(s: Space, chip: Chip, product: Product, ring: Values) -> Values:
+    """The deepest tile in L0, in fractals."""
+    bits_a, bits_b = product.bits
+    room = np.minimum(chip.buffers.l0a_bytes * 8 // (ring * s.base_m * bits_a),
+                      chip.buffers.l0b_bytes * 8 // (ring * s.base_n * bits_b))
+    if product.scale_bytes:
+        room = np.minimum(room, np.minimum(chip.buffers.l0a_mx_bytes // (ring * s.base_m),
+                                           chip.buffers.l0b_mx_bytes // (ring * s.base_n)) * MX_BLOCK)
+    return np.minimum(room, 1024) // chip.cube.need_rate(*product.formats).fractal_k
 
 
-def _sizes(step: int, most: int, fine: int = 16) -> Iterator[int]:
-    """Tile sizes worth trying: multiples of the fractal, coarser beyond ``fine`` of them."""
-    size = step
-    while size <= most:
-        yield size
-        size += step if size < fine * step else 4 * step
-    if most % step == 0 and most > step and (size - most) not in (step, 4 * step):
-        yield most
+def add_l0(s: Space, chip: Chip, product: Product, k: Values, several: bool) -> None:
+    """``l0_k``, at most ``k`` deep, and ``l0_ring``: the deepest power of two, or also others."""
+    deep = chip.cube.need_rate(*product.formats).fractal_k
+    # A single slot only where two have no room.
+    s.set(l0_ring=np.where(_deepest_l0(s, chip, product, 2) >= 1, 2, 1))
+    fractals = np.minimum(_deepest_l0(s, chip, product, s.l0_ring), ceil(k, deep))
+    power = 1 << np.floor(np.log2(np.maximum(fractals, 1))).astype(np.int64)
+    choices = (power, np.maximum(1, power // 2), np.maximum(1, power // 4), np.maximum(1, fractals))
+    s.options("l0_k", *[choice * deep for choice in (choices if several else choices[:1])])
+    s.keep(_deepest_l0(s, chip, product, s.l0_ring) * deep >= s.l0_k)
 
 
-def _deepest(chip: Chip, formats: tuple[str, str], base_m: int, base_n: int, work: CubeWork) -> CubeChoice | None:
-    """The deepest K tiles that fit double-buffered, and a double-buffered accumulator where there is room."""
-    rate = chip.cube.rate(*formats)
-    assert rate is not None
-    bits_a, bits_b = (element_bits(fmt) for fmt in formats)
-    accumulators = chip.buffers.l0c_bytes // (base_m * base_n * 4)
-    l0_k = min(chip.buffers.l0a_bytes * 4 // (base_m * bits_a), chip.buffers.l0b_bytes * 4 // (base_n * bits_b), 1024)
-    l0_k = min(l0_k, round_up(work.k, rate.fractal_k), round_up(work.k_quantum or l0_k, rate.fractal_k))
-    l0_k = _floor_pow2(l0_k // rate.fractal_k) * rate.fractal_k
-    if not accumulators or l0_k < rate.fractal_k:
-        return None
-    per_k = (base_m * bits_a + base_n * bits_b) / 8
-    depth = int(chip.buffers.l1_bytes / 2 / per_k) // l0_k
-    # Loads of 64 KiB and more already run at full bandwidth, and so do rows of 512 B where the activations are a good part of
-    # them; deeper tiles would only delay the first product.
-    whole_rows = ceil_div(512, max(1, l0_k * bits_a // 8)) if 4 * base_m * bits_a >= base_n * bits_b else 1
-    depth = min(depth, max(1, int(2**17 / per_k) // l0_k, whole_rows), ceil_div(work.k, l0_k))
-    return CubeChoice(base_m, base_n, depth * l0_k, l0_k, min(2, accumulators)) if depth else None
+def add_l1(s: Space, chip: Chip, product: Product, k: Callable[[], Values], several: bool) -> None:
+    """``l1_k``, whole tiles in L0 and about ``k()`` at most, and ``l1_ring``: what fits L1."""
+    most = np.maximum(1, (chip.buffers.l1_bytes // (2 * product.l1_bytes(s))).astype(np.int64) // s.l0_k)
+    depths = L1_DEPTHS if several else L1_DEPTHS[:1]
+    s.options("l1_k", *[np.minimum(most, ceil(np.minimum(depth, k()), s.l0_k)) * s.l0_k for depth in depths])
+    s.options("l1_ring", *((2, 3) if several else (2,)))
+    _single_where_it_must(s, chip, product)
 
 
-def _floor_pow2(value: int) -> int:
-    return 1 << (value.bit_length() - 1) if value > 0 else 0
+def _single_where_it_must(s: Space, chip: Chip, product: Product, b_in_l1: Values = True, kept: Values = 0) -> None:
+    """A ring of one where L1 has no room for two of the smallest tiles."""
+    def fits(ring: Values) -> Values:
+        return ring * s.l1_k * product.l1_bytes(s, b_in_l1) + kept <= chip.buffers.l1_bytes
+
+    s.set(l1_ring=np.where(fits(s.l1_ring), s.l1_ring, 1))
+    s.keep(fits(s.l1_ring))
 
 
-def estimate_cycles(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: CubeWork) -> float:
-    """Cycles of the busiest core, roughly: waves of tiles times the slowest pipe, and the chip's HBM floor."""
-    rate = chip.cube.rate(*formats)
-    loads = {(p.source, p.destination): p.bytes_per_cycle for p in chip.paths.values()}
-    path = chip.path("GM", "L1")
-    assert rate is not None
-    assert path is not None
-    port = port_cost(path, several_rows=True)
-    bytes_a, bytes_b = (element_bits(fmt) / 8 for fmt in formats)
-    n_tiles = work.experts * ceil_div(work.n, tile.base_n)
-    tiles = work.row_tiles(tile.base_m) * ceil_div(work.n, tile.base_n)
-    # Tiles of rows of an expert, on average.
-    m_tiles = tiles / n_tiles
-    cores = chip.cores.aic
-    waves = m_tiles * ceil_div(n_tiles, cores) if work.own_columns else ceil_div(tiles, cores)
-    rows = work.rows if not work.counts else ceil_div(work.total_rows, work.row_tiles(tile.base_m))
-    base_m, base_n = min(tile.base_m, round_up(rows, 16)), min(tile.base_n, round_up(work.n, 16))
-    fractals = base_m / 16 * (base_n / 16) * ceil_div(work.k, rate.fractal_k)
-    cube = fractals * rate.cycles_per_fractal + ceil_div(work.k, tile.l0_k) * chip.cube.head_back_to_back_cycles
-    mte1 = base_m * work.k * bytes_a / loads["L1", "L0A"] + base_n * work.k * bytes_b / loads["L1", "L0B"]
-    l2_share = float(bytes_per_tick(chip.l2.read_gbps, chip.clock_mhz)) / min(cores, tiles)
-    # Rows are cut into requests: short and odd ones cost the port, and L2, more than their bytes.
-    row_a, row_b = port.port_bytes(int(tile.l1_k * bytes_a)), port.port_bytes(ceil(base_n * bytes_b))
-    hit = min(float(port.bytes_per_cycle), l2_share * float(port.l2_share))
-    miss = min(hit, _miss_rate(chip))
-    # Every wave brings new columns of B, unless it takes several waves to go down the rows; rows of A come in the first.
-    new_b, new_a = min(1.0, cores / m_tiles), 1 / waves
-    if work.stored_bits is not None:
-        new_b = 0.0
-    if work.ring_in_l1:
-        row_b = 0
-    mte2 = work.k * (row_b * (new_b / miss + (1 - new_b) / hit)
-                     + base_m * row_a / tile.l1_k * (new_a / miss + (1 - new_a) / hit))
-    drain = base_m * base_n * work.out_bytes / loads["L0C", "GM"]
-    one = max(cube, mte1, mte2) + (drain if tile.l0c_ring == 1 else 0)
-    vector = base_n * work.k * work.vector_per_weight / chip.cores.aiv_per_aic
-    # A core that owns columns prepares their weights once, whatever its rows.
-    prepared = (ceil_div(n_tiles, cores) if work.own_columns else waves) * vector
-    units = (waves * one, prepared, _hbm_cycles(chip, formats, tile, work))
-    return max(units) + _SHOWING * (sum(units) - max(units)) + drain
+def add_bands(s: Space, product: Product, several: bool) -> None:
+    """``band``: tiles of rows that are taken together."""
+    m_tiles = ceil(product.rows, s.base_m)
+    s.options("band", m_tiles, *(np.minimum(m_tiles, band) for band in (BANDS if several else ())))
 
 
-def _miss_rate(chip: Chip) -> float:
-    """Bytes per cycle that one core reads of what is not in L2 yet: what its port keeps in flight, over the latency."""
-    path = chip.path("GM", "L1")
-    assert path is not None
-    assert path.outstanding_bytes is not None
-    return min(path.bytes_per_cycle, path.outstanding_bytes / max(1, path.latency_cycles + chip.hbm.extra_latency_cycles))
+@dataclass(frozen=True)
+class Traffic:
+    """Bytes of A and B that come from HBM, and the share of a core's reads of each that finds nothing in L2."""
+
+    a_bytes: Values
+    b_bytes: Values
+    fresh_a: Values
+    fresh_b: Values
 
 
-def _hbm_rate(chip: Chip) -> float:
-    """Bytes per cycle that HBM delivers to all cores."""
-    return float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz)) * chip.hbm.efficiency
+def traffic(chip: Chip, product: Product, s: Space, bytes_a: float, bytes_b: float, parts: Values = 1) -> Traffic:
+    """A band keeps its rows of A in L2 while the columns of B pass by once, so that B is read once for each band; what L2
+    cannot hold is read anew."""
+    k, cores, room = product.k, chip.cores.aic, KEPT * chip.l2.capacity_bytes
+    m_tiles, n_tiles = ceil(product.rows, s.base_m), ceil(product.n, s.base_n)
+    a, b = s.base_m * k * bytes_a, s.base_n * k * bytes_b
+    width, bands = ceil(cores, s.band), ceil(m_tiles, s.band)
+    all_a, all_b = product.total_rows * k * bytes_a, len(product.counts) * product.n * k * bytes_b
+    fits = m_tiles * a + n_tiles * b <= room
+    reads_a = np.where(fits | (s.band * a + 2 * width * b <= room), 1, ceil(n_tiles, width))
+    reads_b = np.where(fits | (bands == 1) | (n_tiles * b + s.band * a <= room), 1, bands)
+    # Cores that ask for the same together all wait for it.
+    fresh_a = np.minimum(1.0, reads_a / np.maximum(1, s.band * n_tiles * parts / cores))
+    fresh_b = np.minimum(1.0, reads_b / bands * np.minimum(1.0, cores / (s.band * parts)))
+    return Traffic(reads_a * all_a, reads_b * all_b, fresh_a, fresh_b)
 
 
-def _hbm_cycles(chip: Chip, formats: tuple[str, str], tile: CubeChoice, work: CubeWork) -> float:
-    """Cycles to read both operands once; in a last wave of few cores, what their ports can keep in flight limits them."""
-    chip_rate = _hbm_rate(chip)
-    core_rate = _miss_rate(chip)
-    tiles = work.row_tiles(tile.base_m) * ceil_div(work.n, tile.base_n)
-    last = tiles % chip.cores.aic
-    bytes_a, bytes_b = element_bits(formats[0]) / 8, (work.stored_bits or element_bits(formats[1])) / 8
-    total = work.total_rows * work.k * bytes_a + work.experts * work.k * work.n * bytes_b
-    return total * ((tiles - last) / chip_rate + last / min(chip_rate, max(1, last) * core_rate)) / tiles
+@dataclass
+class MainLoop:
+    """Cycles of an output tile (or a part of it along K) by pipe, in ``steps`` tiles in L1 and ``inner`` in L0; the latency of
+    its loads; and the bytes of L2's bandwidth that they take."""
+
+    steps: Values
+    inner: Values
+    mte2: Values
+    mte1: Values
+    cube: Values
+    drain: Values
+    latency: Values
+    l2_bytes: Values
+
+    @property
+    def inside(self) -> Values:
+        """Cycles inside the core."""
+        return np.maximum(self.mte1, self.cube)
+
+    def where(self, rows: Values, other: MainLoop) -> MainLoop:
+        """This loop for some candidates, another one for the rest."""
+        return MainLoop(*(np.where(rows, mine, theirs) for mine, theirs in
+                          zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
-def choose_band(m_tiles: int, n_tiles: int, cores: int, tile_bytes: tuple[float, float], l2_bytes: int) -> int:
-    """Height of the bands of output tiles (:class:`~msdsim.dataflows.cube.grid.Grid`) that makes HBM read least.
+def main_loop(costs: Costs, product: Product, s: Space, k: Values, flow: Traffic, *, b_streams: bool = True, passes: int = 1,
+              chunk: Values | None = None, b_pitch: tuple[Values, Values] | None = None) -> MainLoop:
+    """An output tile over ``k`` elements of K, ``chunk`` of them at a time, A coming in a rectangle for each of ``passes``.
 
-    ``tile_bytes`` are the bytes of all K of a tile of rows of A and of a tile of columns of B.  A band of height h keeps its
-    rows of A in L2 while the columns of B pass by once, so that B is read once per band; a band that L2 cannot hold is read
-    anew for every wave of columns.
+    ``b_pitch`` are the columns and K of what holds B in GM (default: all of them); ``b_streams`` false says that B lies in L1.
     """
-    a, b = tile_bytes
+    (bits_a, bits_b), line = product.bits, costs.chip.l2.line_bytes
+    rows, cols = np.minimum(s.base_m, product.rows), np.minimum(s.base_n, product.n)
+    piece = k if chunk is None else np.minimum(chunk, k)
+    depth = np.minimum(s.l1_k, piece)
+    steps = ceil(k, piece) * ceil(piece, depth)
+    l0_k = np.minimum(s.l0_k, depth)
+    inner = steps * ceil(depth, l0_k)
+    # Of the last tile of a piece only a part is there.
+    share = k / (steps * depth)
+    width_a = depth * bits_a // 8
+    mte2, l2 = costs.gm("GM", "L1", ceil(rows, passes), width_a, flow.fresh_a, np.gcd(width_a, product.k * bits_a // 8))
+    mte2, l2 = passes * mte2, passes * l2
+    if b_streams:
+        pitch_n, pitch_k = b_pitch or (product.n, product.k)
+        lines, along, pitch = (cols, depth, pitch_k) if product.trans_b else (depth, cols, pitch_n)
+        width_b = along * bits_b // 8
+        load, more = costs.gm("GM", "L1", lines, width_b, flow.fresh_b, np.gcd(np.gcd(width_b, pitch * bits_b // 8), line))
+        mte2, l2 = mte2 + load, l2 + more
+    if product.scale_bytes:
+        blocks = ceil(depth, MX_BLOCK)
+        mte2 = mte2 + passes * costs.gm("GM", "L1", ceil(rows, passes), blocks)[0] + costs.gm("GM", "L1", blocks, cols)[0]
+    mte1 = costs.local("L1", "L0A", rows, l0_k, bits_a) + costs.local("L1", "L0B", cols, l0_k, bits_b)
+    if product.scale_bytes:
+        blocks = ceil(l0_k, MX_BLOCK)
+        mte1 = mte1 + costs.local("L1", "L0A_MX", rows, blocks, 8) + costs.local("L1", "L0B_MX", cols, blocks, 8)
+    mmad = costs.mmad(product.formats, rows, l0_k, cols)
+    drain = costs.drain(rows, cols, 8 * product.out_bytes)
+    latency = costs.latency("GM", "L1", np.maximum(flow.fresh_a, flow.fresh_b) if b_streams else flow.fresh_a)
+    return MainLoop(steps, inner, mte2 * steps * share, mte1 * inner * share, mmad * inner * share, drain, latency,
+                    l2 * steps * share)
 
-    def read(height: int) -> float:
-        width = ceil_div(cores, height)
-        bands = ceil_div(m_tiles, height)
-        everything = m_tiles * a + n_tiles * b
-        if everything <= 0.9 * l2_bytes:
-            return everything
-        # Two waves of B: the one in use and what L2 has not yet let go.
-        held = height * a + 2 * width * b <= 0.9 * l2_bytes
-        b_held = bands == 1 or n_tiles * b + height * a <= 0.9 * l2_bytes
-        return m_tiles * a * (1 if held else ceil_div(n_tiles, width)) + n_tiles * b * (1 if b_held else bands)
 
-    def first_time(height: int) -> float:
-        """Bytes that a core waits for HBM for, alone or with those that ask for the same: A of each band, B of each wave."""
-        return ceil_div(m_tiles, height) * a + ceil_div(n_tiles, ceil_div(cores, height)) * b
+def state_main_loop(phase: Phase, s: Space, loop: MainLoop, tiles: Values, units: Values) -> None:
+    """``tiles`` output tiles after each other on the busiest core, of ``units`` on the chip."""
+    costs = phase.costs
+    phase.pipe("MTE2", loop.mte2 / loop.steps, loop.steps * tiles)
+    phase.pipe("MTE1", loop.mte1 / loop.inner, loop.inner * tiles, loop.mte1 / loop.steps)
+    phase.pipe("M", loop.cube / loop.inner, loop.inner * tiles, loop.cube / loop.steps)
+    phase.pipe("FIX", loop.drain, tiles)
+    phase.l2_read_bytes = phase.l2_read_bytes + loop.l2_bytes * units
+    to_l0 = costs.latency("L1", "L0A") + costs.latency("L1", "L0B")
+    head, out = costs.chip.cube.head_isolated_cycles, costs.latency("L0C", "GM")
+    one, load = (loop.mte1 + loop.cube) / loop.inner + to_l0 + head, loop.mte2 / loop.steps + loop.latency
+    phase.ring(one, s.l0_ring, loop.inner * tiles)
+    phase.ring(load + loop.inside / loop.steps + to_l0, s.l1_ring, loop.steps * tiles)
+    phase.ring(loop.inside + to_l0 + head + loop.drain + out, s.l0c_ring, tiles)
+    # A tile in L1, all of its products, and the result on its way out.
+    phase.once(load + to_l0 + head + np.maximum(loop.inside / loop.steps, one) + loop.drain + out)
 
-    return min(range(1, m_tiles + 1), key=lambda height: (round(read(height)), first_time(height), -height))
+
+def add_parts(costs: Costs, product: Product, parts: Values, count: int) -> Phase:
+    """Vector adds the sums of the parts of K, after all cores have met (:mod:`msdsim.dataflows.vector.add_parts`)."""
+    chip = costs.chip
+    cols = min(512, round_up(product.n, 16))
+    rows = np.clip((chip.buffers.ub_bytes - 1024) // (cols * 2 * (4 * parts + 2)), 1, product.rows)
+    each = ceil(product.units(rows) * ceil_div(product.n, cols), chip.aiv)
+    # Where all cores have less than one tile of UB, the last is no fuller than the others.
+    load = parts * costs.gm("GM", "UB", rows, cols * 4)[0]
+    adding = (parts - 1) * costs.vector([("add", 32)], rows, cols) + costs.vector([("cast", 32)], rows, cols)
+    store, _ = costs.gm("UB", "GM", rows, cols * 2)
+    phase = Phase(costs, count)
+    phase.pipe("AIV.MTE2", load, each)
+    phase.pipe("AIV.V", adding, each)
+    phase.pipe("AIV.MTE3", store, each)
+    phase.l2_read_bytes = parts * product.total_rows * product.n * 4.0
+    slowest = np.maximum(np.maximum(load, adding), store)
+    phase.once(load + adding + store - slowest + costs.latency("GM", "UB") + costs.latency("UB", "GM"))
+    phase.once(chip.cross_core.barrier_latency_cycles + costs.latency("L0C", "GM"))
+    phase.only(parts > 1)
+    return phase

@@ -1,161 +1,277 @@
-"""Tiles of the dequantizing dataflows: where the ring of dequantized weights lies, and how deep its slots are."""
+"""Tilings of the dequantizing dataflows: the Cube's tiles, the ring in which Vector hands over weights, and Vector's tiles.
+
+A slot of the ring is ``slot_k`` of K by ``base_n`` columns.  Each AIV of the group fills its share of its lines (rows of K, or
+columns where the weights are transposed), ``vector_k`` lines at a time, and never splits a group of scales.
+"""
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
-from msdsim.dataflows.cube.operands import GemmShape, element_bits
+import numpy as np
+
 from msdsim.dataflows.gemm.dequant import DEQUANT
-from msdsim.dataflows.gemm.dequant_tiling import DequantTiling
-from msdsim.dataflows.gemm.weight_layout import SMALLEST_PART, Layout
-from msdsim.formats.mx import MX_BLOCK
+from msdsim.formats.mx import MX_BLOCK, element_bits
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.hardware.units.vector import lanes
 from msdsim.ir.ops.mx import DECODE_FP4
 from msdsim.ir.ops.vector import vector_casts
-from msdsim.tilings.base import choose_for
-from msdsim.tilings.cube import CubeChoice, CubeWork, choose_band, choose_cube_tiles, choose_parts, estimate_cycles
+from msdsim.tilings.costs import Costs, Ops
+from msdsim.tilings.cube import (
+    MainLoop,
+    Product,
+    Traffic,
+    add_bands,
+    add_columns,
+    add_l0,
+    add_parts,
+    add_rows,
+    depth_of,
+    main_loop,
+    parts_of,
+    state_main_loop,
+    traffic,
+)
+from msdsim.tilings.estimate import Phase
+from msdsim.tilings.search import declare
+from msdsim.tilings.space import Space, Values, ceil, divisor_below
 from msdsim.units import ceil_div, round_up
 
-#: K of one ring slot in GM when one tile of rows uses it.  The vendor's kernels step K by 512; half of that shortens the tail
-#: after the last slot, but of transposed weights it would read half a line of L2 at a time.
-_SLOT_K, _SHORT_SLOT_K = 512, 256
-#: Bytes of a ring slot in L1: the vendor's kernels have slots of 12 to 16 KiB for each AIV, of a smaller tile.
-_SLOT_BYTES = 65536
-_SLOTS = 4
+#: K of a slot, slots, K of a tile in L1 and UB tiles to a share that are tried; the first are where the search begins.
+SLOT_DEPTHS, SLOTS, L1_DEPTHS, PIECES = (256, 64, 128, 512, 1024), (4, 2, 3, 6, 8), (256, 64, 128, 512), (1, 2, 4)
+#: Slots beyond those that hold all of K.
+SPARE = (2, 0, 1, 4, 6)
+#: E8M0 scales to FP32 (:mod:`msdsim.ir.ops.mx`).
+DECODE_E8M0: Ops = (("cast", 16), ("cast", 32), ("muls", 32), ("maxs", 32))
 
 
-def choose(problem: GemmShape, chip: Chip, scheme: Scheme) -> DequantTiling:
-    """Cube tiles of ``bf16``.
+class Dequant:
+    """Weights that Vector turns into the Cube's format."""
 
-    Through GM: a ring of four slots, or of the whole K and two more slots where several tiles of rows share the dequantized
-    columns; slots and L1 tiles end where lines of L2 do, if they can.  Through L1: a ring of 64 KiB slots, and every tile of
-    rows dequantizes anew, where the chip has the path and Vector then still is no slower than the Cube.  UB tiles are the
-    largest that fit, all of about one size.
-    """
-    def choose(parts: int) -> tuple[DequantTiling, float]:
-        found = _direct(problem, chip, scheme, parts)
-        return found if found is not None else _through_gm(problem, chip, scheme, parts)
+    def __init__(self, problem: Any, chip: Chip, scheme: Scheme) -> None:
+        self.problem, self.chip, self.scheme, self.costs = problem, chip, scheme, Costs(chip)
+        self.product, self.transposed = Product.of(problem, scheme.cube, out_bytes=2), problem.trans_b
+        self.stored, self.wide = element_bits(scheme.weights), element_bits(scheme.cube[1])
+        #: K that a slot's share and a UB tile keep whole, and AIVs that share a slot.
+        self.whole, self.aivs = scheme.group(problem.group), chip.cores.aiv_per_aic
+        self.convert, self.scaling = self.operations()
+        #: K for each row of scales that Vector applies.
+        self.group = self.whole if self.scaling else None
 
-    # Groups of scales never straddle parts of K.
-    tile, parts = choose_parts(chip, CubeWork.of(problem, out_bytes=2), choose, scheme.group(problem.group) or 1)
-    tile = replace(tile, k_parts=parts)
-    return replace(tile, vector_k=Layout(problem, chip, tile, scheme).largest_tile())
+    def operations(self) -> tuple[Ops, Ops]:
+        """Vector instructions on every weight, and those with its scale."""
+        widen: list[tuple[str, int]] = [("cast", 16)]
+        if self.scheme.mx_weights and ("fp4_e2m1", "bf16") not in vector_casts(self.chip):
+            widen = [(op, bits) for op, bits, _ in DECODE_FP4]
+        return [*widen, ("cast", 32), ("cast", 32)], [("add", 32)] * int(self.problem.offset) + [("mul", 32)]
 
+    # Space
 
-def _direct(problem: GemmShape, chip: Chip, scheme: Scheme,
-            parts: int) -> tuple[DequantTiling, float] | None:
-    """Tiles for a ring in L1 with K in ``parts``, and the cycles they may take; None where the chip has no path or Vector would
-    become the slowest unit by it."""
-    if chip.path("UB", "L1") is None:
-        return None
-    wide = element_bits(scheme.cube[1]) // 8
-    work = CubeWork.of(problem, out_bytes=2, vector_per_weight=_vector_cycles(chip, scheme), ring_in_l1=True,
-                       stored_bits=element_bits(scheme.weights))
-    work = work.split(parts) if parts > 1 else work
-    c = choose_cube_tiles(chip, scheme.cube, work)
-    m_tiles, n_tiles = ceil_div(problem.m, c.base_m), ceil_div(problem.n, c.base_n)
-    vector = c.base_n * work.vector_per_weight / chip.cores.aiv_per_aic
-    rate = chip.cube.rate(*scheme.cube)
-    assert rate is not None
-    cube = ceil_div(c.base_m, 16) * ceil_div(c.base_n, 16) / rate.fractal_k
-    if m_tiles > 1 and vector > cube:
-        return None
-    target = max(16, _SLOT_BYTES // (c.base_n * wide) // 16 * 16)
-    while True:
-        slot_k = _slot_k(problem, chip, scheme, min(target, round_up(work.k, 16)), at_least=False)
-        # An L1 tile of A is as deep as a slot, in whole L0 tiles.
-        l0_k = max(rate.fractal_k, min(c.l0_k, 1 << (slot_k.bit_length() - 1)))
-        l1_k = round_up(slot_k, l0_k)
-        # Beside the ring, two tiles of A and, for MX, of the scales of both.
-        room = chip.buffers.l1_bytes - 2 * l1_k * (c.base_m * wide + (c.base_m + c.base_n) // MX_BLOCK)
-        slots = min(_SLOTS, room // (slot_k * c.base_n * wide))
-        if slots >= 2:
-            break
-        # Shallower slots, as long as they become shallower.
-        target //= 2
-        if target < 16:
-            return None
-    stored = element_bits(scheme.weights) / 8
-    band = choose_band(m_tiles, n_tiles, chip.cores.aic, (wide * c.base_m * problem.k, stored * c.base_n * problem.k),
-                       chip.l2.capacity_bytes)
-    tile = DequantTiling(c.base_m, c.base_n, l1_k, l0_k, slot_k, slots, 1, l0c_ring=c.l0c_ring, direct=1, band=band)
-    return tile, estimate_cycles(chip, scheme.cube, c, work)
+    def fill(self, s: Space) -> None:
+        """The Cube's tiles first; then the slots' depth, the depths of L0 and L1, the slots and Vector's tiles, bands."""
+        chip, product = self.chip, self.product
+        s.cross("direct", (1, 0) if chip.path("UB", "L1") is not None else (0,))
+        s.cross("k_parts", parts_of(self.problem.k, self.whole or 1))
+        s.set(ub_ring=2)
+        add_rows(s, product, chip.cube.fractal_m)
+        # A core owns columns where the ring lies in GM.
+        add_columns(s, chip, product, np.where(s.direct == 1, product.units(s.base_m), len(product.counts)) * s.k_parts)
+        add_bands(s, product, several=False)
+        self.more(s)
+        self._ring(s, SLOT_DEPTHS[:1], several=False)
+        s.narrow(2)
+        self._ring(s, SLOT_DEPTHS, several=False)
+        s.narrow(2)
+        self._depths(s, several=True)
+        self._vector(s, several=False)
+        s.narrow()
+        self._slots(s, several=True)
+        self._vector(s, several=True)
+        s.narrow()
+        add_bands(s, product, several=True)
 
+    def more(self, s: Space) -> None:
+        """Further keys of a dataflow."""
 
-def _through_gm(problem: GemmShape, chip: Chip, scheme: Scheme,
-                parts: int) -> tuple[DequantTiling, float]:
-    """Tiles for a ring in GM with K in ``parts``, and the cycles they may take."""
-    work = CubeWork.of(problem, out_bytes=2, own_columns=True, vector_per_weight=_vector_cycles(chip, scheme),
-                       stored_bits=element_bits(scheme.weights))
-    work = work.split(parts) if parts > 1 else work
-    c = choose_cube_tiles(chip, scheme.cube, work)
-    several = problem.m > c.base_m
-    # As shallow as a ring of the whole K allows where slots end with lines of L2, so that the first products begin early.
-    # Slots that end inside a line, as some groups of scales have it, cost requests: few of them then.
-    most = chip.cross_core.max_outstanding - 2
-    line_k = chip.l2.line_bytes * 8 // element_bits(scheme.cube[0])
-    slot_k = _gm_slot(problem, chip, scheme, work.k, _SLOT_K if problem.trans_b else _SHORT_SLOT_K, most, line_k, several)
-    if slot_k % line_k:
-        slot_k = _gm_slot(problem, chip, scheme, work.k, _SLOT_K, most // 2, 1, several)
-    slots = ceil_div(work.k, slot_k) + 2 if several else _SLOTS
-    tile = DequantTiling(c.base_m, c.base_n, _l1_depth(chip, c, slot_k, scheme.cube, line_k), c.l0_k, slot_k, slots, 1,
-                         l0c_ring=c.l0c_ring)
-    return tile, estimate_cycles(chip, scheme.cube, c, work)
+    def _depth(self, s: Space) -> Values:
+        return depth_of(self.problem.k, s.k_parts)
 
+    def _ring(self, s: Space, depths: Sequence[int], several: bool) -> None:
+        s.options("slot_k", *self._slot_depths(depths))
+        s.keep(self._ring_bytes(s, 2) < self.chip.buffers.l1_bytes)
+        self._depths(s, several)
+        self._slots(s, several)
+        self._vector(s, several)
 
-def _gm_slot(problem: GemmShape, chip: Chip, scheme: Scheme, k: int, least: int, most: int, multiple: int,
-             several: bool) -> int:
-    """K of a slot of a ring in GM: ``least``, or more where ``several`` tiles of rows need all of ``k`` in at most ``most``
-    slots; rounded up to a ``multiple``, then to what groups of scales allow."""
-    target = round_up(max(least, ceil_div(k, most)) if several else least, multiple)
-    return _slot_k(problem, chip, scheme, min(target, round_up(k, 16)), at_least=several)
+    def _slot_depths(self, depths: Sequence[int]) -> list[int]:
+        """About ``depths``, such that groups of scales do not straddle what an AIV takes."""
+        parts, group = (1 if self.transposed else self.aivs), self.whole
+        shares = [max(1, ceil_div(min(depth, round_up(self.problem.k, 16)), parts)) for depth in depths]
+        if group is not None:
+            shares = [share // group * group if share >= group else int(divisor_below(group, share)) for share in shares]
+            shares += [group] * (len(depths) > 1)
+        quantum = MX_BLOCK if self.scheme.mx_weights else 1
+        return [round_up(parts * share, quantum) for share in shares]
 
+    def _ring_bytes(self, s: Space, slots: Values) -> Values:
+        """Of a ring in L1."""
+        return np.where(s.direct == 1, slots * s.slot_k * s.base_n * self.wide // 8, 0)
 
-def _l1_depth(chip: Chip, c: CubeChoice, slot_k: int, formats: tuple[str, str], line_k: int) -> int:
-    """K of an L1 tile, about that of ``c``: an even part of a slot whose rows of A cross no line (of ``line_k`` elements)
-    needlessly, since a slot that ends in a shorter tile, or rows off the lines, cost requests.  That of ``c`` where slots
-    themselves end inside a line."""
-    if slot_k % line_k:
-        return c.l1_k
-    per_k = DequantTiling.l1_ring * (c.base_m * element_bits(formats[0]) + c.base_n * element_bits(formats[1])) // 8
-    parts = [d for d in range(c.l0_k, chip.buffers.l1_bytes // per_k + 1, c.l0_k)
-             if slot_k % d == 0 and (d % line_k == 0 or line_k % d == 0)]
-    deep = [d for d in parts if d >= c.l1_k]
-    return min(deep) if deep else max(parts, default=c.l1_k)
+    def _depths(self, s: Space, several: bool) -> None:
+        add_l0(s, self.chip, self.product, np.minimum(self._depth(s), s.slot_k), several)
+        k = np.minimum(self._depth(s), s.slot_k)
+        b_in_l1 = s.direct != 1
+        room = self.chip.buffers.l1_bytes - self._ring_bytes(s, 2)
+        most = np.maximum(1, (room // (2 * self.product.l1_bytes(s, b_in_l1))).astype(np.int64) // s.l0_k)
+        s.options("l1_k", *[np.minimum(most, ceil(np.minimum(depth, k), s.l0_k)) * s.l0_k
+                            for depth in (L1_DEPTHS if several else L1_DEPTHS[:1])])
+        kept, per_k = self._ring_bytes(s, 2), self.product.l1_bytes(s, s.direct != 1)
+        s.set(l1_ring=np.where(2 * s.l1_k * per_k + kept <= self.chip.buffers.l1_bytes, 2, 1))
+        s.keep(s.l1_ring * s.l1_k * per_k + kept <= self.chip.buffers.l1_bytes)
 
+    def _slots(self, s: Space, several: bool) -> None:
+        """As many as L1 and the signals allow; all of K where several tiles of rows use a slot."""
+        outstanding = self.chip.cross_core.max_outstanding
+        tiles = s.l1_ring * s.l1_k * self.product.l1_bytes(s, s.direct != 1)
+        fits = ((self.chip.buffers.l1_bytes - tiles) // (s.slot_k * s.base_n * self.wide / 8)).astype(np.int64)
+        most = np.where(s.direct == 1, np.minimum(fits, outstanding), outstanding)
+        held, k_slots = self._held(s), ceil(self._depth(s), s.slot_k)
+        pairs = list(zip(SLOTS, SPARE, strict=True)) if several else [(SLOTS[0], SPARE[0])]
+        s.options("slots", *[np.where(held, np.minimum(k_slots + spare, most), np.minimum(slots, most))
+                             for slots, spare in pairs])
+        s.keep((s.slots >= 1) & (~self._held(s) | (s.slots >= ceil(self._depth(s), s.slot_k))))
 
-def _vector_cycles(chip: Chip, scheme: Scheme) -> float:
-    """Vector cycles for each weight, roughly: to 16 bits and to FP32, the product with the scale, the last conversion."""
-    ops = [("cast", 16), ("cast", 32), ("cast", 32)]
-    if scheme.cube[1] == "bf16":
-        ops.append(("mul", 32))
-    if scheme.mx_weights and ("fp4_e2m1", "bf16") not in vector_casts(chip):
-        ops += [(op, bits) for op, bits, _ in DECODE_FP4][1:]
-    return sum(chip.vector.ops[op].slope_cycles_per_repeat / lanes(chip, bits) for op, bits in ops)
+    def _held(self, s: Space) -> Values:
+        """Whether a slot in GM stays until several tiles of rows have used it."""
+        return (s.direct == 0) & (ceil(self.product.rows, s.base_m) > 1)
 
+    def _lines(self, s: Space) -> tuple[Values, Values]:
+        """Lines of a slot that one AIV takes, and the weights of a line."""
+        lines, run = (s.base_n, s.slot_k) if self.transposed else (s.slot_k, s.base_n)
+        return ceil(lines, self.aivs), run
 
-def _slot_k(problem: GemmShape, chip: Chip, scheme: Scheme, target: int, at_least: bool) -> int:
-    """K of a slot, about ``target``.  Where weights are transposed, an AIV takes columns and all K of a slot."""
-    parts = 1 if problem.trans_b else chip.cores.aiv_per_aic
-    if scheme.mx_weights:
-        target = round_up(target, parts * MX_BLOCK)
-    return parts * _share(ceil_div(target, parts), scheme.group(problem.group), at_least)
+    def _scale_groups(self, s: Space) -> Values:
+        """Rows of scales of an AIV's share of a slot."""
+        return 1 if self.group is None else ceil(s.slot_k if self.transposed else self._lines(s)[0], self.group)
 
+    def _vector(self, s: Space, several: bool) -> None:
+        """``vector_k``: UB tiles of about one size, the largest that fit or a part of them."""
+        (share, run), group, ub = self._lines(s), self.group, self.chip.buffers.ub_bytes
+        each = s.ub_ring * (self.stored + self.wide) / 8 + 2 + 4 + (4 if group is not None else 0)
+        rings = 1 if group is None else s.ub_ring
+        scale = 4 * (1 + int(self.problem.offset)) * rings + (rings + 4 if self.scheme.mx_weights else 0) if self.scaling else 0
+        scales = scale * self._scale_groups(s) * (share if self.transposed else run) + 64
+        # Scales that leave no room come with each UB tile.
+        room = np.where(scales <= ub // 2, ub - scales, ub // 2)
+        most = np.clip(room // (each * run), 1, share).astype(np.int64)
+        pieces = ceil(share, most)
+        sizes = [ceil(share, np.minimum(share, pieces * times)) for times in (PIECES if several else PIECES[:1])]
+        if self.whole is not None and not self.transposed:
+            whole = self.whole
+            parts = [np.where(size >= whole, size // whole * whole, divisor_below(whole, size)) for size in sizes]
+            sizes = [np.where(whole % share == 0, size, part) for size, part in zip(sizes, parts, strict=True)]
+        s.options("vector_k", *sizes)
 
-def _share(target: int, group: int | None, at_least: bool) -> int:
-    """K of a slot that one AIV takes: about ``target``, such that groups of scales do not straddle it."""
-    if group is None:
-        return target
-    if group <= target:
-        return (ceil_div(target, group) if at_least else target // group) * group
-    if at_least:
-        return next(d for d in range(target, group + 1) if group % d == 0)
-    part = next(d for d in range(target, 0, -1) if group % d == 0)
-    return part if part >= target * SMALLEST_PART else group
+    # What it costs
+
+    def phases(self, s: Space) -> list[Phase]:
+        """The products and what Vector makes for them; where K is split the addition of its parts."""
+        product, costs, phase = self.product, self.costs, Phase(self.costs, s.count)
+        direct, experts, n_tiles = s.direct == 1, len(product.counts), ceil(product.n, s.base_n)
+        columns = ceil(n_tiles * experts * s.k_parts, self.chip.cores.aic)
+        units = product.tiles(s) * s.k_parts
+        tiles = np.where(direct, ceil(units, self.chip.cores.aic), columns * ceil(product.rows, s.base_m))
+        flow = self._traffic(s, columns)
+        loop = self._loop(s, flow)
+        state_main_loop(phase, s, loop, tiles, units)
+        made = np.where(direct, tiles, columns) * ceil(self._depth(s), s.slot_k)
+        on_chip = np.where(direct, units, n_tiles * experts * s.k_parts) * ceil(self._depth(s), s.slot_k)
+        self._make(phase, s, loop, made, on_chip)
+        phase.hbm_bytes = flow.a_bytes + flow.b_bytes
+        return [phase, add_parts(costs, product, s.k_parts, s.count)]
+
+    def _traffic(self, s: Space, columns: Values) -> Traffic:
+        """Through GM weights are read once, and a core goes over all rows for each of its columns."""
+        product, direct = self.product, s.direct == 1
+        flow = traffic(self.chip, product, s, product.bits[0] / 8, self.stored / 8, s.k_parts)
+        return Traffic(np.where(direct, flow.a_bytes, product.total_rows * product.k * product.bits[0] / 8),
+                       np.where(direct, flow.b_bytes, len(product.counts) * product.n * product.k * self.stored / 8),
+                       np.where(direct, flow.fresh_a, 1 / columns), np.zeros(s.count))
+
+    def _loop(self, s: Space, flow: Traffic) -> MainLoop:
+        costs, product, k, direct = self.costs, self.product, self._depth(s), s.direct == 1
+        loop = main_loop(costs, product, s, k, flow, chunk=s.slot_k, b_pitch=(s.base_n, s.slot_k))
+        if direct.any():
+            loop = main_loop(costs, product, s, k, flow, chunk=s.slot_k, b_streams=False).where(direct, loop)
+        sums = costs.drain(np.minimum(s.base_m, product.rows), np.minimum(s.base_n, product.n), 32)
+        loop.drain = np.where(s.k_parts > 1, sums, loop.drain)
+        return loop
+
+    def _make(self, phase: Phase, s: Space, loop: MainLoop, made: Values, on_chip: Values) -> None:
+        """``made`` slots of the busiest core's AIVs, of ``on_chip``."""
+        costs, direct, k_slots = self.costs, s.direct == 1, ceil(self._depth(s), s.slot_k)
+        share, _ = self._lines(s)
+        load, v, store, l2 = self._tile(s)
+        pieces = ceil(share, s.vector_k)
+        # Of the last slot of K only a part is there.
+        filled = 1.0 if self.transposed else np.minimum(1.0, self._depth(s) / (k_slots * s.slot_k))
+        count = pieces * made * filled
+        for name, cycles in (("AIV.MTE2", load), ("AIV.V", v), ("AIV.MTE3", store)):
+            phase.pipe(name, cycles, count)
+        scale_load, decode = self._scales(s)
+        phase.pipe("AIV.MTE2", scale_load, made)
+        phase.pipe("AIV.V", decode, made)
+        into, to_gm = costs.latency("GM", "UB", 1.0), costs.latency("UB", "GM")
+        out = np.where(direct, costs.latency("UB", "L1"), to_gm) if direct.any() else to_gm
+        phase.ring(load + into + v, s.ub_ring, count)
+        phase.ring(v + store + out, s.ub_ring, count)
+        # A slot is filled, announced, multiplied by one tile of rows after the other, and given back.
+        signal = self.chip.cross_core.signal_latency_cycles
+        produce = (pieces - 1) * np.maximum(np.maximum(load, v), store) + v + store + out
+        consume = np.maximum(loop.mte2, loop.inside)
+        again = np.where(self._held(s), (ceil(self.product.rows, s.base_m) - 1) * consume, 0.0)
+        reader = np.where(direct, 0.0, loop.latency)
+        phase.ring(produce + 2 * signal + consume / k_slots + reader + again, s.slots, made)
+        phase.once(load + into + produce + signal)
+        phase.l2_read_bytes = phase.l2_read_bytes + on_chip * filled * pieces * self.aivs * l2
+        phase.l2_write_bytes = np.where(direct, 0.0, len(self.product.counts) * self.product.n * self.product.k * self.wide / 8)
+
+    def _tile(self, s: Space) -> tuple[Values, Values, Values, Values]:
+        """Cycles of a UB tile on MTE2, V and MTE3, and the bytes of L2's bandwidth that it takes."""
+        costs, (share, run) = self.costs, self._lines(s)
+        extent = self.product.k if self.transposed else self.product.n
+        lines, run = np.minimum(s.vector_k, share), np.minimum(run, extent)
+        width = run * self.stored // 8
+        load, l2 = costs.gm("GM", "UB", lines, width, 1.0, np.gcd(width, extent * self.stored // 8))
+        v = costs.vector(self.convert, lines, run, flat=extent % run == 0)
+        if self.scaling and self.group is None:
+            v = v + costs.vector(self.scaling, lines, run)
+        elif self.scaling:
+            along = run if self.transposed else lines
+            part = np.minimum(along, self.group or 1)
+            rows, cols = (lines, part) if self.transposed else (part, run)
+            v = v + ceil(along, self.group) * costs.vector(self.scaling, rows, cols)
+        wide = run * self.wide // 8
+        store, _ = costs.gm("UB", "GM", lines, wide, 0.0, np.gcd(wide, self.chip.l2.line_bytes))
+        if (s.direct == 1).any():
+            store = np.where(s.direct == 1, costs.local("UB", "L1", lines, run, self.wide), store)
+        return load, v, store, l2
+
+    def _scales(self, s: Space) -> tuple[Values, Values]:
+        """Cycles of a slot's scales on MTE2 and V; of one scale per channel they are not worth counting."""
+        if self.group is None:
+            return 0.0, 0.0
+        share, run = self._lines(s)
+        groups, tensors, size = self._scale_groups(s), 1 + int(self.problem.offset), 1 if self.scheme.mx_weights else 4
+        if self.transposed:
+            load, _ = self.costs.gm("GM", "UB", share, size)
+            load = load * groups
+        else:
+            load, _ = self.costs.gm("GM", "UB", groups, run * size)
+        return load * tensors, self.costs.vector(DECODE_E8M0, groups, run) if self.scheme.mx_weights else 0.0
 
 
 for _scheme in DEQUANT:
-    choose_for(_scheme.name, partial(choose, scheme=_scheme))
+    declare(_scheme.name, partial(Dequant, scheme=_scheme))

@@ -1,145 +1,242 @@
-"""Tiles of Multi-Scale Dequant: over stacked rows on the Cube, as large as UB holds on Vector."""
+"""Tilings of Multi-Scale Dequant: the Cube's tiles over stacked components, Vector's tiles of the split and of the merge, and
+the ring of products between them."""
 
 from __future__ import annotations
 
-from dataclasses import replace
 from functools import partial
 from math import lcm
 
-from msdsim.dataflows.cube.experts import Experts
-from msdsim.dataflows.cube.operands import GemmShape, element_bits, k_groups
-from msdsim.dataflows.gemm import msd_merge, msd_split, mx_split
+import numpy as np
+
+from msdsim.dataflows.cube.operands import GemmShape, k_groups
+from msdsim.dataflows.gemm import msd_merge
 from msdsim.dataflows.gemm.msd import MSD
-from msdsim.dataflows.gemm.msd_context import MsdContext
-from msdsim.dataflows.gemm.msd_tiling import MsdTiling
-from msdsim.errors import TilingError
-from msdsim.formats.mx import MX_BLOCK
-from msdsim.formats.number import FORMATS
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir.ops.vector import FOLD_LANES
-from msdsim.tilings.base import choose_for
-from msdsim.tilings.cube import CubeWork, choose_band, choose_cube_tiles, choose_split_k
-from msdsim.units import bytes_per_tick, ceil_div, round_up
+from msdsim.tilings.costs import Costs, Ops
+from msdsim.tilings.cube import (
+    MainLoop,
+    Product,
+    Traffic,
+    add_bands,
+    add_columns,
+    add_l0,
+    add_l1,
+    add_rows,
+    depth_of,
+    main_loop,
+    parts_of,
+    state_main_loop,
+    traffic,
+)
+from msdsim.tilings.estimate import Phase
+from msdsim.tilings.search import declare
+from msdsim.tilings.space import Space, Values, ceil, up
+from msdsim.tilings.splits import BlockSplit, RowSplit
 
-#: Ring depth of the numbers per column, that of UB's rings.
-_PER_COLUMN_RING = MsdTiling.ub_ring
-
-
-def choose(problem: GemmShape, chip: Chip, kind: Scheme) -> MsdTiling:
-    """Cube tiles over the stacked rows, UB tiles as large as fit."""
-    passes = kind.passes
-    step = lcm(chip.cube.fractal_m, passes)
-    direct = int(chip.path("L0C", "UB") is not None)
-    # Bytes of an AIV's UB for each element of an output tile: what stays there while it is merged.
-    kept = (1 + int(problem.offset)) * 4 / passes if problem.group is not None else 0
-    kept += 4 if direct else 0
-    max_tile = int(0.75 * chip.buffers.ub_bytes * chip.cores.aiv_per_aic / kept) if kept else None
-    work = CubeWork.of(problem, out_bytes=4, passes=passes, step_m=step,
-                       k_quantum=problem.group, max_tile=max_tile)
-    if problem.group is not None:
-        c, k_parts = choose_cube_tiles(chip, kind.cube, work), 1
-    else:
-        c, k_parts = choose_split_k(chip, kind.cube, work)
-    if k_parts > 1:
-        direct = 0
-    bits_a, bits_b = (element_bits(fmt) for fmt in kind.cube)
-    band = choose_band(ceil_div(problem.m, c.base_m // passes), ceil_div(problem.n, c.base_n), chip.cores.aic,
-                       (c.base_m * problem.k * bits_a / 8, c.base_n * problem.k * bits_b / 8), chip.l2.capacity_bytes)
-    l1_k = c.l1_k
-    if problem.group is not None and problem.group <= l1_k:
-        # The scales of an L1 tile's groups take at most a quarter of UB.
-        most = chip.buffers.ub_bytes // 4 // (_PER_COLUMN_RING * 4 * _per_column(problem, kind) * c.base_n)
-        l1_k = max(1, min(l1_k // problem.group, most)) * problem.group
-    tile = MsdTiling(c.base_m, c.base_n, l1_k, c.l0_k, 1, FOLD_LANES, 1, passes=passes, l0c_ring=c.l0c_ring, band=band,
-                     direct=direct, k_parts=k_parts)
-    if MsdContext(problem, chip, tile, kind).ring_bytes > chip.buffers.ub_bytes // 2:
-        tile = replace(tile, slots=1)
-    room = chip.buffers.ub_bytes - MsdContext(problem, chip, tile, kind).ring_bytes
-    if kind.mx:
-        tile_rows = c.base_m // passes
-        split = mx_split_tile(chip, room, problem.m, problem.k, tile_rows, kind.component, passes, tile.ub_ring)
-        tile = replace(tile, split_m=split[0], split_k=split[1])
-    else:
-        tile = _split_tile(problem, chip, kind, tile, room)
-    return replace(tile, merge_m=_merge_rows(problem, chip, kind, tile), prefetch=_prefetch(problem, chip, kind, tile))
+#: Slots of the ring, weight tiles fetched while Vector splits, parts of the rows of a merge, and K of a tile in L1 where every
+#: group of K has a product of its own; the first are where the search begins.
+SLOTS, FETCHED, PIECES, L1_DEPTHS = (2, 1, 3, 4, 8), (0, 1, 2, 3), (1, 2, 4), (256, 64, 128, 512, 1024)
 
 
-def _prefetch(problem: GemmShape, chip: Chip, kind: Scheme, tile: MsdTiling) -> int:
-    """Weight tiles that HBM can deliver to all cores while Vector splits, beside the first, which is loaded in any case."""
-    form = 26 if tile.passes > 1 else 14
-    split = ceil_div(Experts(problem).total_rows, chip.aiv) * problem.k * form / FOLD_LANES
-    rate = float(bytes_per_tick(chip.hbm.bandwidth_gbps, chip.clock_mhz)) / chip.cores.aic
-    tiles = split * rate / (tile.l1_k * tile.base_n * FORMATS[kind.weights].bits / 8)
-    return max(0, min(3, int(tiles)))
+class Msd:
+    """Components of the kind's decomposition."""
+
+    def __init__(self, problem: GemmShape, chip: Chip, kind: Scheme) -> None:
+        self.problem, self.chip, self.kind, self.costs = problem, chip, kind, Costs(chip)
+        self.group, self.aivs = problem.group, chip.cores.aiv_per_aic
+        #: Numbers per column and group that the merge needs: scales, offsets, the constant of nibbles.
+        self.per_column = 0 if kind.mx else 1 + int(problem.offset) + int(kind.nibbles)
+        self._stack(kind.passes)
+
+    def _stack(self, passes: int) -> None:
+        """What depends on the number of components."""
+        self.passes, self.product = passes, Product.of(self.problem, self.kind.cube, 4, passes)
+        counts = tuple(rows // passes for rows in self.product.counts)
+        self.split: BlockSplit | RowSplit = BlockSplit(self.costs, counts, self.product.k, passes, self.kind.component)
+        if not self.kind.mx:
+            self.split = RowSplit(self.costs, counts, self.product.k, passes, self.kind.component,
+                                  k_groups(self.problem) if self.problem.offset else 0, self.group, self.kind.nibbles)
+
+    # Space
+
+    def fill(self, s: Space) -> None:
+        """The Cube's tiles first; then the depths, the ring and Vector's tiles, bands and what is fetched ahead."""
+        self._stack(max(1, s.given.get("passes", self.kind.passes)))
+        chip, product = self.chip, self.product
+        s.set(passes=self.passes, stepwise=0, preload=1, a_resident=0, ub_ring=2, prefetch=1)
+        s.cross("direct", (1, 0) if chip.path("L0C", "UB") is not None else (0,))
+        s.cross("k_parts", parts_of(self.problem.k) if self.group is None else (1,))
+        s.keep((s.k_parts == 1) | (s.direct == 0))
+        add_rows(s, product, lcm(chip.cube.fractal_m, self.passes))
+        add_columns(s, chip, product, product.units(s.base_m) * s.k_parts)
+        add_bands(s, product, several=False)
+        self._depths(s, several=False)
+        self._vector(s, several=False)
+        s.narrow(2)
+        self._depths(s, several=True)
+        self._merge(s, several=False)
+        s.narrow()
+        self._vector(s, several=True)
+        s.narrow()
+        add_bands(s, product, several=True)
+        s.cross("prefetch", FETCHED)
+
+    def _depth(self, s: Space) -> Values:
+        return depth_of(self.problem.k, s.k_parts)
+
+    def _depths(self, s: Space, several: bool) -> None:
+        """Where every group of K has a product of its own, a tile in L1 holds whole groups or is a part of one."""
+        chip, product, group = self.chip, self.product, self.group
+        k = self._depth(s)
+        add_l0(s, chip, product, np.minimum(k, group or k), several)
+        if group is None:
+            add_l1(s, chip, product, lambda: self._depth(s), several)
+            return
+        most = (chip.buffers.l1_bytes // (2 * product.l1_bytes(s))).astype(np.int64)
+        part = np.maximum(1, np.minimum(most, group - 1) // s.l0_k) * s.l0_k
+        s.options("l1_k", *[np.where(most >= group, np.minimum(most // group, max(1, depth // group)) * group, part)
+                            for depth in (L1_DEPTHS if several else L1_DEPTHS[:1])])
+        s.set(l1_ring=2)
+        s.keep(s.l1_ring * s.l1_k * product.l1_bytes(s) <= chip.buffers.l1_bytes)
+
+    def _vector(self, s: Space, several: bool) -> None:
+        s.options("slots", *(SLOTS if several else SLOTS[:1]))
+        s.keep(s.slots <= self.chip.cross_core.max_outstanding)
+        s.keep(self._ring_bytes(s) <= self.chip.buffers.ub_bytes * 3 // 4)
+        self._merge(s, several)
+        self.split.add(s, lambda s: s.base_m // self.passes, lambda s: self.chip.buffers.ub_bytes - self._ring_bytes(s),
+                       several)
+
+    def _merge(self, s: Space, several: bool) -> None:
+        """``merge_m``: rows that fit beside the sums over groups, in tiles of about one size."""
+        (rows, cols), ring, grouped = self._share(s), s.ub_ring, self.group is not None
+        kept = self._ring_bytes(s) + self.per_column * self._pack(s) * 4 * ring * cols + 1024
+        kept = kept + grouped * (1 + int(self.problem.offset)) * 4 * rows * cols
+        kept = kept + (grouped and self.problem.offset) * ring * 4 * self._pack(s) * rows
+        # A ring in UB is merged where it lies.
+        products = np.where(s.direct == 1, 0, s.k_parts * self.passes)
+        row = msd_merge.bytes_per_element(products, ring) * cols + msd_merge.bytes_per_row(ring)
+        most = (self.chip.buffers.ub_bytes - kept) // row
+        pieces = ceil(rows, np.maximum(1, most))
+        s.options("merge_m", *[np.where(most < 1, 0, ceil(rows, pieces * times))
+                               for times in (PIECES if several else PIECES[:1])])
+        s.keep(s.merge_m >= 1)
+
+    def _pack(self, s: Space) -> Values:
+        """Groups of K in a slot of a ring in GM."""
+        return 1 if self.group is None else np.maximum(1, s.l1_k // self.group)
+
+    def _share(self, s: Space) -> tuple[Values, Values]:
+        """Rows and columns of a tile that one AIV merges (:class:`~msdsim.dataflows.gemm.msd_context.MsdContext`)."""
+        rows = np.minimum(s.base_m // self.passes, self.problem.m)
+        by_rows = (rows >= 4 * self.aivs) | (s.base_n < 16 * self.aivs)
+        return (np.where(by_rows, ceil(rows, self.aivs), rows),
+                np.where(by_rows, s.base_n, up(ceil(s.base_n, self.aivs), 16)))
+
+    def _ring_bytes(self, s: Space) -> Values:
+        """Bytes of UB for the ring."""
+        rows, cols = self._share(s)
+        return np.where(s.direct == 1, s.slots * self.passes * rows * cols * 4, 0)
+
+    # What it costs
+
+    def phases(self, s: Space) -> list[Phase]:
+        """The split; the products and their merge; the merge by itself where K is split."""
+        costs, product, bits_b = self.costs, self.product, self.product.bits[1]
+        first = self.split.state(s, s.base_m // self.passes)
+        flow = traffic(self.chip, product, s, product.bits[0] / 8, bits_b / 8, s.k_parts)
+        units, cores = product.tiles(s) * s.k_parts, self.chip.cores.aic
+        # The first weights, and what is fetched beside them, come while Vector splits.
+        cols = np.minimum(s.base_n, product.n) * bits_b // 8
+        tiles = 1 + s.prefetch
+        fetched = np.minimum(flow.b_bytes, tiles * s.l1_k * cols * np.minimum(units, cores))
+        first.pipe("MTE2", costs.gm("GM", "L1", s.l1_k, cols, 1.0)[0], tiles)
+        first.hbm_bytes = first.hbm_bytes + fetched
+        second, third = Phase(costs, s.count), Phase(costs, s.count)
+        flow = Traffic(np.zeros(s.count), flow.b_bytes - fetched, np.zeros(s.count), flow.fresh_b)
+        second.hbm_bytes = flow.b_bytes
+        drains = 1 if self.group is None else ceil(product.k, self.group)
+        self._multiply(second, s, self._loop(s, flow), ceil(units, cores), units, drains)
+        self._merging(second, s, np.where(s.k_parts == 1, ceil(units, cores), 0), drains)
+        third.only(s.k_parts > 1)
+        self._merging(third, s, ceil(product.tiles(s), cores), drains)
+        third.once(self.chip.cross_core.barrier_latency_cycles + costs.latency("L0C", "GM"))
+        return [first, second, third]
+
+    def _loop(self, s: Space, flow: Traffic) -> MainLoop:
+        costs, k, group = self.costs, self._depth(s), self.group
+        loop = main_loop(costs, self.product, s, k, flow, passes=self.passes)
+        if group is not None:
+            # A tile in L0 stays inside of a group.
+            loop.inner = np.where(s.l1_k >= group, ceil(k, group) * ceil(group, s.l0_k), loop.inner)
+        if (s.direct == 1).any():
+            rows, cols = self._share(s)
+            to_ub = self.passes * self.aivs * costs.local("L0C", "UB", rows, cols, 32)
+            loop.drain = np.where(s.direct == 1, to_ub, loop.drain)
+        return loop
+
+    def _multiply(self, phase: Phase, s: Space, loop: MainLoop, tiles: Values, units: Values, drains: Values) -> None:
+        one = loop.drain
+        loop.drain = one * drains
+        state_main_loop(phase, s, loop, tiles, units)
+        if self.group is not None:
+            path = self.costs.latency("L1", "L0A") + self.chip.cube.head_isolated_cycles + self._drain_latency(s)
+            phase.ring(loop.inside / drains + one + path, s.l0c_ring, tiles * drains)
+            phase.once(one - loop.drain)
+
+    def _drain_latency(self, s: Space) -> Values:
+        to_gm = self.costs.latency("L0C", "GM")
+        return np.where(s.direct == 1, self.costs.latency("L0C", "UB"), to_gm) if (s.direct == 1).any() else to_gm
+
+    def _merge_ops(self) -> tuple[Ops, Ops, Ops, Ops]:
+        """Vector instructions on a product, over all elements and with numbers per row or column; then on a finished sum."""
+        p, offset = self.passes, int(self.problem.offset)
+        cast: tuple[tuple[str, int], ...] = (("cast", 32),)
+        if self.kind.mx:
+            return (p - 1) * (("add", 32),), (), cast, ()
+        combine: tuple[tuple[str, int], ...] = (*p * cast, *(p - 1) * (("muls", 32), ("add", 32)))
+        if self.kind.nibbles:
+            combine = (*combine, ("add", 32))
+        if self.group is None:
+            return combine, (), (*cast, *offset * (("add", 32),)), (2 + offset) * (("mul", 32),)
+        return combine, (("mul", 32), ("add", 32), *offset * (("mul", 32), ("mul", 32), ("add", 32))), (
+            *cast, *offset * (("add", 32),)), (("mul", 32),)
+
+    def _merging(self, phase: Phase, s: Space, tiles: Values, drains: Values) -> None:
+        """``tiles`` output tiles of the busiest core with ``drains`` products each."""
+        costs, product, n, direct, inside = self.costs, self.product, self.passes, s.direct == 1, s.k_parts == 1
+        rows, cols = self._share(s)
+        cols, m = np.minimum(cols, up(product.n, 16)), np.minimum(s.merge_m, rows)
+        times, pieces = ceil(rows, m), n * s.k_parts
+        load = np.where(direct, 0.0, pieces * costs.gm("GM", "UB", m, cols * 4)[0])
+        combine, broadcast, last, last_broadcast = self._merge_ops()
+        each = costs.vector(combine, m, cols, flat=True) + costs.vector(broadcast, m, cols)
+        each = each + (s.k_parts - 1) * n * costs.vector([("add", 32)], m, cols, flat=True)
+        end = costs.vector(last, m, cols, flat=True) + costs.vector(last_broadcast, m, cols)
+        store, _ = costs.gm("UB", "GM", m, cols * 2)
+        per_row = 0.0 if self.kind.mx else costs.gm("GM", "UB", m, 4)[0]
+        pack = self._pack(s)
+        packs = ceil(drains, pack)
+        phase.pipe("AIV.MTE2", load, tiles * times * drains)
+        phase.pipe("AIV.MTE2", per_row, tiles * times)
+        if self.per_column:
+            phase.pipe("AIV.MTE2", self.per_column * costs.gm("GM", "UB", pack, cols * 4)[0], tiles * packs)
+        phase.pipe("AIV.V", each, tiles * times * drains)
+        phase.pipe("AIV.V", end, tiles * times)
+        phase.pipe("AIV.MTE3", store, tiles * times)
+        reading, signal = np.where(direct, 0.0, costs.latency("GM", "UB")), self.chip.cross_core.signal_latency_cycles
+        ends = end if self.group is None else 0.0
+        phase.ring(load + reading + each + ends, s.ub_ring, tiles * times * drains)
+        sums = np.where(direct, 0.0, product.total_rows * product.n * 4.0 * drains * s.k_parts)
+        phase.l2_read_bytes, phase.l2_write_bytes = phase.l2_read_bytes + sums, sums + product.total_rows / n * product.n * 2
+        # A slot is drained into, announced, merged and given back.
+        held = np.where(direct, 1, pack)
+        out = costs.drain(np.minimum(s.base_m, product.rows), cols, 32)
+        life = held * out + self._drain_latency(s) + 2 * signal + reading + held * times * np.maximum(load, each) + ends * times
+        phase.ring(np.where(inside, life, 0.0), s.slots, tiles * np.where(direct, drains, packs))
+        phase.once(np.where(inside, signal, 0.0) + load + reading + times * each + end + store + costs.latency("UB", "GM"))
 
 
-def _per_column(problem: GemmShape, kind: Scheme) -> int:
-    """Rows of numbers per column that the merge needs for each group: scales, offsets, the constant of nibbles."""
-    return 0 if kind.mx else 1 + int(problem.offset) + int(kind.nibbles)
-
-
-def _split_tile(problem: GemmShape, chip: Chip, kind: Scheme, tile: MsdTiling, room: int) -> MsdTiling:
-    """Few rows, so that all AIVs have some, and as much of K as fits: whole groups of it where offsets need their sums."""
-    most = max(1, min(ceil_div(problem.m, chip.aiv), 8, tile.base_m // tile.passes))
-    found = [(split_m, _split_depth(problem, chip, kind, tile, split_m, room)) for split_m in range(most, 0, -1)]
-    group = problem.group
-    if group is None or not problem.offset:
-        return replace(tile, split_m=most, split_k=found[0][1])
-    for split_m, split_k in found:
-        if split_k >= problem.k:
-            return replace(tile, split_m=split_m, split_k=split_k)
-        if split_k >= group:
-            return replace(tile, split_m=split_m, split_k=split_k // group * group)
-    whole = [d for d in range(FOLD_LANES, found[0][1] + 1, FOLD_LANES) if group % d == 0]
-    if not whole:
-        raise TilingError(f"UB of '{chip.name}' has no room for a group of {group}, whose sums the offsets need; use a "
-                          f"multiple of {FOLD_LANES}")
-    return replace(tile, split_m=most, split_k=whole[-1])
-
-
-def _split_depth(problem: GemmShape, chip: Chip, kind: Scheme, tile: MsdTiling, split_m: int, room: int) -> int:
-    """K of a split tile of ``split_m`` rows that fits into ``room`` bytes, in whole repeats: as few tiles as possible, all of
-    about one size."""
-    row = room / split_m - msd_split.bytes_per_row(k_groups(problem) if problem.offset else 1) - 64
-
-    def most(ring: int) -> int:
-        each = msd_split.bytes_per_element(tile.passes, FORMATS[kind.component].bits, ring, kind.nibbles)
-        return max(1, int(row / each)) // FOLD_LANES * FOLD_LANES
-
-    whole = replace(tile, split_m=split_m, split_k=round_up(problem.k, FOLD_LANES))
-    if whole.split_k <= most(msd_split.ring_depth(MsdContext(problem, chip, whole, kind))):
-        return whole.split_k
-    tiles = ceil_div(problem.k, max(FOLD_LANES, most(tile.ub_ring)))
-    return round_up(ceil_div(problem.k, tiles), FOLD_LANES)
-
-
-def _merge_rows(problem: GemmShape, chip: Chip, kind: Scheme, tile: MsdTiling) -> int:
-    """Rows of a merge tile: as many as fit beside the sums over groups, at most an AIV's share."""
-    ctx = MsdContext(problem, chip, tile, kind)
-    columns = _per_column(problem, kind) * ctx.pack * 4 * tile.ub_ring * ctx.share_cols
-    kept = (1 + int(problem.offset)) * 4 * ctx.share_rows * ctx.share_cols if problem.group is not None else 0
-    kept += ctx.ring_bytes
-    if problem.group is not None and problem.offset:
-        kept += tile.ub_ring * 4 * ctx.pack * ctx.share_rows
-    # A ring in UB is merged where it lies.
-    products = 0 if tile.direct else ctx.k_parts * tile.passes
-    row = msd_merge.bytes_per_element(products, tile.ub_ring) * ctx.share_cols
-    row += msd_merge.bytes_per_row(tile.ub_ring)
-    return max(1, min((chip.buffers.ub_bytes - columns - kept - 1024) // row, ctx.share_rows))
-
-
-def mx_split_tile(chip: Chip, room: int, m: int, k: int, tile_rows: int, element: str, passes: int,
-                  ub_ring: int) -> tuple[int, int]:
-    """Rows and K of a split tile: tiles for all AIVs, of at least a few KiB, that fit ``room`` bytes of UB."""
-    each = 2 * ub_ring + 4 + 4 + 2 + passes * FORMATS[element].bits / 8 + (4 + passes) / MX_BLOCK
-    most = int((room - 2048) / each)
-    wanted = max(1024, ceil_div(m * k, chip.aiv))
-    deepest = max(mx_split.QUANTUM, min(most, wanted) // mx_split.QUANTUM * mx_split.QUANTUM)
-    split_k = min(round_up(k, mx_split.QUANTUM), deepest)
-    split_m = max(1, min(tile_rows, m, min(most, wanted) // split_k))
-    return split_m, split_k
-
-
-for _kind in MSD:
-    choose_for(_kind.name, partial(choose, kind=_kind))
+for _scheme in MSD:
+    declare(_scheme.name, partial(Msd, kind=_scheme))

@@ -1,23 +1,34 @@
-"""Tiles of ``mxfp8``."""
+"""Tilings of ``mxfp8``: those of a dequantizing dataflow, and the tile in which Vector quantizes the activations."""
 
 from __future__ import annotations
 
-from dataclasses import asdict
-
 from msdsim.dataflows.cube.operands import GemmShape
-from msdsim.dataflows.gemm.mxfp8 import MXFP8, Mxfp8Tiling
+from msdsim.dataflows.gemm.mxfp8 import MXFP8
 from msdsim.hardware.chip import Chip
-from msdsim.tilings import dequant
-from msdsim.tilings.base import choose_for
-from msdsim.tilings.msd import mx_split_tile
+from msdsim.tilings.costs import Ops
+from msdsim.tilings.dequant import Dequant
+from msdsim.tilings.estimate import Phase
+from msdsim.tilings.search import declare
+from msdsim.tilings.space import Space
+from msdsim.tilings.splits import BlockSplit
 
 
-def choose(problem: GemmShape, chip: Chip) -> Mxfp8Tiling:
-    """Tiles of a dequantizing dataflow for the formats of this one."""
-    tile = dequant.choose(problem, chip, MXFP8)
-    split_m, split_k = mx_split_tile(chip, chip.buffers.ub_bytes, problem.m, problem.k, tile.base_m, MXFP8.component, 1,
-                                           tile.ub_ring)
-    return Mxfp8Tiling(**asdict(tile), split_m=split_m, split_k=split_k)
+class Mxfp8(Dequant):
+    """Weights are widened, and the Cube applies their scales."""
+
+    def __init__(self, problem: GemmShape, chip: Chip) -> None:
+        super().__init__(problem, chip, MXFP8)
+        self.split = BlockSplit(self.costs, self.product.counts, self.product.k, 1, MXFP8.component)
+
+    def operations(self) -> tuple[Ops, Ops]:
+        convert, _ = super().operations()
+        return convert, ()
+
+    def more(self, s: Space) -> None:
+        self.split.add(s, lambda s: s.base_m, lambda s: self.chip.buffers.ub_bytes, several=False)
+
+    def phases(self, s: Space) -> list[Phase]:
+        return [self.split.state(s, s.base_m), *super().phases(s)]
 
 
-choose_for("mxfp8", choose)
+declare("mxfp8", Mxfp8)

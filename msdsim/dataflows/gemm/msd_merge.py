@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.operands import Operand, ragged_of
@@ -24,12 +24,12 @@ from msdsim.ir.expr import Const, Expr, tiles_of
 from msdsim.ir.kernel import Slice
 
 
-def bytes_per_element(products: int, ub_ring: int) -> int:
+def bytes_per_element(products: Any, ub_ring: Any) -> Any:
     """UB bytes per element of a merge tile: products that are loaded, two FP32 tiles, the result (BF16)."""
     return 4 * products * ub_ring + 2 * 4 + 2 * ub_ring
 
 
-def bytes_per_row(ub_ring: int) -> int:
+def bytes_per_row(ub_ring: Any) -> Any:
     """UB bytes per row of a merge tile besides its elements: row scale and sum."""
     return ub_ring * 4 * 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 from msdsim.dataflows.cube.operands import ragged, ragged_of
 from msdsim.dataflows.cube.rows import RowBlock
@@ -16,7 +17,7 @@ from msdsim.ir.ops.vector import FOLD_LANES
 from msdsim.units import ceil_div
 
 
-def bytes_per_element(passes: int, component_bits: int, ring: int, nibbles: bool) -> float:
+def bytes_per_element(passes: int, component_bits: int, ring: Any, nibbles: bool) -> Any:
     """UB bytes per element of a split tile: xb (BF16) in a ring, xf, q (FP32), q16 (FP16), components; t (FP32) for what one
     component leaves to the next; hi of a nibble split."""
     rest = 4 if passes > 1 else 0

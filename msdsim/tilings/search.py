@@ -1,0 +1,209 @@
+"""The search for a tiling: a dataflow's table of candidates, ranked by one estimate, and the fast engine as judge of the first.
+
+The same search with a wider table and more judging is the tuner's.  Everything in it is bounded by counts, never by time, so
+that the same problem on the same chip always gets the same tiling.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Protocol
+
+import numpy as np
+
+from msdsim.dataflows.base import Dataflow, TilingValues
+from msdsim.engine import EngineOptions, load_engine
+from msdsim.errors import InputError, TilingError
+from msdsim.hardware.chip import Chip
+from msdsim.ir.builder import as_written
+from msdsim.ir.declarations import check_declarations
+from msdsim.ir.lower import lower
+from msdsim.ir.placement import Placement
+from msdsim.ir.program import Program
+from msdsim.registry import Registry
+from msdsim.tilings.estimate import Phase
+from msdsim.tilings.space import Column, Space
+
+
+class Statement(Protocol):
+    """What a dataflow says about its tilings of one problem on one chip."""
+
+    def fill(self, s: Space) -> None:
+        """Fill the table of candidates; TilingError where nothing fits."""
+        ...
+
+    def phases(self, s: Space) -> list[Phase]:
+        """What every candidate does, from one meeting of all cores to the next."""
+        ...
+
+
+#: Makes the statement of a problem on a chip.
+Maker = Callable[[Any, Chip], Statement]
+
+#: By kind of problem and name of the dataflow, ``gemm:bf16``.
+STATEMENTS: Registry[Maker] = Registry("statement of a dataflow's tilings")
+
+
+def declare(name: str, make: Maker, kind: str = "gemm") -> None:
+    """``make`` states the tilings of the dataflow ``name``; one of GEMMs serves plain and grouped ones."""
+    for each in ("gemm", "grouped_gemm") if kind == "gemm" else (kind,):
+        STATEMENTS.add(f"{each}:{name}", make)
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How far a search goes: rows of the table that go on at each step; candidates that the engine judges, among those with an
+    estimate within ``margin`` of the best; and how much work the judging may be, in about microseconds (:func:`_work`)."""
+
+    width: int
+    judged: int
+    margin: float
+    work: float
+
+
+#: What choosing a tiling takes when nobody has asked for more.
+QUICK = Effort(width=24, judged=4, margin=1.10, work=30e3)
+#: Work of a statement of a kernel on its way to the engine, and of an instruction in it.
+_PER_STATEMENT, _PER_INSTRUCTION = 120.0, 0.35
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A tiling and how it was found: candidates that were ranked, those that the engine has judged."""
+
+    tiling: Any
+    ranked: int = 0
+    judged: int = 0
+
+    @property
+    def how(self) -> str:
+        """One clause for people; empty where there was nothing to choose."""
+        if not self.ranked:
+            return ""
+        return f"first of {self.ranked} by estimate" if self.judged < 2 else \
+            f"of {self.ranked} by estimate, the fastest of the first {self.judged}"
+
+
+def candidates(statement: Statement, given: Mapping[str, int], width: int) -> tuple[Space, Column]:
+    """The table of a dataflow, the best first, and its estimated cycles."""
+    def rank(s: Space) -> Column:
+        return np.sum([phase.cycles() for phase in statement.phases(s)], axis=0)
+
+    s = Space(given, rank, width)
+    statement.fill(s)
+    s.narrow()
+    return s, rank(s)
+
+
+def search(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int], effort: Effort,
+           tried: Callable[[Any, int], None] = lambda tiling, cycles: None) -> Choice:
+    """The best tiling that ``effort`` finds; ``tried`` sees every judgement.  TilingError where nothing fits."""
+    statement = STATEMENTS[_name(dataflow)](problem, chip)
+    try:
+        s, cycles = candidates(statement, given, effort.width)
+    except TilingError:
+        return _by_force(dataflow, problem, chip, given)
+    instructions = chip.cores.aic * np.sum([np.broadcast_to(phase.instructions * phase.where, (s.count,))
+                                            for phase in statement.phases(s)], axis=0)
+    best, least, judged, done = None, 0, 0, 0.0
+    for number in _varied(s, cycles, effort.margin):
+        tiling = dataflow.tiling(**s.row(number))
+        try:
+            program = _program(dataflow, problem, chip, tiling)
+        except InputError:
+            continue
+        work = _work(program, float(instructions[number]))
+        done += work
+        # The first needs no judge if there is no time for a second.
+        if judged == 0 and (done + work > effort.work or effort.judged < 2):
+            return Choice(tiling, s.ranked)
+        time = load_engine("fast").run(program, EngineOptions()).cycles
+        tried(tiling, time)
+        judged += 1
+        if best is None or time < least:
+            best, least = tiling, time
+        if judged >= effort.judged or done + work > effort.work:
+            break
+    return Choice(best, s.ranked, judged) if best is not None else _by_force(dataflow, problem, chip, given)
+
+
+def _name(dataflow: Dataflow) -> str:
+    return f"{dataflow.kind}:{dataflow.name}"
+
+
+#: Keys in which a candidate differs from those that are judged before it, at first: what is alike is estimated alike, so that
+#: the engine has little to decide between.
+_APART = 3
+
+
+def _varied(s: Space, cycles: Column, margin: float) -> Iterator[int]:
+    """Candidates within ``margin`` of the best estimate, the best first: those that differ in several keys from all before
+    them, then the others; at last those beyond the margin, in case that none of the first can be built."""
+    table = np.stack(list(s.columns.values()), axis=1)
+    taken: list[int] = []
+    near = [number for number in range(s.count) if cycles[number] <= cycles[0] * margin]
+    for number in near:
+        if not taken or ((table[taken] != table[number]).sum(axis=1) >= _APART).all():
+            taken.append(number)
+            yield number
+    yield from (number for number in range(s.count) if number not in taken)
+
+
+def _program(dataflow: Dataflow, problem: Any, chip: Chip, tiling: Any) -> Program:
+    """What the engine runs of a tiling, but for bank conflicts, which hardly tell tilings apart; InputError if it cannot be
+    built."""
+    with as_written():
+        kernel = dataflow.build(problem, chip, tiling)
+    check_declarations(kernel, chip)
+    return lower(kernel, chip, placement=Placement({}, {}))
+
+
+def _work(program: Program, instructions: float) -> float:
+    return sum(1 for part in program.parts for _ in part.instructions()) * _PER_STATEMENT + instructions * _PER_INSTRUCTION
+
+
+def _by_force(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int]) -> Choice:
+    """What the user has given in the tiling that would be chosen without it: legal, or refused by the builder in its words."""
+    if not given:
+        raise TilingError(f"chip '{chip.name}' has no room for any tiling of '{dataflow.name}' for {problem}; enlarge its "
+                          f"buffers")
+    return Choice(dataflow.tiling(**asdict(choose(dataflow, problem, chip).tiling) | dict(given)))
+
+
+#: Choices by dataflow, problem, the chip's numbers and what was given; the oldest goes first.
+_CHOSEN: OrderedDict[tuple[str, str, str, tuple[tuple[str, int], ...]], Choice] = OrderedDict()
+_MOST_KEPT = 4096
+
+
+def choose(dataflow: Dataflow, problem: Any, chip: Chip, given: TilingValues | None = None) -> Choice:
+    """The tiling of a dataflow: what is given, completed by the search.  TilingError for unknown keys, bad values and what
+    cannot be built."""
+    given = dict(given or {})
+    _check_given(dataflow, given)
+    if len(given) == len(fields(dataflow.tiling)):
+        return Choice(dataflow.tiling(**given))
+    if dataflow.auto is not None:
+        return Choice(dataflow.tiling(**asdict(dataflow.auto(problem, chip)) | given))
+    key = (_name(dataflow), str(problem), chip.model_dump_json(exclude={"name", "description"}), tuple(sorted(given.items())))
+    if key not in _CHOSEN:
+        _CHOSEN[key] = search(dataflow, problem, chip, given, QUICK)
+        if len(_CHOSEN) > _MOST_KEPT:
+            _CHOSEN.popitem(last=False)
+    _CHOSEN.move_to_end(key)
+    return _CHOSEN[key]
+
+
+def _check_given(dataflow: Dataflow, given: Mapping[str, int]) -> None:
+    known = [item.name for item in fields(dataflow.tiling)]
+    for key, value in given.items():
+        if key not in known:
+            raise TilingError(f"dataflow '{dataflow.name}' has no tiling key '{key}' (keys: {', '.join(known)})")
+        if not isinstance(value, int) or isinstance(value, bool) or value < 0:
+            raise TilingError(f"tiling {key}={value!r} is not a whole number of at least 0")
+
+
+def choose_tiling(dataflow: Dataflow, problem: Any, chip: Chip, given: TilingValues | None = None) -> Any:
+    """The tiling of :func:`choose` alone."""
+    return choose(dataflow, problem, chip, given).tiling

@@ -1,0 +1,113 @@
+"""Tilings of a dataflow as a table: a column for each tiling key, a row for each candidate.
+
+A dataflow fills the table key by key, with numbers that follow from the chip's capacities and the problem's sizes, and drops
+the rows that cannot be built.  What the user has given takes the place of what the dataflow would have tried, so that
+everything chosen after it fits it.  In between, :meth:`Space.narrow` keeps the most promising rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+from msdsim.errors import TilingError
+from msdsim.units import ceil_div, round_up
+
+#: A number for every candidate.
+Column = np.ndarray
+#: The same, or one number for all of them.
+Values = Any
+
+
+class Space:
+    """Candidates under construction; a key that has been filled is an attribute.
+
+    ``rank`` gives the estimated cycles of every row, ``width`` how many rows go on at each :meth:`narrow`.
+    """
+
+    def __init__(self, given: Mapping[str, int], rank: Callable[[Space], Column], width: int) -> None:
+        self.given, self.rank, self.width = dict(given), rank, width
+        self.columns: dict[str, Column] = {}
+        self.count = 1
+        #: Rows that were ranked in all.
+        self.ranked = 0
+
+    def __getattr__(self, key: str) -> Column:
+        try:
+            return self.__dict__["columns"][key]
+        except KeyError:
+            raise AttributeError(key) from None
+
+    def cross(self, key: str, values: Iterable[int]) -> None:
+        """Every candidate with every one of ``values`` for ``key``."""
+        self.options(key, *values)
+
+    def options(self, key: str, *columns: Values) -> None:
+        """Every candidate with each of its own values for ``key``, one of every column; equal ones count once."""
+        if key in self.given:
+            columns = (self.given[key],)
+        table = np.stack([np.broadcast_to(np.asarray(column, np.int64), (self.count,)) for column in columns], axis=1)
+        new = np.ones(table.shape, bool)
+        for later in range(1, table.shape[1]):
+            new[:, later] = (table[:, :later] != table[:, later : later + 1]).all(axis=1)
+        rows, which = np.nonzero(new)
+        self.keep(rows)
+        self.columns[key] = table[rows, which]
+        self.count = len(rows)
+
+    def set(self, **values: Values) -> None:
+        """Keys that follow from others, where they are not given."""
+        for key, value in values.items():
+            self.columns[key] = np.broadcast_to(np.asarray(self.given.get(key, value), np.int64), (self.count,))
+
+    def first(self, fits: Callable[[], Column], *choices: Mapping[str, Values]) -> None:
+        """The first of some values, given for several keys at once, with which a candidate ``fits()``; without one it goes."""
+        wanted = np.full(self.count, -1)
+        for number, choice in enumerate(choices):
+            self.set(**choice)
+            wanted = np.where((wanted < 0) & fits(), number, wanted)
+        which = np.maximum(wanted, 0)
+        self.set(**{key: np.choose(which, [np.broadcast_to(choice[key], (self.count,)) for choice in choices])
+                    for key in choices[0]})
+        self.keep(wanted >= 0)
+
+    def keep(self, rows: Column) -> None:
+        """Only the candidates for which ``rows`` is true, or which it numbers."""
+        if self.columns:
+            self.columns = {name: column[rows] for name, column in self.columns.items()}
+            self.count = len(next(iter(self.columns.values())))
+
+    def narrow(self, times: int = 1) -> None:
+        """The ``times * width`` candidates with the shortest estimate go on, the best first."""
+        if not self.count:
+            raise TilingError("nothing fits")
+        self.ranked += self.count
+        self.keep(np.argsort(self.rank(self), kind="stable")[: times * self.width])
+
+    def row(self, number: int) -> dict[str, int]:
+        """One candidate's values."""
+        return {name: int(column[number]) for name, column in self.columns.items()}
+
+
+def ceil(a: Values, b: Values) -> Values:
+    """Ceiling of a quotient, for columns."""
+    return -(-a // b)
+
+
+def up(a: Values, multiple: Values) -> Values:
+    """The smallest multiple that is at least ``a``, for columns."""
+    return ceil(a, multiple) * multiple
+
+
+def even_parts(total: int, step: int, most: int, parts: Iterable[int]) -> list[int]:
+    """Tile sizes, multiples of ``step`` and at most ``most``, that cut ``total`` into each number of ``parts`` of about one
+    size."""
+    return [size for n in parts if (size := round_up(ceil_div(total, n), step)) <= most]
+
+
+def divisor_below(whole: int, sizes: Values, multiple: int = 1) -> Values:
+    """The largest divisor of ``whole``, itself a multiple of ``multiple``, that is at most each of ``sizes`` (0: none)."""
+    divisors = np.array([0] + [d for d in range(multiple, whole + 1, multiple) if whole % d == 0])
+    return divisors[np.searchsorted(divisors, sizes, side="right") - 1]

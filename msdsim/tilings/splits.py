@@ -1,0 +1,154 @@
+"""Activations that Vector quantizes or decomposes before the Cube begins: into integers with one scale per row
+(:mod:`msdsim.dataflows.gemm.msd_split`), or into MX blocks (:mod:`msdsim.dataflows.gemm.mx_split`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from msdsim.dataflows.gemm import msd_split, mx_split
+from msdsim.formats.mx import MX_BLOCK
+from msdsim.formats.number import FORMATS
+from msdsim.ir.ops.vector import FOLD_LANES
+from msdsim.tilings.costs import Costs, Ops
+from msdsim.tilings.estimate import Phase
+from msdsim.tilings.space import Space, Values, ceil, divisor_below, up
+
+#: Values that follow from the candidates as they are when it is called.
+Of = Callable[[Space], Values]
+#: Most rows of a tile.
+MOST_ROWS = 8
+#: Scale of blocks from their maximum; and into the next pass (:mod:`msdsim.ir.ops.mx`).
+MX_SCALE: Ops = (("adds", 32), ("muls", 32), ("adds", 32), ("maxs", 32), ("mins", 32), ("cast", 32))
+SCALED: Ops = (("copy", 32), ("mul", 32))
+
+
+@dataclass(frozen=True)
+class Split:
+    """``counts`` rows of every expert by ``k`` into ``passes`` components of ``fmt``; ``aivs`` is all of them on the chip."""
+
+    costs: Costs
+    counts: Sequence[int]
+    k: int
+    passes: int
+    fmt: str
+
+    @property
+    def bits(self) -> int:
+        return FORMATS[self.fmt].bits
+
+    def blocks(self, s: Space, tile_rows: Values) -> Values:
+        """Blocks of ``split_m`` rows, none of which crosses a tile of ``tile_rows``."""
+        per_tile = ceil(np.minimum(tile_rows, max(self.counts)), s.split_m)
+        return per_tile * sum(self.counts.count(of) * ceil(of, tile_rows) for of in dict.fromkeys(self.counts))
+
+    def phase(self, s: Space, tiles: Values, load: Values, sweeps: Values, v: Values, store: Values) -> Phase:
+        """``tiles`` of the busiest AIV, each loaded in ``sweeps``; then all cores meet."""
+        costs, total = self.costs, sum(self.counts) * self.k
+        phase = Phase(costs, s.count)
+        phase.pipe("AIV.MTE2", load, tiles * sweeps)
+        phase.pipe("AIV.V", v, tiles)
+        phase.pipe("AIV.MTE3", store, tiles)
+        into, out = costs.latency("GM", "UB", 1.0), costs.latency("UB", "GM")
+        phase.ring(load + into + v / sweeps, np.where(tiles * sweeps > 1, s.ub_ring, 1), tiles * sweeps)
+        phase.hbm_bytes = 2.0 * total
+        phase.l2_write_bytes = total * self.passes * self.bits / 8
+        phase.once(load + into + store + out + costs.chip.cross_core.barrier_latency_cycles)
+        return phase
+
+
+@dataclass(frozen=True)
+class RowSplit(Split):
+    """Integers; ``groups`` of K (0: no sums of x are wanted) of ``group``; ``nibbles`` as in
+    :class:`~msdsim.dataflows.gemm.msd_context.MsdKind`."""
+
+    groups: int
+    group: int | None
+    nibbles: bool
+
+    def add(self, s: Space, tile_rows: Of, room: Of, several: bool) -> None:
+        """Few rows, so that all AIVs have some, and as much of K as fits ``room`` bytes of UB: as few tiles as possible, all of
+        about one size; whole groups or even parts of them where their sums are wanted."""
+        aiv = self.costs.chip.aiv
+        most = np.clip(ceil(sum(self.counts), aiv), 1, np.minimum(tile_rows(s), MOST_ROWS))
+        s.options("split_m", *((most, np.maximum(1, most // 2), 1) if several else (most,)))
+        row = room(s) / s.split_m - msd_split.bytes_per_row(max(1, self.groups)) - 64
+
+        def deepest(ring: Values) -> Values:
+            each = msd_split.bytes_per_element(self.passes, self.bits, ring, self.nibbles)
+            return np.maximum(0, row / each).astype(np.int64) // FOLD_LANES * FOLD_LANES
+
+        whole: Values = up(self.k, FOLD_LANES)
+        alone = self.blocks(s, tile_rows(s)) <= aiv
+        tiles = ceil(self.k, np.maximum(FOLD_LANES, deepest(s.ub_ring)))
+        depth: Values = np.where(whole <= deepest(np.where(alone, 1, s.ub_ring)), whole, up(ceil(self.k, tiles), FOLD_LANES))
+        if self.groups and self.group is not None:
+            parts = np.where(depth >= self.group, depth // self.group * self.group,
+                             divisor_below(self.group, depth, FOLD_LANES))
+            depth = np.where(depth >= self.k, depth, parts)
+        s.set(split_k=depth)
+        s.keep((s.split_k >= FOLD_LANES) & (deepest(1) >= FOLD_LANES))
+
+    def state(self, s: Space, tile_rows: Values) -> Phase:
+        """One sweep over K, or two where a row has no room: its maximum first."""
+        costs, k, n = self.costs, self.k, self.passes
+        depth, rows = np.minimum(s.split_k, k), np.minimum(s.split_m, max(self.counts))
+        tiles = ceil(k, depth)
+        sweeps = np.where(tiles == 1, 1, 2)
+        flat = k % depth == 0
+
+        def over(ops: Ops, by_element: Ops = ()) -> Values:
+            return costs.vector(ops, rows, depth, flat=flat) + costs.vector(by_element, rows, depth)
+
+        v = sweeps * over([("cast", 32)]) + over([("abs", 32)], [("fold_max", 32)])
+        if self.groups:
+            sums = np.maximum(1, depth // self.group) if self.group else 1
+            v = v + sums * costs.vector([("fold_add", 32)], rows, ceil(depth, sums))
+            v = v + sums * costs.vector([("reduce_add", 32)], rows, FOLD_LANES)
+        v = v + costs.vector([("reduce_max", 32), ("dup", 32), ("div", 32), ("maxs", 32)], rows, FOLD_LANES) / tiles
+        if self.nibbles:
+            v = v + over([("muls", 32), ("cast", 32), ("muls", 32), ("cast", 32), ("muls", 32), ("sub", 32), ("adds", 32),
+                          *2 * (("cast", 32), ("cast", 16))], [("div", 32)])
+        else:
+            narrow: Ops = (*n * (("cast", 32), ("cast", 32), ("cast", 16)), *(n - 1) * (("sub", 32), ("muls", 32)))
+            v = v + over([("muls", 32), *narrow], [*n * (("div", 32),), *(n - 1) * (("mul", 32),)])
+        load, _ = costs.gm("GM", "UB", rows, depth * 2, 1 / sweeps, np.gcd(depth * 2, k * 2))
+        store = n * costs.gm("UB", "GM", rows, depth * self.bits // 8)[0]
+        return self.phase(s, ceil(self.blocks(s, tile_rows), costs.chip.aiv) * tiles, load, sweeps, v, store)
+
+
+@dataclass(frozen=True)
+class BlockSplit(Split):
+    """MX blocks, each with its own scale."""
+
+    def add(self, s: Space, tile_rows: Of, room: Of, several: bool) -> None:
+        """Tiles for all AIVs, of at least a few KiB, that fit ``room`` bytes of UB."""
+        quantum, rows = mx_split.QUANTUM, max(self.counts)
+        wanted = max(1024, -(-rows * self.k // self.costs.chip.aiv))
+
+        def most() -> Values:
+            each = 2 * s.ub_ring + 4 + 4 + 2 + self.passes * self.bits / 8 + (4 + self.passes) / MX_BLOCK
+            return np.maximum(0, (room(s) - 2048) / each).astype(np.int64)
+
+        s.keep(most() >= quantum)
+        depth = np.minimum(up(self.k, quantum), np.maximum(quantum, np.minimum(most(), wanted) // quantum * quantum))
+        s.options("split_k", depth, *((up(ceil(depth, 2), quantum), up(ceil(depth, 4), quantum)) if several else ()))
+        s.set(split_m=np.clip(np.minimum(most(), wanted) // s.split_k, 1, np.minimum(tile_rows(s), rows)))
+
+    def state(self, s: Space, tile_rows: Values) -> Phase:
+        """Every tile by itself."""
+        costs, k, n = self.costs, self.k, self.passes
+        depth, rows = np.minimum(s.split_k, k), np.minimum(s.split_m, max(self.counts))
+        blocks = ceil(depth, MX_BLOCK)
+        v = costs.vector([("cast", 32), ("abs", 32), ("reduce_max", 32)], rows, depth)
+        v = v + costs.vector([("max", 32)], rows, ceil(depth, 4)) + costs.vector(MX_SCALE, rows, blocks)
+        narrow = [("cast", 32), ("cast", 16)] if self.fmt == "fp4_e2m1" else [("cast", 32)]
+        v = v + n * costs.vector([*SCALED, *narrow], rows, depth)
+        v = v + (n - 1) * costs.vector([("cast", 16), ("cast", 32), *SCALED, ("sub", 32)], rows, depth)
+        v = v + (n - 1) * costs.vector([("adds", 16)], rows, blocks)
+        load, _ = costs.gm("GM", "UB", rows, depth * 2, 1.0, np.gcd(depth * 2, k * 2))
+        store = n * (costs.gm("UB", "GM", rows, depth * self.bits // 8)[0] + costs.gm("UB", "GM", rows, blocks)[0])
+        tiles = ceil(self.blocks(s, tile_rows) * ceil(k, depth), costs.chip.aiv)
+        return self.phase(s, tiles, load, 1, v, store)
