@@ -82,7 +82,8 @@ def test_differences_are_in_cycles_and_percent(schedule):
 
 
 def test_causes_come_before_effects(schedule):
-    other = record_schedule(Gemm(m=4, k=64, n=48), "toy", "msd-int8", overrides={"hbm.bandwidth_gbps": 64}, tiling={"l1_ring": 1})
+    other = record_schedule(Gemm(m=4, k=64, n=48), "toy", "msd-int8", overrides={"hbm.bandwidth_gbps": 64},
+                            tiling={**schedule.tiling, "l1_ring": 1})
     names = [item.what for item in differences(schedule, other)]
     assert names[:6] == ["override hbm.bandwidth_gbps", "chip numbers", "chip hbm.bandwidth_gbps", "tiling l1_ring",
                          "kernel text", "cycles"]
