@@ -180,8 +180,9 @@ def test_a_schedule_that_cannot_be_repeated_says_which_and_why(cli, schedule):
 def test_another_choice_of_tiling_is_a_line_and_no_difference(cli, monkeypatch):
     """The recorded tiling is repeated: a chooser that has become better does not redden a golden schedule."""
     other = {"l1_ring": 1}
-    assert cli("record", P, "--hw", "toy", "--tiling", "l1_ring=1", "--out", "s.json")[0] == 0
-    automatic = record_schedule(Gemm(m=4, k=64, n=48), "toy", "bf16").tiling["l1_ring"]
+    today = record_schedule(Gemm(m=4, k=64, n=48), "toy", "bf16").tiling
+    automatic, given = today["l1_ring"], ",".join(f"{key}={value}" for key, value in {**today, **other}.items())
+    assert cli("record", P, "--hw", "toy", "--tiling", given, "--out", "s.json")[0] == 0
     # As if the automatic choice had been 1 when it was recorded.
     recorded = changed(load_schedule("s.json"), tiling_given={})
     save_schedule(recorded, "s.json")
