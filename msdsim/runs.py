@@ -13,11 +13,14 @@ from typing import Any
 
 import numpy as np
 
+from msdsim.checkpoints.stored import StoredWeight
 from msdsim.dataflows.base import Dataflow
 from msdsim.dataflows.lookup import find_dataflow
 from msdsim.engine import EngineOptions, empty_l2, load_engine
 from msdsim.engine.base import ENGINES, MEMORY_MODELS
-from msdsim.errors import CheckFailed, InputError
+from msdsim.errors import ArrayError, CheckFailed, InputError
+from msdsim.formats.mx import DEFAULT_RULE, rule_named
+from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware import Hardware, load_hw
 from msdsim.ir.kernel import Kernel
 from msdsim.ir.parser import read_kernel
@@ -45,7 +48,8 @@ class RunOptions:
     not raised.  ``keep`` says what ``Result.arrays`` holds: ``"y"``, and with ``"components"`` those of the decomposition and
     their scales.  ``timeline`` keeps every instruction; ``skip`` allows the engine to add repeated periods without simulating
     them, where that is exact.  With ``warm`` the kernel runs twice on the same tensors and the second run is reported: what a
-    benchmark measures that repeats one operator.
+    benchmark measures that repeats one operator.  ``weights`` are those of a checkpoint, read or as ``PATH:TENSOR``; they bring
+    their groups and offsets into the problem.  ``scale_rule`` chooses the block scales of values quantized to MXFP4.
     """
 
     tiling: Mapping[str, int] | None = None
@@ -58,12 +62,15 @@ class RunOptions:
     skip: bool = True
     keep: tuple[str, ...] = ()
     warm: bool = False
+    weights: StoredWeight | str | None = None
+    scale_rule: str = DEFAULT_RULE
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
             raise unknown_name("engine", self.engine, list(ENGINES))
         if self.memory not in MEMORY_MODELS:
             raise unknown_name("memory model", self.memory, list(MEMORY_MODELS))
+        rule_named(self.scale_rule)
 
     def but(self, **changes: Any) -> RunOptions:
         """The same options with some changed; TypeError for a name that is none."""
@@ -76,7 +83,7 @@ class RunOptions:
     @property
     def executes(self) -> bool:
         """Whether the numbers are wanted, not only the time."""
-        return self.check or bool(self.keep) or self.inputs is not None
+        return self.check or bool(self.keep) or self.inputs is not None or self.weights is not None
 
     def for_engine(self) -> EngineOptions:
         """What of them the engine takes."""
@@ -98,6 +105,7 @@ class PreparedRun:
     dataflow: str
     tiling: Mapping[str, int] = field(default_factory=dict)
     executed: Executed = field(default_factory=lambda: Executed(None, {}))
+    weights: str = ""
 
     @property
     def kernel(self) -> Kernel:
@@ -116,7 +124,8 @@ class PreparedRun:
         options = self.options
         return ShownResult(problem=self.problem, hardware=self.hardware, dataflow=self.dataflow, engine=options.engine,
                            memory=options.memory, tiling=self.tiling, seed=options.seed, record=record, kernel=self.kernel,
-                           wall_s=wall_s, numerics=self.executed.numerics, arrays=self.executed.arrays, l2_start=l2_start)
+                           wall_s=wall_s, numerics=self.executed.numerics, arrays=self.executed.arrays, l2_start=l2_start,
+                           weights=self.weights)
 
 
 def run(problem: Problem | Kernel, hardware: Hardware, dataflow: str, options: RunOptions = DEFAULTS,
@@ -135,17 +144,22 @@ def run(problem: Problem | Kernel, hardware: Hardware, dataflow: str, options: R
 def prepare(problem: Any, hardware: Hardware, dataflow: str, options: RunOptions, shared: Shared | None = None) -> PreparedRun:
     """Build the kernel of a problem and execute its numbers, where that is wanted."""
     chosen = find_dataflow(problem, dataflow)
+    said = ""
+    if options.weights is not None:
+        problem, options, said = _with_weights(problem, chosen, options)
+        shared = None  # every dataflow has arrays of its own
     reason = chosen.refuses(problem, hardware.chip)
     if reason is not None:
-        raise InputError(f"dataflow '{chosen.name}' cannot run {problem} on '{hardware.name}': {reason}")
+        error = InputError if options.weights is None else ArrayError
+        raise error(f"dataflow '{chosen.name}' cannot run {problem} on '{hardware.name}': {reason}")
     build = _built(chosen, problem, hardware, options.tiling)
-    item = PreparedRun(build, hardware, options, problem.to_json(), chosen.name, asdict(build.tiling))
+    item = PreparedRun(build, hardware, options, problem.to_json(), chosen.name, asdict(build.tiling), weights=said)
     if not options.executes:
         return item
     from msdsim.numerics.contracts import contract_for
 
     # Numbers first: what is wrong with the inputs is said before anything long runs.
-    contract = contract_for(chosen.kind, chosen.contract).for_tiling(item.tiling)
+    contract = contract_for(chosen.kind, chosen.contract).for_tiling(item.tiling).with_scale_rule(options.scale_rule)
     return replace(item, executed=check_numbers(contract, problem, item.kernel, inputs=options.inputs, seed=options.seed,
                                                 keep=options.keep, shared=shared))
 
@@ -156,6 +170,19 @@ def shared_numbers(problem: Any, dataflows: Sequence[str]) -> Shared:
 
     contracts = (contract_for(flow.kind, flow.contract) for flow in (find_dataflow(problem, name) for name in dataflows))
     return Shared([contract.weights_format for contract in contracts])
+
+
+def _with_weights(problem: Any, dataflow: Dataflow, options: RunOptions) -> tuple[Any, RunOptions, str]:
+    """The problem and the inputs with the weights of a checkpoint as this dataflow takes them, and what was done with them."""
+    from msdsim.checkpoints.weights import read_weight
+    from msdsim.numerics.weights import fit
+
+    name = options.weights if isinstance(options.weights, str) else ""
+    stored = read_weight(name) if isinstance(options.weights, str) else options.weights
+    assert stored is not None
+    weights = SCHEMES[dataflow.contract].weight_name if dataflow.contract in SCHEMES else "bf16"
+    fitted = fit(stored, problem, weights, options.inputs, options.seed, name or stored.name)
+    return fitted.problem, replace(options, inputs=fitted.inputs), fitted.said
 
 
 def _built(dataflow: Dataflow, problem: Any, hardware: Hardware, tiling: Mapping[str, int] | None) -> Build:

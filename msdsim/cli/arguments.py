@@ -117,9 +117,11 @@ def read_dataflows(text: str) -> list[str] | str:
     return "all" if "all" in names else list(dict.fromkeys(names))
 
 
-def read_inputs(file: str | None) -> dict[str, np.ndarray] | None:
-    """Arrays of an npz file by name; None without a file."""
+def read_inputs(file: str | None, dtypes: Sequence[str] = ()) -> dict[str, np.ndarray] | None:
+    """Arrays of an npz file by name; None without a file.  ``dtypes`` (``[NAME=]DTYPE``) say what arrays without a type are."""
     if file is None:
+        if dtypes:
+            raise InputError("--dtype says what an array of --inputs is; add --inputs FILE.npz")
         return None
     import numpy as np
 
@@ -131,7 +133,7 @@ def read_inputs(file: str | None) -> dict[str, np.ndarray] | None:
         if isinstance(loaded, np.ndarray):
             raise ArrayError(f"inputs file '{file}' holds one array without a name; write it with numpy.savez(FILE, x=...)")
         with loaded:
-            return {name: loaded[name] for name in loaded.files}
+            found = {name: loaded[name] for name in loaded.files}
     except MsdsimError:
         raise
     except OSError as err:
@@ -139,3 +141,6 @@ def read_inputs(file: str | None) -> dict[str, np.ndarray] | None:
     except Exception:
         # A damaged file raises whatever the layer that stumbles over it raises: zip, deflate, header, dtype.
         raise ArrayError(f"inputs file '{file}' is not an npz file of plain arrays; write it with numpy.savez") from None
+    from msdsim.numerics.raw_arrays import with_dtypes
+
+    return with_dtypes(found, dtypes)

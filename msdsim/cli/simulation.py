@@ -26,27 +26,31 @@ def timing_options(given: Mapping[str, Any]) -> RunOptions:
 
 def run_options(given: Mapping[str, Any], shape: Any) -> RunOptions:
     """How to run, from all parsed options of ``run`` and ``compare``; ``shape`` is the problem or workload."""
+    from msdsim.formats.mx import DEFAULT_RULE
+
     if given["keep"] and given["outputs"] is None:
         raise InputError("--keep needs a file to write to; add --outputs FILE.npz")
     # Naming the output executes the numbers; the components come on top.
     keep = () if given["outputs"] is None else ("y", *given["keep"])
-    inputs = _with_weights(read_inputs(given["inputs"]), given["weights"], shape)
+    inputs, weights = read_inputs(given["inputs"], given["dtypes"]), _weights(given["weights"], shape)
+    rule = given["scale_rule"]
+    if rule is not None and getattr(shape, "kind", None) not in ("gemm", "grouped_gemm"):
+        raise InputError("--scale-rule belongs to the weights of one gemm problem; leave it out")
     return timing_options(given).but(seed=given["seed"], check=given["check"], inputs=inputs, keep=keep, warm=given["warm"],
-                                     timeline=given["trace_to"] is not None)
+                                     timeline=given["trace_to"] is not None, weights=weights,
+                                     scale_rule=rule or DEFAULT_RULE)
 
 
-def _with_weights(inputs: dict[str, Any] | None, weights: str | None, shape: Any) -> dict[str, Any] | None:
-    """Input arrays with the weights that ``--weights`` names."""
-    if weights is None:
-        return inputs
-    if getattr(shape, "kind", None) != "gemm":
+def _weights(spec: str | None, shape: Any) -> Any:
+    """The weight that ``--weights`` names; None without it."""
+    if spec is None:
+        return None
+    if getattr(shape, "kind", None) not in ("gemm", "grouped_gemm"):
         raise InputError(f"--weights belongs to a gemm problem, not to {shape if hasattr(shape, 'kind') else 'this one'}; "
                          f"leave it out")
-    if inputs is not None and {"w", "q"} & set(inputs):
-        raise InputError("--inputs already has weights (w or q); leave out --weights or take them out of the file")
-    from msdsim.numerics.weights import load_weight
+    from msdsim.checkpoints.weights import read_weight
 
-    return (inputs or {}) | {"w": load_weight(weights, shape.k, shape.n)}
+    return read_weight(spec)
 
 
 def refuse_for_workload(workload: Workload, given: Mapping[str, Any]) -> None:

@@ -8,6 +8,10 @@ is 2^emax (fp4 e2m1: 2, e4m3: 8) and whose largest value is ``max_value``:
                is the rule behind the MSD bound alpha/8^n, alpha = 2^ceil(log2 max).
 ``ocp-floor``  scale = 2^(floor(log2 max) - emax), the rule of the OCP document: maxima above ``max_value`` saturate.
 ``rceil``      scale = 2^ceil(log2(max / max_value)): the smallest power of two that does not saturate.
+``even``       scale = 2^(floor(log2 max') - emax), max' the maximum rounded to the mantissa bits of the element, ties up: what
+               compressed-tensors 0.20 and amd-quark 0.13 write (torchao calls it EVEN).  Saturates up to a half step.
+
+Users write ``floor`` for ``ocp-floor``, and ``ceil`` is torchao's name for ``alpha``.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ from msdsim.errors import InputError
 from msdsim.formats.checks import require_finite
 from msdsim.formats.number import E8M0, FORMATS, FP4_E2M1, NumberFormat
 from msdsim.formats.rounding import decode, round_to
+from msdsim.registry import unknown_name
 
 MX_BLOCK = 32
 #: Name of an MX format (elements with their block scales) by that of its elements, and the other way round.
@@ -27,9 +32,22 @@ MX_ELEMENTS = {mode: element for element, mode in MX_MODES.items()}
 SHARED_CACHE = ("shared_kv=1 is not possible with an MXFP4 cache: the blocks of K run along head_dim, those of V along kv; "
                 "leave out shared_kv, or use a bf16, int8 or int4 cache")
 _ELEMENTS_AT_ONCE = 1 << 17  # blocks are quantized in pieces of about this size, so that temporaries stay in cache
-SCALE_RULES = ("alpha", "ocp-floor", "rceil")
+SCALE_RULES = ("alpha", "ocp-floor", "rceil", "even")
+#: Rules by the names that users write.
+RULE_NAMES = {"floor": "ocp-floor", "rceil": "rceil", "ceil": "alpha", "even": "even", "alpha": "alpha"}
+#: The rule of the OCP document, for weights and caches that are quantized here.
+DEFAULT_RULE = "floor"
 MIN_SCALE_EXPONENT = E8M0.min_exponent
 MAX_SCALE_EXPONENT = E8M0.max_exponent
+
+
+def rule_named(name: str) -> str:
+    """The scale rule by the name that users write; UnknownNameError for others."""
+    if name in SCALE_RULES:
+        return name
+    if name not in RULE_NAMES:
+        raise unknown_name("scale rule", name, list(RULE_NAMES))
+    return RULE_NAMES[name]
 
 
 def element_format(fmt: str) -> str:
@@ -77,6 +95,9 @@ def scale_exponent(maxima: np.ndarray, fmt: NumberFormat = FP4_E2M1, rule: str =
     elif rule == "rceil":
         limit_fraction, limit_exponent = np.frexp(fmt.max_value)
         result = exponent - limit_exponent + (fraction > limit_fraction)
+    elif rule == "even":
+        # The top half step of a binade rounds up into the next one.
+        result = exponent - 1 - fmt.max_exponent + (fraction >= 1 - 2.0 ** -(fmt.mantissa_bits + 2))
     else:
         raise InputError(f"unknown MX scale rule '{rule}' (known: {', '.join(SCALE_RULES)})")
     result = np.where(maxima > 0, result, min_exponent)

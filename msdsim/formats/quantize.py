@@ -51,12 +51,12 @@ def rows(per_group: np.ndarray, k: int, group: int | None) -> np.ndarray:
 
 
 def quantize_weight(w: np.ndarray, fmt: str, group: int | None = None, offset: bool = False,
-                    name: str = "w") -> QuantizedWeight:
+                    name: str = "w", rule: str = "ocp-floor") -> QuantizedWeight:
     """Quantize float ``w`` [k, n] to ``fmt`` (``int8``, ``int4`` or ``mxfp4``).
 
     Symmetric: scale = max|w| / qmax (127 or 7), q = rint(w / scale), so that the error is at most scale/2.  With an
     offset: scale = (max - min) / (2^bits - 1), offset an integer, q in the whole two's complement range.  MXFP4 takes
-    neither group nor offset: its blocks are 32 along k and its scales follow the OCP floor rule.
+    neither group nor offset: its blocks are 32 along k and its scales follow ``rule`` of :mod:`msdsim.formats.mx`.
     """
     w = np.asarray(w)
     if w.ndim != 2:
@@ -67,7 +67,7 @@ def quantize_weight(w: np.ndarray, fmt: str, group: int | None = None, offset: b
     if fmt == "mxfp4":
         if group is not None or offset:
             raise ArrayError(f"{name}: mxfp4 has its own blocks of 32 and no offset; leave out group and offset")
-        return QuantizedWeight(*quantize_mx(w, rule="ocp-floor", axis=0, name=name))
+        return QuantizedWeight(*quantize_mx(w, rule=rule, axis=0, name=name))
     number = FORMATS[fmt]
     k = w.shape[0]
     starts = np.arange(0, k, group or k)

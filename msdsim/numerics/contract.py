@@ -45,6 +45,10 @@ class Contract(ABC):
         """The same contract computed faster where there is a compiled method with the same bits."""
         return self
 
+    def with_scale_rule(self, rule: str) -> Contract:
+        """The same contract on weights whose values are quantized to MXFP4 by this rule; itself where they are not."""
+        return self
+
     @abstractmethod
     def operands(self, problem: Any, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         """GM tensors by kernel tensor name, in storage dtypes, validated; what ``inputs`` lack is random."""

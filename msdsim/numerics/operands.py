@@ -27,8 +27,8 @@ GEMM_ARRAYS = ("x", "w", "q", "scale", "offset")
 
 
 def gemm_operands(problem: GemmShape, inputs: Mapping[str, np.ndarray] | None, seed: Seed,
-                  weights: str) -> dict[str, np.ndarray]:
-    """Operands of one GEMM with ``weights`` in bf16, int8, int4 or mxfp4.
+                  weights: str, scale_rule: str = "ocp-floor") -> dict[str, np.ndarray]:
+    """Operands of one GEMM with ``weights`` in bf16, int8, int4 or mxfp4 (its block scales by ``scale_rule``).
 
     ``inputs`` as in the Arrays section of the interface: ``x``, and ``w`` or ``q`` with ``scale`` (and ``offset``).
     What is missing is drawn from ``seed`` (:mod:`msdsim.numerics.random`): x normal, w normal / sqrt(k), the same for
@@ -45,7 +45,7 @@ def gemm_operands(problem: GemmShape, inputs: Mapping[str, np.ndarray] | None, s
         given["x"] if "x" in given else normal((problem.m, problem.k), seed, 0), problem))}
     weight = once(("given", weights, *of), lambda: _given_weight(given, problem, weights))
     if weight is None:
-        weight = _float_weight(given, problem, weights, seed, of)
+        weight = _float_weight(given, problem, weights, seed, scale_rule, of)
     operands["w"] = once(("w", weights, *of), lambda: np.ascontiguousarray(weight.q.T)) if problem.trans_b else weight.q
     if weights != "bf16":
         operands["scale"] = weight.scale
@@ -72,7 +72,7 @@ def _require_numbers(array: np.ndarray, name: str) -> None:
         raise ArrayError(f"{name} has dtype {array.dtype}; give real numbers, float32 for instance")
 
 
-def _float_weight(given: Mapping[str, np.ndarray], problem: GemmShape, weights: str, seed: Seed,
+def _float_weight(given: Mapping[str, np.ndarray], problem: GemmShape, weights: str, seed: Seed, scale_rule: str,
                   of: tuple[object, ...]) -> QuantizedWeight:
     """The weights in one format; in all that are shared at once, since they are as many bytes in float32 as in the others."""
     def make() -> dict[str, QuantizedWeight | MsdsimError]:
@@ -80,13 +80,13 @@ def _float_weight(given: Mapping[str, np.ndarray], problem: GemmShape, weights: 
         found: dict[str, QuantizedWeight | MsdsimError] = {}
         for fmt in weights_wanted(weights):
             try:
-                found[fmt] = _quantized(w, problem, fmt)
+                found[fmt] = _quantized(w, problem, fmt, scale_rule)
             except MsdsimError as err:
                 # What is wrong with one format is said to who asks for it.
                 found[fmt] = err
         return found
 
-    weight = once(("weights", *of), make)[weights]
+    weight = once(("weights", scale_rule, *of), make)[weights]
     if isinstance(weight, MsdsimError):
         raise weight
     return weight
@@ -105,10 +105,10 @@ def _drawn_weight(given: Mapping[str, np.ndarray], problem: GemmShape, seed: See
     return w
 
 
-def _quantized(w: np.ndarray, problem: GemmShape, weights: str) -> QuantizedWeight:
+def _quantized(w: np.ndarray, problem: GemmShape, weights: str, scale_rule: str) -> QuantizedWeight:
     if weights == "bf16":
         return _bf16_weight(w)
-    return quantize_weight(w, weights, None if weights == "mxfp4" else problem.group, problem.offset)
+    return quantize_weight(w, weights, None if weights == "mxfp4" else problem.group, problem.offset, rule=scale_rule)
 
 
 def _bf16_weight(w: np.ndarray) -> QuantizedWeight:
@@ -149,7 +149,7 @@ def _given_mx(q: np.ndarray, scale: np.ndarray, problem: GemmShape) -> Quantized
     codes = scale.view(np.uint8)
     if (codes == 255).any():
         raise ArrayError(f"scale has the E8M0 NaN code 255 at {place(codes == 255)}; codes are 0 to 254")
-    return QuantizedWeight(q.astype(np.uint8).view(FP4_E2M1.dtype), codes.view(E8M0.dtype))
+    return QuantizedWeight(np.ascontiguousarray(q, np.uint8).view(FP4_E2M1.dtype), np.ascontiguousarray(codes).view(E8M0.dtype))
 
 
 def _given_integers(q: np.ndarray, scale: np.ndarray, offset: np.ndarray | None, problem: GemmShape,
@@ -161,9 +161,6 @@ def _given_integers(q: np.ndarray, scale: np.ndarray, offset: np.ndarray | None,
     require_shape(scale, shape, "scale")
     scale = scale.astype(np.float32)
     require_finite(scale, "scale")
-    if not (scale > 0).all():
-        bad = scale <= 0
-        raise ArrayError(f"scale has {scale[first_index(bad)]} at {place(bad)}; scales are above 0")
     if (offset is not None) != problem.offset:
         raise ArrayError("the inputs hold an 'offset'; add offset=1 to the problem" if offset is not None
                          else "the problem has offset=1, but the inputs lack 'offset'; add it or drop offset=1")
@@ -172,7 +169,7 @@ def _given_integers(q: np.ndarray, scale: np.ndarray, offset: np.ndarray | None,
         require_shape(offset, shape, "offset")
         offset = offset.astype(np.float32)
         require_finite(offset, "offset")
-    return QuantizedWeight(q.astype(np.int8), scale, offset, problem.group)
+    return QuantizedWeight(np.ascontiguousarray(q, np.int8), np.ascontiguousarray(scale), offset, problem.group)
 
 
 def logical_weight(problem: GemmShape, operands: Mapping[str, np.ndarray]) -> QuantizedWeight:

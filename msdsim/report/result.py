@@ -48,6 +48,8 @@ class Result:
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     l2_start: str = "empty"
     causes: tuple[Cause, ...] | None = None
+    #: How the weights of a checkpoint were read and taken; empty where there are none.
+    weights: str = ""
 
     @property
     def cycles(self) -> int:
@@ -143,6 +145,8 @@ class Result:
         }
         if self.causes is not None:
             found["bound_by"] = [asdict(cause) for cause in self.causes]
+        if self.weights:
+            found["weights"] = self.weights
         if self.overrides:
             found["overrides"] = self.overrides
         if self.record.skip_reason:

@@ -37,7 +37,7 @@ def test_weights_are_what_is_multiplied(weights, tmp_path, capsys):
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("layer.wait", "unknown tensor of model.safetensors 'layer.wait'; did you mean 'layer.weight'? (known: bias, layer.weight)"),
+        ("layer.wait", "unknown tensor of model.safetensors 'layer.wait'; did you mean 'layer.weight'? (2 tensors)"),
         ("bias", "error: "),
     ],
 )

@@ -15,7 +15,7 @@ from msdsim.formats import FORMATS
 from msdsim.formats.mx import block_count, block_max, ceil_log2, dequantize_mx, expand, quantize_mx, scale_exponent
 
 FP4, FP8 = FORMATS["fp4_e2m1"], FORMATS["fp8_e4m3fn"]
-RULES = ("alpha", "ocp-floor", "rceil")
+RULES = ("alpha", "ocp-floor", "rceil", "even")
 
 
 def exact_exponent(maximum, fmt, rule):
@@ -24,7 +24,9 @@ def exact_exponent(maximum, fmt, rule):
     emax = fmt.max_exponent
     fits = {"alpha": lambda e: maximum <= Fraction(2) ** (e + emax),
             "ocp-floor": lambda e: maximum < Fraction(2) ** (e + emax + 1),
-            "rceil": lambda e: maximum <= Fraction(fmt.max_value) * Fraction(2) ** e}[rule]
+            "rceil": lambda e: maximum <= Fraction(fmt.max_value) * Fraction(2) ** e,
+            # Below the middle of the last step of a binade, in the mantissa bits of the element.
+            "even": lambda e: maximum < (2 - Fraction(1, 2 ** (fmt.mantissa_bits + 1))) * Fraction(2) ** (e + emax)}[rule]
     while not fits(e):
         e += 1
     return min(max(e, -127), 127)
@@ -62,10 +64,10 @@ def test_error_of_each_rule(x, rule):
     elements, scale = quantize_mx(x, FP4, rule)
     error = np.abs(dequantize_mx(elements, scale) - x)
     maxima = block_max(x).astype(np.float64)
-    per_block = {"alpha": np.ldexp(1.0, ceil_log2(maxima)) / 8, "rceil": maxima / 5, "ocp-floor": maxima / 4}[rule]
+    per_block = {"alpha": np.ldexp(1.0, ceil_log2(maxima)) / 8, "rceil": maxima / 5, "ocp-floor": maxima / 4, "even": maxima / 5}[rule]
     floor = 2.0**-129  # the smallest scale, 2^-127, times half the smallest step
     assert (error <= expand(np.where(maxima > 0, np.maximum(per_block, floor), 0), x.shape[1])).all()
-    if rule != "ocp-floor":
+    if rule not in ("ocp-floor", "even"):
         assert (np.abs(elements.astype(np.float32)) <= (4 if rule == "alpha" else 6)).all()
 
 
@@ -96,5 +98,5 @@ def test_bad_input_is_named():
     x[1, 3] = np.nan
     with pytest.raises(ArrayError, match="x has nan at row 1, column 3; every value must be finite"):
         quantize_mx(x)
-    with pytest.raises(InputError, match=r"unknown MX scale rule 'nearest' \(known: alpha, ocp-floor, rceil\)"):
+    with pytest.raises(InputError, match=r"unknown MX scale rule 'nearest' \(known: alpha, ocp-floor, rceil, even\)"):
         scale_exponent(np.ones(1, np.float32), FP4, "nearest")

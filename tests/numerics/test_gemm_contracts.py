@@ -233,7 +233,7 @@ ONES = np.ones(2, np.float32)
     ("mxfp8", {"q": Q, "scale": np.full((1, 2), 255, np.uint8)}, {}, "scale has the E8M0 NaN code 255 at row 0"),
     ("mxfp8", {"q": Q, "scale": ONES}, {}, "scale has dtype float32; mxfp4 weights need uint8 E8M0 codes"),
     ("msd-int8", {"q": Q, "scale": np.ones((1, 2), np.uint8)}, {}, "scale has dtype uint8; int8 weights need float32"),
-    ("msd-int8", {"q": Q, "scale": [1, 0]}, {}, r"scale has 0.0 at index 1; scales are above 0"),
+    ("msd-int8", {"q": Q, "scale": [1, np.inf]}, {}, r"scale has inf at index 1"),
     ("msd-int8", {"q": Q, "scale": [[1, 1]]}, {}, r"scale has shape \[1, 2\], the problem needs \[2\]"),
     ("msd-int8", {"q": Q, "scale": [1, 1]}, {"group": 3}, r"scale has shape \[2\], the problem needs \[2, 2\]"),
     ("msd-int8", {"q": Q, "scale": ONES, "offset": ONES}, {}, "hold an 'offset'; add offset=1 to the problem"),

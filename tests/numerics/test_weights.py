@@ -44,7 +44,12 @@ def test_tensors_equal_what_the_library_wrote(file):
                                                ("F8_E5M2", ml_dtypes.float8_e5m2)])
 def test_formats_numpy_lacks(tmp_path, dtype, number):
     array = np.float32([[1.5, -3], [0.125, 8]]).astype(number)
-    np.testing.assert_array_equal(load_tensor(raw(tmp_path / "w.safetensors", dtype, array)), array.astype(np.float32))
+    spec = raw(tmp_path / "w.safetensors", dtype, array)
+    if dtype == "BF16":
+        np.testing.assert_array_equal(load_tensor(spec), array.astype(np.float32))
+    else:
+        with pytest.raises(InputError, match="FP8 with no scale beside it"):
+            load_tensor(spec)
 
 
 def test_layouts(file):
@@ -60,9 +65,9 @@ def test_layouts(file):
 
 @pytest.mark.parametrize(("name", "error", "message"), [
     ("layer.weigth", UnknownNameError, r"unknown tensor of model.safetensors 'layer.weigth'; did you mean 'layer"),
-    ("ids", InputError, "tensor 'ids' of model.safetensors has dtype I64; weights are one of F64, F32, F16, BF16"),
+    ("ids", InputError, "tensor 'ids': has dtype I64, and no layout that is read has these tensors"),
     ("bias", ArrayError, r"tensor 'bias' has 1 dimensions \(shape \[6\]\)"),
-    ("empty", ArrayError, r"tensor 'empty' is empty"),
+    ("empty", InputError, r"tensor 'empty': is empty"),
     ("nan", ArrayError, "tensor 'nan' has nan at row 0, column 1"),
     ("layer.weight", ArrayError, r"has shape \[6, 4\]; the problem needs \[n, k\] = \[7, 4\] or \[k, n\] = \[4, 7\]"),
 ])
@@ -87,9 +92,9 @@ def test_bad_files(tmp_path):
             load_tensor(f"{path}:w")
     raw(path, "F32", np.ones((2, 2), np.float32))
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(InputError, match="'w' needs 16 bytes, the file holds 12"):
+    with pytest.raises(InputError, match=r"'w' ends at byte \d+, and the file has \d+; it is cut off"):
         load_tensor(f"{path}:w")
     header = json.dumps({"w": {"dtype": "F32"}}).encode()
     path.write_bytes(len(header).to_bytes(8, "little") + header)
-    with pytest.raises(InputError, match="the entry of 'w' is malformed"):
+    with pytest.raises(InputError, match="the entry of 'w' has a shape that is no list"):
         load_tensor(f"{path}:w")

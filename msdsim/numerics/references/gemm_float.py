@@ -14,7 +14,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 
-from msdsim.formats.mx import code_to_exponent, expand
+from msdsim.formats.mx import code_to_exponent, expand, rule_named
 from msdsim.formats.number import BF16
 from msdsim.formats.quantize import QuantizedWeight, rows
 from msdsim.formats.rounding import decode, round_to
@@ -101,6 +101,7 @@ class FloatGemm(Contract):
 
     weights: str = "bf16"
     split_k: int = 1
+    weight_rule: str = "ocp-floor"
     matmul: Callable[..., np.ndarray] = field(default=matmul_strips, repr=False)
 
     @property
@@ -115,8 +116,12 @@ class FloatGemm(Contract):
         """The contract with the parts of K of a kernel."""
         return replace(self, split_k=tiling.get("k_parts", tiling.get("split_k", 1)))
 
+    def with_scale_rule(self, rule: str) -> FloatGemm:
+        """The same contract with another rule for the scales of MXFP4 weights."""
+        return replace(self, weight_rule=rule_named(rule))
+
     def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
-        return gemm_operands(problem, inputs, seed, self.weights)
+        return gemm_operands(problem, inputs, seed, self.weights, self.weight_rule)
 
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
         x, weight, depth = operands["x"], logical_weight(problem, operands), part_size(problem.k, self.split_k)

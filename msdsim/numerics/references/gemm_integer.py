@@ -165,7 +165,7 @@ class IntegerGemm(Contract):
         sigma = 144 / f if self.nibbles else self.spec.headroom * sum(self.spec.pass_weights)
         plain = self.spec.first_factor.is_integer() and self.spec.rounding != "floor"
         inexact = 0.0 if plain and passes <= _EXACT_PASSES[self.spec.target] else 4 * passes * U32
-        scales = [per_group(weight.scale, g).astype(np.float64) for g in range(len(groups))]
+        scales = [np.abs(per_group(weight.scale, g).astype(np.float64)) for g in range(len(groups))]
         scale_sum = np.sum(scales, axis=0)
         q_sums = once_of([operands["w"]], "sums of |q|", lambda: [_abs_sum(weight.q[part]) for part in groups])
         q_sum = sum(total * scale for total, scale in zip(q_sums, scales, strict=True))

@@ -19,7 +19,7 @@ import numpy as np
 
 from msdsim.errors import ProblemError
 from msdsim.formats.msd import MSD_MXFP4, MsdSpec, decompose, error_bound
-from msdsim.formats.mx import MX_BLOCK, block_count, block_max, expand, quantize_mx, scale_exponent
+from msdsim.formats.mx import MX_BLOCK, block_count, block_max, expand, quantize_mx, rule_named, scale_exponent
 from msdsim.formats.number import BF16, FP8_E4M3FN
 from msdsim.formats.quantize import QuantizedWeight
 from msdsim.formats.rounding import round_to
@@ -41,6 +41,7 @@ class _MxGemm(Contract):
 
     matmul: Callable[..., np.ndarray] = field(default=matmul_mx, repr=False)
     k_parts: int = 1
+    weight_rule: str = "ocp-floor"
 
     @property
     def weights_format(self) -> str:
@@ -54,8 +55,12 @@ class _MxGemm(Contract):
         """The contract with the parts of K of a kernel."""
         return replace(self, k_parts=tiling.get("k_parts", 1))
 
+    def with_scale_rule(self, rule: str) -> Self:
+        """The same contract with another rule for the scales of the weights."""
+        return replace(self, weight_rule=rule_named(rule))
+
     def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
-        return gemm_operands(problem, inputs, seed, "mxfp4")
+        return gemm_operands(problem, inputs, seed, "mxfp4", self.weight_rule)
 
     def _product(self, a: np.ndarray, a_scale: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
         """C [m, n] of a component [m, k] with its scales."""

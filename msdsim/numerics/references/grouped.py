@@ -49,6 +49,10 @@ class GroupedGemm(Contract):
         """The contract of every group as a kernel with these tiling parameters keeps it."""
         return GroupedGemm.of(self.inner.for_tiling(tiling))
 
+    def with_scale_rule(self, rule: str) -> GroupedGemm:
+        """The same contract with another rule for the scales of MXFP4 weights."""
+        return GroupedGemm.of(self.inner.with_scale_rule(rule))
+
     def compiled(self) -> GroupedGemm:
         """The same contract by the compiled tile kernel."""
         return GroupedGemm.of(self.inner.compiled())

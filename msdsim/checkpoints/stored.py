@@ -1,0 +1,104 @@
+"""A weight as a checkpoint stores it, in the convention of the dataflows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from msdsim.errors import ArrayError
+from msdsim.formats.number import FORMATS
+from msdsim.formats.quantize import QuantizedWeight
+
+_MX_DTYPE = "fp4_e2m1"
+
+
+@dataclass(frozen=True)
+class StoredWeight:
+    """One weight [k, n], or one for each expert [experts, k, n].
+
+    Either ``values`` (float32), or ``q`` with ``scale``: int8 integers with float32 ``scale`` and ``offset`` [n] or
+    [ceil(k/group), n], w = (q + offset) * scale, or E2M1 elements with E8M0 scales [ceil(k/32), n].  ``bits`` is the width of
+    the integers.  Rows of ``q`` are in the order ``order`` of the checkpoint's, where groups are not contiguous there
+    (act-order).  ``input_factor`` [k] multiplies the activations before the product.  Where ``oriented`` is False, only the
+    problem tells which of the last two axes of ``values`` is k.
+    """
+
+    layout: str
+    values: np.ndarray | None = None
+    q: np.ndarray | None = None
+    scale: np.ndarray | None = None
+    offset: np.ndarray | None = None
+    group: int | None = None
+    bits: int = 0
+    order: np.ndarray | None = None
+    input_factor: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    oriented: bool = True
+    name: str = ""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """[k, n] or [experts, k, n]."""
+        array = self.values if self.values is not None else self.q
+        assert array is not None
+        return array.shape
+
+    @property
+    def kind(self) -> str:
+        """``float``, ``integer`` or ``mxfp4``."""
+        if self.q is None:
+            return "float"
+        return "mxfp4" if self.q.dtype == FORMATS[_MX_DTYPE].dtype else "integer"
+
+    def decoded(self) -> np.ndarray:
+        """Its values in float32, one rounding each, rows as the checkpoint has them and without ``input_factor``."""
+        if self.q is None:
+            assert self.values is not None
+            return self.values
+        if self.q.ndim == 3:
+            return np.stack([self._expert(e).decoded() for e in range(len(self.q))])
+        assert self.scale is not None
+        with np.errstate(over="ignore"):
+            found = QuantizedWeight(self.q, self.scale, self.offset, self.group).values().astype(np.float32)
+        if self.order is None:
+            return found
+        placed = np.empty_like(found)
+        placed[self.order] = found
+        return placed
+
+    def swapped(self, keep: bool = False) -> StoredWeight:
+        """Plain values with their last two axes exchanged, or as they are, and from now on [k, n]."""
+        assert self.values is not None
+        return replace(self, values=self.values if keep else np.swapaxes(self.values, -1, -2), oriented=True)
+
+    def _expert(self, number: int) -> StoredWeight:
+        def of(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else array[number]
+
+        return replace(self, values=of(self.values), q=of(self.q), scale=of(self.scale), offset=of(self.offset))
+
+    def __str__(self) -> str:
+        return "; ".join((self.layout, *self.notes))
+
+
+def stack(parts: Sequence[StoredWeight]) -> StoredWeight:
+    """One weight for each expert, from weights of one form.  ArrayError where forms differ."""
+    first = parts[0]
+    for number, part in enumerate(parts):
+        if (part.layout, part.shape, part.group, part.kind) != (first.layout, first.shape, first.group, first.kind):
+            raise ArrayError(f"experts differ: expert 0 is {first.layout} {list(first.shape)}, expert {number} is "
+                             f"{part.layout} {list(part.shape)}")
+        if part.order is not None or part.input_factor is not None:
+            raise ArrayError(f"expert {number} has an order or factors of its own for the activations ({part.layout}), and "
+                             "the experts of a grouped_gemm share a rule for theirs; give the experts one by one to a gemm")
+
+    def together(name: str) -> np.ndarray | None:
+        arrays = [getattr(part, name) for part in parts]
+        if all(array is None for array in arrays):
+            return None
+        like = next(array for array in arrays if array is not None)
+        return np.stack([np.zeros_like(like) if array is None else array for array in arrays])
+
+    return replace(first, values=together("values"), q=together("q"), scale=together("scale"), offset=together("offset"))

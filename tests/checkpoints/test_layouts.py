@@ -1,0 +1,222 @@
+"""Every layout decodes to the values it stands for, bit for bit, and runs through every dataflow that takes it."""
+
+from __future__ import annotations
+
+import json
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from msdsim import simulate
+from msdsim.checkpoints.weights import read_weight
+from msdsim.errors import ArrayError, InputError, UnknownNameError
+from tests.checkpoints import files
+
+MADE = {
+    "gptq-v1": files.gptq(),
+    "gptq-v2": files.gptq(v2=True),
+    "gptq-act-order": files.gptq(act_order=True),
+    "gptq-8-bits": files.gptq(bits=8),
+    "gptq-3-bits": files.gptq(n=32, bits=3, seed=11),
+    "gptq-2-bits": files.gptq(n=32, bits=2, seed=12),
+    "auto-round-negative-scales": files.gptq(negative=True),
+    "awq": files.awq(),
+    "compressed-4": files.compressed(),
+    "compressed-4-zeros": files.compressed(zeros=True),
+    "compressed-8": files.compressed(bits=8),
+    "compressed-3": files.compressed(bits=3, k=60),
+    "w8a8": files.bytes8(),
+    "w8a8-offset": files.bytes8(offset=True),
+    "w4a8-a-byte-each": files.bytes8(groups=4, bits=4),
+    "msmodelslim-w4a8": files.output_pairs(),
+    "modelopt-int4": files.output_pairs(unsigned=True),
+    "quark-int4": files.quark(),
+    "quark-uint4": files.quark(dtype="uint4"),
+    "fp8-blocks": files.fp8(),
+    "fp8-ue8m0": files.fp8(scale_dtype=ml_dtypes.float8_e8m0fnu, name="scale"),
+    "fp8-ue8m0-bytes": files.fp8(scale_dtype=np.uint8, name="weight_scale"),
+    "fp8-channel": files.fp8(block=(1, 48), scale_dtype=ml_dtypes.bfloat16, name="weight_scale"),
+    "fp8-tensor": files.fp8(block=(40, 48), name="weight_scale"),
+    "mxfp8": files.fp8(n=24, k=64, block=(1, 32), scale_dtype=np.uint8, name="weight_scale"),
+    "mxfp4": files.mxfp4(),
+    "mxfp4-weight": files.mxfp4(form="weight"),
+    "mxfp4-deepseek-v4": files.mxfp4(form="I8"),
+    "nvfp4-modelopt": files.nvfp4(),
+    "nvfp4-compressed": files.nvfp4(reciprocal=True),
+}
+#: Dataflows that take a kind of weight.
+TAKEN = {"integer 4": ("bf16", "dequant-int4", "msd-int4", "a8w4", "dequant-int8", "msd-int8", "w8a8"),
+         "integer 8": ("bf16", "dequant-int8", "msd-int8", "w8a8"),
+         "mxfp4": ("bf16", "dequant-mxfp4"), "float": ("bf16", "dequant-int8", "msd-int4")}
+
+
+def decoded(stored):
+    return np.ascontiguousarray(np.swapaxes(stored.decoded(), -1, -2))
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_values_bit_for_bit(name, tmp_path):
+    made = MADE[name]
+    np.testing.assert_array_equal(decoded(read_weight(made.write(tmp_path))), made.values)
+
+
+@pytest.mark.parametrize("name", MADE)
+def test_runs_through_what_takes_it(name, tmp_path):
+    made = MADE[name]
+    stored = read_weight(made.write(tmp_path))
+    k, n = stored.shape
+    x = np.random.default_rng(3).standard_normal((4, k)).astype(ml_dtypes.bfloat16).astype(np.float32)
+    exact = x.astype(float) @ made.values.T
+    for dataflow in TAKEN[stored.kind + (f" {4 if stored.bits < 5 else 8}" if stored.kind == "integer" else "")]:
+        found = simulate(f"gemm:m=4,k={k},n={n}", "toy", dataflow, weights=stored, inputs={"x": x}, check=True, keep=("y",))
+        assert found.numerics.good, (dataflow, found.numerics)
+        limit = {"w8a8": 0.02, "a8w4": 0.02}.get(dataflow, 0.005) if stored.kind != "float" or dataflow == "bf16" else 0.2
+        assert np.linalg.norm(found.arrays["y"] - exact) <= limit * np.linalg.norm(exact), dataflow
+        assert found.weights in json.dumps(found.to_json()["weights"])
+
+
+def test_what_a_dataflow_cannot_take(tmp_path):
+    made = files.bytes8()
+    stored = read_weight(made.write(tmp_path))
+    with pytest.raises(ArrayError, match=r"stored as INT8 .* this dataflow takes int4"):
+        simulate("gemm:m=4,k=64,n=24", "toy", "msd-int4", weights=stored)
+    with pytest.raises(ArrayError, match="takes MXFP4 blocks"):
+        simulate("gemm:m=4,k=64,n=24", "toy", "dequant-mxfp4", weights=stored)
+    with pytest.raises(ArrayError, match="stored as MXFP4"):
+        simulate("gemm:m=4,k=64,n=24", "toy", "dequant-int8", weights=read_weight(files.mxfp4().write(tmp_path)))
+    with pytest.raises(ArrayError, match="has group=32, and the weights have a scale for each channel"):
+        simulate("gemm:m=4,k=64,n=24,group=32", "toy", "dequant-int8", weights=stored)
+
+
+def test_act_order_says_what_it_costs_and_multiplies_the_same(tmp_path):
+    made = files.gptq(act_order=True)
+    spec = made.write(tmp_path)
+    result = simulate("gemm:m=4,k=64,n=24", "toy", "msd-int4", weights=spec, check=True, keep=("y",))
+    assert "that gather reads and writes 1,024 bytes" in result.weights
+    plain = simulate("gemm:m=4,k=64,n=24", "toy", "bf16", weights=spec, keep=("y",))
+    np.testing.assert_allclose(result.arrays["y"], plain.arrays["y"], atol=0.02 * np.abs(plain.arrays["y"]).max())
+
+
+def test_experts(tmp_path):
+    made = files.mxfp4(form="_blocks", experts=3)
+    path = files.save(tmp_path / "m.safetensors", made.tensors)
+    stored = read_weight(f"{path}:{files.MODULE}_blocks")
+    np.testing.assert_array_equal(decoded(stored), made.values)
+    found = simulate("grouped_gemm:rows=2+0+3,k=64,n=24", "toy", "dequant-mxfp4", weights=stored, check=True)
+    assert found.numerics.good
+    with pytest.raises(ArrayError, match=r"one matrix for each of 3 experts; give the problem as grouped_gemm:groups=3,m=\.\.\.,k=64,n=24"):
+        simulate("gemm:m=2,k=64,n=24", "toy", "bf16", weights=stored)
+    w = np.random.default_rng(0).standard_normal((3, 64, 24)).astype(np.float32)
+    path = files.save(tmp_path / "e.safetensors", {"experts.up": w, "square": w[:, :24]})
+    y = simulate("grouped_gemm:groups=3,m=2,k=64,n=24", "toy", "bf16", weights=f"{path}:experts.up", keep=("y",), inputs={"x": np.ones((3, 2, 64), np.float32)})
+    np.testing.assert_allclose(y.arrays["y"][:, 0], w.sum(axis=1), atol=0.2)
+    with pytest.raises(ArrayError, match="nothing beside it says which"):
+        simulate("grouped_gemm:groups=3,m=2,k=24,n=24", "toy", "bf16", weights=f"{path}:square")
+
+
+def test_experts_by_pattern(tmp_path):
+    one = [files.gptq(seed=s) for s in range(11)]
+    tensors = {f"layers.0.experts.{e}.up_proj.{rest}": array for e, made in enumerate(one) for rest, array in made.tensors.items()}
+    path = files.save(tmp_path / "m.safetensors", tensors)
+    stored = read_weight(f"{path}:layers.0.experts.*.up_proj.qweight")
+    np.testing.assert_array_equal(decoded(stored), np.stack([made.values for made in one]))
+    assert simulate("grouped_gemm:groups=11,m=1,k=64,n=24", "toy", "msd-int4", weights=stored, check=True).numerics.good
+
+
+WRONG = {
+    "fp8 without a scale": (lambda t: t.pop("weight_scale_inv"), files.fp8, "no scale beside it"),
+    "packed without scales": (lambda t: t.pop("scales"), files.gptq, "without their 'scales'"),
+    "i8 without a scale": (lambda t: t.pop("weight_scale"), files.bytes8, "without a scale beside them"),
+    "compressed without a scale": (lambda t: t.pop("weight_scale"), files.compressed, "without their 'weight_scale'"),
+    "compressed without a shape": (lambda t: t.pop("weight_shape"), files.compressed, "no weight_shape beside it"),
+    "mxfp4 without a scale": (lambda t: t.pop("weight_scale"), files.mxfp4, "without a scale beside it"),
+    "nvfp4 without block scales": (lambda t: t.pop("weight_scale"), files.nvfp4, "NVFP4 without its E4M3 weight_scale"),
+    "swapped scales": (lambda t: t.update(weight_scale=t["weight_scale"].T), lambda: files.bytes8(groups=4), "fit neither 24 outputs nor 48"),
+    "swapped channel scale": (lambda t: t.update(weight_scale=t["weight_scale"].T), files.bytes8, "are neither"),
+    "swapped words": (lambda t: t.update(qweight=t["qweight"].T), files.gptq, "is neither GPTQ's"),
+    "scales that are nan": (lambda t: t.update(scales=t["scales"] * np.float16("nan")), files.gptq, "has NaN or infinities"),
+    "a group that is none": (lambda t: t.update(g_idx=t["g_idx"] + 1), files.gptq, "has group 4, and there are groups 0 to 3"),
+    "uneven groups": (lambda t: t.update(g_idx=np.minimum(t["g_idx"], 2)), files.gptq, "gives groups of"),
+    "two scales": (lambda t: t.update(weight_scale=t["weight_scale_inv"]), files.fp8, "2 scales beside it"),
+    "mx nan": (lambda t: t["weight_scale"].__setitem__(0, 255), files.mxfp4, "NaN code 255"),
+    "mxint8": (lambda t: t.update(weight=t["weight"], scale=np.ones((24, 1), np.uint8).view(ml_dtypes.float8_e8m0fnu)),
+               lambda: files.mxfp4(form="I8"), "MXINT8"),
+    "a width that is none": (lambda t: t.pop("qzeros") is None or t.update(g_idx=t["g_idx"][:60]), files.gptq, "packed integers have 2, 3, 4 or 8"),
+    "plain with a scale": (lambda t: t.update(weight=np.ones((24, 64), np.float32)), files.bytes8, "stands beside it"),
+    "hqq": (lambda t: t.update(W_q=t["weight"]), files.bytes8, "HQQ is not read"),
+}
+
+
+@pytest.mark.parametrize("name", WRONG)
+def test_refused(name, tmp_path):
+    change, make, message = WRONG[name]
+    made = make()
+    change(made.tensors)
+    made.config = None if name not in ("two scales", "fp8 without a scale") else made.config
+    with pytest.raises(InputError) as found:
+        read_weight(made.write(tmp_path))
+    assert message in str(found.value)
+    assert len(str(found.value)) < 2000
+
+
+def test_the_side_of_a_block(tmp_path):
+    """Three blocks of 40 may be 14 to 19 long: the power of two is taken, another one only where the config says so."""
+    sixteen, stated = files.fp8(n=40, k=48, block=(16, 16)), files.fp8(n=40, k=54, block=(18, 18))
+    sixteen.config = None
+    np.testing.assert_array_equal(decoded(read_weight(sixteen.write(tmp_path))), sixteen.values)
+    np.testing.assert_array_equal(decoded(read_weight(stated.write(tmp_path))), stated.values)
+    (tmp_path / "config.json").unlink()
+    odd = files.fp8(n=60, k=100, block=(21, 40))
+    odd.config = None
+    spec = odd.write(tmp_path)
+    with pytest.raises(InputError, match=r"3 scales of 'weight_scale_inv' along 60 outputs: blocks of \d+.* no size|a config.json"):
+        read_weight(spec)
+
+
+def test_symmetric_zero_points_of_two_versions(tmp_path):
+    made = files.gptq(config=False)
+    made.tensors["qzeros"] = np.full_like(made.tensors["qzeros"], np.uint32(0x88888888).view(np.int32))
+    with pytest.raises(InputError, match="GPTQ v2, or one too much of v1"):
+        read_weight(made.write(tmp_path))
+
+
+def test_static_msmodelslim_without_weight_scale(tmp_path):
+    made = files.bytes8()
+    scale = made.tensors.pop("weight_scale")
+    deq = (scale[:, 0] * np.float32(0.5)).astype(np.float32)
+    made.tensors |= {"deq_scale": deq.view(np.uint32).astype(np.int64), "input_scale": np.array([0.5], np.float32)}
+    stored = read_weight(made.write(tmp_path))
+    np.testing.assert_array_equal(decoded(stored), made.values)
+    assert "deq_scale / input_scale" in str(stored)
+
+
+def test_factors_of_the_activations(tmp_path):
+    made = files.bytes8()
+    factor = np.linspace(0.5, 2, 64).astype(np.float32)
+    made.tensors["pre_quant_scale"] = factor
+    x = np.random.default_rng(0).standard_normal((2, 64)).astype(np.float32)
+    found = simulate("gemm:m=2,k=64,n=24", "toy", "dequant-int8", weights=made.write(tmp_path), inputs={"x": x}, keep=("y",))
+    exact = (x * factor) @ made.values.T
+    assert np.linalg.norm(found.arrays["y"] - exact) < 0.01 * np.linalg.norm(exact)
+    assert "multiplied by pre_quant_scale" in found.weights
+
+
+def test_names(tmp_path):
+    tensors = {f"model.layers.{i}.mlp.experts.{e}.{p}_proj.weight": np.zeros((1, 1), np.float16) for i in range(20) for e in range(50) for p in ("gate", "up", "down")}
+    path = files.save(tmp_path / "many.safetensors", tensors)
+    with pytest.raises(UnknownNameError, match=r"did you mean 'model.layers.7.mlp.experts.3.gate_proj.weight'.*3,000 tensors") as found:
+        read_weight(f"{path}:model.layers.7.mlp.experts.3.gate_proj.weigth")
+    assert len(str(found.value)) < 1000
+    with pytest.raises(UnknownNameError, match=r"3,000 tensors, such as"):
+        read_weight(f"{path}:nope")
+    colon = files.save(tmp_path / "c.safetensors", {"sc:al:ed": np.ones((2, 3), np.float32)})
+    assert read_weight(f"{colon}:sc:al:ed").shape == (2, 3)
+
+
+def test_other_files(tmp_path):
+    for name, start, message in (("a.npz", b"PK\x03\x04" + bytes(20), "an .npz belongs to --inputs"), ("a.npy", b"\x93NUMPY" + bytes(20), "give it by --inputs"),
+                                 ("a.bin", b"GGUF" + bytes(20), "give it the name .gguf")):
+        (tmp_path / name).write_bytes(start)
+        with pytest.raises(InputError, match=message):
+            read_weight(f"{tmp_path / name}:w")
