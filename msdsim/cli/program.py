@@ -73,7 +73,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: run the command line and leave with its exit code."""
     # Numbers are executed on threads of msdsim's own; BLAS threads on top of them only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
-    sys.exit(run_program(arguments))
+    code = run_program(arguments)
+    if code == INTERRUPTED:
+        # At once: the interpreter would wait for threads that are still at work.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
 
 
 def run_program(arguments: Sequence[str] | None = None) -> int:
