@@ -25,15 +25,36 @@ _FIGURE_KEYS = {"value", "kind", "source"}
 
 def load_hw(name: str) -> Hardware:
     """The chip called ``name`` (shipped) or in the file ``name`` (a path ending in .toml)."""
-    return _load(find_file("hwmodels", "chip", name), seen=())
+    path = find_file("hwmodels", "chip", name).absolute()
+    if path in _known:
+        texts, hardware = _known[path]
+        if all(_text_or_none(file) == text for file, text in texts.items()):
+            return hardware
+    read: dict[Path, str] = {}
+    hardware = _load(path, (), read)
+    _known[path] = read, hardware
+    return hardware
 
 
-def _load(path: Path, seen: tuple[Path, ...]) -> Hardware:
+#: Chips by file, with the texts that they were read from: parsing takes a hundred times as long as reading.
+_known: dict[Path, tuple[dict[Path, str], Hardware]] = {}
+
+
+def _text_or_none(path: Path) -> str | None:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+
+
+def _load(path: Path, seen: tuple[Path, ...], read: dict[Path, str]) -> Hardware:
+    """The chip in a file; ``read`` takes the texts of the files it comes from."""
     where = f"chip file '{path.name}'"
     if path.resolve() in seen:
         raise ChipError(f"{where} extends itself; remove an 'extends' line")
     try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
+        read[path] = path.read_text(encoding="utf-8")
+        raw = tomllib.loads(read[path])
     except OSError as err:
         raise ChipError(f"{where} cannot be read: {err.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
@@ -47,7 +68,7 @@ def _load(path: Path, seen: tuple[Path, ...]) -> Hardware:
     if base is not None:
         if not isinstance(base, str):
             raise ChipError(f"{where}: key 'extends' = {base!r} must be the name or the path of a chip file")
-        parent = _load(_base_file(path, base), (*seen, path.resolve()))
+        parent = _load(_base_file(path, base), (*seen, path.resolve()), read)
         values = parent.chip.model_dump()
         provenance = dict(parent.provenance)
     parent_name = parent.name if base is not None else None
