@@ -37,11 +37,16 @@ def _terms(dataflow: str, problem: Any, m: int, chip: Chip) -> dict[str, float]:
     """Cycles of each term for one matmul of ``m`` rows."""
     scheme = SCHEMES[dataflow]
     k, n = problem.k, problem.n
-    groups = 1 if problem.group is None else ceil_div(k, problem.group)
+    group = scheme.group(problem.group)
+    groups = 1 if group is None else ceil_div(k, group)
     terms = {"cube": _cube(chip, scheme.cube, scheme.passes * m, k, n),
              "memory": _memory(chip, 2 * m * k + scheme.weight_bits * k * n / 8)}
     if scheme.widened is not None:
         terms["dequant"] = _vector(chip, of_weights(scheme, chip, problem.offset), k * n)
+    if scheme.scales_sums:
+        # The same unit, at the same time: weights of the next tile and sums of this one.
+        terms["dequant"] += (_vector(chip, of_products(scheme, 1, groups, problem.offset), m * n)
+                             + _vector(chip, of_activations(scheme, 1, problem.offset), m * k))
     if scheme.decomposition is not None:
         terms["split"] = _vector(chip, of_activations(scheme, scheme.passes, problem.offset), m * k)
         terms["merge"] = _vector(chip, of_products(scheme, scheme.passes, groups, problem.offset), m * n)
@@ -49,7 +54,7 @@ def _terms(dataflow: str, problem: Any, m: int, chip: Chip) -> dict[str, float]:
 
 
 def gemm_time_us(dataflow: str, problem: Any, chip: Chip) -> float:
-    """The terms put together as the latency model has them."""
+    """The terms put together as the latency model has them; scaling sums shares Vector with converting weights."""
     terms = gemm_terms(dataflow, problem, chip)
     overlapped = max(terms.get(name, 0.0) for name in ("dequant", "cube", "memory"))
     return terms.get("split", 0.0) + overlapped + terms.get("merge", 0.0)

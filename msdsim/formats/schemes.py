@@ -22,7 +22,8 @@ class Scheme:
 
     ``weights`` is the format of the stored elements.  Vector turns them into ``widened`` (None: the Cube takes them as they
     are), and the activations, which are BF16, into the components of ``decomposition`` (None: it leaves them alone);
-    ``nibbles`` splits its one INT8 component further into two exact INT4 ones.
+    ``nibbles`` splits its one INT8 component further into two exact INT4 ones.  ``scales_sums``: weights are only converted,
+    and their scales and offsets are applied to the sums of the Cube.
     """
 
     name: str
@@ -31,6 +32,7 @@ class Scheme:
     widened: str | None = None
     decomposition: MsdSpec | None = None
     nibbles: bool = False
+    scales_sums: bool = False
 
     @property
     def spec(self) -> MsdSpec:
@@ -115,6 +117,12 @@ for _scheme in (
     Scheme("dequant-int8", "INT8 weights dequantized to BF16 on Vector, one BF16 Cube pass", "int8", "bf16"),
     Scheme("dequant-int4", "INT4 weights dequantized to BF16 on Vector, one BF16 Cube pass", "int4", "bf16"),
     Scheme("dequant-mxfp4", "MXFP4 weights dequantized to BF16 on Vector, one BF16 Cube pass", "fp4_e2m1", "bf16"),
+    Scheme("convert-int8", "INT8 weights only converted to BF16 on Vector (exact), one BF16 Cube pass, sums scaled on Vector",
+           "int8", "bf16", scales_sums=True),
+    Scheme("convert-int4", "INT4 weights only converted to BF16 on Vector (exact), one BF16 Cube pass, sums scaled on Vector",
+           "int4", "bf16", scales_sums=True),
+    Scheme("convert-mxfp4", "MXFP4 elements only converted to BF16 on Vector (exact), one BF16 Cube pass, sums of blocks scaled "
+           "on Vector", "fp4_e2m1", "bf16", scales_sums=True),
     Scheme("msd-int8", "BF16 activations split into INT8 components, INT8 weights as they are, merged on Vector",
            "int8", decomposition=MSD_INT8),
     Scheme("w8a8", "activations quantized to INT8 per row on Vector, one INT8 Cube pass, scaled on Vector",

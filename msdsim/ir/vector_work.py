@@ -20,18 +20,23 @@ Work = tuple[tuple[str, int], ...]
 
 
 def of_weights(scheme: Scheme, chip: Chip, offset: bool = False) -> Work:
-    """For each weight: to 16 bits and to FP32, offset and scale unless the Cube applies them, to what the Cube takes."""
+    """For each weight: to 16 bits and to FP32, offset and scale unless they are applied elsewhere, to what the Cube takes."""
     if scheme.widened is None:
         return ()
+    if scheme.scales_sums and (scheme.weights, scheme.widened) in vector_casts(chip):
+        return (("cast", 16),)
     first: Work = (("cast", 16),)
     if scheme.mx_weights and (scheme.weights, "bf16") not in vector_casts(chip):
         first = tuple((op, bits) for op, bits, _ in DECODE_FP4)
-    scaled: Work = () if scheme.mx else (*int(offset) * (("add", 32),), ("mul", 32))
+    scaled: Work = () if scheme.mx or scheme.scales_sums else (*int(offset) * (("add", 32),), ("mul", 32))
     return *first, ("cast", 32), *scaled, ("cast", 32)
 
 
 def of_activations(scheme: Scheme, passes: int, offset: bool = False) -> Work:
-    """For each activation: row statistics, then ``passes`` components with what each leaves to the next."""
+    """For each activation: row statistics, then ``passes`` components with what each leaves to the next; sums of rows alone
+    where sums of the Cube need them."""
+    if scheme.scales_sums:
+        return int(offset) * (("cast", 32), ("fold_add", 32))
     if scheme.decomposition is None:
         return ()
     if scheme.mx:
@@ -50,6 +55,8 @@ def of_activations(scheme: Scheme, passes: int, offset: bool = False) -> Work:
 
 def of_products(scheme: Scheme, passes: int, groups: int, offset: bool = False) -> Work:
     """For each output element: the passes of every group of K put together, scaled and added up, then rounded."""
+    if scheme.scales_sums:
+        return _of_sums(groups, offset)
     if scheme.decomposition is None or (scheme.mx and passes == 1):
         return ()
     if scheme.mx:
@@ -63,6 +70,16 @@ def of_products(scheme: Scheme, passes: int, groups: int, offset: bool = False) 
         return *combined, *scale, *shift[1:], *scale, ("cast", 32)
     sums = (1 + int(offset)) * (groups - 1) * (("add", 32),)
     return *groups * (*combined, *scale, *shift[:2]), *sums, *scale, *shift[2:], ("cast", 32)
+
+
+def _of_sums(groups: int, offset: bool) -> Work:
+    """FP32 sums: ``(C + row sum * offset) * scale``, or ``sum of C_g scale_g [+ sum of (group sum_g offset_g) scale_g]``."""
+    scale: Work = (("mul", 32),)
+    if groups == 1:
+        return *int(offset) * (("mul", 32), ("add", 32)), *scale, ("cast", 32)
+    shift: Work = int(offset) * (("mul", 32), ("mul", 32))
+    sums = (1 + int(offset)) * (groups - 1) * (("add", 32),)
+    return *groups * (*scale, *shift), *sums, *int(offset) * (("add", 32),), ("cast", 32)
 
 
 def cycles_per_element(chip: Chip, work: Sequence[tuple[str, int]]) -> float:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from msdsim.numerics.contract import CONTRACTS, Arrays, Contract
-from msdsim.numerics.references import attention, gemm_float, gemm_integer, gemm_mx  # registered on import
+from msdsim.numerics.references import attention, gemm_convert, gemm_float, gemm_integer, gemm_mx  # registered on import
 from msdsim.numerics.references.grouped import GroupedGemm
 from msdsim.registry import unknown_name
 
-FAMILIES = (gemm_float, gemm_integer, gemm_mx, attention)
+FAMILIES = (gemm_float, gemm_convert, gemm_integer, gemm_mx, attention)
 
 
 def contract_for(kind: str, dataflow: str) -> Contract:

@@ -40,7 +40,8 @@ def counted(problem, hardware, dataflow):
 
 
 def stated(problem, chip, scheme):
-    groups = 1 if problem.group is None else problem.k // problem.group
+    group = scheme.group(problem.group)
+    groups = 1 if group is None else problem.k // group
     work = ((of_weights(scheme, chip, problem.offset), K * N), (of_activations(scheme, scheme.passes, problem.offset), M * K),
             (of_products(scheme, scheme.passes, groups, problem.offset), M * N))
     expected = Counter()

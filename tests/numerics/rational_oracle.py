@@ -111,6 +111,30 @@ def float_gemm(problem, operands):
     return [[nearest(sum_in_k(x, w), "bf16") for w in columns] for x in o.x]
 
 
+def convert_gemm(problem, operands):
+    """Weights as they are stored, sums of groups scaled."""
+    o, result = Operands(problem, operands), []
+    per_channel = problem.group is None and not o.is_mx
+    for x in o.x:
+        row = []
+        for n in range(o.n):
+            total = shift = None
+            for g, part in enumerate(o.groups):
+                c = sum_in_k([x[k] for k in part], [o.w[n][k] for k in part])
+                u = None if o.offset is None else f32(lane_sum([x[k] for k in part]) * o.offset[g][n])
+                if per_channel:
+                    total = f32((c if u is None else f32(c + u)) * o.scale[g][n])
+                    continue
+                c = f32(c * o.scale[g][n])
+                total = c if total is None else f32(total + c)
+                if u is not None:
+                    u = f32(u * o.scale[g][n])
+                    shift = u if shift is None else f32(shift + u)
+            row.append(nearest(total if shift is None else f32(total + shift), "bf16"))
+        result.append(row)
+    return result
+
+
 def integer_components(row, f, g, passes):
     m = max(abs(v) for v in row) or Fraction(1)
     rest, result = [v * f for v in row], []
@@ -221,6 +245,7 @@ def mx_gemm(components_of):
 
 
 GEMM_ORACLES = {
+    "convert-int8": convert_gemm, "convert-int4": convert_gemm, "convert-mxfp4": convert_gemm,
     "bf16": float_gemm,
     "dequant-int8": float_gemm,
     "dequant-int4": float_gemm,

@@ -18,7 +18,7 @@ from msdsim.numerics.metrics import bound_ratio, compare_bits, relative_l2
 from msdsim.problems import Gemm
 
 GEMM_NAMES = [name for name, contract in CONTRACTS.items() if contract.kind == "gemm"]
-MX = {"dequant-mxfp4", "msd-mxfp4", "mxfp8"}
+MX = {"convert-mxfp4", "dequant-mxfp4", "msd-mxfp4", "mxfp8"}
 BF16 = ml_dtypes.bfloat16
 
 

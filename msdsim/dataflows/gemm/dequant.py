@@ -84,8 +84,8 @@ def pipeline(g: WeightRing, a: Activations, w: Weights) -> Kernel:
                 depth, first = g.depth(columns, c), columns.first + c * tile.slot_k
                 of_slot = scales.for_slot(first, depth) if scales else None
                 run = depth if g.problem.trans_b else columns.cols
-                with g.ring.produce(), _ub_tiles(g, columns, depth) as (line, size):
-                    wq = _stored(g, columns, first, line, (at(0, size), at(0, run)))
+                with g.ring.produce(), ub_tiles(g, columns, depth) as (line, size):
+                    wq = stored(g, columns, first, line, (at(0, size), at(0, run)))
                     of_tile = scales.for_tile(first, depth, line, size) if scales else None
                     wide = w.convert(wq, line, of_columns or of_slot or of_tile)
                     kb.copy(g.slot(columns, c, at(kb.sub * g.layout.share + line, size), at(0, run)), wide)
@@ -96,7 +96,7 @@ def pipeline(g: WeightRing, a: Activations, w: Weights) -> Kernel:
 
 
 @contextmanager
-def _ub_tiles(g: WeightRing, columns: Columns, depth: Expr) -> Iterator[tuple[Expr, Expr]]:
+def ub_tiles(g: WeightRing, columns: Columns, depth: Expr) -> Iterator[tuple[Expr, Expr]]:
     """Loop over the UB tiles of this AIV's lines of a slot: first line and number of lines."""
     kb, group, vector_k = g.kb, g.layout.group, g.tile.vector_k
     mine = share_of(columns.cols if g.problem.trans_b else depth, g.layout.share, kb.sub)
@@ -110,7 +110,7 @@ def _ub_tiles(g: WeightRing, columns: Columns, depth: Expr) -> Iterator[tuple[Ex
             yield number * group + v * vector_k, ragged_of(lines, vector_k, v)
 
 
-def _stored(g: WeightRing, columns: Columns, start: Expr, line: Expr, here: tuple[At, At]) -> Slice:
+def stored(g: WeightRing, columns: Columns, start: Expr, line: Expr, here: tuple[At, At]) -> Slice:
     """Stored weights of the slot whose K begins at ``start``, from ``line`` of this AIV's share, in UB."""
     kb, tile = g.kb, g.tile
     wq = kb.buffer("wq", "UB", g.scheme.weights, g.ub_shape, tile.ub_ring)[here]

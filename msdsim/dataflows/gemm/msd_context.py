@@ -10,15 +10,16 @@ from contextlib import contextmanager
 
 from msdsim.dataflows.cube.experts import Experts
 from msdsim.dataflows.cube.grid import Grid, OutputTile
-from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, k_groups, operand, share_of
+from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, k_groups, operand
 from msdsim.dataflows.cube.rows import RowBlocks
+from msdsim.dataflows.gemm.merge_shares import MergeShares
 from msdsim.dataflows.gemm.msd_tiling import MsdTiling
 from msdsim.dataflows.ring import Ring
 from msdsim.formats.mx import block_count
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, KernelBuilder
-from msdsim.ir.expr import Const, Expr, minimum
+from msdsim.ir.expr import Expr
 from msdsim.units import ceil_div, part_size, round_up
 
 
@@ -36,7 +37,8 @@ class MsdContext:
         self.grid = Grid(self.experts, n, self.tile_rows, tile.base_n, tile.band)
         #: Rows as the split deals them.
         self.row_blocks = RowBlocks(self.experts, self.tile_rows, tile.split_m)
-        self._divide_merge()
+        self.shares = MergeShares(self.experts, self.tile_rows, tile.base_n, self.aivs)
+        self.share_rows, self.share_cols = self.shares.rows, self.shares.cols
         self.kb = kb = KernelBuilder(scheme.name.replace("-", "_"), self.cores, self.aivs)
         self.x = operand(kb, problem, "x", "bf16", (m, k), "in", rows_axis=0)
         self.w = operand(kb, problem, "w", scheme.weights, (n, k) if problem.trans_b else (k, n), "in")
@@ -134,19 +136,6 @@ class MsdContext:
 
     # What an AIV merges of a tile
 
-    def _divide_merge(self) -> None:
-        """The AIVs of a group each take some of the rows of a tile, or of its columns where there are few rows."""
-        rows = min(self.tile_rows, self.problem.m)
-        self.by_rows = rows >= 4 * self.aivs or self.tile.base_n < 16 * self.aivs
-        self.share_rows = ceil_div(rows, self.aivs) if self.by_rows else rows
-        self.share_cols = self.tile.base_n if self.by_rows else round_up(ceil_div(self.tile.base_n, self.aivs), 16)
-
     def merge_share(self, rows: Expr, cols: Expr, sub: Expr) -> tuple[Expr, Expr, Expr, Expr]:
         """First row, rows, first column and columns that AIV ``sub`` merges of a tile."""
-        if self.by_rows:
-            if self.experts.uneven is None:
-                return sub * self.share_rows, share_of(rows, self.share_rows, sub), Const(0), cols
-            # Many a tile leaves nothing to the last AIV, which then begins at the end of the tile.
-            first = minimum(sub * self.share_rows, rows)
-            return first, minimum(self.share_rows, rows - first), Const(0), cols
-        return Const(0), rows, sub * self.share_cols, share_of(cols, self.share_cols, sub)
+        return self.shares.of(rows, cols, sub)

@@ -24,7 +24,8 @@ class Layout:
     def __init__(self, problem: GemmShape, chip: Chip, tile: DequantTiling, scheme: Scheme) -> None:
         self.problem, self.chip, self.tile, self.scheme = problem, chip, tile, scheme
         self.transposed = problem.trans_b
-        self.group = scheme.group(problem.group)
+        #: K per scale that Vector applies to weights.
+        self.group = None if scheme.scales_sums else scheme.group(problem.group)
         lines, self.run = (tile.base_n, tile.slot_k) if self.transposed else (tile.slot_k, tile.base_n)
         #: Lines of a slot that one AIV takes.
         self.share = ceil_div(lines, chip.cores.aiv_per_aic)

@@ -63,7 +63,7 @@ class WeightRing:
 
     def __init__(self, problem: GemmShape, chip: Chip, tile: DequantTiling, scheme: Scheme,
                  scale_shape: tuple[int, ...]) -> None:
-        require_positive(tile, "direct")
+        require_positive(tile, "direct", "sums_direct")
         self.problem, self.chip, self.tile, self.scheme = problem, chip, tile, scheme
         self.kinds = CubeOperands(*scheme.cube, transpose_b=problem.trans_b)
         self.layout = Layout(problem, chip, tile, scheme)
@@ -126,22 +126,34 @@ class WeightRing:
 
     @contextmanager
     def _tiles(self) -> Iterator[tuple[OutputTile, Columns]]:
-        kb, parts = self.kb, self.k_parts
-        with kb.loop("t", kb.core, self.grid.tiles * parts, self.cores) as t, self.grid.place(kb, t // parts) as place:
-            yield place, self._turn(place.expert, place.nt, t)
+        with self.kb.loop("t", self.kb.core, self.units, self.cores) as t, self.tile_of(t) as found:
+            yield found
 
     @contextmanager
     def _columns(self) -> Iterator[Columns]:
-        kb, experts, n_tiles = self.kb, self.experts, self.grid.n_tiles
+        with self.kb.loop("nt", self.kb.core, self.units, self.cores) as unit, self.columns_of(unit) as columns:
+            yield columns
 
-        def columns(m: int) -> int:
-            return n_tiles if m else 0
+    @property
+    def units(self) -> int:
+        """What the cores take turns at: parts of K of output tiles, or of tiles of columns."""
+        return self.k_parts * (self.grid.tiles if self.tile.direct else self.experts.units(self._tiles_of_columns))
 
-        with (
-            kb.loop("nt", kb.core, experts.units(columns) * self.k_parts, self.cores) as unit,
-            experts.find(kb, unit // self.k_parts, columns) as (expert, inside),
-        ):
-            yield self._turn(expert, inside if experts.uneven is None else minimum(n_tiles - 1, inside), unit)
+    def _tiles_of_columns(self, m: int) -> int:
+        return self.grid.n_tiles if m else 0
+
+    @contextmanager
+    def tile_of(self, unit: Expr) -> Iterator[tuple[OutputTile, Columns]]:
+        """The output tile of a unit where every one has its own weights made."""
+        with self.grid.place(self.kb, unit // self.k_parts) as place:
+            yield place, self._turn(place.expert, place.nt, unit)
+
+    @contextmanager
+    def columns_of(self, unit: Expr) -> Iterator[Columns]:
+        """The tile of columns of a unit where tiles of rows share weights."""
+        with self.experts.find(self.kb, unit // self.k_parts, self._tiles_of_columns) as (expert, inside):
+            nt = inside if self.experts.uneven is None else minimum(self.grid.n_tiles - 1, inside)
+            yield self._turn(expert, nt, unit)
 
     def _turn(self, expert: Expert, nt: Expr, unit: Expr) -> Columns:
         part, k = unit % self.k_parts, self.problem.k

@@ -12,11 +12,14 @@ order.
 
 from __future__ import annotations
 
-from msdsim.dataflows.cube.experts import Experts
+from collections.abc import Callable
+
+from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.dataflows.cube.operands import GemmShape, Operand, operand, ragged, ragged_of
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import KernelBuilder, at
+from msdsim.ir.builder import At, KernelBuilder, at
 from msdsim.ir.expr import Const
+from msdsim.ir.kernel import Slice
 from msdsim.units import ceil_div, part_size, round_up
 
 #: Columns of a tile in which partial sums are added up: rows of 2 KiB of FP32.
@@ -34,11 +37,13 @@ class FloatParts:
         self.sums: Operand = operand(kb, problem, "partial", "fp32", shape, "workspace", rows_axis=1)
         kb.signal("summed", "barrier")
 
-    def add_up(self, y: Operand, ring: int = 2) -> None:
-        """Emit the AIV part: rounding half to even comes last."""
+    def add_up(self, y: Operand, ring: int = 2, scale: Callable[[Slice, Expert, At, At], None] | None = None,
+               kept_bytes: int = 0) -> None:
+        """Emit the AIV part: rounding half to even comes last, before it ``scale`` of a sum, its expert, rows and columns, whose
+        buffers take ``kept_bytes`` of UB."""
         kb, m, n = self.kb, self.problem.m, self.problem.n
         cols = min(_COLUMNS, round_up(n, 16))
-        room = (self.chip.buffers.ub_bytes - 1024) // (cols * (ring * (4 * self.parts + 2)))
+        room = (self.chip.buffers.ub_bytes - 1024 - kept_bytes) // (cols * (ring * (4 * self.parts + 2)))
         rows = max(1, min(m, room))
         n_blocks, experts = ceil_div(n, cols), Experts(self.problem)
 
@@ -60,6 +65,8 @@ class FloatParts:
                 kb.copy(piece, self.sums.at(e, Const(p), *there))
             for piece in pieces[1:]:
                 kb.op("add", pieces[0], pieces[0], piece)
+            if scale is not None:
+                scale(pieces[0], e, *there)
             yb = kb.buffer("yb", "UB", "bf16", (rows, cols), ring)[at(0, here_m), at(0, here_n)]
             kb.op("cast", yb, pieces[0], round="rint")
             kb.copy(y.at(e, *there), yb)

@@ -156,5 +156,5 @@ class FloatGemm(Contract):
 
 
 for _scheme in SCHEMES.values():
-    if _scheme.decomposition is None:
+    if _scheme.decomposition is None and not _scheme.scales_sums:
         register(FloatGemm(_scheme.name, _scheme.description, "gemm", _scheme.weight_name))

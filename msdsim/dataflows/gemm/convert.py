@@ -1,0 +1,294 @@
+"""The converting dataflows: Vector makes the stored weights BF16, exactly and without their scales, and scales the Cube's sums.
+
+Before (``dequant-*``): every weight is converted, shifted, scaled and rounded.  After, for the weights of a slot on an AIV::
+
+    wq <- GM; w16 <- cast wq; w32 <- cast w16; wb <- cast w32; ring <- wb
+
+(E2M1 becomes BF16 in one step where Vector has that conversion; no chip's Vector converts INT8 or INT4 to BF16 otherwise.)
+Scales meet m x n sums, one for each group of K, instead of k x n weights: cheaper while groups are longer than a tile has rows.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from functools import partial
+
+from msdsim.dataflows.cube.experts import Expert
+from msdsim.dataflows.cube.grid import OutputTile
+from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scales
+from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply
+from msdsim.dataflows.cube.operands import GemmShape, k_groups, ragged_of
+from msdsim.dataflows.gemm.convert_merge import Merge, SumRing, load_per_column
+from msdsim.dataflows.gemm.convert_tiling import ConvertTiling, Packs, check_sums
+from msdsim.dataflows.gemm.dequant import PlainRows, stored, ub_tiles
+from msdsim.dataflows.gemm.register import register_gemm
+from msdsim.dataflows.gemm.weight_ring import Columns, Product, WeightRing
+from msdsim.dataflows.vector.dequantize import widen
+from msdsim.dataflows.vector.row_sums import RowSums
+from msdsim.errors import TilingError
+from msdsim.formats.mx import block_count
+from msdsim.formats.schemes import SCHEMES, Scheme
+from msdsim.hardware.chip import Chip
+from msdsim.ir.builder import At, Handle, at
+from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
+from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir.ops.vector import vector_casts
+
+#: Slots of weights that Vector is ahead of the sums it scales, so that the Cube has multiplied them meanwhile.
+_AHEAD = 2
+
+
+class Converting:
+    """The kernel under construction."""
+
+    def __init__(self, problem: GemmShape, chip: Chip, tile: ConvertTiling, scheme: Scheme) -> None:
+        groups = block_count(problem.k) if scheme.mx_weights else k_groups(problem)
+        self.tile, self.g = tile, WeightRing(problem, chip, tile, scheme, (groups, problem.n))
+        self.kb, self.packs = self.g.kb, Packs.of(self.g)
+        check_sums(self.g, tile)
+        group = self.packs.group
+        self.by_group = group is not None and tile.slot_k >= group
+        if self.by_group and tile.l1_k >= (group or 0) and tile.l1_k % (group or 1):
+            raise TilingError(f"tiling l1_k={tile.l1_k} is not a multiple of {group} (an L1 tile holds whole groups, or part of one)")
+        self.row_sums = RowSums(self.kb, chip, problem, self.g.x, group) if problem.offset else None
+        #: Parts of K are summed up before they are scaled where the scale is that of a channel.
+        self.late = group is None and self.g.sums is not None
+        self.ring = None if self.late else SumRing(self.g, tile, self.packs)
+        self.ahead = min(_AHEAD, tile.slots, self.g.k_slots, self.ring.depth if self.ring else _AHEAD)
+
+    def build(self) -> Kernel:
+        """The two programs::
+
+            AIC:  every output tile:   every slot of K:  acc += A x slot;   every pack of sums:  ring <- acc
+            AIV:  every output tile:   every slot of K:  slot <- converted weights;   sums of two slots before <- ring, scaled
+        """
+        g, kb = self.g, self.kb
+        with kb.part("aic"):
+            self._multiply()
+        with kb.part("aiv"):
+            if self.row_sums is not None:
+                self.row_sums.emit()
+            if self.ring is None:
+                self._convert_only()
+            else:
+                self._convert_and_merge(self.ring, Merge(g, self.tile, self.packs, self.ring, self.row_sums))
+        return kb.build()
+
+    # AIC
+
+    def _multiply(self) -> None:
+        g, kb, packs = self.g, self.kb, self.packs
+        a = PlainRows(g)
+        g.ring.prime()
+        with g.products() as product:
+            if self.by_group:
+                with kb.loop("p", 0, packs.count) as p, g.ring.consume(product.first, product.last), self._handing_over():
+                    self._groups(product, a, p)
+            else:
+                with kb.loop("p", 0, packs.count) as p:
+                    acc = g.accumulator(product.place)
+                    slots = Const(packs.slots) if g.k_slots % packs.slots == 0 else ragged_of(g.k_slots, packs.slots, p)
+                    with kb.loop("c", 0, slots) as i, g.ring.consume(product.first, product.last):
+                        c = p * packs.slots + i
+                        b = g.operand(product.columns, c, product.place.cols, None)
+                        stream = a.stream(product.place, product.columns.first + c * self.tile.slot_k)
+                        accumulate(kb, self.tile, g.kinds, acc, g.depth(product.columns, c), stream, b, before=i)
+                    with self._handing_over():
+                        self._drain(product, p, Const(0), acc)
+        if self.late:
+            kb.raise_signal("summed", "FIX")
+        elif self.ring is not None:
+            self.ring.ring.drain()
+
+    def _handing_over(self) -> AbstractContextManager[None]:
+        """A ring of sums in GM takes whole packs, one in UB every sum by itself."""
+        return nullcontext() if self.ring is None or self.ring.direct else self.ring.ring.produce()
+
+    def _drain(self, product: Product, p: Expr, j: Expr, acc: Slice) -> None:
+        if self.ring is None:
+            self.kb.op("fixpipe", self.g.result(product), acc)
+        else:
+            self.ring.drain(product.columns, product.place, p, j, acc)
+
+    def _groups(self, product: Product, a: PlainRows, c: Expr) -> None:
+        """The groups of a slot, each a sum of its own: of an L1 tile with several groups, or through L1 tiles."""
+        g, kb, tile, columns, place = self.g, self.kb, self.tile, product.columns, product.place
+        group = self.packs.group or 1
+        depth, first = g.depth(columns, c), columns.first + c * tile.slot_k
+        stream, b = a.stream(place, first), g.operand(columns, c, place.cols, None)
+        if tile.l1_k < group:
+            with kb.loop("j", 0, tiles_of(depth, group)) as j:
+                acc = g.accumulator(place)
+                accumulate(kb, tile, g.kinds, acc, ragged_of(depth, group, j), _from(stream, j * group), _from(b, j * group))
+                self._drain(product, c, j, acc)
+            return
+        with kb.loop("k1", 0, tiles_of(depth, tile.l1_k)) as k1:
+            start, size = k1 * tile.l1_k, ragged_of(depth, tile.l1_k, k1)
+            b1 = bring(kb, tile, g.kinds, "b", place.cols, b, start, size)
+            a1 = bring(kb, tile, g.kinds, "a", place.rows, stream, start, size)
+            with kb.loop("j", 0, tiles_of(size, group)) as j:
+                acc, extent = g.accumulator(place), ragged_of(size, group, j)
+                with kb.loop("k0", 0, tiles_of(extent, tile.l0_k)) as k0:
+                    multiply(kb, tile, g.kinds, acc, j * group + k0 * tile.l0_k, ragged_of(extent, tile.l0_k, k0), a1, b1, k0)
+                self._drain(product, c, k1 * (tile.l1_k // group) + j, acc)
+
+    # AIV
+
+    def _fill(self, columns: Columns, c: Expr) -> None:
+        """Slot ``c`` of a part: this AIV's share of it."""
+        g, kb = self.g, self.kb
+        depth, first = g.depth(columns, c), columns.first + c * self.tile.slot_k
+        run = depth if g.problem.trans_b else columns.cols
+        with g.ring.produce(), ub_tiles(g, columns, depth) as (line, size):
+            here = at(0, size), at(0, run)
+            wq = stored(g, columns, first, line, here)
+            wb = kb.buffer("wb", "UB", "bf16", g.ub_shape, self.tile.ub_ring)[here]
+            if (wq.of.fmt, "bf16") in vector_casts(g.chip):
+                kb.op("cast", wb, wq)
+            else:
+                w32 = kb.buffer("w32", "UB", "fp32", g.ub_shape)[here]
+                widen(kb, g.chip, g.ub_shape, wq, w32)
+                kb.op("cast", wb, w32, round="rint")
+            kb.copy(g.slot(columns, c, at(kb.sub * g.layout.share + line, size), at(0, run)), wb)
+
+    def _convert_only(self) -> None:
+        """Sums of parts of K are added up, then scaled."""
+        g, kb = self.g, self.kb
+        with g.fills() as columns, kb.loop("c", 0, g.k_slots) as c:
+            self._fill(columns, c)
+        g.ring.drain()
+        if self.row_sums is not None:
+            kb.wait_signal("row_sums", "MTE2")
+        assert g.sums is not None
+        g.sums.add_up(g.y, scale=self._scale_sum)
+
+    def _scale_sum(self, total: Slice, e: Expert, rows: At, cols: At) -> None:
+        kb, shape = self.kb, (1, total.of.shape[1])
+        scales, offsets = load_per_column(self.g, e, cols, (Const(0), Const(1)), shape)
+        here = 0, at(0, cols.size)
+        if offsets is not None and self.row_sums is not None:
+            of_rows = kb.buffer("of_rows", "UB", "fp32", (total.of.shape[0], 1), self.tile.ub_ring)[at(0, rows.size), at(0, 1)]
+            kb.copy(of_rows, self.row_sums.sums.at(e, rows, at(0, 1)))
+            u = kb.buffer("u", "UB", "fp32", (total.of.shape[0], shape[1]))[at(0, rows.size), at(0, cols.size)]
+            kb.op("mul", u, offsets[here], of_rows)
+            kb.op("add", total, total, u)
+        kb.op("mul", total, total, scales[here])
+
+    def _convert_and_merge(self, ring: SumRing, merge: Merge) -> None:
+        """Weights of a unit of work and sums of the one before, in one loop, whose last round has sums only."""
+        g, kb = self.g, self.kb
+        ring.ring.prime()
+        merge.declare()
+        with kb.loop("t", kb.core, g.units + g.cores, g.cores) as t:
+            if ring.several:
+                self._several_tiles(merge, t)
+            else:
+                self._one_tile(merge, t)
+        g.ring.drain()
+        if g.sums is not None:
+            kb.raise_signal("summed", "MTE3")
+            g.sums.add_up(g.y)
+
+    def _one_tile(self, merge: Merge, t: Expr) -> None:
+        """Every slot is followed by the sums of the slot ``ahead`` before it, of the previous unit where there is none::
+
+            for c:  slot c of unit t;   sums of slot c - ahead of unit t, or of slot c - ahead + slots of unit t - cores
+        """
+        g, kb, packs = self.g, self.kb, self.packs
+        with kb.loop("c", 0, g.k_slots) as c:
+            self._fill_where(t, c)
+            self._meet(t, c.equals(0))
+            early = c < self.ahead
+            unit, at_slot = t - early * g.cores, (c + (g.k_slots - self.ahead)) % g.k_slots
+            last = ((at_slot + 1) % packs.slots).equals(0) + at_slot.equals(g.k_slots - 1) if packs.slots > 1 else Const(1)
+            with kb.when((unit >= 0) * (unit < g.units) * (last > 0)), self._turn(self._within(unit)) as (columns, place):
+                assert place is not None
+                merge.pack(columns, place, at_slot // packs.slots)
+
+    def _several_tiles(self, merge: Merge, t: Expr) -> None:
+        """Tiles of rows that share the slots of a unit: the last one's sums are left to the next unit, whose first slots can be
+        filled before::
+
+            the first slots of unit t;  sums of the last tile of unit t - cores;   the other slots;  sums of the other tiles
+        """
+        g, kb, ahead = self.g, self.kb, self.ahead
+        with kb.loop("h", 0, 2) as h:
+            with kb.loop("c", h * ahead, ahead + h * (g.k_slots - ahead)) as c:
+                self._fill_where(t, c)
+            self._meet(t, h.equals(0))
+            unit = t - (1 - h) * g.cores
+            with kb.when((unit >= 0) * (unit < g.units)), self._turn(self._within(unit)) as (columns, _):
+                last = g.grid.row_tiles_of(columns.expert) - 1
+                with (
+                    kb.loop("mt", (1 - h) * last, last + (1 - h)) as mt,
+                    self._place(columns, minimum(g.grid.m_tiles - 1, maximum(0, mt))) as tile,
+                    kb.loop("p", 0, self.packs.count) as p,
+                ):
+                    merge.pack(columns, tile, p)
+
+    def _fill_where(self, t: Expr, c: Expr) -> None:
+        with self.kb.when(t < self.g.units), self._turn(self._within(t)) as (columns, _):
+            self._fill(columns, c)
+
+    def _meet(self, t: Expr, first: Expr) -> None:
+        """Before the first sums are scaled, those of the rows of x are there."""
+        if self.row_sums is not None:
+            with self.kb.when(t.equals(self.kb.core) * first):
+                self.kb.wait_signal("row_sums", "MTE2")
+
+    def _within(self, unit: Expr) -> Expr:
+        """A unit that is one; the limits say nothing new, but let the verifier see it."""
+        return maximum(0, minimum(unit, self.g.units - 1))
+
+    @contextmanager
+    def _turn(self, unit: Expr) -> Iterator[tuple[Columns, OutputTile | None]]:
+        """The columns of a unit, and its output tile unless it has several."""
+        g = self.g
+        if self.tile.direct:
+            with g.tile_of(unit) as (place, columns):
+                yield columns, place
+            return
+        with g.columns_of(unit) as columns:
+            if self.ring is not None and self.ring.several:
+                yield columns, None
+            else:
+                with self._place(columns, Const(0)) as place:
+                    yield columns, place
+
+    @contextmanager
+    def _place(self, columns: Columns, mt: Expr) -> Iterator[OutputTile]:
+        g = self.g
+        with (
+            g.grid.row_tiles_before(self.kb, columns.expert) as before,
+            g.grid.tile(self.kb, columns.expert, mt, columns.nt, before) as place,
+        ):
+            yield place
+
+
+def _from(source: Stream | Held, first: Expr) -> Stream | Held:
+    """An operand whose K begins at ``first``."""
+    if isinstance(source, Held):
+        held = source
+        return Held(lambda start, size: held.at(first + start, size))
+    stream = source
+
+    def load(buffer: Handle, start: Expr, size: Expr) -> None:
+        stream.load(buffer, first + start, size)
+
+    return Stream(load)
+
+
+def _build(problem: GemmShape, chip: Chip, tile: ConvertTiling, scheme: Scheme) -> Kernel:
+    return Converting(problem, chip, tile, scheme).build()
+
+
+def _refuse(problem: GemmShape, chip: Chip, scheme: Scheme) -> str | None:
+    return refuse_rate(chip, scheme.cube) or refuse_packed(problem, scheme.weights) or (
+        refuse_scales(problem, scheme.name) if scheme.mx_weights else None)
+
+
+#: The converting dataflows.
+CONVERT = [SCHEMES[name] for name in ("convert-int8", "convert-int4", "convert-mxfp4")]
+for _scheme in CONVERT:
+    register_gemm(_scheme, ConvertTiling, partial(_refuse, scheme=_scheme), partial(_build, scheme=_scheme))

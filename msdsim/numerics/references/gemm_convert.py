@@ -1,0 +1,136 @@
+"""GEMM contracts whose weights are only converted: the stored integers and E2M1 elements become bf16 exactly, and scales and
+offsets are applied to the fp32 sums of the Cube (mixed-input GEMM libraries: convert, not convert-and-scale).
+
+Per channel, every operation fp32 with one rounding, in this order:
+
+    t = acc over ascending k of x * q (K in parts: each summed by itself from zero, then added, parts ascending)
+    with an offset: t = t + rowsum[m] * offset[n]        (product rounded, then the sum)
+    t = t * scale[n] ;  y = bf16(t), half to even
+
+Per group of k (MX: per block of 32), groups ascending inside a part of K, parts ascending:
+
+    per group: c = acc over ascending k of the group, from zero ;  c = c * scale[g, n] ;  s = s + c    (s starts as the first c)
+               with an offset: u = groupsum[m, g] * offset[g, n] ;  u = u * scale[g, n] ;  o = o + u    (likewise)
+    with an offset s = s + o ;  t = sum of s over the parts ;  y = bf16(t)
+
+Row and group sums are taken over fp32(x) with 64 lanes (:mod:`msdsim.numerics.vector`).  What is exact: every conversion, since
+bf16 has eight significant bits; every product x * q, which has at most 16; and of MX every product with a scale, a power of two,
+unless it leaves the range of fp32.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from msdsim.formats.mx import code_to_exponent
+from msdsim.formats.number import BF16, FP32
+from msdsim.formats.quantize import QuantizedWeight
+from msdsim.formats.rounding import decode, round_to
+from msdsim.formats.schemes import SCHEMES, Scheme
+from msdsim.numerics.bounds import ETA32, SECOND_ORDER, float64_slack, gamma, with_output
+from msdsim.numerics.contract import Arrays, Contract, Seed, register
+from msdsim.numerics.operands import gemm_operands, group_slices, logical_weight, per_group
+from msdsim.numerics.references.gemm_float import exact_gemm
+from msdsim.numerics.references.matmul import column_slices, matmul_float
+from msdsim.numerics.references.reduce import row_sum
+from msdsim.problems.shapes import GemmShape
+from msdsim.units import part_size
+
+
+@dataclass(frozen=True)
+class ConvertGemm(Contract):
+    """bf16 times weights that are only converted; ``split_k`` parts of K are cut by :func:`~msdsim.units.part_size`."""
+
+    scheme: Scheme
+    split_k: int = 1
+
+    def for_tiling(self, tiling: Mapping[str, int]) -> ConvertGemm:
+        """The contract with the parts of K of a kernel."""
+        return replace(self, split_k=tiling.get("k_parts", 1))
+
+    def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
+        return gemm_operands(problem, inputs, seed, self.scheme.weight_name)
+
+    def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
+        x, weight = operands["x"].astype(np.float32), logical_weight(problem, operands)
+        group, depth = self.scheme.group(problem.group), part_size(problem.k, self.split_k)
+        scale, total = _scale(weight), None
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            for start in range(0, problem.k, depth):
+                part = slice(start, min(start + depth, problem.k))
+                if group is None:
+                    found = matmul_float(operands["x"][:, part], decode(weight.q[part]))
+                else:
+                    found = self._of_groups(operands["x"], x, weight, scale, part, group)
+                total = found if total is None else total + found
+            assert total is not None
+            if group is None:
+                if weight.offset is not None:
+                    total = total + np.multiply.outer(row_sum(x), weight.offset)
+                total = total * scale
+        return {"y": round_to(total, BF16), "y32": total}
+
+    @staticmethod
+    def _of_groups(x16: np.ndarray, x: np.ndarray, weight: QuantizedWeight, scale: np.ndarray, part: slice,
+                   group: int) -> np.ndarray:
+        """Scaled sums of the groups of a part of K."""
+        sums = shifts = None
+        for inside in group_slices(part.stop - part.start, group):
+            here = slice(part.start + inside.start, part.start + inside.stop)
+            g = here.start // group
+            c = matmul_float(x16[:, here], decode(weight.q[here])) * per_group(scale, g)
+            sums = c if sums is None else sums + c
+            if weight.offset is not None:
+                u = np.multiply.outer(row_sum(x[:, here]), per_group(weight.offset, g)) * per_group(scale, g)
+                shifts = u if shifts is None else shifts + u
+        assert sums is not None
+        return sums if shifts is None else sums + shifts
+
+    def exact(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:
+        return exact_gemm(problem, operands)
+
+    def bound(self, problem: GemmShape, operands: Mapping[str, np.ndarray], y64: np.ndarray) -> np.ndarray:
+        """Products are exact; an element of a sum then meets at most as many additions as its sum, the groups and the parts of K
+        have, and three further roundings (scale, offset, their sum): gamma of that on sum |x| |q| |scale|.  An offset carries
+        ceil(depth / 64) + 6 additions of its row sum and five further roundings; eta terms cover products that underflow.
+        Nothing is claimed where a sum before its scale may leave fp32."""
+        x, weight = np.abs(operands["x"].astype(np.float64)), logical_weight(problem, operands)
+        group = self.scheme.group(problem.group)
+        groups, parts = group_slices(problem.k, group), -(-problem.k // part_size(problem.k, self.split_k))
+        depth = max(part.stop - part.start for part in groups)
+        scale, scaled, largest, shift = _scale(weight).astype(np.float64), 0.0, 0.0, np.zeros(y64.shape)
+        for g, part in enumerate(groups):
+            plain = _magnitude(x[:, part], weight.q[part])
+            scaled = scaled + plain * per_group(scale, g)
+            if weight.offset is not None:
+                u = np.multiply.outer(x[:, part].sum(axis=1), np.abs(per_group(weight.offset, g).astype(np.float64)))
+                shift, plain = shift + u * per_group(scale, g), plain + u
+            largest = np.maximum(largest, plain)
+        more = (0 if len(groups) == 1 else len(groups)) + parts
+        error = gamma(depth + more + 3) * scaled + gamma(-(-depth // 64) + 6 + more + 5) * shift
+        error = error + ETA32 * (2 * len(groups) + np.sum(np.atleast_2d(scale), axis=0))
+        error = with_output(error * SECOND_ORDER + float64_slack(problem.k, scaled + shift), y64)
+        return np.where(largest * (1 + gamma(depth + 8)) < FP32.max_value, error, np.inf)
+
+
+def _scale(weight: QuantizedWeight) -> np.ndarray:
+    """Scales as float32, [n] or [groups, n]."""
+    if weight.scale.dtype == np.float32:
+        return weight.scale
+    return np.ldexp(np.float32(1), code_to_exponent(weight.scale))
+
+
+def _magnitude(x: np.ndarray, q: np.ndarray) -> np.ndarray:
+    """sum over k of x |q| in float64 [m, n], for ``x`` >= 0."""
+    total = np.empty((x.shape[0], q.shape[1]))
+    for columns in column_slices(*q.shape):
+        total[:, columns] = x @ np.abs(decode(q[:, columns], np.float64))
+    return total
+
+
+for _scheme in SCHEMES.values():
+    if _scheme.scales_sums:
+        register(ConvertGemm(_scheme.name, _scheme.description, "gemm", _scheme))
