@@ -121,8 +121,8 @@ for _scheme in (
            "int8", "bf16", scales_sums=True),
     Scheme("convert-int4", "INT4 weights only converted to BF16 on Vector (exact), one BF16 Cube pass, sums scaled on Vector",
            "int4", "bf16", scales_sums=True),
-    Scheme("convert-mxfp4", "MXFP4 elements only converted to BF16 on Vector (exact), one BF16 Cube pass, sums of blocks scaled "
-           "on Vector", "fp4_e2m1", "bf16", scales_sums=True),
+    Scheme("convert-mxfp4", "MXFP4 elements only converted to BF16 on Vector (exact), one BF16 Cube pass, sums of blocks "
+           "scaled on Vector", "fp4_e2m1", "bf16", scales_sums=True),
     Scheme("msd-int8", "BF16 activations split into INT8 components, INT8 weights as they are, merged on Vector",
            "int8", decomposition=MSD_INT8),
     Scheme("w8a8", "activations quantized to INT8 per row on Vector, one INT8 Cube pass, scaled on Vector",

@@ -50,7 +50,8 @@ class Converting:
         group = self.packs.group
         self.by_group = group is not None and tile.slot_k >= group
         if self.by_group and tile.l1_k >= (group or 0) and tile.l1_k % (group or 1):
-            raise TilingError(f"tiling l1_k={tile.l1_k} is not a multiple of {group} (an L1 tile holds whole groups, or part of one)")
+            raise TilingError(f"tiling l1_k={tile.l1_k} is not a multiple of {group} (an L1 tile holds whole groups, or part "
+                              f"of one)")
         self.row_sums = RowSums(self.kb, chip, problem, self.g.x, group) if problem.offset else None
         #: Parts of K are summed up before they are scaled where the scale is that of a channel.
         self.late = group is None and self.g.sums is not None

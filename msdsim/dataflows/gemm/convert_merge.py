@@ -2,7 +2,8 @@
 
 Per channel, and per group of K (MX: per block)::
 
-    y = (C [+ row_sum * offset]) * scale          y = sum over groups of C_g scale_g [+ sum over groups of group_sum offset scale]
+    y = (C [+ row_sum * offset]) * scale
+    y = sum over groups of C_g scale_g [+ sum over groups of group_sum offset scale]
 """
 
 from __future__ import annotations
@@ -116,15 +117,18 @@ class Merge:
         before = columns.part * total
         scales, offsets = self._per_column(share, before + first, count)
         of_rows = self._per_row(share, self.ring.shares.rows, Const(0), share.rows, before + first, count)
-        with nullcontext() if ring.direct else ring.ring.consume(), kb.loop("j", 0, count) as j:
-            with ring.ring.consume() if ring.direct else nullcontext(), self._row_tiles(share) as (start, size):
-                c, there = ring.in_ub(share, p, j, start, size), (at(start, size), at(0, share.cols))
-                assert self.totals is not None
-                self._add_up(first + j, self.totals[there], c, scales[j, at(0, share.cols)])
-                if offsets is not None and of_rows is not None and self.shifts is not None:
-                    u = kb.buffer("u", "UB", "fp32", self.shape)[at(0, size), at(0, share.cols)]
-                    kb.op("mul", u, offsets[j, at(0, share.cols)], of_rows[at(start, size), at(j, 1)])
-                    self._add_up(first + j, self.shifts[there], u, scales[j, at(0, share.cols)])
+        assert self.totals is not None
+        with (
+            nullcontext() if ring.direct else ring.ring.consume(), kb.loop("j", 0, count) as j,
+            ring.ring.consume() if ring.direct else nullcontext(), self._row_tiles(share) as (start, size),
+        ):
+            c, there = ring.in_ub(share, p, j, start, size), (at(start, size), at(0, share.cols))
+            scale = scales[j, at(0, share.cols)]
+            self._add_up(first + j, self.totals[there], c, scale)
+            if offsets is not None and of_rows is not None and self.shifts is not None:
+                u = kb.buffer("u", "UB", "fp32", self.shape)[at(0, size), at(0, share.cols)]
+                kb.op("mul", u, offsets[j, at(0, share.cols)], of_rows[at(start, size), at(j, 1)])
+                self._add_up(first + j, self.shifts[there], u, scale)
         with kb.when(p.equals(self.packs.count - 1)), self._row_tiles(share, "rf") as (start, size):
             there = (at(start, size), at(0, share.cols))
             if self.shifts is not None:

@@ -25,8 +25,8 @@ class ConvertTiling(DequantTiling):
 class Packs:
     """How K is cut into what the Cube sums up, and into what it hands over at a time (a pack).
 
-    ``group`` is K of one sum (None: all K of a part).  A pack is a slot of weights with whole groups in it, or a group of several
-    slots: ``slots`` of weights, ``groups`` of sums, ``count`` packs in a part.
+    ``group`` is K of one sum (None: all K of a part).  A pack is a slot of weights with whole groups in it, or a group of
+    several slots: ``slots`` of weights, ``groups`` of sums, ``count`` packs in a part.
     """
 
     group: int | None
@@ -42,11 +42,11 @@ class Packs:
             # One group of all K has one sum, scaled like any other.
             return cls(group, g.k_slots, 1, 1)
         if slot_k % group and group % slot_k:
-            raise TilingError(f"tiling slot_k={slot_k} cuts groups of {group} along k unevenly; give a multiple or a divisor of "
-                              f"{group}")
+            raise TilingError(f"tiling slot_k={slot_k} cuts groups of {group} along k unevenly; give a multiple or a divisor "
+                              f"of {group}")
         if g.k_parts > 1 and (g.part_k * g.k_parts != g.problem.k or g.part_k % max(group, slot_k)):
-            raise TilingError(f"tiling k_parts={g.tile.k_parts} cuts K={g.problem.k} into parts of {g.part_k}, not whole groups of "
-                              f"{group} and slots of {slot_k}; give another number of parts, or 1")
+            raise TilingError(f"tiling k_parts={g.tile.k_parts} cuts K={g.problem.k} into parts of {g.part_k}, not whole "
+                              f"groups of {group} and slots of {slot_k}; give another number of parts, or 1")
         slots = max(1, group // slot_k)
         return cls(group, slots, max(1, slot_k // group), ceil_div(g.k_slots, slots))
 
@@ -59,4 +59,5 @@ def check_sums(g: WeightRing, tile: ConvertTiling) -> None:
         raise TilingError(f"tiling sums={tile.sums} needs more than the {most} outstanding signals of '{g.chip.name}'; give at "
                           f"most {most}")
     if tile.sums_direct and g.chip.path("L0C", "UB") is None:
-        raise TilingError(f"tiling sums_direct={tile.sums_direct}: chip '{g.chip.name}' has no path L0C->UB; give sums_direct=0")
+        raise TilingError(f"tiling sums_direct={tile.sums_direct}: chip '{g.chip.name}' has no path L0C->UB; give "
+                          f"sums_direct=0")

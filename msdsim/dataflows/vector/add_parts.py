@@ -39,8 +39,8 @@ class FloatParts:
 
     def add_up(self, y: Operand, ring: int = 2, scale: Callable[[Slice, Expert, At, At], None] | None = None,
                kept_bytes: int = 0) -> None:
-        """Emit the AIV part: rounding half to even comes last, before it ``scale`` of a sum, its expert, rows and columns, whose
-        buffers take ``kept_bytes`` of UB."""
+        """Emit the AIV part: rounding half to even comes last; before it ``scale`` of a sum, its expert, rows and columns,
+        whose buffers take ``kept_bytes`` of UB."""
         kb, m, n = self.kb, self.problem.m, self.problem.n
         cols = min(_COLUMNS, round_up(n, 16))
         room = (self.chip.buffers.ub_bytes - 1024 - kept_bytes) // (cols * (ring * (4 * self.parts + 2)))

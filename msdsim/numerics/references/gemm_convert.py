@@ -14,8 +14,8 @@ Per group of k (MX: per block of 32), groups ascending inside a part of K, parts
     with an offset s = s + o ;  t = sum of s over the parts ;  y = bf16(t)
 
 Row and group sums are taken over fp32(x) with 64 lanes (:mod:`msdsim.numerics.vector`).  What is exact: every conversion, since
-bf16 has eight significant bits; every product x * q, which has at most 16; and of MX every product with a scale, a power of two,
-unless it leaves the range of fp32.
+bf16 has eight significant bits; every product x * q, which has at most 16; and of MX every product with a scale, a power of
+two, unless it leaves the range of fp32.
 """
 
 from __future__ import annotations
@@ -93,8 +93,8 @@ class ConvertGemm(Contract):
         return exact_gemm(problem, operands)
 
     def bound(self, problem: GemmShape, operands: Mapping[str, np.ndarray], y64: np.ndarray) -> np.ndarray:
-        """Products are exact; an element of a sum then meets at most as many additions as its sum, the groups and the parts of K
-        have, and three further roundings (scale, offset, their sum): gamma of that on sum |x| |q| |scale|.  An offset carries
+        """Products are exact; an element of a sum then meets at most as many additions as its sum, the groups and the parts of
+        K have, and three further roundings (scale, offset, their sum): gamma of that on sum |x| |q| |scale|.  An offset carries
         ceil(depth / 64) + 6 additions of its row sum and five further roundings; eta terms cover products that underflow.
         Nothing is claimed where a sum before its scale may leave fp32."""
         x, weight = np.abs(operands["x"].astype(np.float64)), logical_weight(problem, operands)
