@@ -32,12 +32,14 @@ from msdsim.formats.rounding import decode, round_to
 from msdsim.formats.schemes import SCHEMES, Scheme
 from msdsim.numerics.bounds import ETA32, SECOND_ORDER, float64_slack, gamma, with_output
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
-from msdsim.numerics.operands import gemm_operands, group_slices, logical_weight, per_group
+from msdsim.numerics.operands import gemm_operands, group_slices, logical_weight, per_group, weight_part
 from msdsim.numerics.references.gemm_float import exact_gemm
-from msdsim.numerics.references.matmul import column_slices, matmul_float
+from msdsim.numerics.references.matmul import matmul_strips
 from msdsim.numerics.references.reduce import row_sum
 from msdsim.problems.shapes import GemmShape
 from msdsim.units import part_size
+
+_ROWS_AT_ONCE, _COLUMNS_AT_ONCE = 512, 256
 
 
 @dataclass(frozen=True)
@@ -47,6 +49,10 @@ class ConvertGemm(Contract):
     scheme: Scheme
     split_k: int = 1
 
+    @property
+    def weights_format(self) -> str:
+        return self.scheme.weight_name
+
     def for_tiling(self, tiling: Mapping[str, int]) -> ConvertGemm:
         """The contract with the parts of K of a kernel."""
         return replace(self, split_k=tiling.get("k_parts", 1))
@@ -55,23 +61,30 @@ class ConvertGemm(Contract):
         return gemm_operands(problem, inputs, seed, self.scheme.weight_name)
 
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
-        x, weight = operands["x"].astype(np.float32), logical_weight(problem, operands)
+        weight, y32 = logical_weight(problem, operands), np.empty((problem.m, problem.n), np.float32)
+        for start in range(0, problem.n, _COLUMNS_AT_ONCE):
+            columns = slice(start, min(start + _COLUMNS_AT_ONCE, problem.n))
+            y32[:, columns] = self._columns(problem, operands["x"], weight_part(weight, slice(0, problem.k), columns))
+        return {"y": round_to(y32, BF16), "y32": y32}
+
+    def _columns(self, problem: GemmShape, x16: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
+        """Some columns of the result, before its last rounding."""
+        x, scale, total = x16.astype(np.float32), _scale(weight), None
         group, depth = self.scheme.group(problem.group), part_size(problem.k, self.split_k)
-        scale, total = _scale(weight), None
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             for start in range(0, problem.k, depth):
                 part = slice(start, min(start + depth, problem.k))
                 if group is None:
-                    found = matmul_float(operands["x"][:, part], decode(weight.q[part]))
+                    found = matmul_strips(x16[:, part], decode(weight.q[part]))
                 else:
-                    found = self._of_groups(operands["x"], x, weight, scale, part, group)
+                    found = self._of_groups(x16, x, weight, scale, part, group)
                 total = found if total is None else total + found
             assert total is not None
             if group is None:
                 if weight.offset is not None:
                     total = total + np.multiply.outer(row_sum(x), weight.offset)
                 total = total * scale
-        return {"y": round_to(total, BF16), "y32": total}
+        return total
 
     @staticmethod
     def _of_groups(x16: np.ndarray, x: np.ndarray, weight: QuantizedWeight, scale: np.ndarray, part: slice,
@@ -81,7 +94,7 @@ class ConvertGemm(Contract):
         for inside in group_slices(part.stop - part.start, group):
             here = slice(part.start + inside.start, part.start + inside.stop)
             g = here.start // group
-            c = matmul_float(x16[:, here], decode(weight.q[here])) * per_group(scale, g)
+            c = matmul_strips(x16[:, here], decode(weight.q[here])) * per_group(scale, g)
             sums = c if sums is None else sums + c
             if weight.offset is not None:
                 u = np.multiply.outer(row_sum(x[:, here]), per_group(weight.offset, g)) * per_group(scale, g)
@@ -125,9 +138,10 @@ def _scale(weight: QuantizedWeight) -> np.ndarray:
 
 def _magnitude(x: np.ndarray, q: np.ndarray) -> np.ndarray:
     """sum over k of x |q| in float64 [m, n], for ``x`` >= 0."""
-    total = np.empty((x.shape[0], q.shape[1]))
-    for columns in column_slices(*q.shape):
-        total[:, columns] = x @ np.abs(decode(q[:, columns], np.float64))
+    total = np.zeros((x.shape[0], q.shape[1]))
+    for start in range(0, q.shape[0], _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        total += x[:, part] @ np.abs(decode(q[part], np.float64))
     return total
 
 
