@@ -1,68 +1,190 @@
-"""Tiles of the converting dataflows: those of the dequantizing ones, slots in step with groups, tiles of the scaling."""
+"""Tilings of the converting dataflows: those of the dequantizing ones with cheaper weights, slots in step with groups, and the
+tiles in which Vector scales the sums."""
 
 from __future__ import annotations
 
-from dataclasses import asdict, replace
+from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
-from msdsim.dataflows.cube.experts import Experts
-from msdsim.dataflows.cube.operands import GemmShape, element_bits
+import numpy as np
+
 from msdsim.dataflows.gemm.convert import CONVERT
-from msdsim.dataflows.gemm.convert_tiling import ConvertTiling
-from msdsim.dataflows.gemm.merge_shares import MergeShares
 from msdsim.dataflows.vector import row_sums
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir.ops.vector import vector_casts
-from msdsim.tilings import dequant
-from msdsim.tilings.base import choose_for
-from msdsim.units import ceil_div, part_size
+from msdsim.tilings.costs import Ops
+from msdsim.tilings.cube import MainLoop, Traffic, depth_of, parts_of
+from msdsim.tilings.dequant import DECODE_E8M0, PIECES, Dequant
+from msdsim.tilings.estimate import Phase
+from msdsim.tilings.search import declare
+from msdsim.tilings.space import Space, Values, ceil, up
+from msdsim.units import ceil_div, round_up
+
+#: Slots of the ring of sums that are tried.
+SUMS = (2, 1, 4)
+#: Share of UB for the ring of sums, and for the rows that are scaled at a time.
+RING_SHARE, MERGE_SHARE = 2, 3
 
 
-def choose(problem: GemmShape, chip: Chip, scheme: Scheme) -> ConvertTiling:
-    """Slots and L1 tiles hold whole groups or are even parts of one; sums go through UB where a quarter of it holds them."""
-    plain = dequant.choose(problem, chip, scheme)
-    tile = ConvertTiling(**asdict(plain), sums_direct=int(chip.path("L0C", "UB") is not None))
-    group = scheme.group(problem.group)
-    if group is not None and group < problem.k:
-        slot = max(1, tile.slot_k // group) * group
-        if group > tile.slot_k:
-            slot = max(d for d in range(1, tile.slot_k + 1) if group % d == 0)
-        l1_k = tile.l1_k // group * group if tile.l1_k >= group else tile.l1_k
-        parts = tile.k_parts
-        depth = part_size(problem.k, parts)
-        if parts > 1 and (depth * parts != problem.k or depth % max(group, slot)):
-            parts = 1
-        slots = tile.slots
-        if not tile.direct and problem.m > tile.base_m:
-            slots = max(slots, ceil_div(depth if parts > 1 else problem.k, slot))
-        tile = replace(tile, slot_k=slot, l1_k=l1_k, k_parts=parts, slots=min(slots, chip.cross_core.max_outstanding))
-    shares = MergeShares(Experts(problem), tile.base_m, tile.base_n, chip.cores.aiv_per_aic)
-    if tile.sums_direct and tile.sums * shares.rows * shares.cols * 4 > chip.buffers.ub_bytes // 4:
-        tile = replace(tile, sums_direct=0)
-    return with_vector_tiles(problem, chip, scheme, tile, shares)
+class Convert(Dequant):
+    """Weights that are only converted."""
 
+    def __init__(self, problem: Any, chip: Chip, scheme: Scheme) -> None:
+        super().__init__(problem, chip, scheme)
+        #: K of a sum; one group of all K is a sum like any other.
+        self.of_sum = self.whole
+        self.whole = None
+        self.offset = int(problem.offset)
 
-def with_vector_tiles(problem: GemmShape, chip: Chip, scheme: Scheme, tile: ConvertTiling,
-                      shares: MergeShares) -> ConvertTiling:
-    """Rows that are scaled at a time take at most a third of UB, weights the rest."""
-    group, offset, ring = scheme.group(problem.group), int(problem.offset), tile.ub_ring
-    packed = 1 if group is None else max(1, tile.slot_k // group)
-    kept = row_sums.room_bytes(chip) * offset + 2048 + (tile.sums_direct * tile.sums * shares.rows * shares.cols * 4)
-    kept += ring * packed * shares.cols * 4 * (1 + offset) + (packed * shares.cols * 5 if scheme.mx_weights else 0)
-    kept += (1 + offset) * shares.rows * shares.cols * 4 * (group is not None) + offset * ring * shares.rows * packed * 4
-    per_row = shares.cols * (ring * (2 + 4 * (not tile.sums_direct)) + 4 * offset) + 8 * offset
-    room = chip.buffers.ub_bytes - kept
-    merge_m = max(1, min(shares.rows, room // 3 // per_row))
-    room -= merge_m * per_row
-    lines, run = (tile.base_n, tile.slot_k) if problem.trans_b else (tile.slot_k, tile.base_n)
-    share = ceil_div(lines, chip.cores.aiv_per_aic)
-    at_once = (scheme.weights, "bf16") in vector_casts(chip)
-    each = ring * (element_bits(scheme.weights) / 8 + 2) + (0 if at_once else 2 + 4)
-    most = max(1, min(share, int(room / (each * run))))
-    return replace(tile, merge_m=ceil_div(shares.rows, ceil_div(shares.rows, merge_m)),
-                   vector_k=ceil_div(share, ceil_div(share, most)))
+    def operations(self) -> tuple[Ops, Ops]:
+        if (self.scheme.weights, "bf16") in vector_casts(self.chip):
+            return [("cast", 16)], ()
+        return super().operations()[0], ()
+
+    # Space
+
+    def parts(self) -> list[int]:
+        """Parts of K are whole groups."""
+        k, group = self.problem.k, self.of_sum
+        found = parts_of(k, group or 1)
+        return found if group is None else [n for n in found if n == 1 or int(depth_of(k, n)) * n == k]
+
+    def _slot_depths(self, depths: Sequence[int]) -> list[int]:
+        """Multiples or divisors of a group."""
+        group, k = self.of_sum, self.problem.k
+        sizes = [min(depth, round_up(k, 16)) for depth in depths]
+        if group is None or group >= k:
+            return [round_up(size, self.aivs) for size in sizes]
+        divisors = [d for d in range(1, group + 1) if group % d == 0]
+        return [size // group * group if size >= group else max(d for d in divisors if d <= size) for size in sizes]
+
+    def _depths(self, s: Space, several: bool) -> None:
+        """A tile in L1 holds whole groups, or is a part of one."""
+        super()._depths(s, several)
+        group = self.of_sum
+        if group is None:
+            return
+        whole = np.lcm(s.l0_k, group)
+        s.set(l1_k=np.where(s.l1_k < group, s.l1_k, np.where(s.l1_k >= whole, s.l1_k // whole * whole,
+                                                             (group - 1) // s.l0_k * s.l0_k)))
+        parts = (s.k_parts == 1) | (self._depth(s) % np.maximum(group, s.slot_k) == 0)
+        s.keep((s.l1_k >= 1) & parts)
+
+    def _share(self, s: Space) -> tuple[Values, Values]:
+        """Rows and columns of a tile that one AIV scales (:class:`~msdsim.dataflows.gemm.merge_shares.MergeShares`)."""
+        rows = np.minimum(s.base_m, self.problem.m)
+        by_rows = (rows >= 4 * self.aivs) | (s.base_n < 16 * self.aivs)
+        return (np.where(by_rows, ceil(rows, self.aivs), rows),
+                np.where(by_rows, s.base_n, up(ceil(s.base_n, self.aivs), 16)))
+
+    def _packed(self, s: Space) -> Values:
+        """Groups in a slot."""
+        return 1 if self.of_sum is None else np.maximum(1, s.slot_k // self.of_sum)
+
+    def _late(self, s: Space) -> Values:
+        """Whether sums of parts of K are scaled when they are added up."""
+        return (s.k_parts > 1) & (self.of_sum is None)
+
+    def _vector(self, s: Space, several: bool) -> None:
+        """The ring of sums in UB where it fits, the rows that are scaled at a time, and weights in what is left."""
+        (rows, cols), ring, ub, grouped = self._share(s), s.ub_ring, self.chip.buffers.ub_bytes, self.of_sum is not None
+        to_ub, most = self.chip.path("L0C", "UB") is not None, self.chip.cross_core.max_outstanding
+        # A ring in UB takes sums one by one, and Vector scales those of a slot when it has filled two more.
+        of_slot = self._packed(s) if to_ub else 1
+        s.options("sums", *[np.minimum(most, sums * of_slot) for sums in (SUMS if several else SUMS[:1])
+                            if sums > 1 or not grouped])
+        (rows, cols), ring = self._share(s), s.ub_ring
+        fits = to_ub & (s.sums * rows * cols * 4 <= ub // RING_SHARE)
+        s.options("sums_direct", np.where(fits, 1, 0))
+        packed, mx = self._packed(s), self.scheme.mx_weights
+        kept = row_sums.room_bytes(self.chip) * self.offset + 2048 + s.sums_direct * s.sums * rows * cols * 4
+        kept = kept + ring * packed * cols * 4 * (1 + self.offset) + (packed * cols * 5 if mx else 0)
+        kept = kept + grouped * (1 + self.offset) * rows * cols * 4 + self.offset * ring * rows * packed * 4
+        per_row = cols * (ring * (2 + 2 * int(grouped) + 4 * (1 - s.sums_direct)) + 4 * self.offset) + 8 * self.offset
+        room = ub - kept
+        pieces = ceil(rows, np.clip(room // MERGE_SHARE // per_row, 1, rows))
+        s.set(merge_m=ceil(rows, pieces))
+        room = room - s.merge_m * per_row
+        share, run = self._lines(s)
+        at_once = len(self.convert) == 1
+        each = ring * (self.stored + self.wide) / 8 + (0 if at_once else 2 + 4)
+        most = np.clip(room // (each * run), 0, share).astype(np.int64)
+        tiles = ceil(share, np.maximum(1, most))
+        s.options("vector_k", *[ceil(share, np.minimum(share, tiles * n)) for n in (PIECES if several else PIECES[:1])])
+        (rows, cols), (share, run) = self._share(s), self._lines(s)
+        s.keep(self._ub_bytes(s, rows, cols, run) <= ub)
+
+    def _ub_bytes(self, s: Space, rows: Values, cols: Values, run: Values) -> Values:
+        """All of UB that a candidate takes, but for the padding between its buffers."""
+        ring, packed, grouped = s.ub_ring, self._packed(s), self.of_sum is not None
+        kept = row_sums.room_bytes(self.chip) * self.offset + s.sums_direct * s.sums * rows * cols * 4
+        kept = kept + ring * packed * cols * 4 * (1 + self.offset) + (packed * cols * 5 if self.scheme.mx_weights else 0)
+        kept = kept + grouped * (1 + self.offset) * rows * cols * 4 + self.offset * ring * rows * packed * 4
+        kept = kept + s.merge_m * (cols * (ring * (2 + 2 * int(grouped) + 4 * (1 - s.sums_direct)) + 4 * self.offset) + 8 * self.offset)
+        each = ring * (self.stored + self.wide) / 8 + (0 if len(self.convert) == 1 else 2 + 4)
+        return kept + each * s.vector_k * run
+
+    # What it costs
+
+    def _sums(self, s: Space) -> Values:
+        """Sums of an output tile, or of a part of K of it."""
+        return 1 if self.of_sum is None else ceil(self._depth(s), self.of_sum)
+
+    def _loop(self, s: Space, flow: Traffic) -> MainLoop:
+        costs, product = self.costs, self.product
+        loop, sums = super()._loop(s, flow), self._sums(s)
+        rows, cols = np.minimum(s.base_m, product.rows), np.minimum(s.base_n, product.n)
+        drain = costs.drain(rows, cols, 32)
+        if (s.sums_direct == 1).any():
+            own = self._share(s)
+            drain = np.where((s.sums_direct == 1) & ~self._late(s), self.aivs * costs.local("L0C", "UB", *own, 32), drain)
+        loop.drain = drain * sums
+        if self.of_sum is not None:
+            # A tile in L0 stays inside of a group.
+            inner = sums * ceil(self.of_sum, s.l0_k)
+            loop.inner = np.maximum(loop.inner, inner)
+        return loop
+
+    def _make(self, phase: Phase, s: Space, loop: MainLoop, made: Values, on_chip: Values) -> None:
+        super()._make(phase, s, loop, made, on_chip)
+        costs, product, sums, late = self.costs, self.product, self._sums(s), self._late(s)
+        (rows, cols), direct, offset = self._share(s), s.sums_direct == 1, self.offset
+        cols, m = np.minimum(cols, up(product.n, 16)), np.minimum(s.merge_m, rows)
+        k_slots = ceil(self._depth(s), s.slot_k)
+        tiles = np.where(late, 0, made / k_slots * np.where(s.direct == 1, 1, ceil(product.rows, s.base_m)))
+        times, packed, grouped = ceil(rows, m), self._packed(s), self.of_sum is not None
+        packs = ceil(sums, packed)
+        load = np.where(direct, 0.0, costs.gm("GM", "UB", m, cols * 4)[0])
+        scaled: Ops = [("mul", 32)] * (1 + offset * (2 if grouped else 1)) + [("add", 32)] * (offset + int(grouped))
+        each = costs.vector(scaled, m, cols)
+        end = costs.vector([("cast", 32)] + [("add", 32)] * (offset * grouped), m, cols)
+        decode = costs.vector(DECODE_E8M0, packed, cols) if self.scheme.mx_weights else 0.0
+        phase.pipe("AIV.MTE2", load, tiles * times * sums)
+        phase.pipe("AIV.MTE2", (1 + offset) * costs.gm("GM", "UB", packed, cols * 4)[0], tiles * packs)
+        phase.pipe("AIV.V", each, tiles * times * sums)
+        phase.pipe("AIV.V", end, tiles * times)
+        phase.pipe("AIV.V", decode, tiles * packs)
+        phase.pipe("AIV.MTE3", costs.gm("UB", "GM", m, cols * 2)[0], tiles * times)
+        reading = np.where(direct, 0.0, costs.latency("GM", "UB"))
+        of_sums = np.where(direct & ~late, 0.0, product.total_rows * product.n * 4.0 * sums * s.k_parts)
+        phase.l2_read_bytes = phase.l2_read_bytes + np.where(late, 0.0, of_sums)
+        phase.l2_write_bytes = phase.l2_write_bytes + of_sums + product.total_rows * product.n * 2
+        phase.once(np.where(late, 0.0, self.chip.cross_core.signal_latency_cycles + load + reading + times * (each + end)))
+        # A slot is drained into, announced, scaled two slots of weights later, and given back.
+        fill = 2 * phase.pipes["AIV.V"] / np.maximum(1, made)
+        signals = 2 * self.chip.cross_core.signal_latency_cycles
+        life = loop.drain / sums * np.where(direct, 1, packed) + signals + times * each + fill
+        phase.ring(np.where(late, 0.0, life), s.sums, tiles * np.where(direct, sums, packs) * np.where(sums > 1, 1, 0))
+        if offset:
+            self._row_sums(phase)
+
+    def _row_sums(self, phase: Phase) -> None:
+        """Of x, over all AIVs."""
+        share = ceil_div(self.product.total_rows * self.product.k, self.chip.aiv)
+        phase.pipe("AIV.V", self.costs.vector([("cast", 32), ("fold_add", 32)], 1, share))
 
 
 for _scheme in CONVERT:
-    choose_for(_scheme.name, partial(choose, scheme=_scheme))
+    declare(_scheme.name, partial(Convert, scheme=_scheme))

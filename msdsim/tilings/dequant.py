@@ -73,7 +73,7 @@ class Dequant:
         """The Cube's tiles first; then the slots' depth, the depths of L0 and L1, the slots and Vector's tiles, bands."""
         chip, product = self.chip, self.product
         s.cross("direct", (1, 0) if chip.path("UB", "L1") is not None else (0,))
-        s.cross("k_parts", parts_of(self.problem.k, self.whole or 1))
+        s.cross("k_parts", self.parts())
         s.set(ub_ring=2)
         add_rows(s, product, chip.cube.fractal_m)
         # A core owns columns where the ring lies in GM.
@@ -91,6 +91,10 @@ class Dequant:
         self._vector(s, several=True)
         s.narrow()
         add_bands(s, product, several=True)
+
+    def parts(self) -> list[int]:
+        """Parts of K that are tried."""
+        return parts_of(self.problem.k, self.whole or 1)
 
     def more(self, s: Space) -> None:
         """Further keys of a dataflow."""

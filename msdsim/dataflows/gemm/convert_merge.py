@@ -180,7 +180,10 @@ class Merge:
         """Round and store finished rows, or add them to what the parts of K add up to."""
         kb, there = self.kb, (share.tensor_rows(start, size), share.tensor_cols())
         if self.g.sums is not None:
-            kb.copy(self.g.sums.sums.at(share.e, share.columns.part, *there), total)
+            # From a tile of its own, so that the next sums do not wait for the store.
+            out = kb.buffer("out", "UB", "fp32", self.shape, self.tile.ub_ring)[at(0, size), at(0, share.cols)]
+            kb.op("muls", out, total, scalar=1.0)
+            kb.copy(self.g.sums.sums.at(share.e, share.columns.part, *there), out)
             return
         yb = kb.buffer("yb", "UB", "bf16", self.shape, self.tile.ub_ring)[at(0, size), at(0, share.cols)]
         kb.op("cast", yb, total, round="rint")
