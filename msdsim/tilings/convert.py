@@ -98,11 +98,7 @@ class Convert(Dequant):
         (rows, cols), ring = self._share(s), s.ub_ring
         fits = to_ub & (s.sums * rows * cols * 4 <= ub // RING_SHARE)
         s.options("sums_direct", np.where(fits, 1, 0))
-        packed, mx = self._packed(s), self.scheme.mx_weights
-        kept = row_sums.room_bytes(self.chip) * self.offset + 2048 + s.sums_direct * s.sums * rows * cols * 4
-        kept = kept + ring * packed * cols * 4 * (1 + self.offset) + (packed * cols * 5 if mx else 0)
-        kept = kept + grouped * (1 + self.offset) * rows * cols * 4 + self.offset * ring * rows * packed * 4
-        per_row = cols * (ring * (2 + 2 * int(grouped) + 4 * (1 - s.sums_direct)) + 4 * self.offset) + 8 * self.offset
+        kept, per_row = self._kept(s, rows, cols), self._row_bytes(s, cols)
         room = ub - kept
         pieces = ceil(rows, np.clip(room // MERGE_SHARE // per_row, 1, rows))
         s.set(merge_m=ceil(rows, pieces))
@@ -118,13 +114,20 @@ class Convert(Dequant):
 
     def _ub_bytes(self, s: Space, rows: Values, cols: Values, run: Values) -> Values:
         """All of UB that a candidate takes, but for the padding between its buffers."""
+        each = s.ub_ring * (self.stored + self.wide) / 8 + (0 if len(self.convert) == 1 else 2 + 4)
+        return self._kept(s, rows, cols) - 2048 + s.merge_m * self._row_bytes(s, cols) + each * s.vector_k * run
+
+    def _kept(self, s: Space, rows: Values, cols: Values) -> Values:
+        """Bytes of UB for sums, what groups add up to, scales and offsets, with some to spare."""
         ring, packed, grouped = s.ub_ring, self._packed(s), self.of_sum is not None
-        kept = row_sums.room_bytes(self.chip) * self.offset + s.sums_direct * s.sums * rows * cols * 4
+        kept = row_sums.room_bytes(self.chip) * self.offset + 2048 + s.sums_direct * s.sums * rows * cols * 4
         kept = kept + ring * packed * cols * 4 * (1 + self.offset) + (packed * cols * 5 if self.scheme.mx_weights else 0)
-        kept = kept + grouped * (1 + self.offset) * rows * cols * 4 + self.offset * ring * rows * packed * 4
-        kept = kept + s.merge_m * (cols * (ring * (2 + 2 * int(grouped) + 4 * (1 - s.sums_direct)) + 4 * self.offset) + 8 * self.offset)
-        each = ring * (self.stored + self.wide) / 8 + (0 if len(self.convert) == 1 else 2 + 4)
-        return kept + each * s.vector_k * run
+        return kept + grouped * (1 + self.offset) * rows * cols * 4 + self.offset * ring * rows * packed * 4
+
+    def _row_bytes(self, s: Space, cols: Values) -> Values:
+        """Bytes of UB for each row that is scaled at a time."""
+        each = s.ub_ring * (2 + 2 * (self.of_sum is not None) + 4 * (1 - s.sums_direct)) + 4 * self.offset
+        return cols * each + 8 * self.offset
 
     # What it costs
 
