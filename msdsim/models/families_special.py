@@ -12,7 +12,7 @@ from msdsim.models.parts import Decoder, Layer, Linear, Mixer, Mlp, Part, linear
 from msdsim.models.patterns import listed_kinds, window_size, windows
 
 
-@family("deepseek_v4")
+@family("deepseek_v4", "deepseek_ref")
 def deepseek_v4(c: Config) -> Decoder:
     """One vector that is key and value, low-rank queries and grouped low-rank outputs; all layers see a window, and some also
     tokens compressed by a ratio, of which an index may choose."""

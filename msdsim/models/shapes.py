@@ -65,7 +65,7 @@ def decoder_from_shapes(tensors: Tensors, source: str, config: Mapping[str, Any]
     ``known`` is what the table of families makes of it (None: nothing); where its matrices are those of the tensors, it is the
     decoder, and else the tensors decide.
     """
-    c = Config(_language_table(config), source, "tensors")
+    c = Config(_with_defaults(_language_table(config), known), source, "tensors")
     found, unknown = matrices(tensors, _bits(config))
     by_layer, head, embedding, aside = _sorted(found, c, source)
     hidden = _hidden(embedding, head, source)
@@ -104,6 +104,16 @@ def _language_table(config: Mapping[str, Any] | None) -> Mapping[str, Any]:
         if isinstance(table.get(key), Mapping):
             table = table[key]
     return table if isinstance(table, Mapping) else {}
+
+
+def _with_defaults(table: Mapping[str, Any], known: Decoder | None) -> Mapping[str, Any]:
+    """The config with what its family's defaults add: how many layers, and how many experts a token passes."""
+    if known is None:
+        return table
+    c = Config(table, "", "")
+    chosen = next((mlp.experts.chosen for layer in known.layers for mlp in layer.mlps if mlp.experts), None)
+    added = {"num_hidden_layers": len(known.layers), "num_experts_per_tok": chosen}
+    return {**table, **{key: value for key, value in added.items() if value is not None and not c.given(key)}}
 
 
 def _bits(config: Mapping[str, Any] | None) -> int | None:

@@ -149,3 +149,30 @@ def test_null_counts_as_left_out_even_where_the_family_has_a_default():
     with_rank = decoder({"model_type": "deepseek_v3"})
     without = decoder({"model_type": "deepseek_v3", "q_lora_rank": None})
     assert without.total - with_rank.total == 61 * (7168 * 128 * 192 - 7168 * 1536 - 1536 * 128 * 192)
+
+
+@pytest.mark.parametrize("name", ["deepseek-v4-flash", "nemotron-3-nano-30b", "kimi-k3", "hunyuan-a13b", "dbrx", "gemma-4-26b-a4b"])
+def test_whatever_a_key_holds_is_understood_or_refused(name):
+    """No value of any key ends in anything but a decoder or one line."""
+    config = json.loads(PUBLISHED[name]["config"])
+
+    def places(table, path=()):
+        for key, value in table.items():
+            yield (*path, key)
+            if isinstance(value, dict) and key != "quantization_config":
+                yield from places(value, (*path, key))
+
+    for path in list(places(config)):
+        for value in (None, -1, 0, 1.5, "x", [], {}, True, 10**30, [1, 2], {"a": 1}, float("nan"), float("inf"), [None]):
+            changed = json.loads(PUBLISHED[name]["config"])
+            table = changed
+            for key in path[:-1]:
+                table = table[key]
+            table[path[-1]] = value
+            said = ""
+            try:
+                decoder(changed)
+            except InputError as err:
+                said = str(err)
+            assert len(said) < 2000
+            assert "\n" not in said

@@ -1,0 +1,50 @@
+"""The operators of a step hold the weights of the decoder, whatever the step."""
+
+from __future__ import annotations
+
+import json
+import tomllib
+from pathlib import Path
+
+import pytest
+
+from msdsim.explore.import_model import model_of
+from msdsim.models.step import Step, operators
+from msdsim.problems.parse import parse_inline
+
+PUBLISHED = tomllib.loads((Path(__file__).parent / "published.toml").read_text(encoding="utf-8"))
+STEPS = [Step(1, 1, 64), Step(33, 1, 100_000), Step(2, 3000, 5000), Step(1, 100)]
+
+
+@pytest.mark.parametrize("name", PUBLISHED)
+def test_operators_hold_all_weights(name):
+    model = model_of(json.loads(PUBLISHED[name]["config"]), "config.json")
+    for step in STEPS:
+        found = operators(model.decoder, step, model.quantization)
+        assert len({item.name for item in found}) == len(found)
+        total = 0
+        for item in found:
+            problem = parse_inline(item.problem)
+            if problem.kind == "attention":
+                assert step.kv is not None
+                assert problem.q <= problem.kv <= step.kv
+            else:
+                total += item.count * (item.experts or getattr(problem, "groups", 1)) * problem.k * problem.n
+        assert total == model.decoder.total
+
+
+@pytest.mark.parametrize("name", ["deepseek-v3", "qwen3-30b-a3b", "llama-3.1-8b", "gpt-oss-20b", "qwen3-next-80b-a3b"])
+def test_devices_share_the_weights(name):
+    """What is not copied to every device is there once: the shares of 2 and 4 add up, up to what is copied."""
+    model = model_of(json.loads(PUBLISHED[name]["config"]), "config.json")
+
+    def held(devices):
+        return sum(item.count * (item.experts or getattr(parse_inline(item.problem), "groups", 1)) * parse_inline(item.problem).k
+                   * parse_inline(item.problem).n for item in operators(model.decoder, Step(4, 1, 64, devices)) if "attention" not in
+                   item.name)
+
+    whole, half, quarter = held(1), held(2), held(4)
+    # A device has its share and a copy of what cannot be spread: whole = spread + copied, half = spread / 2 + copied.
+    copied = 2 * half - whole
+    assert 0 <= copied < 0.05 * whole
+    assert quarter == pytest.approx((whole - copied) / 4 + copied, rel=1e-3)
