@@ -89,6 +89,7 @@ class Attention:
     def fill(self, s: Space) -> None:
         """Rows, KV tiles and splits first, with the largest tiles that fit; then the tiles and the rings."""
         problem, chip = self.problem, self.chip
+        s.shape = ("direct", "rows", "kv_tile", "kv_splits", "pv_n")
         s.cross("direct", (1, 0) if has_direct_paths(chip) else (0,))
         self.more(s)
         s.set(l2_ahead=0, p_ring=1)

@@ -41,6 +41,7 @@ class Bf16:
         def depth() -> Values:
             return depth_of(self.problem.k, s.split_k)
 
+        s.shape = ("split_k", "base_m", "base_n")
         s.set(a_resident=0)
         s.cross("split_k", parts_of(self.problem.k))
         add_rows(s, product, chip.cube.fractal_m)

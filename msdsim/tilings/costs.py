@@ -86,6 +86,10 @@ class Costs:
         work = np.ceil(tile * ceil(k, rate.fractal_k) * float(rate.cycles_per_fractal))
         return work + np.where(tile < cube.hazard_fractals, cube.head_isolated_cycles, cube.head_back_to_back_cycles)
 
+    def overlap(self, op: str = "cast") -> int:
+        """Cycles that the end of a chain of Vector instructions spends together with the next one's beginning."""
+        return self.chip.vector.ops[op].latency_cycles
+
     def vector(self, ops: Ops, rows: Values, cols: Values, flat: Values = False) -> Values:
         """Cycles of Vector instructions that each wait for the one before; ``flat`` operands are worked through as one run."""
         total: Values = 0.0

@@ -131,7 +131,7 @@ def add_l0(s: Space, chip: Chip, product: Product, k: Values, several: bool) -> 
     s.set(l0_ring=np.where(_deepest_l0(s, chip, product, 2) >= 1, 2, 1))
     fractals = np.minimum(_deepest_l0(s, chip, product, s.l0_ring), ceil(k, deep))
     power = 1 << np.floor(np.log2(np.maximum(fractals, 1))).astype(np.int64)
-    choices = (power, np.maximum(1, power // 2), np.maximum(1, power // 4), np.maximum(1, fractals))
+    choices = (power, np.maximum(1, power // 2), np.minimum(power, 4), np.minimum(power, 2), np.maximum(1, fractals))
     s.options("l0_k", *[choice * deep for choice in (choices if several else choices[:1])])
     s.keep(_deepest_l0(s, chip, product, s.l0_ring) * deep >= s.l0_k)
 

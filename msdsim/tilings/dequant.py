@@ -72,6 +72,7 @@ class Dequant:
     def fill(self, s: Space) -> None:
         """The Cube's tiles first; then the slots' depth, the depths of L0 and L1, the slots and Vector's tiles, bands."""
         chip, product = self.chip, self.product
+        s.shape = ("direct", "k_parts", "base_m", "base_n", "slot_k")
         s.cross("direct", (1, 0) if chip.path("UB", "L1") is not None else (0,))
         s.cross("k_parts", self.parts())
         s.set(ub_ring=2)
@@ -80,6 +81,7 @@ class Dequant:
         add_columns(s, chip, product, np.where(s.direct == 1, product.units(s.base_m), len(product.counts)) * s.k_parts)
         add_bands(s, product, several=False)
         self.more(s)
+        s.set(slot_k=0)
         self._ring(s, SLOT_DEPTHS[:1], several=False)
         s.narrow(2)
         self._ring(s, SLOT_DEPTHS, several=False)
@@ -222,7 +224,7 @@ class Dequant:
         # Of the last slot of K only a part is there.
         filled = 1.0 if self.transposed else np.minimum(1.0, self._depth(s) / (k_slots * s.slot_k))
         count = pieces * made * filled
-        for name, cycles in (("AIV.MTE2", load), ("AIV.V", v), ("AIV.MTE3", store)):
+        for name, cycles in (("AIV.MTE2", load), ("AIV.V", v - costs.overlap()), ("AIV.MTE3", store)):
             phase.pipe(name, cycles, count)
         scale_load, decode = self._scales(s)
         phase.pipe("AIV.MTE2", scale_load, made)

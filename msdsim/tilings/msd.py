@@ -64,6 +64,7 @@ class Msd:
         """The Cube's tiles first; then the depths, the ring and Vector's tiles, bands and what is fetched ahead."""
         self._stack(max(1, s.given.get("passes", self.kind.passes)))
         chip, product = self.chip, self.product
+        s.shape = ("direct", "k_parts", "base_m", "base_n")
         s.set(passes=self.passes, stepwise=0, preload=1, a_resident=0, ub_ring=2, prefetch=1)
         s.cross("direct", (1, 0) if chip.path("L0C", "UB") is not None else (0,))
         s.cross("k_parts", parts_of(self.problem.k) if self.group is None else (1,))
@@ -222,7 +223,7 @@ class Msd:
         phase.pipe("AIV.MTE2", per_row, tiles * times)
         if self.per_column:
             phase.pipe("AIV.MTE2", self.per_column * costs.gm("GM", "UB", pack, cols * 4)[0], tiles * packs)
-        phase.pipe("AIV.V", each, tiles * times * drains)
+        phase.pipe("AIV.V", each - costs.overlap("add"), tiles * times * drains)
         phase.pipe("AIV.V", end, tiles * times)
         phase.pipe("AIV.MTE3", store, tiles * times)
         reading, signal = np.where(direct, 0.0, costs.latency("GM", "UB")), self.chip.cross_core.signal_latency_cycles

@@ -64,7 +64,7 @@ class Effort:
 
 
 #: What choosing a tiling takes when nobody has asked for more.
-QUICK = Effort(width=24, judged=4, margin=1.10, work=30e3)
+QUICK = Effort(width=24, judged=6, margin=1.10, work=40e3)
 #: Work of a statement of a kernel on its way to the engine, and of an instruction in it.
 _PER_STATEMENT, _PER_INSTRUCTION = 120.0, 0.35
 
@@ -94,7 +94,10 @@ def candidates(statement: Statement, given: Mapping[str, int], width: int) -> tu
     s = Space(given, rank, width)
     statement.fill(s)
     s.narrow()
-    return s, rank(s)
+    cycles = rank(s)
+    order = np.argsort(cycles, kind="stable")
+    s.keep(order)
+    return s, cycles[order]
 
 
 def search(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int], effort: Effort,
@@ -109,6 +112,8 @@ def search(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int
                                             for phase in statement.phases(s)], axis=0)
     best, least, judged, done = None, 0, 0, 0.0
     for number in _varied(s, cycles, effort.margin):
+        if judged and cycles[number] > cycles.min() * effort.margin:
+            break
         tiling = dataflow.tiling(**s.row(number))
         try:
             program = _program(dataflow, problem, chip, tiling)
@@ -133,22 +138,12 @@ def _name(dataflow: Dataflow) -> str:
     return f"{dataflow.kind}:{dataflow.name}"
 
 
-#: Keys in which a candidate differs from those that are judged before it, at first: what is alike is estimated alike, so that
-#: the engine has little to decide between.
-_APART = 3
-
-
 def _varied(s: Space, cycles: Column, margin: float) -> Iterator[int]:
-    """Candidates within ``margin`` of the best estimate, the best first: those that differ in several keys from all before
-    them, then the others; at last those beyond the margin, in case that none of the first can be built."""
-    table = np.stack(list(s.columns.values()), axis=1)
-    taken: list[int] = []
-    near = [number for number in range(s.count) if cycles[number] <= cycles[0] * margin]
-    for number in near:
-        if not taken or ((table[taken] != table[number]).sum(axis=1) >= _APART).all():
-            taken.append(number)
-            yield number
-    yield from (number for number in range(s.count) if number not in taken)
+    """Candidates within ``margin`` of the best estimate, the best of every shape first: what is alike is estimated alike, so
+    that the engine has little to decide between.  Those beyond the margin come at last, in case that none of the first can be
+    built."""
+    turns, near = s.turns(np.arange(s.count)), cycles <= cycles.min() * margin
+    yield from np.lexsort((np.arange(s.count), turns > 0, ~near)).tolist()
 
 
 def _program(dataflow: Dataflow, problem: Any, chip: Chip, tiling: Any) -> Program:

@@ -21,6 +21,10 @@ Column = np.ndarray
 Values = Any
 
 
+#: Candidates of one shape that go on at most.
+ONE_SHAPE = 4
+
+
 class Space:
     """Candidates under construction; a key that has been filled is an attribute.
 
@@ -33,6 +37,8 @@ class Space:
         self.count = 1
         #: Rows that were ranked in all.
         self.ranked = 0
+        #: Keys that make two tilings of different shape; what has one shape is estimated, and is, about as fast.
+        self.shape: tuple[str, ...] = ()
 
     def __getattr__(self, key: str) -> Column:
         try:
@@ -80,11 +86,25 @@ class Space:
             self.count = len(next(iter(self.columns.values())))
 
     def narrow(self, times: int = 1) -> None:
-        """The ``times * width`` candidates with the shortest estimate go on, the best first."""
+        """The ``times * width`` candidates with the shortest estimate go on, the best first, but no more than
+        :data:`ONE_SHAPE` of a shape unless there are too few others."""
         if not self.count:
             raise TilingError("nothing fits")
         self.ranked += self.count
-        self.keep(np.argsort(self.rank(self), kind="stable")[: times * self.width])
+        order = np.argsort(self.rank(self), kind="stable")
+        late = self.turns(order) >= ONE_SHAPE
+        self.keep(np.concatenate([order[~late], order[late]])[: times * self.width])
+
+    def turns(self, order: Column) -> Column:
+        """Of candidates in an order, how many of the same shape come before each."""
+        if not self.shape:
+            return np.arange(len(order))
+        seen: dict[tuple[int, ...], int] = {}
+        found = []
+        for key in zip(*(self.columns[name][order].tolist() for name in self.shape), strict=True):
+            found.append(seen.get(key, 0))
+            seen[key] = found[-1] + 1
+        return np.array(found)
 
     def row(self, number: int) -> dict[str, int]:
         """One candidate's values."""

@@ -49,7 +49,7 @@ class Split:
         costs, total = self.costs, sum(self.counts) * self.k
         phase = Phase(costs, s.count)
         phase.pipe("AIV.MTE2", load, tiles * sweeps)
-        phase.pipe("AIV.V", v, tiles)
+        phase.pipe("AIV.V", v - costs.overlap(), tiles)
         phase.pipe("AIV.MTE3", store, tiles)
         into, out = costs.latency("GM", "UB", 1.0), costs.latency("UB", "GM")
         phase.ring(load + into + v / sweeps, np.where(tiles * sweeps > 1, s.ub_ring, 1), tiles * sweeps)

@@ -1,0 +1,110 @@
+"""The search for tilings: complete, legal on any chip, as fast as what others found, and the same every time."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+
+import pytest
+
+import msdsim
+from msdsim.dataflows.lookup import find_dataflow
+from msdsim.engine import EngineOptions, load_engine
+from msdsim.hardware import load_hw
+from msdsim.ir.lower import lower
+from msdsim.ir.verify import verify
+from msdsim.problems import parse_problem
+from msdsim.tilings import choose
+from msdsim.tilings.search import QUICK, STATEMENTS, candidates
+
+GEMM, DECODE = "gemm:m=40,k=1024,n=1024", "attention:batch=2,heads=8,kv_heads=2,head_dim=128,q=1,kv=512"
+
+
+def chosen(problem, dataflow, hardware, given=None):
+    shape = parse_problem(problem)
+    return shape, find_dataflow(shape, dataflow), choose(find_dataflow(shape, dataflow), shape, hardware.chip, given)
+
+
+def cycles(problem, dataflow, hardware, given=None):
+    shape, flow, choice = chosen(problem, dataflow, hardware, given)
+    kernel = flow.build(shape, hardware.chip, choice.tiling)
+    verify(kernel, hardware.chip)
+    return load_engine("fast").run(lower(kernel, hardware.chip), EngineOptions()).cycles
+
+
+@pytest.mark.parametrize(("problem", "dataflow", "given"), [
+    (DECODE, "bf16", {"rows": 128, "kv_splits": 1}),
+    (DECODE, "msd-int8", {"kv_tile": 64, "preload": 1}),
+    (GEMM, "bf16", {"base_n": 48, "l0c_ring": 1}),
+    (GEMM, "dequant-int8", {"slot_k": 96, "base_m": 32}),
+    (GEMM + ",group=64", "dequant-int4", {"slot_k": 64}),
+    (GEMM + ",group=64", "msd-int8", {"slots": 4, "base_n": 64}),
+    (GEMM, "msd-int8", {"passes": 3}),
+])
+def test_what_is_given_is_kept_and_the_rest_fits_it(problem, dataflow, given):
+    hardware = load_hw("ascend910b1")
+    _, _, choice = chosen(problem, dataflow, hardware, given)
+    assert {key: getattr(choice.tiling, key) for key in given} == given
+    assert cycles(problem, dataflow, hardware, given) > 0
+
+
+@pytest.mark.parametrize("changes", [
+    {"cube__fractal_m": 128}, {"cube__fractal_m": 32}, {"cores__aic": 1}, {"cores__aic": 64}, {"hbm__bandwidth_gbps": 12800},
+    {f"buffers__{name}": size // 2 for name, size in load_hw("ascend950pr").chip.buffers.model_dump().items()},
+], ids=lambda changes: next(iter(changes)))
+@pytest.mark.parametrize(("problem", "dataflow"), [(GEMM, "bf16"), (GEMM, "mxfp8"), (GEMM + ",group=64", "msd-int8"),
+                                                   (GEMM + ",group=32,offset=1", "dequant-int4"), (DECODE, "msd-int8")])
+def test_chips_far_from_those_that_ship_have_tilings(problem, dataflow, changes):
+    assert cycles(problem, dataflow, load_hw("ascend950pr").replace(**changes)) > 0
+
+
+def test_larger_buffers_are_used():
+    hardware = load_hw("ascend950pr")
+    larger = hardware.replace(**{f"buffers__{name}": 8 * size for name, size in hardware.chip.buffers.model_dump().items()})
+    problem = "gemm:m=256,k=2048,n=2048"
+    assert cycles(problem, "bf16", larger) <= 1.03 * cycles(problem, "bf16", hardware)
+
+
+@pytest.mark.parametrize(("problem", "hw", "dataflow", "found"), [
+    # Tilings that a search by hand has found.
+    ("gemm:m=96,k=4096,n=4096", "ascend950pr", "dequant-int8", {"slot_k": 128, "slots": 2}),
+    ("gemm:m=64,k=4096,n=4096", "ascend910b1", "dequant-int4", {"k_parts": 3, "slot_k": 128, "slots": 2}),
+    ("gemm:m=256,k=8192,n=3072", "ascend950dt", "dequant-int8",
+     {"base_m": 128, "base_n": 192, "slot_k": 160, "vector_k": 80, "band": 2}),
+])
+def test_no_worse_than_what_was_found_by_hand(problem, hw, dataflow, found):
+    hardware = load_hw(hw)
+    assert cycles(problem, dataflow, hardware) <= 1.08 * cycles(problem, dataflow, hardware, found)
+
+
+@pytest.mark.parametrize(("problem", "dataflow", "hw"), [("gemm:m=64,k=1536,n=1536", "msd-int4", "ascend910b3"),
+                                                         (GEMM, "bf16", "ascend910b1"), (DECODE, "bf16", "ascend950pr")])
+def test_a_better_memory_makes_nothing_slower(problem, dataflow, hw):
+    hardware = load_hw(hw)
+    faster = hardware.replace(hbm__bandwidth_gbps=2 * hardware.chip.hbm.bandwidth_gbps)
+    assert cycles(problem, dataflow, faster) <= 1.03 * cycles(problem, dataflow, hardware)
+
+
+def test_a_choice_is_the_same_every_time_and_kept():
+    hardware, shape = load_hw("ascend910b1"), parse_problem(GEMM)
+    flow = find_dataflow(shape, "dequant-int8")
+    first = choose(flow, shape, hardware.chip)
+    assert choose(flow, shape, hardware.chip) is first
+    statement = STATEMENTS["gemm:dequant-int8"]
+    tables = [candidates(statement(shape, hardware.chip), {}, QUICK.width)[0] for _ in range(2)]
+    assert [tables[0].row(i) for i in range(tables[0].count)] == [tables[1].row(i) for i in range(tables[1].count)]
+    assert first.ranked > 100
+    assert asdict(first.tiling) in [tables[0].row(i) for i in range(tables[0].count)]
+
+
+def test_the_estimate_knows_the_work_of_the_pipes():
+    """Cycles of the Cube and of the loads that are stated for a tiling are those that the engine counts."""
+    hardware, shape = load_hw("ascend910b1"), parse_problem("gemm:m=64,k=2048,n=3072")
+    statement = STATEMENTS["gemm:bf16"](shape, hardware.chip)
+    space, estimate = candidates(statement, {"split_k": 1}, QUICK.width)
+    result = msdsim.simulate(shape, hardware, "bf16", tiling=space.row(0))
+    [phase, _] = statement.phases(space)
+    part = next(part for part in result.record.program.parts if part.name == "aic")
+    for pipe in ("M", "MTE1"):
+        spent = result.record.totals[:, part.pipes.index(pipe), :2].sum(axis=1).max()
+        assert phase.pipes[pipe][0] == pytest.approx(spent, rel=0.15)
+    assert estimate[0] == pytest.approx(result.cycles, rel=0.25)
