@@ -7,6 +7,7 @@ changed by keywords.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from inspect import Parameter, signature
 from typing import Any, TypeVar
 
@@ -17,6 +18,7 @@ from msdsim.ir.kernel import Kernel
 from msdsim.jobs import Progress, run_threads
 from msdsim.mixes import choices, offered, parse_mix
 from msdsim.problems import Problem, Workload
+from msdsim.references import solves
 from msdsim.report.result import Skipped
 from msdsim.report.shown import ShownComparison, ShownResult, ShownWorkloadComparison, ShownWorkloadResult
 from msdsim.runs import DEFAULT_ENGINE, RunOptions, as_hardware, as_problem, build_kernel, require_check, run, shared_numbers
@@ -52,11 +54,13 @@ def simulate(problem: str | Problem | Kernel, hw: str | Hardware = "ascend910b1"
 
 @_with_options
 def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflows: Sequence[str] | str = "all", *,
-            tilings: Mapping[str, Mapping[str, int]] | None = None, jobs: int = 0, progress: Progress | None = None,
-            options: RunOptions | None = None, **changes: Any) -> ShownComparison:
+            tilings: Mapping[str, Mapping[str, int]] | None = None, kernels: Mapping[str, Kernel] | None = None, jobs: int = 0,
+            progress: Progress | None = None, options: RunOptions | None = None, **changes: Any) -> ShownComparison:
     """Simulate several dataflows side by side; those that the problem or the chip rules out are listed with the reason.
 
     A dataflow named explicitly must exist; ``tilings`` are by dataflow, ``progress`` is called with (finished, of how many).
+    ``kernels`` are hand-written ones by the name that they have in the comparison; their tensors must be those of a dataflow of
+    this problem (``"msd-int8:mine"`` says of which one), whose contract they are held to with ``check``.
     ``jobs`` dataflows are worked on at the same time (0: one for each core); the results do not depend on it.
     """
     shape, hardware = as_problem(problem), as_hardware(hw)
@@ -71,7 +75,20 @@ def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow
     shared = shared_numbers(shape, [name for name in names if refusal(name) is None]) if chosen.executes else None
     runs, skipped = _each(names, refusal, progress, lambda name: run(
         shape, hardware, name, _tiled(chosen, tilings, name), shared), jobs)
-    return ShownComparison(runs, skipped)
+    own = [_beside(shape, hardware, name, kernel, chosen) for name, kernel in (kernels or {}).items()]
+    return ShownComparison([*runs, *own], skipped)
+
+
+def _beside(problem: Any, hardware: Hardware, name: str, kernel: Kernel, options: RunOptions) -> ShownResult:
+    """A hand-written kernel as one more way to run a problem."""
+    wanted, colon, shown = name.partition(":")
+    flow = solves(kernel, problem, hardware.chip, wanted if colon else "")
+    if options.executes and not colon:
+        raise InputError(f"kernel '{name}' has the tensors of {flow} and maybe others; say whose numbers it computes, such as "
+                         f"{flow}:{name}")
+    reference = f"{flow}:{problem}" if options.executes else None
+    found = run(kernel, hardware, "", options.but(tiling=None, reference=reference))
+    return replace(found, dataflow=shown or name, problem=problem.to_json())
 
 
 @_with_options

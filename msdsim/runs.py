@@ -29,6 +29,7 @@ from msdsim.numerics.check import Executed, check_numbers, execute_kernel
 from msdsim.numerics.shared import Shared
 from msdsim.passes import Build, run_passes
 from msdsim.problems import KernelFile, Problem, Workload, parse_problem
+from msdsim.references import check_against
 from msdsim.registry import unknown_name
 from msdsim.report.result import Result
 from msdsim.report.shown import ShownResult
@@ -50,6 +51,8 @@ class RunOptions:
     them, where that is exact.  With ``warm`` the kernel runs twice on the same tensors and the second run is reported: what a
     benchmark measures that repeats one operator.  ``weights`` are those of a checkpoint, read or as ``PATH:TENSOR``; they bring
     their groups and offsets into the problem.  ``scale_rule`` chooses the block scales of values quantized to MXFP4.
+    ``reference`` (``"msd-int8:gemm:m=16,k=1024,n=512"``) is what the numbers of a hand-written kernel are held to: the contract
+    of a dataflow on a problem; ``tiling`` is then that of the dataflow.
     """
 
     tiling: Mapping[str, int] | None = None
@@ -64,6 +67,7 @@ class RunOptions:
     warm: bool = False
     weights: StoredWeight | str | None = None
     scale_rule: str = DEFAULT_RULE
+    reference: str | None = None
 
     def __post_init__(self) -> None:
         if self.engine not in ENGINES:
@@ -202,9 +206,12 @@ def build_kernel(dataflow: Dataflow, problem: Any, hardware: Hardware,
 
 def prepare_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions) -> PreparedRun:
     """A hand-written kernel: timed like any other; its numbers are executed when its tensors are given.  Its check is that of
-    the order of its accesses: there is no reference to compare its numbers with."""
+    the order of its accesses and, with a ``reference``, of its numbers."""
     build = run_passes(Build(hardware.chip, kernel=kernel), "order" if options.check else "place")
     item = PreparedRun(build, hardware, options, {"kind": "kernel", "name": kernel.name}, kernel.name)
+    if options.reference is not None:
+        return replace(item, executed=check_against(kernel, hardware.chip, options.reference, tiling=options.tiling,
+                                                    inputs=options.inputs, seed=options.seed, keep=options.keep))
     return item if options.inputs is None else replace(item, executed=execute_kernel(kernel, options.inputs))
 
 

@@ -5,17 +5,22 @@ from __future__ import annotations
 from typing import Any
 
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
+from msdsim.dataflows.own import from_file, is_file, load_installed
 from msdsim.registry import unknown_name
 
 
 def dataflows_for(kind: str) -> list[str]:
     """Names of the dataflows that run a kind of problem, the 16-bit baseline first, then by name."""
+    load_installed()
     names = [entry.name for entry in DATAFLOWS.values() if entry.kind == kind]
     return sorted(names, key=lambda name: (name != "bf16", name))
 
 
 def find_dataflow(problem: Any, name: str) -> Dataflow:
-    """The dataflow called ``name`` for this kind of problem; the error lists the known ones."""
+    """The dataflow called ``name`` for this kind of problem, or that of a user's file (``mine.py``); the error lists the known
+    ones."""
+    if is_file(name):
+        return from_file(name, problem.kind)
     known = dataflows_for(problem.kind)
     if len(known) == 1:
         # A microbenchmark is run as it is: there is nothing to choose.

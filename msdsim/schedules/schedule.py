@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from msdsim.analysis.lines import line_profile
 from msdsim.dataflows.lookup import find_dataflow
+from msdsim.dataflows.own import is_file
 from msdsim.errors import InputError, MsdsimError
 from msdsim.hardware import Hardware, load_hw, override
 from msdsim.hardware.hardware import leaves
@@ -121,7 +122,7 @@ def record_schedule(
         return _schedule(run_problem(shape, hardware, "", options), hw, hardware, "", {}, text, asked)
     if numbers:
         options = options.but(check=True, keep=("y",), seed=seed)
-    run = run_problem(problem, hardware, dataflow, options)
+    run = run_problem(problem, hardware, _dataflow_of(dataflow, folder), options)
     kernel = number_lines(run.kernel)
     return _schedule(run, hw, hardware, dataflow, dict(tiling or {}), print_kernel(kernel), problem.to_json())
 
@@ -161,6 +162,11 @@ def _numbers(run: ShownResult) -> dict[str, Any]:
 def _chip_of(hw: str, overrides: Mapping[str, object], folder: Path | None) -> Hardware:
     hardware = load_hw(str((folder or Path()) / hw) if hw.endswith(".toml") else hw)
     return override(hardware, overrides) if overrides else hardware
+
+
+def _dataflow_of(dataflow: str, folder: Path | None) -> str:
+    """A dataflow's name, or that of its file from the present folder."""
+    return str((folder or Path()) / dataflow) if is_file(dataflow) else dataflow
 
 
 def _version() -> str:
@@ -210,12 +216,21 @@ def choice_now(recorded: Schedule, folder: Path) -> dict[str, int]:
         return {}
     problem = problem_from_json(dict(recorded.problem))
     chip = _chip_of(recorded.hw, recorded.overrides, folder).chip
-    return asdict(choose_tiling(find_dataflow(problem, recorded.dataflow), problem, chip, recorded.tiling_given))
+    dataflow = find_dataflow(problem, _dataflow_of(recorded.dataflow, folder))
+    return asdict(choose_tiling(dataflow, problem, chip, recorded.tiling_given))
 
 
 def relative_path(path: str, file: str | Path) -> str:
     """A path as a schedule in ``file`` names it: from there."""
     return Path(os.path.relpath(Path(path).resolve(), Path(file).resolve().parent)).as_posix()
+
+
+def relative_dataflow(dataflow: str, file: str | Path) -> str:
+    """A dataflow as a schedule in ``file`` names it: one of a user's file by its path from there."""
+    if not is_file(dataflow):
+        return dataflow
+    path, colon, name = dataflow.partition(":")
+    return relative_path(path, file) + colon + name
 
 
 def relative_hw(hw: str, file: str | Path) -> str:

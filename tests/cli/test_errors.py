@@ -119,7 +119,7 @@ def test_an_unknown_command_names_the_closest(cli):
                                      "fp8_e5m2, fp4_e2m1, e8m0, int8, int4, int32)"),
         (["schedule", "record", P, "--out", "s.txt"], "--out 's.txt' does not end in .json"),
         (["schedule", "record", P], "missing option '--out' ('msdsim schedule record --help' shows how it is used)"),
-        (["schedule", "verify"], "missing argument 'FILE...' ('msdsim schedule verify --help' shows how it is used)"),
+        (["schedule", "verify"], "missing argument 'FILE|DIR...' ('msdsim schedule verify --help' shows how it is used)"),
         (["schedule", "verify", "no.json"],
          "schedule file 'no.json' does not exist; record one with 'msdsim schedule record'"),
         (["schedule", "check"], "no such command 'check' ('msdsim schedule --help' shows how it is used)"),

@@ -30,9 +30,12 @@ if TYPE_CHECKING:
                  help="Names separated by commas; the first is what the others are measured against."),
     click.option("--tiling", "tilings", metavar="[DATAFLOW:]KEY=VALUE,...", multiple=True,
                  help="A tiling for one dataflow, or for all; repeatable."),
+    click.option("--kernel", "kernels", metavar="[DATAFLOW:]FILE.kir", multiple=True,
+                 help="A hand-written kernel beside the dataflows; with --check its numbers are DATAFLOW's; repeatable."),
     engine_options, warm_option, jobs_option, numbers_options, report_options, trace_option,
 )
-def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, tilings: tuple[str, ...], **given: Any) -> None:
+def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, tilings: tuple[str, ...],
+            kernels: tuple[str, ...], **given: Any) -> None:
     """Simulate PROBLEM with several dataflows: time, stalls, traffic and accuracy side by side, the winner and why.
 
     A dataflow that the problem or the chip rules out is listed with the reason.
@@ -54,6 +57,9 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
         raise InputError(f"'{problem}' is one kernel, and compare runs several dataflows; use run")
     if isinstance(shape, Workload):
         refuse_for_workload(shape, given)
+        if kernels:
+            raise InputError(f"--kernel belongs to one problem, and '{shape.name}' has {len(shape.entries)}; give one of them, "
+                             f"such as {shape.entries[0].problem}")
         kind = shape.entries[0].problem.kind
     else:
         kind = shape.kind
@@ -64,11 +70,31 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
             found = compare_workload(shape, hardware, names, jobs=given["jobs"], tilings=by_name, progress=progress,
                                      options=chosen)
         else:
-            found = compare(shape, hardware, names, tilings=by_name, progress=progress, options=chosen)
+            found = compare(shape, hardware, names, tilings=by_name, kernels=_kernels(kernels), progress=progress,
+                            options=chosen)
             found = replace(found, runs=[with_causes(run, chosen) for run in found.runs])
     _report(found, outputs)
     for result in _results(found):
         require_check(result)
+
+
+def _kernels(texts: tuple[str, ...]) -> dict[str, Any]:
+    """Kernels by the name that they have beside the dataflows, with the dataflow before it where one was given."""
+    from pathlib import Path
+
+    from msdsim.errors import InputError
+    from msdsim.ir.parser import read_kernel
+
+    found: dict[str, Any] = {}
+    for text in texts:
+        name, colon, file = text.rpartition(":")
+        if not file.endswith(".kir"):
+            raise InputError(f"--kernel '{text}' is not [DATAFLOW:]FILE.kir")
+        key = f"{name}{colon}{Path(file).name}"
+        if key in found:
+            raise InputError(f"--kernel names two files '{Path(file).name}'; give one of them another name")
+        found[key] = read_kernel(file)
+    return found
 
 
 def _results(found: ShownComparison | ShownWorkloadComparison) -> list[Any]:

@@ -31,6 +31,8 @@ if TYPE_CHECKING:
 @options(
     hardware_options,
     mix_options,
+    click.option("--reference", metavar="DATAFLOW:PROBLEM",
+                 help="With --check of a .kir file: the dataflow and problem whose numbers it computes."),
     engine_options, warm_option, jobs_option, numbers_options, report_options, trace_option,
 )
 def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, **given: Any) -> None:
@@ -47,7 +49,8 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     outputs = Outputs(given["json_to"], given["plot_to"], given["html_to"], given["outputs"], given["trace_to"], given["quiet"])
     outputs.validate()
     shape, hardware = read_problem(problem), read_hardware(hw, changes)
-    chosen = run_options(given, shape).but(tiling=read_tiling(tiling))
+    chosen = run_options(given, shape).but(tiling=read_tiling(tiling), reference=given["reference"])
+    _refuse_for_kernel(problem, shape, chosen)
     if isinstance(shape, Workload):
         refuse_for_workload(shape, given)
         if shape.dataflow is not None and _left_out("dataflow"):
@@ -55,6 +58,24 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
         _run_workload(shape, hardware, dataflow, chosen, given["jobs"], outputs)
     else:
         _run_problem(shape, hardware, dataflow, chosen, outputs)
+
+
+def _refuse_for_kernel(text: str, shape: Any, chosen: RunOptions) -> None:
+    """A kernel has no dataflow and no tiling, and only a kernel has a reference; nothing the user says is passed over."""
+    from msdsim.errors import InputError
+    from msdsim.ir.kernel import Kernel
+
+    if not isinstance(shape, Kernel):
+        if chosen.reference is not None:
+            raise InputError(f"--reference belongs to a .kir file, and '{text}' has that of its dataflow; leave it out")
+        return
+    if not _left_out("dataflow"):
+        raise InputError(f"--dataflow belongs to a problem, and '{text}' is a kernel already; leave it out "
+                         f"(--check --reference DATAFLOW:PROBLEM holds its numbers to a dataflow's)")
+    if chosen.reference is None and chosen.tiling is not None:
+        raise InputError(f"--tiling belongs to a problem, and '{text}' is a kernel already; leave it out")
+    if chosen.reference is not None and not chosen.check:
+        raise InputError("--reference says what --check compares with; add --check")
 
 
 def _left_out(option: str) -> bool:
@@ -75,7 +96,9 @@ def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, c
     for note in notes(plain(problem)) if isinstance(problem, Kernel) and not outputs.quiet else ():
         click.echo(f"note: {note}", err=True)
     if chosen.check and isinstance(problem, Kernel) and not outputs.quiet:
-        click.echo("  check      all accesses of one place are ordered; a hand-written kernel's numbers have no reference")
+        numbers = f"its numbers are held to {chosen.reference}" if chosen.reference else \
+            "a hand-written kernel's numbers have no reference (--reference gives one)"
+        click.echo(f"  check      all accesses of one place are ordered; {numbers}")
     outputs.write_json(result.to_json())
     outputs.write_arrays(result.arrays)
     outputs.write_plot(result.plot)

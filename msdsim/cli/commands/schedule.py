@@ -48,11 +48,11 @@ def record(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tilin
     from msdsim.cli.arguments import read_changes, read_tiling
     from msdsim.report.files import require_writable
     from msdsim.schedules import record_schedule, save_schedule
-    from msdsim.schedules.schedule import relative_hw
+    from msdsim.schedules.schedule import relative_dataflow, relative_hw
 
     require_writable(out, "--out", (".json",))
     schedule = record_schedule(
-        _recorded(problem, out), relative_hw(hw, out), dataflow, overrides=read_changes(changes),
+        _recorded(problem, out), relative_hw(hw, out), relative_dataflow(dataflow, out), overrides=read_changes(changes),
         tiling=read_tiling(tiling), memory=given["memory"], folder=Path(out).parent, warm=given["warm"],
         numbers=given["check"], seed=given["seed"], **_engine_argument(given["engine"]),
     )
