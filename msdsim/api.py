@@ -83,6 +83,9 @@ def _beside(problem: Any, hardware: Hardware, name: str, kernel: Kernel, options
     """A hand-written kernel as one more way to run a problem."""
     wanted, colon, shown = name.partition(":")
     flow = solves(kernel, problem, hardware.chip, wanted if colon else "")
+    if options.weights is not None:
+        raise InputError(f"weights of a checkpoint bring groups and offsets that the kernel '{name}' does not know; compare it "
+                         f"without them")
     if options.executes and not colon:
         raise InputError(f"kernel '{name}' has the tensors of {flow} and maybe others; say whose numbers it computes, such as "
                          f"{flow}:{name}")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from msdsim.dataflows.lookup import dataflows_for, find_dataflow
 from msdsim.errors import InputError
+from msdsim.formats.mx import DEFAULT_RULE
 from msdsim.hardware.chip import Chip
 from msdsim.ir.kernel import Kernel, Tensor
 from msdsim.numerics.check import Executed, check_numbers
@@ -38,7 +39,8 @@ def read_reference(text: str) -> tuple[str, Problem]:
 
 
 def check_against(kernel: Kernel, chip: Chip, reference: str, *, tiling: Mapping[str, int] | None = None,
-                  inputs: Mapping[str, np.ndarray] | None = None, seed: int = 0, keep: Sequence[str] = ()) -> Executed:
+                  inputs: Mapping[str, np.ndarray] | None = None, seed: int = 0, keep: Sequence[str] = (),
+                  scale_rule: str = DEFAULT_RULE) -> Executed:
     """Execute a hand-written kernel and hold its outputs against the contract of ``reference`` (``DATAFLOW:PROBLEM``), with the
     automatic tiling of that dataflow or the one given, where a contract depends on it."""
     from msdsim.numerics.contracts import contract_for
@@ -52,7 +54,7 @@ def check_against(kernel: Kernel, chip: Chip, reference: str, *, tiling: Mapping
     reason = mismatch(kernel, flow.build(problem, chip, tiles))
     if reason is not None:
         raise InputError(f"kernel '{kernel.name}' does not have the tensors of {reference}: {reason}")
-    contract = contract_for(flow.kind, flow.contract).for_tiling(asdict(tiles))
+    contract = contract_for(flow.kind, flow.contract).for_tiling(asdict(tiles)).with_scale_rule(scale_rule)
     return check_numbers(contract, problem, kernel, inputs=inputs, seed=seed, keep=keep)
 
 

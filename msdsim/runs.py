@@ -211,7 +211,8 @@ def prepare_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions) -> P
     item = PreparedRun(build, hardware, options, {"kind": "kernel", "name": kernel.name}, kernel.name)
     if options.reference is not None:
         return replace(item, executed=check_against(kernel, hardware.chip, options.reference, tiling=options.tiling,
-                                                    inputs=options.inputs, seed=options.seed, keep=options.keep))
+                                                    inputs=options.inputs, seed=options.seed, keep=options.keep,
+                                                    scale_rule=options.scale_rule))
     return item if options.inputs is None else replace(item, executed=execute_kernel(kernel, options.inputs))
 
 
