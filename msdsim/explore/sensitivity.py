@@ -35,13 +35,13 @@ class Sensitivity:
 def sensitivity(file: str | Path = PUBLISHED, constants: Sequence[str] = UNCERTAIN, factors: Sequence[float] = (0.7, 1.3), *,
                 engine: str = "fast", memory: str = "bandwidth") -> list[Sensitivity]:
     """Predict every row with each constant multiplied by each factor."""
-    base = {row.id: row.predicted_us for row in validate(file, engine=engine, memory=memory).rows}
+    base = {row.id: row.predicted_us for row in validate(file, engine=engine, memory=memory, long=False).rows}
     kinds = load_hw("ascend910b1").provenance
     found = []
     for constant in constants:
         changes = {}
         for factor in factors:
-            turned = validate(file, engine=engine, memory=memory, factors={constant: factor})
+            turned = validate(file, engine=engine, memory=memory, factors={constant: factor}, long=False)
             changes[factor] = {row.id: row.predicted_us / before - 1 for row in turned.rows
                                if row.predicted_us is not None and (before := base[row.id]) is not None}
         found.append(Sensitivity(constant, kinds[constant].kind if constant in kinds else "", changes))

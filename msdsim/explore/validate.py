@@ -252,7 +252,7 @@ def _run(row: Measurement, hardware: Hardware, options: RunOptions) -> Result:
         raise InputError(f"'{row.problem}' is no problem the simulator knows; spell it as a problem in 'as'")
     # 16 bits are 16 bits to the Cube and to memory.
     dataflow = "bf16" if row.dataflow == "fp16" else row.dataflow
-    return run(as_problem(text), hardware, dataflow, options.but(tiling=tiling_of(row)))
+    return run(as_problem(text), hardware, dataflow, options.but(tiling=tiling_of(row, hardware.chip)))
 
 
 # Components

@@ -58,9 +58,39 @@ def _block_cost(problem: Gemm, grid: tuple[int, int], base: tuple[int, int]) -> 
     return rows * cols, rows + cols
 
 
-def tiling_of(row: Measurement) -> dict[str, int]:
-    """The tiling a row asks for: keys and values, or the words "base MxNxK" and "no double buffering"."""
+#: Most rows of x that the vendor's operator decomposes where the weights have one scale a channel.
+_DECOMPOSED_M = 64
+#: Columns of an AIC, rows of K a UB tile, and slices at most of the vendor's weight-only operator.
+_WEIGHT_ONLY_N, _WEIGHT_ONLY_K, _SLICES = 256, 32, 3
+
+
+def weight_only_tiling(problem: Gemm, chip: Chip) -> dict[str, int]:
+    """How the vendor's weight-only operator works on an A2 (hicann/ops-nn, weight_quant_batch_matmul_v2, template custom): all
+    of K of 256 columns an AIC is dequantized before it is multiplied, in tiles of 32 rows with single input buffers, and up to
+    three such slices are kept."""
+    slices = ceil_div(ceil_div(problem.n, _WEIGHT_ONLY_N), chip.cores.aic)
+    return {"base_n": _WEIGHT_ONLY_N, "slot_k": problem.k, "slots": min(_SLICES, slices), "vector_k": _WEIGHT_ONLY_K,
+            "ub_ring": 1}
+
+
+def _decomposed(problem: Gemm) -> bool:
+    """Whether that operator decomposes the activations instead (its rules for the MSD templates): short M, with groups of 64 or
+    128 or a scale a channel."""
+    if problem.group is None:
+        return problem.m <= _DECOMPOSED_M
+    return problem.group in (64, 128) and problem.m <= problem.group // 8
+
+
+def tiling_of(row: Measurement, chip: Chip) -> dict[str, int]:
+    """The tiling a row asks for: keys and values, or the words "base MxNxK" and "no double buffering".
+
+    A weight-only GEMM without is taken to be the vendor's operator, since all that are published are.
+    """
     if not isinstance(row.tiling, str):
+        problem = parse_inline(row.problem) if row.problem.startswith("gemm:") else None
+        if not row.tiling and row.dataflow in ("dequant-int4", "dequant-int8") and chip.arch == "2201" \
+                and isinstance(problem, Gemm) and not _decomposed(problem):
+            return weight_only_tiling(problem, chip)
         return dict(row.tiling)
     if row.dataflow != "bf16":
         return {}
