@@ -46,17 +46,21 @@ warm_option = click.option("--warm", is_flag=True,
                            help="Run the kernel twice and time the second run, which finds in L2 what the first left.")
 jobs_option = click.option("--jobs", type=click.IntRange(min=0), default=1, show_default=True,
                            help="Processes that execute the numbers of a workload's layers; 0 for one a core.")
+dtype_option = click.option("--dtype", "dtypes", metavar="[NAME=]DTYPE", multiple=True,
+                            help="What an array of --inputs without a type is, such as bfloat16 or x=float8_e4m3fn; "
+                                 "repeatable.")
+scale_rule_option = click.option("--scale-rule", metavar="RULE", default=None,
+                                 help="Block scales of values quantized to MXFP4: floor (the default, OCP), rceil, ceil, even "
+                                      "or alpha.")
 numbers_options = (
     click.option("--seed", type=Seed(), metavar="N", default=0, show_default=True, help="Seed of random inputs."),
     click.option("--inputs", metavar="FILE.npz", help="Input arrays; what they lack is drawn from the seed."),
-    click.option("--dtype", "dtypes", metavar="[NAME=]DTYPE", multiple=True,
-                 help="What an array of --inputs without a type is, such as bfloat16 or x=float8_e4m3fn; repeatable."),
+    dtype_option,
     click.option("--weights", metavar="PATH:TENSOR", default=None,
                  help="Weights of the matmul from a checkpoint (safetensors file, index or folder, GGUF, ONNX): quantized "
                       "ones as "
                       "they are, values by the dataflow's rule; * in the name takes the experts that match."),
-    click.option("--scale-rule", metavar="RULE", default=None,
-                 help="Block scales of values quantized to MXFP4: floor (the default, OCP), rceil, ceil, even or alpha."),
+    scale_rule_option,
     click.option("--outputs", metavar="FILE.npz", help="Write the outputs of the executed kernel (y as float32)."),
     click.option("--keep", metavar="components", type=click.Choice(["components"]), multiple=True,
                  help="With --outputs: also the components of the decomposition and their scales."),

@@ -105,6 +105,8 @@ class _Counter:
         return total
 
     def _loop(self, loop: For, env: Env, count: int) -> np.ndarray:
+        if _runs_once(loop) and loop.var not in self._control(loop.body):
+            return self._block(loop.body, env, count)
         low, high = self._value(loop.low, env, count), self._value(loop.high, env, count)
         trips = np.maximum(0, -((low - high) // loop.step))
         if loop.var not in self._control(loop.body):
@@ -144,14 +146,17 @@ class _Counter:
                         some = True
                         own: tuple[Expr, ...] = (
                             (statement.condition,) if isinstance(statement, When) else (statement.low, statement.high))
-                        # A loop that gives one value a name runs once, whatever the value is.
-                        once = isinstance(statement, For) and statement.step == 1 and statement.high == statement.low + 1
-                        if isinstance(statement, For) and once and statement.var not in inside:
+                        if isinstance(statement, For) and _runs_once(statement) and statement.var not in inside:
                             own = ()
                         bound = {statement.var} if isinstance(statement, For) else set()
                         found |= (inside - bound).union(*(free_vars(expr) for expr in own))
             self.reads[id(block)] = found if some else _NONE
         return self.reads[id(block)]
+
+
+def _runs_once(loop: For) -> bool:
+    """Whether a loop gives one value a name: it runs once, whatever the value is, which may not be known here."""
+    return loop.step == 1 and loop.high == loop.low + 1
 
 
 #: Of a block without signals.

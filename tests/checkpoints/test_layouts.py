@@ -103,7 +103,7 @@ def test_experts(tmp_path):
     path = files.save(tmp_path / "m.safetensors", made.tensors)
     stored = read_weight(f"{path}:{files.MODULE}_blocks")
     np.testing.assert_array_equal(decoded(stored), made.values)
-    found = simulate("grouped_gemm:groups=3,m=2,k=64,n=24", "toy", "dequant-mxfp4", weights=stored, check=True)
+    found = simulate("grouped_gemm:rows=2+0+3,k=64,n=24", "toy", "dequant-mxfp4", weights=stored, check=True)
     assert found.numerics.good
     with pytest.raises(ArrayError, match=r"one matrix for each of 3 experts; give the problem as grouped_gemm:groups=3,m=\.\.\.,k=64,n=24"):
         simulate("gemm:m=2,k=64,n=24", "toy", "bf16", weights=stored)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 import click
 
-from msdsim.cli.options import options, report_options
+from msdsim.cli.options import dtype_option, options, report_options, scale_rule_option
+
+if TYPE_CHECKING:
+    from msdsim.cli.outputs import Outputs
 
 
 @click.command("accuracy")
@@ -13,31 +18,63 @@ from msdsim.cli.options import options, report_options
               help="Input distributions: uniform, normal, laplace, student-t, outliers; all by default.")
 @click.option("--inputs", metavar="FILE.npz", help="Measure on these arrays instead.")
 @click.option("--seed", type=click.IntRange(min=0), default=0, show_default=True, help="Seed of random inputs.")
-@options(report_options[0], report_options[3])
-def command(problem: str, names: str | None, inputs: str | None, seed: int, json_to: str | None, quiet: bool) -> None:
+@options(dtype_option)
+@click.option("--weights", metavar="PATH:TENSOR", default=None,
+              help="Measure on the weights of a checkpoint: what the format costs and what the method adds; * in the name "
+                   "takes every tensor that matches, with its own k and n.")
+@options(scale_rule_option, report_options[0], report_options[1], report_options[3])
+def command(problem: str, names: str | None, inputs: str | None, seed: int, dtypes: tuple[str, ...], weights: str | None,
+            scale_rule: str | None, json_to: str | None, plot_to: str | None, quiet: bool) -> None:
     """Measure the error of dequantization, of MSD with 1, 2 ... passes and of single-pass formats on PROBLEM.
 
-    Errors are against float64 on the same quantized weights or KV cache, with FP32 and with BF16 outputs.
+    Errors are against float64 on the same quantized weights or KV cache, with FP32 and with BF16 outputs; with --weights
+    against the values that the checkpoint stands for.
     """
     from dataclasses import asdict
 
     from msdsim.cli.arguments import read_inputs, read_single_problem
     from msdsim.cli.outputs import Outputs
     from msdsim.cli.simulation import working
+    from msdsim.errors import InputError
     from msdsim.explore.accuracy.distributions import DISTRIBUTIONS
     from msdsim.explore.accuracy.study import accuracy_study
+    from msdsim.formats.mx import DEFAULT_RULE
     from msdsim.registry import unknown_name
     from msdsim.report.studies import print_accuracy
 
-    outputs = Outputs(json_to=json_to, quiet=quiet)
+    if weights is None and (plot_to is not None or scale_rule is not None):
+        raise InputError("--plot and --scale-rule of accuracy belong to --weights; add --weights PATH:TENSOR")
+    outputs = Outputs(json_to=json_to, plot_to=plot_to, quiet=quiet)
     outputs.validate()
     shape = read_single_problem(problem, "accuracy")
     chosen = list(DISTRIBUTIONS) if names is None else [name.strip() for name in names.split(",")]
     for name in chosen:
         if name not in DISTRIBUTIONS:
             raise unknown_name("input distribution", name, list(DISTRIBUTIONS))
+    given = read_inputs(inputs, dtypes)
+    if weights is not None:
+        _on_checkpoint(shape, weights, chosen, given, seed, scale_rule or DEFAULT_RULE, outputs)
+        return
     with working(f"measuring {problem}", quiet):
-        rows = accuracy_study(shape, chosen, read_inputs(inputs), seed)
+        rows = accuracy_study(shape, chosen, given, seed)
     outputs.print(lambda console: print_accuracy(console, str(shape), rows))
     outputs.write_json({"schema": "msdsim.accuracy/1", "problem": shape.to_json(), "seed": seed,
                         "rows": [asdict(row) for row in rows]})
+
+
+def _on_checkpoint(shape: Any, weights: str, names: list[str], inputs: Any, seed: int, rule: str, outputs: Outputs) -> None:
+    """The study of the weights that ``--weights`` names, shown and written."""
+    from dataclasses import asdict
+
+    from msdsim.cli.simulation import working
+    from msdsim.explore.accuracy.checkpoint_study import checkpoint_study
+    from msdsim.report.checkpoint_accuracy import plot_checkpoint_study, print_checkpoint_study
+
+    with working(f"measuring {shape}", outputs.quiet) as progress:
+        study = checkpoint_study(shape, weights, names, inputs, seed, rule, progress)
+    outputs.print(lambda console: print_checkpoint_study(console, str(shape), study))
+    outputs.write_json({
+        "schema": "msdsim.accuracy/1", "problem": shape.to_json(), "seed": seed, "scale_rule": rule, "tensors": study.tensors,
+        "rows": [asdict(row) for row in study.rows],
+        "skipped": [{"tensor": tensor, "method": method, "reason": reason} for tensor, method, reason in study.skipped]})
+    outputs.write_plot(lambda: plot_checkpoint_study(study))
