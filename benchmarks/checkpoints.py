@@ -1,4 +1,4 @@
-"""How fast weights of checkpoints are decoded: a tensor of 100 MB in each layout, against reading its bytes and one pass over them.
+"""How fast weights of checkpoints are decoded: a tensor of 100 MB in each layout, against reading it and one pass over it.
 
     python benchmarks/checkpoints.py [--mb 100] [--times 3]
 
@@ -32,8 +32,8 @@ def tensors(layout: str, size: int) -> tuple[str, dict[str, tuple[str, np.ndarra
         packed = words.reshape((K // 8, n) if layout == "GPTQ" else (K, n // 8))
         return "qweight", {"qweight": ("I32", packed), "scales": ("F16", scales), "qzeros": ("I32", zeros)}
     if layout == "compressed-tensors W4A16":
-        return "weight_packed", {"weight_packed": ("I32", words.reshape(n, K // 8)), "weight_scale": ("F16", scales.reshape(n, -1)),
-                                 "weight_shape": ("I64", np.array([n, K]))}
+        return "weight_packed", {"weight_packed": ("I32", words.reshape(n, K // 8)),
+                                 "weight_scale": ("F16", scales.reshape(n, -1)), "weight_shape": ("I64", np.array([n, K]))}
     if layout == "MXFP4":
         scale = np.full((n, K // 32), 127, np.uint8)
         return "weight_packed", {"weight_packed": ("U8", raw.reshape(n, K // 2)), "weight_scale": ("U8", scale)}
