@@ -5,6 +5,8 @@ Everything works on pieces that stay in cache and writes each element once: a te
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 
 from msdsim.errors import InputError
@@ -14,8 +16,9 @@ _BYTES_AT_ONCE = 1 << 17
 AWQ_ORDER = (0, 2, 4, 6, 1, 3, 5, 7)
 
 
-def unpack_last(packed: np.ndarray, bits: int, count: int, *, high_first: bool = False) -> np.ndarray:
-    """uint8 codes [..., count] of ``packed`` [..., w] (uint8 or 32-bit words), packed along the last axis.
+def unpack_last(packed: np.ndarray, bits: int, count: int, *, middle: int = 0) -> np.ndarray:
+    """uint8 codes [..., count] of ``packed`` [..., w] (uint8 or 32-bit words), packed along the last axis; int8 codes - middle
+    where there is a ``middle``.
 
     Codes are dense: where ``bits`` does not divide 32 they straddle words.  InputError where they do not fit.
     """
@@ -23,16 +26,28 @@ def unpack_last(packed: np.ndarray, bits: int, count: int, *, high_first: bool =
     if raw.shape[-1] * 8 < count * bits:
         raise InputError(f"{count} values of {bits} bits do not fit {raw.shape[-1]} bytes")
     if bits == 8:
-        return raw[..., :count]
+        return _less(raw[..., :count], middle)
     if bits != 4:
-        return _any_bits(raw, bits, count)
+        return _less(_any_bits(raw, bits, count), middle)
     flat = raw.reshape(-1)
-    out = np.empty(flat.size, np.uint16)
+    out, buffers = np.empty(flat.size, np.uint16), np.empty((2, min(flat.size, _BYTES_AT_ONCE)), np.uint16)
     for start in range(0, flat.size, _BYTES_AT_ONCE):
-        piece = flat[start : start + _BYTES_AT_ONCE].astype(np.uint16)
-        spread = (piece >> 4) | (piece << 8) if high_first else piece | (piece << 4)
-        np.bitwise_and(spread, 0x0F0F, out=out[start : start + _BYTES_AT_ONCE])
-    return out.view(np.uint8).reshape(*raw.shape[:-1], 2 * raw.shape[-1])[..., :count]
+        piece, target = flat[start : start + _BYTES_AT_ONCE], out[start : start + _BYTES_AT_ONCE]
+        low, high = buffers[:, : len(piece)]
+        np.copyto(low, piece)
+        np.left_shift(low, 4, out=high)
+        np.bitwise_or(low, high, out=low)
+        np.bitwise_and(low, 0x0F0F, out=low if middle else target)
+        if middle:
+            np.subtract(low.view(np.int8), np.int8(middle), out=target.view(np.int8))
+    return out.view(np.int8 if middle else np.uint8).reshape(*raw.shape[:-1], 2 * raw.shape[-1])[..., :count]
+
+
+def _less(codes: np.ndarray, middle: int) -> np.ndarray:
+    """int8 values codes - middle; the codes as they are without a middle."""
+    if not middle:
+        return codes
+    return (codes ^ np.uint8(128)).view(np.int8) if middle == 128 else codes.view(np.int8) - np.int8(middle)
 
 
 def _any_bits(raw: np.ndarray, bits: int, count: int) -> np.ndarray:
@@ -45,37 +60,40 @@ def _any_bits(raw: np.ndarray, bits: int, count: int) -> np.ndarray:
     return out
 
 
-def unpack_first(words: np.ndarray, bits: int, count: int) -> np.ndarray:
-    """uint8 codes [count, n] of 32-bit ``words`` [w, n], packed along the first axis."""
+def unpack_first(words: np.ndarray, bits: int, count: int, *, middle: int = 0) -> np.ndarray:
+    """uint8 codes [count, n] of 32-bit ``words`` [w, n], packed along the first axis; int8 as in :func:`unpack_last`."""
     if bits not in (2, 4, 8):
-        return unpack_last(words.T, bits, count).T
+        return unpack_last(words.T, bits, count, middle=middle).T
     w, n = words.shape
     if w * 32 < count * bits:
         raise InputError(f"{count} values of {bits} bits do not fit {w} words of 32 bits")
-    out = np.empty((w, 32 // bits, n), np.uint8)
-    _planes(words.view(np.uint32), bits, lambda rows, place, codes: out[rows, place].__setitem__(..., codes))
+    out = np.empty((w, 32 // bits, n), np.int8 if middle else np.uint8)
+    for rows, place, codes in _planes(words, bits, middle):
+        out[rows, place] = codes
     return out.reshape(-1, n)[:count]
 
 
-def unpack_columns(words: np.ndarray, order: tuple[int, ...]) -> np.ndarray:
-    """uint8 codes [rows, 8 w] of 32-bit ``words`` [rows, w] whose nibbles, lowest first, are the columns ``order`` of eight."""
+def unpack_columns(words: np.ndarray, order: tuple[int, ...], *, middle: int = 0) -> np.ndarray:
+    """uint8 codes [rows, 8 w] of 32-bit ``words`` [rows, w] whose nibbles, lowest first, are the columns ``order`` of eight;
+    int8 as in :func:`unpack_last`."""
     rows, w = words.shape
-    out = np.empty((rows, w, 8), np.uint8)
-    _planes(words.view(np.uint32), 4, lambda part, place, codes: out[part, :, order[place]].__setitem__(..., codes))
+    out = np.empty((rows, w, 8), np.int8 if middle else np.uint8)
+    for part, place, codes in _planes(words, 4, middle):
+        out[part, :, order[place]] = codes
     return out.reshape(rows, 8 * w)
 
 
-def _planes(words: np.ndarray, bits: int, put: object) -> None:
-    """Call ``put(rows, place, codes)`` for every place in a word, piece by piece of the rows."""
-    per_byte, mask = 8 // bits, np.uint32(int.from_bytes(bytes([(1 << bits) - 1] * 4), "little"))
+def _planes(words: np.ndarray, bits: int, middle: int) -> Iterator[tuple[slice, int, np.ndarray]]:
+    """Some rows, a place in a word, and the codes there, for all rows and places."""
     step = max(1, _BYTES_AT_ONCE // max(1, 4 * words.shape[1]))
     for start in range(0, len(words), step):
         rows = slice(start, min(start + step, len(words)))
-        piece = np.ascontiguousarray(words[rows])
-        for shift in range(per_byte):
-            codes = ((piece >> np.uint32(shift * bits)) & mask).view(np.uint8).reshape(*piece.shape, 4)
-            for byte in range(4):
-                put(rows, byte * per_byte + shift, codes[..., byte])  # type: ignore[operator]
+        piece = np.ascontiguousarray(words[rows]).view(np.uint32)
+        for byte in range(4):
+            plane = (piece >> np.uint32(8 * byte)).astype(np.uint8)
+            for inside in range(8 // bits):
+                codes = (plane >> np.uint8(inside * bits)) & np.uint8((1 << bits) - 1)
+                yield rows, byte * (8 // bits) + inside, _less(codes, middle)
 
 
 def signed4(codes: np.ndarray) -> np.ndarray:
@@ -83,14 +101,4 @@ def signed4(codes: np.ndarray) -> np.ndarray:
     result = np.ascontiguousarray(codes).view(np.int8)
     result ^= 8
     result -= 8
-    return result
-
-
-def centred(codes: np.ndarray, bits: int) -> np.ndarray:
-    """int8 values u - 2^(bits-1) of unsigned codes u, in place where the codes own their memory."""
-    middle = 1 << (bits - 1)
-    if bits == 8:
-        return (codes ^ np.uint8(128)).view(np.int8)
-    result = codes.view(np.int8)
-    result -= np.int8(middle)
     return result

@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from msdsim.checkpoints.beside import Beside
-from msdsim.checkpoints.bits import AWQ_ORDER, centred, unpack_columns, unpack_first, unpack_last
+from msdsim.checkpoints.bits import AWQ_ORDER, unpack_columns, unpack_first, unpack_last
 from msdsim.checkpoints.stored import StoredWeight
 
 
@@ -41,7 +41,7 @@ def gptq(w: Beside) -> StoredWeight | None:
     k = w.tensors["g_idx"].shape[0] if w.has("g_idx") and len(w.tensors["g_idx"].shape) == 1 else None
     bits = _width(w, shape[0] * 32, k, n)
     k = k if k is not None else shape[0] * 32 // bits
-    codes = unpack_first(w.read("qweight"), bits, k)
+    q = unpack_first(w.read("qweight"), bits, k, middle=1 << (bits - 1))
     v2, notes = _version(w, bits)
     scale = w.floats("scales")
     if w.has("qzeros"):
@@ -54,7 +54,6 @@ def gptq(w: Beside) -> StoredWeight | None:
         zero = np.full_like(scale, 1 << (bits - 1))
     offset = np.float32(1 << (bits - 1)) - zero
     order, own, group = _order(w, k, groups)
-    q = centred(codes, bits)
     if order is not None:
         q = q[order]
     return integers(f"GPTQ {'v2' if v2 else 'v1'}{own}", q, scale, offset, bits, k, order=order, group=group, notes=notes)
@@ -144,7 +143,7 @@ def awq(w: Beside) -> StoredWeight | None:
                       f"{n // 8}]")
     k = shape[0]
     scale = w.floats("scales")
-    q = centred(unpack_columns(w.read("qweight"), AWQ_ORDER), 4)
+    q = unpack_columns(w.read("qweight"), AWQ_ORDER, middle=8)
     offset = None
     if w.has("qzeros"):
         if w.tensors["qzeros"].shape != (scales[0], shape[1]):
@@ -165,7 +164,7 @@ def compressed_packed(w: Beside) -> StoredWeight | None:
     if len(words) != 2 or len(scales) != 2 or scales[0] != words[0] or not all((*words, *scales)):
         raise w.wrong(f"weight_packed {list(words)} with weight_scale {list(scales)} is not [n, k bits/32] with [n, groups]")
     n, k, bits = _true_shape(w, words)
-    q = centred(unpack_last(w.read("weight_packed"), bits, k), bits)
+    q = unpack_last(w.read("weight_packed"), bits, k, middle=1 << (bits - 1))
     scale = w.floats("weight_scale").T
     offset = None
     if w.has("weight_zero_point"):

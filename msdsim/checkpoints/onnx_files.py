@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from msdsim.checkpoints.bits import centred, unpack_last
+from msdsim.checkpoints.bits import unpack_last
 from msdsim.checkpoints.integers import integers
 from msdsim.checkpoints.stored import StoredWeight
 from msdsim.errors import InputError
@@ -64,7 +64,7 @@ def _matmul_nbits(path: Path, node: Any, tensors: dict[str, Any], name: str) -> 
     if b.size != n * blocks * block * bits // 8 or scales.size != n * blocks:
         raise InputError(f"'{name[:200]}': B {list(b.shape)} and scales {list(scales.shape)} are not those of [{k}, {n}] in "
                          f"blocks of {block}")
-    codes = unpack_last(b.view(np.uint8).reshape(n, -1), bits, blocks * block)[:, :k]
+    q = unpack_last(b.view(np.uint8).reshape(n, -1), bits, blocks * block, middle=1 << (bits - 1))[:, :k].T
     scale, offset = scales.reshape(n, blocks).astype(np.float32).T, None
     if len(inputs) > 2 and inputs[2] is not None:
         zeros = _array(path, inputs[2])
@@ -75,7 +75,6 @@ def _matmul_nbits(path: Path, node: Any, tensors: dict[str, Any], name: str) -> 
                              "blocks")
         offset = (1 << (bits - 1)) - zeros.reshape(n, blocks).astype(np.float32).T
     order = _sorted(_array(path, inputs[3]), k, block, blocks, name) if len(inputs) > 3 and inputs[3] is not None else None
-    q = centred(np.ascontiguousarray(codes), bits).T
     layout, q = ("ONNX MatMulNBits", q) if order is None else ("ONNX MatMulNBits, g_idx", q[order])
     return integers(layout, q, scale, offset, bits, k, order=order, group=block)
 

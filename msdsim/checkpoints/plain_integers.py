@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from msdsim.checkpoints.beside import Beside
-from msdsim.checkpoints.bits import AWQ_ORDER, centred, signed4, unpack_columns, unpack_last
+from msdsim.checkpoints.bits import AWQ_ORDER, signed4, unpack_columns, unpack_last
 from msdsim.checkpoints.integers import integers
 from msdsim.checkpoints.stored import StoredWeight
 
@@ -132,7 +132,7 @@ def quark(w: Beside) -> StoredWeight | None:
 
     codes = unpacked("weight")
     signed = dtype == "int4"
-    q = signed4(codes) if signed else centred(codes, 4)
+    q = signed4(codes) if signed else codes.view(np.int8) - np.int8(8)
     scale, offset = w.floats("weight_scale"), None
     if w.has("weight_zero_point"):
         zeros = unpacked("weight_zero_point")
