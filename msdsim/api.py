@@ -12,7 +12,7 @@ from inspect import Parameter, signature
 from typing import Any, TypeVar
 
 from msdsim.dataflows.lookup import dataflows_for, find_dataflow
-from msdsim.errors import ArrayError, InputError, UnknownNameError
+from msdsim.errors import ArrayError, InputError, MsdsimError, UnknownNameError
 from msdsim.hardware import Hardware
 from msdsim.ir.kernel import Kernel
 from msdsim.jobs import Progress, run_threads
@@ -74,7 +74,7 @@ def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow
     names = dataflows_for(shape.kind) if dataflows == "all" or dataflows == ["all"] else list(dataflows)
     shared = shared_numbers(shape, [name for name in names if refusal(name) is None]) if chosen.executes else None
     runs, skipped = _each(names, refusal, progress, lambda name: run(
-        shape, hardware, name, _tiled(chosen, tilings, name), shared), jobs)
+        shape, hardware, name, _tiled(chosen, tilings, name), shared), jobs, _asked(chosen, tilings))
     own = [_beside(shape, hardware, name, kernel, chosen) for name, kernel in (kernels or {}).items()]
     return ShownComparison([*runs, *own], skipped)
 
@@ -137,7 +137,7 @@ def compare_workload(workload: Workload, hw: str | Hardware, dataflows: Sequence
     kinds = list(dict.fromkeys(entry.problem.kind for entry in workload.entries))
     named = list(dict.fromkeys(name for kind in kinds for name in dataflows_for(kind)))
     runs, skipped = _each(named if everything else list(dataflows), refusal, progress, lambda name: run_workload(
-        workload, hardware, name, _tiled(chosen, tilings, name), jobs=jobs))
+        workload, hardware, name, _tiled(chosen, tilings, name), jobs=jobs), asked=_asked(chosen, tilings))
     return ShownWorkloadComparison(runs, skipped)
 
 
@@ -145,8 +145,14 @@ def _tiled(options: RunOptions, tilings: Mapping[str, Mapping[str, int]] | None,
     return options.but(tiling=(tilings or {}).get(name, options.tiling))
 
 
+def _asked(options: RunOptions, tilings: Mapping[str, Mapping[str, int]] | None) -> Callable[[str], bool]:
+    """Whether the user has given a dataflow's tiling."""
+    return lambda name: bool((tilings or {}).get(name, options.tiling))
+
+
 def _each(names: Sequence[str], refusal: Callable[[str], str | None], progress: Progress | None,
-          work: Callable[[str], Any], jobs: int = 1) -> tuple[list[Any], list[Skipped]]:
+          work: Callable[[str], Any], jobs: int = 1,
+          asked: Callable[[str], bool] | None = None) -> tuple[list[Any], list[Skipped]]:
     """What the work gives for every dataflow that nothing refuses, and the others with the reason."""
     def outcome(name: str) -> Any:
         reason = refusal(name)
@@ -154,13 +160,18 @@ def _each(names: Sequence[str], refusal: Callable[[str], str | None], progress: 
             return Skipped(name, reason)
         try:
             return work(name)
-        except ArrayError as err:
-            # What one dataflow cannot compute with is no reason to lose what the others give.
+        except UnknownNameError:
+            raise
+        except MsdsimError as err:
+            if asked is not None and asked(name) and not isinstance(err, ArrayError):
+                # What the user has asked for by name is refused, not left out.
+                raise
+            # What one dataflow cannot do is no reason to lose what the others give.
             return Skipped(name, str(err)), err
 
     runs: list[Any] = []
     skipped: list[Skipped] = []
-    failure: ArrayError | None = None
+    failure: MsdsimError | None = None
     for found in run_threads(outcome, names, jobs, progress):
         if isinstance(found, tuple):
             found, error = found

@@ -11,6 +11,7 @@ import numpy as np
 
 from msdsim.analysis.bank_conflicts import conflict_cycles
 from msdsim.analysis.bottleneck import Bottleneck, find_bottleneck
+from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware import Hardware
 from msdsim.hardware.hardware import leaves
 from msdsim.ir.kernel import Kernel
@@ -200,8 +201,45 @@ class SideBySide(Generic[R]):
         return found
 
 
+#: Methods that quantize activations once, and so with an error of theirs.
+ONE_PASS = tuple(name for name, scheme in SCHEMES.items() if scheme.decomposition is not None and scheme.spec.passes == 1)
+#: An error so much larger than another's, at most, is as large: samples differ by chance.
+AS_ACCURATE = 1.02
+
+
 class Comparison(SideBySide[Result]):
     """Dataflows side by side."""
+
+    @property
+    def fastest(self) -> Result | None:
+        """The fastest run, whatever its errors; the first of equals."""
+        return min(self.runs, key=lambda run: run.cycles, default=None)
+
+    @property
+    def winner(self) -> Result | None:
+        """The fastest run of those that are not known to be less accurate than 16-bit weights; of all, where there is none."""
+        accurate = [run for run in self.runs if not self.less_accurate(run)]
+        return min(accurate or self.runs, key=lambda run: run.cycles, default=None)
+
+    def less_accurate(self, run: Result) -> str:
+        """Why a run is less accurate than the 16-bit baseline, as a clause; empty where it is not, as far as is known.
+
+        Known are the errors where numbers were executed with ``bf16`` among the runs, and that a method which quantizes
+        activations in one pass loses what that leaves out."""
+        base = next((other for other in self.runs if other.dataflow == "bf16"), None)
+        if run.numerics is not None and base is not None and base.numerics is not None:
+            if run.numerics.overflowed > base.numerics.overflowed:
+                return f"{run.numerics.overflowed:,} of its outputs overflow"
+            ratio = run.numerics.relative_l2 / max(base.numerics.relative_l2, 1e-300)
+            return f"its error is {ratio:.2g}x that of bf16" if ratio > AS_ACCURATE else ""
+        return "it quantizes activations in one pass" if run.dataflow in ONE_PASS else ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As for all, with ``fastest`` beside ``winner``, which is as accurate as 16-bit weights as far as is known."""
+        found = super().to_json()
+        if self.fastest is not None:
+            found["fastest"] = self.fastest.dataflow
+        return found
 
 
 @dataclass(frozen=True)

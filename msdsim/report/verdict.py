@@ -13,20 +13,59 @@ BOUND = 0.6
 _CUBE = "aic.m"
 
 
+#: Times that differ by less are a tie.
+TIE = 1.02
+
+
 def verdict(comparison: Comparison) -> str:
-    """One sentence, or an empty text when nothing ran."""
-    winner = comparison.winner
-    if winner is None:
+    """Who won and why, or an empty text when nothing ran.  A run that is less accurate than 16-bit weights never wins: it may
+    be the fastest, and the winner is the fastest of the others."""
+    winner, fastest = comparison.winner, comparison.fastest
+    if winner is None or fastest is None:
         return ""
-    rivals = sorted((run for run in comparison.runs if run is not winner), key=lambda run: run.cycles)
-    if not rivals:
+    if len(comparison.runs) == 1:
         return f"{winner.dataflow} is the only dataflow that ran; it is {binding(winner)}."
-    rival = rivals[0]
-    if rival.cycles == winner.cycles:
-        return f"{winner.dataflow} and {rival.dataflow} tie; {rival.dataflow} is {binding(rival)}."
+    lost = comparison.less_accurate(fastest)
+    if not lost:
+        return _plain(winner, comparison.runs) + _baselines(comparison)
+    text = f"{fastest.dataflow} is the fastest, but {lost}"
+    if comparison.less_accurate(winner):
+        return f"{text}; no dataflow here is at least as accurate as bf16."
+    others = [run for run in comparison.runs if not comparison.less_accurate(run)]
+    if len(others) == 1:
+        return (f"{text}; of those at least as accurate as bf16, {winner.dataflow} is the only one ({_times(winner, fastest)} "
+                f"its time).")
+    return f"{text}; of those at least as accurate as bf16, {_plain(winner, others)}{_baselines(comparison)}"
+
+
+def _plain(winner: Result, runs: Sequence[Result]) -> str:
+    """The winner of some runs and the one behind it."""
+    rival = min((run for run in runs if run is not winner), key=lambda run: run.cycles)
     ratio = rival.cycles / winner.cycles
+    if ratio < TIE:
+        apart = f" ({percent(ratio - 1)} apart)" if rival.cycles != winner.cycles else ""
+        return f"{winner.dataflow} and {rival.dataflow} tie{apart}; {rival.dataflow} is {binding(rival)}."
     reason = why(winner, rival) + _price(winner, rival)
     return f"{winner.dataflow} wins, {ratio:.2f}x as fast as {rival.dataflow}, which {reason}."
+
+
+def _baselines(comparison: Comparison) -> str:
+    """Which dequantizing baseline of the winner's weights is the better one, where there are two."""
+    winner = comparison.winner
+    assert winner is not None
+    stored = winner.dataflow.rpartition("-")[2]
+    rivals = [run for run in comparison.runs if run.dataflow in (f"dequant-{stored}", f"convert-{stored}")]
+    if len(rivals) < 2 or winner in rivals:
+        return ""
+    better, other = sorted(rivals, key=lambda run: run.cycles)
+    if other.cycles < TIE * better.cycles:
+        return f" Of its baselines, {better.dataflow} and {other.dataflow} tie at {_times(better, winner)} its time."
+    return (f" Of its baselines, {better.dataflow} is the better: {_times(better, winner)} its time, {other.dataflow} "
+            f"{_times(other, winner)}.")
+
+
+def _times(run: Result, other: Result) -> str:
+    return f"{run.cycles / max(1, other.cycles):.2f}x"
 
 
 def _price(winner: Result, rival: Result) -> str:
@@ -48,6 +87,8 @@ def workload_verdict(found: WorkloadComparison) -> str:
     if winner is None or not rivals:
         return ""
     rival = rivals[0]
+    if rival.cycles < TIE * winner.cycles:
+        return f"{winner.dataflow} and {rival.dataflow} tie in total ({percent(rival.cycles / winner.cycles - 1)} apart)."
     pairs = list(zip(winner.runs, rival.runs, strict=True))
     ours, theirs = max(pairs, key=lambda pair: pair[1].count * (pair[1].result.cycles - pair[0].result.cycles))
     return (f"{winner.dataflow} wins, {rival.cycles / winner.cycles:.2f}x as fast as {rival.dataflow} in total; most of the "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -148,3 +149,34 @@ def test_shares(value, text):
 @pytest.mark.parametrize(("value", "text"), [(0, "0"), (393216, "0.393"), (2097152, "2.1"), (7541000000, "7,541")])
 def test_sizes(value, text):
     assert megabytes(value) == text
+
+
+def test_what_is_less_accurate_than_16_bits_may_be_fastest_but_never_wins():
+    names = ["bf16", "convert-int8", "dequant-int8", "msd-int8", "w8a8"]
+    found = compare("gemm:m=16,k=1024,n=1536,group=128,offset=1", "ascend950dt", names, check=True)
+    by_name = {run.dataflow: run for run in found.runs}
+    assert list(by_name) == names
+    assert found.less_accurate(by_name["w8a8"]).startswith("its error is ")
+    assert found.less_accurate(by_name["dequant-int8"])
+    assert not found.less_accurate(by_name["convert-int8"])
+    lossy = Comparison([replace(by_name["w8a8"], record=by_name["bf16"].record), by_name["msd-int8"], by_name["bf16"]], [])
+    assert lossy.fastest.dataflow == "w8a8"
+    assert lossy.winner.dataflow == "bf16"
+    assert verdict(lossy).startswith("w8a8 is the fastest, but its error is ")
+    assert "of those at least as accurate as bf16, bf16 wins" in verdict(lossy)
+
+
+def test_without_numbers_one_pass_over_the_activations_is_known_to_lose():
+    found = compare("gemm:m=16,k=256,n=192", "toy", ["bf16", "w8a8"])
+    assert found.less_accurate(found.runs[1]) == "it quantizes activations in one pass"
+    assert found.winner.dataflow == "bf16"
+
+
+def test_the_better_baseline_is_named_and_two_percent_are_a_tie():
+    found = compare("gemm:m=16,k=4096,n=4096", "ascend950dt", ["dequant-int8", "convert-int8", "msd-int8"])
+    dequant, convert, msd = found.runs
+    assert convert.cycles < dequant.cycles
+    assert "Of its baselines, convert-int8 is the better" in verdict(Comparison([dequant, convert, replace(msd, record=replace(
+        msd.record, cycles=convert.cycles // 2))], []))
+    near = replace(convert, dataflow="msd-int8", record=replace(convert.record, cycles=round(convert.cycles * 1.019)))
+    assert verdict(Comparison([convert, near], [])).startswith("convert-int8 and msd-int8 tie (2% apart);")
