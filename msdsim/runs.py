@@ -33,7 +33,7 @@ from msdsim.references import check_against
 from msdsim.registry import unknown_name
 from msdsim.report.result import Result
 from msdsim.report.shown import ShownResult
-from msdsim.tilings import choose_tiling
+from msdsim.tilings import choose, choose_tiling
 from msdsim.timeline.record import RunRecord
 
 DEFAULT_ENGINE = "fast"
@@ -110,6 +110,7 @@ class PreparedRun:
     tiling: Mapping[str, int] = field(default_factory=dict)
     executed: Executed = field(default_factory=lambda: Executed(None, {}))
     weights: str = ""
+    chosen: str = ""
 
     @property
     def kernel(self) -> Kernel:
@@ -129,7 +130,7 @@ class PreparedRun:
         return ShownResult(problem=self.problem, hardware=self.hardware, dataflow=self.dataflow, engine=options.engine,
                            memory=options.memory, tiling=self.tiling, seed=options.seed, record=record, kernel=self.kernel,
                            wall_s=wall_s, numerics=self.executed.numerics, arrays=self.executed.arrays, l2_start=l2_start,
-                           weights=self.weights)
+                           weights=self.weights, chosen=self.chosen)
 
 
 def run(problem: Problem | Kernel, hardware: Hardware, dataflow: str, options: RunOptions = DEFAULTS,
@@ -157,7 +158,8 @@ def prepare(problem: Any, hardware: Hardware, dataflow: str, options: RunOptions
         error = InputError if options.weights is None else ArrayError
         raise error(f"dataflow '{chosen.name}' cannot run {problem} on '{hardware.name}': {reason}")
     build = _built(chosen, problem, hardware, options.tiling)
-    item = PreparedRun(build, hardware, options, problem.to_json(), chosen.name, asdict(build.tiling), weights=said)
+    item = PreparedRun(build, hardware, options, problem.to_json(), chosen.name, asdict(build.tiling), weights=said,
+                       chosen=choose(chosen, problem, hardware.chip, options.tiling).how)
     if not options.executes:
         return item
     from msdsim.numerics.contracts import contract_for

@@ -128,6 +128,8 @@ def run_facts(run: Result) -> list[Fact]:
         found.append(Fact("UB banks", f"{run.ub_conflict_cycles:,} cycles lost to conflicts, summed over the AIVs"))
     if run.tiling:
         found.append(Fact("tiling", tiling_text(run.tiling)))
+        if run.chosen:
+            found.append(Fact("chosen", run.chosen))
     if run.weights:
         found.append(Fact("weights", run.weights))
     if run.numerics is not None:

@@ -51,6 +51,8 @@ class Result:
     causes: tuple[Cause, ...] | None = None
     #: How the weights of a checkpoint were read and taken; empty where there are none.
     weights: str = ""
+    #: How the tiling was chosen; empty where all of it was given.
+    chosen: str = ""
 
     @property
     def cycles(self) -> int:

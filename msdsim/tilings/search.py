@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -65,6 +65,8 @@ class Effort:
 
 #: What choosing a tiling takes when nobody has asked for more.
 QUICK = Effort(width=24, judged=6, margin=1.10, work=40e3)
+#: Width of the table where nothing of a narrower one can be built.
+_WIDEST = 600
 #: Work of a statement of a kernel on its way to the engine, and of an instruction in it.
 _PER_STATEMENT, _PER_INSTRUCTION = 120.0, 0.35
 
@@ -131,7 +133,21 @@ def search(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int
             best, least = tiling, time
         if judged >= effort.judged or done + work > effort.work:
             break
-    return Choice(best, s.ranked, judged) if best is not None else _by_force(dataflow, problem, chip, given)
+    if best is not None:
+        return Choice(best, s.ranked, judged)
+    if effort.width < _WIDEST:
+        # None of the first can be built: others, further down the table, may.
+        return search(dataflow, problem, chip, given, replace(effort, width=_WIDEST), tried)
+    return _by_force(dataflow, problem, chip, given)
+
+
+def shortlist(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int], width: int) -> list[dict[str, int]]:
+    """Candidates of a table of that width as the search would have them judged, the most promising of every shape first."""
+    try:
+        s, cycles = candidates(STATEMENTS[_name(dataflow)](problem, chip), given, width)
+    except (TilingError, KeyError):
+        return []
+    return [s.row(number) for number in _varied(s, cycles, QUICK.margin)]
 
 
 def _name(dataflow: Dataflow) -> str:
