@@ -17,8 +17,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from numbers import Integral
 from typing import Any
 
+from msdsim.errors import KernelError
 from msdsim.ir.expr import Binary, Const, Expr, ExprLike, Var, binary, lift
 from msdsim.ir.kernel import (
     Alloc,
@@ -27,6 +29,7 @@ from msdsim.ir.kernel import (
     Buffer,
     For,
     Kernel,
+    Let,
     Op,
     PartName,
     Role,
@@ -37,6 +40,8 @@ from msdsim.ir.kernel import (
     Tensor,
     When,
 )
+from msdsim.ir.ops import OPS
+from msdsim.registry import unknown_name
 
 
 class Handle:
@@ -46,10 +51,16 @@ class Handle:
     def __init__(self, of: Tensor | Buffer) -> None:
         self.of = of
 
+    @property
+    def whole(self) -> Slice:
+        """All of it."""
+        return Slice(self.of, (Const(0),) * len(self.of.shape), tuple(Const(extent) for extent in self.of.shape))
+
     def __getitem__(self, index: Any) -> Slice:
         items = index if isinstance(index, tuple) else (index,)
         if len(items) != len(self.of.shape):
-            raise ValueError(f"'{self.of.name}' has {len(self.of.shape)} dimensions, {len(items)} given")
+            raise KernelError(f"'{self.of.name}' has {len(self.of.shape)} dimensions, {len(items)} ranges are given; give one "
+                              f"each")
         pairs = [_range(item, extent) for item, extent in zip(items, self.of.shape, strict=True)]
         return Slice(self.of, tuple(start for start, _ in pairs), tuple(size for _, size in pairs))
 
@@ -58,7 +69,26 @@ class At:
     """A start and a size along one dimension."""
 
     def __init__(self, start: ExprLike, size: ExprLike) -> None:
-        self.start, self.size = lift(start), lift(size)
+        self.start, self.size = _expr(start), _expr(size)
+
+
+def _expr(value: Any) -> Expr:
+    """An index expression; KernelError for what is none."""
+    if isinstance(value, Expr):
+        return value
+    if isinstance(value, Integral):
+        return lift(int(value))
+    raise KernelError(f"{value!r} is no index expression; give whole numbers, loop variables, or what +, -, *, //, %, minimum "
+                      f"and maximum make of them")
+
+
+def _slice(operand: Any, kind: str) -> Slice:
+    """An operand: a slice, or a whole tensor or buffer."""
+    if isinstance(operand, Handle):
+        return operand.whole
+    if isinstance(operand, Slice):
+        return operand
+    raise KernelError(f"'{kind}' got {operand!r} as an operand; give a tensor, a buffer or a slice of one")
 
 
 def at(start: ExprLike, size: ExprLike) -> At:
@@ -70,10 +100,12 @@ def _range(item: Any, extent: int) -> tuple[Expr, Expr]:
     if isinstance(item, At):
         return item.start, item.size
     if isinstance(item, slice):
-        start = lift(item.start if item.start is not None else 0)
-        stop = lift(item.stop if item.stop is not None else extent)
+        if item.step is not None:
+            raise KernelError(f"a range has no step, and {item.step} is given; use a loop")
+        start = _expr(item.start if item.start is not None else 0)
+        stop = _expr(item.stop if item.stop is not None else extent)
         return start, _difference(stop, start)
-    return lift(item), Const(1)
+    return _expr(item), Const(1)
 
 
 def _difference(stop: Expr, start: Expr) -> Expr:
@@ -123,6 +155,8 @@ class KernelBuilder:
     @contextmanager
     def part(self, name: PartName) -> Iterator[None]:
         """Statements inside go to the AIC or the AIV program."""
+        if name not in self._parts:
+            raise unknown_name("part", name, list(self._parts))
         self._stack.append(self._parts[name])
         yield
         self._stack.pop()
@@ -130,33 +164,54 @@ class KernelBuilder:
     @contextmanager
     def loop(self, var: str, low: ExprLike, high: ExprLike, step: int = 1) -> Iterator[Var]:
         """``for var in low .. high step step``."""
-        body: list[Statement] = []
+        outer, body = self._block(f"the loop over '{var}'"), list[Statement]()
+        first, end = _expr(low), _expr(high)
         self._stack.append(body)
         yield Var(var)
         self._stack.pop()
-        self._stack[-1].append(For(var, lift(low), lift(high), step, tuple(body)))
+        outer.append(For(var, first, end, step, tuple(body)))
 
     @contextmanager
     def when(self, condition: Expr) -> Iterator[None]:
         """``when condition``."""
-        body: list[Statement] = []
+        outer, body = self._block("'when'"), list[Statement]()
+        if not isinstance(condition, Expr):
+            raise KernelError(f"'when' got {condition!r}, which is decided while the kernel is built; compare loop variables "
+                              f"with <, <=, >, >= or equals()")
         self._stack.append(body)
         yield
         self._stack.pop()
-        self._stack[-1].append(When(condition, tuple(body)))
+        outer.append(When(condition, tuple(body)))
+
+    def let(self, name: str, value: ExprLike) -> Var:
+        """``let name = value``: a name for an expression, good until the end of the current block."""
+        self._block(f"'let {name}'").append(Let(name, _expr(value)))
+        return Var(name)
+
+    def _block(self, what: str) -> list[Statement]:
+        if not self._stack:
+            raise KernelError(f"{what} stands outside of a part; put it inside 'with kb.part(\"aic\")' or "
+                              f"'with kb.part(\"aiv\")'")
+        return self._stack[-1]
 
     def buffer(self, name: str, space: str, fmt: str, shape: tuple[int, int], ring: int = 1,
                address: int | None = None) -> Handle:
         """Declare a buffer of the current block; ``address`` pins it to a byte address in UB."""
+        if len(shape) != 2:
+            raise KernelError(f"buffer '{name}' has shape {list(shape)}; a buffer has rows and columns")
         buffer = Buffer(name, space, fmt, shape, ring, address)
-        self._stack[-1].append(Alloc(buffer))
+        self._block(f"buffer '{name}'").append(Alloc(buffer))
         return Handle(buffer)
 
-    def op(self, kind: str, out: Slice | None = None, *ins: Slice, **attrs: AttrValue) -> None:
-        """Append an operation by name."""
-        self._stack[-1].append(Op(kind, out, ins, tuple(attrs.items())))
+    def op(self, kind: str, out: Slice | Handle | None = None, *ins: Slice | Handle, **attrs: AttrValue) -> None:
+        """Append an operation by name; a tensor or buffer without a slice is all of it."""
+        if kind not in OPS:
+            raise unknown_name("operation", kind, list(OPS))
+        target = None if out is None else _slice(out, kind)
+        block = self._block(f"'{kind}'")
+        block.append(Op(kind, target, tuple(_slice(item, kind) for item in ins), tuple(attrs.items())))
 
-    def copy(self, out: Slice, source: Slice, **attrs: AttrValue) -> None:
+    def copy(self, out: Slice | Handle, source: Slice | Handle, **attrs: AttrValue) -> None:
         """Append a copy."""
         self.op("copy", out, source, **attrs)
 

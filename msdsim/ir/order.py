@@ -25,9 +25,11 @@ from msdsim.ir.ops import OPS
 from msdsim.ir.program import Instr, Loop, Node, Part, Program
 
 #: Accesses and signals that are looked at, at most.
-MOST_EVENTS = 60_000
+MOST_EVENTS = 30_000
 #: Iterations of loops around them, at most.
-_MOST_STEPS = 500_000
+_MOST_STEPS = 200_000
+#: So many accesses are compared in the time of an iteration.
+_COMPARED = 4
 #: Iterations at the end of a long loop that are looked at, and those at its beginning beyond the deepest ring.
 _LAST, _FIRST = 2, 2
 #: An access that lies in more buckets of its tensor than this is compared with every other one.
@@ -191,12 +193,14 @@ class _Check:
             history = self.history[of.name]
             places = history.places(found)
             for place in places:
+                self.steps += len(place) // _COMPARED
                 for other in place:
                     if (write or other.write) and clock[other.pipe] < other.count and other.overlaps(found):
                         raise self._race(of, other, found, env)
-            if write:
-                for place in places:
-                    place[:] = [other for other in place if not found.covers(other)]
+            # What is ordered behind the newer one is ordered behind all that it replaces.
+            for place in places:
+                place[:] = [other for other in place if not (write or (not other.write and other.pipe == entry))
+                            or not found.covers(other)]
             history.add(found, places)
 
     def _race(self, tensor: Tensor, first: _Access, second: _Access, env: Env) -> _Unordered:

@@ -102,6 +102,8 @@ class Ranges:
 
     def inside(self, var: str, low: Expr, high: Expr, step: int) -> Ranges:
         """The scope of the body of ``for var in low .. high step step``."""
+        if self.dead:
+            return Ranges({**self.intervals, var: Interval(0, 0)}, self.limits, dead=True)
         first, end = bounds(low, self), bounds(high, self)
         last = min(end.high, upper_bound(high, self)) - 1
         if first.low == first.high and step > 0:
@@ -111,6 +113,8 @@ class Ranges:
 
     def where(self, condition: Expr) -> Ranges:
         """The scope of a block that runs where ``condition`` is not 0."""
+        if self.dead:
+            return self
         narrowed = dict(self.intervals)
         if bounds(condition, self) == Interval(0, 0) or not _narrow(condition, self, narrowed):
             return Ranges(self.intervals, self.limits, dead=True)

@@ -127,7 +127,7 @@ class PartCheck:
         if isinstance(expr, Binary):
             self._bounded(statement, expr.left)
             self._bounded(statement, expr.right)
-            if expr.op in ("//", "%") and lower_bound(expr.right, self.ranges) < 1 and not self.ranges.dead:
+            if expr.op in ("//", "%") and not self.ranges.dead and lower_bound(expr.right, self.ranges) < 1:
                 raise fail(statement, f"the divisor '{expr.right}' of '{expr}' is not certain to be above 0",
                            "divide by what is at least 1")
         found = bounds(expr, self.ranges) if not self.ranges.dead else None
@@ -166,6 +166,8 @@ class PartCheck:
         if pipe not in PIPES[self.name.upper()]:
             raise fail(op, f"pipe {pipe} is not on the {self.name.upper()} (it has {', '.join(PIPES[self.name.upper()])})",
                        "move it to the other part")
+        if self.ranges.dead:
+            return
         if op.kind == "mmad":
             self._count_k(op)
         for item in op.ins:
@@ -219,8 +221,10 @@ class PartCheck:
 
     def _inside(self, op: Op, item: Slice, start: Expr, size: Expr, dim: tuple[int, int]) -> None:
         axis, extent = dim
+        if self.ranges.dead:
+            return
         low, end = lower_bound(start, self.ranges), upper_bound(start + size, self.ranges)
-        if self.ranges.dead or (low >= 0 and end <= extent):
+        if low >= 0 and end <= extent:
             return
         try:
             low, end = self.points.reach(self.path, start, size)
@@ -232,7 +236,7 @@ class PartCheck:
                        "shrink the range, or cut the ragged end with min()")
 
     def _even(self, op: Op, start: Expr) -> bool:
-        if even(start, self.evens) or self.ranges.dead:
+        if self.ranges.dead or even(start, self.evens):
             return True
         try:
             return self.points.always_even(self.path, start)

@@ -8,15 +8,16 @@ from msdsim.cli.options import dataflow_options, hardware_options, options
 
 
 @click.command("ir", short_help="Print or verify the kernel of a dataflow.")
-@click.argument("problem")
+@click.argument("problem", required=False)
 @options(
     hardware_options,
     dataflow_options,
+    click.option("--ops", "list_ops", is_flag=True, help="Describe every operation of the kernel language instead."),
     click.option("--lines", is_flag=True, help="Number the lines, as explanations, traces and errors cite them."),
     click.option("--verify", "verify_only", is_flag=True, help="Verify the kernel and say so instead of printing it."),
 )
-def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, lines: bool,
-            verify_only: bool) -> None:
+def command(problem: str | None, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, list_ops: bool,
+            lines: bool, verify_only: bool) -> None:
     """Print the kernel that a dataflow builds for PROBLEM on a chip, or the one in a .kir file; it passes the verifier.
 
     With --verify the order of accesses is checked too: two of one place, at least one a write, need an order by program, ring,
@@ -24,6 +25,13 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
 
     Comments give the address of every buffer in UB, and what operations lose to conflicts in its banks.
     """
+    if list_ops:
+        from msdsim.ir.reference import operations_page
+
+        click.echo(operations_page(), nl=False)
+        return
+    if problem is None:
+        raise click.UsageError("give a PROBLEM or a .kir file, or --ops for the operations there are")
     from msdsim.cli.arguments import read_hardware, read_problem, read_single_problem, read_tiling
     from msdsim.ir.annotate import annotated_kernel
     from msdsim.ir.declarations import notes
