@@ -1,3 +1,4 @@
+# ruff: noqa: E501
 """The reference page of the kernel language, written from the definitions: ``python -m msdsim.ir.reference`` prints it.
 
 Every operation has an example, which is verified on every shipped chip: the page names those that take it.  Every mistake of the
