@@ -70,7 +70,10 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
             found = compare_workload(shape, hardware, names, jobs=given["jobs"], tilings=by_name, progress=progress,
                                      options=chosen)
         else:
-            found = compare(shape, hardware, names, tilings=by_name, kernels=_kernels(kernels), progress=progress,
+            # Threads that share their operands: all cores, unless a number was asked for.
+            source = click.get_current_context().get_parameter_source("jobs")
+            jobs = 0 if source is click.core.ParameterSource.DEFAULT else given["jobs"]
+            found = compare(shape, hardware, names, jobs=jobs, tilings=by_name, kernels=_kernels(kernels), progress=progress,
                             options=chosen)
             found = replace(found, runs=[with_causes(run, chosen) for run in found.runs])
     _report(found, outputs)
