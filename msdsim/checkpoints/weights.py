@@ -5,12 +5,13 @@ from __future__ import annotations
 import difflib
 import fnmatch
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from functools import lru_cache
 from pathlib import Path
 
 from msdsim.checkpoints.beside import has_module, read_metadata, tensors_beside
-from msdsim.checkpoints.headers import read_header, read_tensors
+from msdsim.checkpoints.headers import TensorInfo, checkpoint_files, read_header, read_tensors
 from msdsim.checkpoints.layouts import decode
 from msdsim.checkpoints.stored import StoredWeight, stack
 from msdsim.errors import InputError, UnknownNameError
@@ -70,7 +71,7 @@ def tensor_names(path: Path) -> Sequence[str]:
         return onnx_names(path)
     if path.is_file() and path.suffix not in (".safetensors", ".json"):
         _refuse_other_kinds(path)
-    return list(read_tensors(path))
+    return list(_tensors(path))
 
 
 def read_one(path: Path, name: str) -> StoredWeight:
@@ -83,11 +84,27 @@ def read_one(path: Path, name: str) -> StoredWeight:
         from msdsim.checkpoints.onnx_files import read_onnx
 
         return read_onnx(path, name)
-    tensors = read_tensors(path)
+    tensors = _tensors(path)
     folder = path if path.is_dir() else path.parent
     owner = tensors[name] if name in tensors else next(iter(tensors.values()))
-    metadata = read_metadata(folder, read_header(owner.file).metadata)
+    metadata = read_metadata(folder, _file_metadata(owner.file, owner.file.stat().st_mtime_ns))
     return decode(tensors_beside(name, tensors, metadata))
+
+
+def _tensors(path: Path) -> Mapping[str, TensorInfo]:
+    """The tensors of a checkpoint; read again only where a file of it has changed, since experts by the hundred ask for them."""
+    files = [*checkpoint_files(path), *([path] if path.is_file() else [])]
+    return _tensors_of(path, tuple((file, file.stat().st_mtime_ns, file.stat().st_size) for file in files if file.is_file()))
+
+
+@lru_cache(maxsize=2)
+def _tensors_of(path: Path, stamp: tuple[tuple[Path, int, int], ...]) -> Mapping[str, TensorInfo]:
+    return read_tensors(path)
+
+
+@lru_cache(maxsize=4)
+def _file_metadata(file: Path, stamp: int) -> Mapping[str, str]:
+    return read_header(file).metadata
 
 
 def _refuse_other_kinds(path: Path) -> None:
