@@ -110,6 +110,22 @@ class Result:
         values = leaves(self.hardware.chip.model_dump())
         return {key: values[key] for key in changed}
 
+    @property
+    def l2_read_hit_rate(self) -> float | None:
+        """Share of the bytes read that L2 had; 0 where fetching whole lines reads more from HBM than was asked for, None where
+        nothing was read."""
+        from msdsim.report.lines import hit_rate
+
+        return hit_rate(self.record.traffic["l2_read_bytes"], self.record.traffic["hbm_read_bytes"])
+
+    @property
+    def lines(self) -> list[Any]:
+        """Every line of the kernel with its executions, cycles, bytes, L2 hit rate and stalls
+        (:class:`msdsim.report.lines.Line`)."""
+        from msdsim.report.lines import kernel_lines
+
+        return kernel_lines(self.record)
+
     @cached_property
     def bottleneck(self) -> Bottleneck:
         """The busiest resource, which need not be what binds the kernel (:attr:`causes`)."""
@@ -144,6 +160,7 @@ class Result:
             "wall_s": self.wall_s,
             "skipped_iterations": self.record.skipped_iterations,
             "l2_start": self.l2_start,
+            "l2_read_hit_rate": self.l2_read_hit_rate,
             "ub_conflict_cycles": self.ub_conflict_cycles,
         }
         if self.causes is not None:

@@ -51,7 +51,8 @@ def _marks(before: Schedule, after: Schedule) -> Iterator[Difference]:
         yield Difference("kernel text", before.kernel_sha256[:_HASH_DIGITS], after.kernel_sha256[:_HASH_DIGITS],
                          "the kernel is another one" if before.kernel else "the kernel is another one ('msdsim ir' prints it)")
     if before.numbers != after.numbers:
-        yield Difference("numbers", _numbers(before.numbers), _numbers(after.numbers), "the outputs are others now")
+        what = "the outputs are others now" if before.numbers and after.numbers else "pinned in one of them"
+        yield Difference("numbers", _numbers(before.numbers), _numbers(after.numbers), what)
 
 
 def _figures(before: Schedule, after: Schedule) -> Iterator[Difference]:

@@ -103,7 +103,7 @@ class Verdict:
             share = f" ({100 * (after - before) / before:+.1f}%)" if before else ""
             reason = f": {self.cause.sentence}" if self.cause else ""
             return f"{before:,} -> {after:,} cycles{share}{reason}"
-        if any(item.what.startswith("numbers") for item in self.differences):
+        if self.before.numbers and self.after.numbers and self.before.numbers != self.after.numbers:
             return f"{after:,} cycles as before, but the numbers are others"
         if self.cause:
             return f"{after:,} cycles as before, for other reasons: {self.cause.sentence}"
@@ -137,9 +137,9 @@ def judge(before: Schedule, after: Schedule, limits: Limits | None = None,
 
 
 def _diff(before: Sequence[str], after: Sequence[str]) -> Iterator[str]:
-    """A unified diff without file names, one line of context."""
-    lines = list(difflib.unified_diff(before, after, lineterm="", n=1))
-    return iter(lines[2:])
+    """A unified diff without file names, one line of context; comments do not count."""
+    old, new = ([line.partition("#")[0].rstrip() for line in text] for text in (before, after))
+    return iter(list(difflib.unified_diff(old, new, lineterm="", n=1))[2:])
 
 
 def _changed(before: Schedule, after: Schedule, found: Sequence[Difference], diff: Sequence[str],

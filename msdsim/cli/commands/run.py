@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     mix_options,
     click.option("--reference", metavar="DATAFLOW:PROBLEM",
                  help="With --check of a .kir file: the dataflow and problem whose numbers it computes."),
+    click.option("--lines", is_flag=True,
+                 help="Also list every line of the kernel: executions, cycles, bytes, L2 hit rate, what it waits for."),
     engine_options, warm_option, jobs_option, numbers_options, report_options, trace_option,
 )
 def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, **given: Any) -> None:
@@ -53,11 +55,16 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     _refuse_for_kernel(problem, shape, chosen)
     if isinstance(shape, Workload):
         refuse_for_workload(shape, given)
+        if given["lines"]:
+            from msdsim.errors import InputError
+
+            raise InputError(f"--lines belongs to one problem, and '{shape.name}' has {len(shape.entries)}; give one of them, "
+                             f"such as {shape.entries[0].problem}")
         if shape.dataflow is not None and _left_out("dataflow"):
             dataflow = shape.dataflow
         _run_workload(shape, hardware, dataflow, chosen, given["jobs"], outputs)
     else:
-        _run_problem(shape, hardware, dataflow, chosen, outputs)
+        _run_problem(shape, hardware, dataflow, chosen, outputs, given["lines"])
 
 
 def _refuse_for_kernel(text: str, shape: Any, chosen: RunOptions) -> None:
@@ -83,7 +90,8 @@ def _left_out(option: str) -> bool:
     return click.get_current_context().get_parameter_source(option) is click.core.ParameterSource.DEFAULT
 
 
-def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, chosen: RunOptions, outputs: Outputs) -> None:
+def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, chosen: RunOptions, outputs: Outputs,
+                 lines: bool) -> None:
     from msdsim.api import require_check, simulate
     from msdsim.cli.simulation import with_causes, working
     from msdsim.ir.declarations import notes
@@ -99,7 +107,11 @@ def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, c
         numbers = f"its numbers are held to {chosen.reference}" if chosen.reference else \
             "a hand-written kernel's numbers have no reference (--reference gives one)"
         click.echo(f"  check      all accesses of one place are ordered; {numbers}")
-    outputs.write_json(result.to_json())
+    if lines:
+        from msdsim.report.lines import lines_table
+
+        outputs.print(lambda console: _console().emit(console, ["", *lines_table(result.record)]))
+    outputs.write_json(result.to_json() | ({"lines": [line.to_json() for line in result.lines]} if lines else {}))
     outputs.write_arrays(result.arrays)
     outputs.write_plot(result.plot)
     outputs.write_html(lambda: _html().run_page(result))
