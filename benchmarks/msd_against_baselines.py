@@ -1,0 +1,93 @@
+"""MSD against the better of its dequantizing baselines, and against 16-bit weights: the table of docs/when-msd-wins.md.
+
+    python benchmarks/msd_against_baselines.py [--rows 1,16,64,128,512] [--groups none,128,32] [--chips a,b] [--write]
+
+For every chip, shape, grouping of the weights and number of rows it simulates ``bf16``, ``dequant-*``, ``convert-*`` and
+``msd-*`` of the formats that the chip's Cube takes, and prints the time of MSD over that of the faster of ``dequant`` and
+``convert`` (and, after the comma, over ``bf16``): below 1 MSD is faster; ``c`` marks where ``convert`` is the better baseline.
+``--write`` puts the tables between the markers of docs/when-msd-wins.md.  Chips that give the same numbers share a row.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+from pathlib import Path
+
+import msdsim
+from msdsim.api import find_dataflow
+from msdsim.errors import MsdsimError
+from msdsim.problems import parse_problem
+
+CHIPS = ("ascend910b1", "ascend910b2", "ascend910b3", "ascend910b4", "ascend910c-die", "ascend950pr", "ascend950dt")
+SHAPES = {"4096 x 4096": "gemm:m={m},k=4096,n=4096", "7168 x 4096": "gemm:m={m},k=7168,n=4096",
+          "8192 x 12288": "gemm:m={m},k=8192,n=12288", "8 experts of 7168 x 2048": "grouped_gemm:groups=8,m={m},k=7168,n=2048"}
+FORMATS = {"INT8": "int8", "INT4": "int4", "MXFP4": "mxfp4"}
+PAGE = Path(__file__).parents[1] / "docs" / "when-msd-wins.md"
+BEGIN, END = "<!-- table: benchmarks/msd_against_baselines.py -->", "<!-- end of table -->"
+
+
+def cycles(problem: str, chip: str, dataflow: str) -> int | None:
+    """Cycles, or None where the chip or the problem rules the dataflow out."""
+    shape, hardware = parse_problem(problem), msdsim.load_hw(chip)
+    if find_dataflow(shape, dataflow).refuses(shape, hardware.chip) is not None:
+        return None
+    try:
+        return msdsim.simulate(shape, hardware, dataflow).cycles
+    except MsdsimError:
+        return None
+
+
+def cell(problem: str, chip: str, fmt: str, base: int | None) -> str:
+    """``0.71c, 0.65``."""
+    msd, dequant, convert = (cycles(problem, chip, f"{name}-{fmt}") for name in ("msd", "dequant", "convert"))
+    rivals = [value for value in (dequant, convert) if value is not None]
+    if msd is None or not rivals:
+        return ""
+    mark = "c" if convert is not None and convert == min(rivals) and convert != dequant else ""
+    return f"{msd / min(rivals):.2f}{mark}" + (f", {msd / base:.2f}" if base else "")
+
+
+def table(chips: list[str], shape: str, group: str, rows: list[int]) -> list[str]:
+    """Lines of one shape and grouping; chips with the same cells share a line."""
+    found: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    extra = "" if group == "none" else f",group={group}"
+    for chip in chips:
+        bases = {m: cycles(SHAPES[shape].format(m=m), chip, "bf16") for m in rows}
+        for label, fmt in FORMATS.items():
+            if fmt == "mxfp4" and extra:
+                continue
+            cells = tuple(cell(SHAPES[shape].format(m=m) + extra, chip, fmt, bases[m]) for m in rows)
+            if any(cells):
+                found.setdefault((label, cells), []).append(chip.removeprefix("ascend"))
+    lines = [f"**K x N = {shape}, " + ("one scale per channel**" if group == "none" else f"groups of {group}**"), "",
+             "| chip | weights | " + " | ".join(f"m = {m}" if m == rows[0] else str(m) for m in rows) + " |",
+             "|---" * (2 + len(rows)) + "|"]
+    lines += [f"| {', '.join(names)} | {label} | " + " | ".join(cells) + " |" for (label, cells), names in found.items()]
+    return [*lines, ""]
+
+
+def main() -> None:
+    """Print the tables, and write them where asked."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rows", default="1,16,64,128,512")
+    parser.add_argument("--groups", default="none,128,32")
+    parser.add_argument("--shapes", default=",".join(SHAPES), help="K x N as the tables name them")
+    parser.add_argument("--chips", default=",".join(CHIPS))
+    parser.add_argument("--write", action="store_true", help="into docs/when-msd-wins.md, between its markers")
+    given = parser.parse_args()
+    started, lines = time.process_time(), []
+    for shape in given.shapes.split(","):
+        for group in given.groups.split(","):
+            part = table(given.chips.split(","), shape, group, [int(m) for m in given.rows.split(",")])
+            print("\n".join(part), flush=True)
+            lines += part
+    print(f"{time.process_time() - started:.0f} s of CPU")
+    if given.write:
+        text = PAGE.read_text(encoding="utf-8")
+        before, after = text.partition(BEGIN)[0], text.partition(END)[2]
+        PAGE.write_text("\n".join([before + BEGIN, "", *lines]) + END + after, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
