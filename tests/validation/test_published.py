@@ -46,6 +46,8 @@ def test_targets(report):
 def test_rows_that_informed_no_constant_are_met_as_well(report):
     assert report.unseen.predicted >= 20
     assert report.unseen.median_error <= 0.09
+    # The rows are three times as many since decode GEMMs, single cores and components are among them: 36% now.
+    assert report.unseen.p90_error <= 0.38
     known = set(load_hw("ascend910b1").provenance)
     assert {key for row in report.rows for key in row.informs} <= known
 
