@@ -103,9 +103,9 @@ def bound_text(causes: Sequence[Cause], most: int = 3) -> str:
 
 
 def _how(cause: Cause) -> str:
-    """``twice as fast`` of ``HBM twice as fast``, ``free`` of ``signals and barriers free``."""
+    """``twice as fast`` of ``HBM twice as fast``, ``free`` of ``signals and barriers free``, ``gone`` of ``no latencies``."""
     return next((text for text in ("twice as fast", "twice as wide", "twice as large", "free") if cause.change.endswith(text)),
-                cause.change)
+                "gone")
 
 
 def binding(run: Result) -> str:

@@ -106,7 +106,7 @@ def test_the_loser_is_told_by_what_it_waits_for():
 def test_verdict_on_one_run_on_none_and_on_a_tie(dequant):
     assert verdict(Comparison([], [])) == ""
     assert verdict(Comparison([dequant], [])).startswith("dequant-int8 is the only dataflow that ran; it is busiest at ")
-    assert verdict(Comparison([dequant, simulate("gemm:m=16,k=256,n=192", "toy", "dequant-int8")], [])).startswith(
+    assert verdict(Comparison([dequant, simulate("gemm:m=16,k=256,n=192", "toy", "dequant-int8", tiling=dequant.tiling)], [])).startswith(
         "dequant-int8 and dequant-int8 tie;")
 
 
