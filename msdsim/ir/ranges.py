@@ -245,6 +245,11 @@ def _sum(terms: Mapping[Expr, int], constant: int) -> Expr:
 # Simplification
 
 
+#: Operators and operands of an expression that is still looked at as a whole.  Larger ones are tables, such as the first rows of
+#: a hundred experts; nothing of them is decided, and to find that out takes seconds.
+_WORTH_DECIDING = 80
+
+
 def simplify(expr: Expr, ranges: Ranges | Mapping[str, Interval]) -> Expr:
     """An expression with the same values while each variable stays in its range, with what the ranges decide left out:
     ``min``, ``max`` and comparisons with a certain winner, ``%`` and ``//`` with a certain quotient, terms that cancel.  What
@@ -270,7 +275,7 @@ def _simplify(expr: Expr, ranges: Ranges) -> Expr:
 
 
 def _decided(expr: Expr, ranges: Ranges) -> Expr:
-    if not isinstance(expr, Binary):
+    if not isinstance(expr, Binary) or size_of(expr) > _WORTH_DECIDING:
         return expr
     op, left, right = expr.op, expr.left, expr.right
     if op in FUNCTIONS:

@@ -41,6 +41,9 @@ STATE_OPS: Ops = tuple((name, 32) for name in ("max", "sub", "exp", "mul", "add"
 class Attention:
     """Query rows of a KV head in row tiles, KV tiles, and the pipeline of both products with the softmax between them."""
 
+    #: Values tried where nothing fits with the usual ones.
+    tightest = {"ub_ring": 1}
+
     def __init__(self, problem: AttentionShape, chip: Chip, needs: Needs) -> None:
         self.problem, self.chip, self.needs, self.costs = problem, chip, needs, Costs(chip)
         self.fmt, self.passes, self.bits = (needs.fmt, needs.fmt), needs.passes, element_bits(needs.fmt)
@@ -222,7 +225,7 @@ class Attention:
         share = self._share(s)
         fixed, of_s, of_o = self._ub(s)
         room = self.chip.buffers.ub_bytes - fixed
-        out_m = [np.minimum(share, rows) for rows in (64, *((8, 4, 2, 1) if several else (8, 2)))]
+        out_m = [np.minimum(share, rows) for rows in (64, *((8, 4, 2, 1) if several else (8, 2, 1)))]
         s.options("out_m", *[np.where(rows * of_o < room, rows, 0) for rows in out_m])
         share = self._share(s)
         fixed, of_s, of_o = self._ub(s)

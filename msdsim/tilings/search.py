@@ -94,7 +94,15 @@ def candidates(statement: Statement, given: Mapping[str, int], width: int) -> tu
         return np.sum([phase.cycles() for phase in statement.phases(s)], axis=0)
 
     s = Space(given, rank, width)
-    statement.fill(s)
+    try:
+        statement.fill(s)
+    except TilingError:
+        # On the smallest buffers only the statement's tightest values leave room.
+        tightest = {key: value for key, value in getattr(statement, "tightest", {}).items() if key not in given}
+        if not tightest:
+            raise
+        s = Space({**given, **tightest}, rank, width)
+        statement.fill(s)
     s.narrow()
     cycles = rank(s)
     order = np.argsort(cycles, kind="stable")
@@ -108,7 +116,8 @@ def search(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int
     statement = STATEMENTS[_name(dataflow)](problem, chip)
     try:
         s, cycles = candidates(statement, given, effort.width)
-    except TilingError:
+    except InputError:
+        # Nothing fits, or what is given cannot be on this chip.
         return _by_force(dataflow, problem, chip, given)
     instructions = chip.cores.aic * np.sum([np.broadcast_to(phase.instructions * phase.where, (s.count,))
                                             for phase in statement.phases(s)], axis=0)

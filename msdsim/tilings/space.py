@@ -84,6 +84,8 @@ class Space:
         if self.columns:
             self.columns = {name: column[rows] for name, column in self.columns.items()}
             self.count = len(next(iter(self.columns.values())))
+            if not self.count:
+                raise TilingError("nothing fits")
 
     def narrow(self, times: int = 1) -> None:
         """The ``times * width`` candidates with the shortest estimate go on, the best first, but no more than

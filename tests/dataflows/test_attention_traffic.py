@@ -8,7 +8,8 @@ import msdsim
 from msdsim.analysis.cache_traffic import cache_traffic
 from msdsim.hardware import load_hw
 
-SHAPE = "attention:batch=4,heads=32,kv_heads=8,head_dim=128,q=1,kv=2048"
+#: A head's tokens side by side: among all heads of a token, its 128 bytes are a quarter of a line that other cores read as well.
+SHAPE = "attention:batch=4,heads=32,kv_heads=8,head_dim=128,q=1,kv=2048,kv_layout=bnsd"
 #: The cache has 8 Mi elements, its BF16 copy 16 MiB: more than this L2, as 32768 tokens of a batch of 4 are on the real chip.
 SMALL_L2 = 4 * 2**20
 
