@@ -206,7 +206,7 @@ class KernelBuilder:
     def op(self, kind: str, out: Slice | Handle | None = None, *ins: Slice | Handle, **attrs: AttrValue) -> None:
         """Append an operation by name; a tensor or buffer without a slice is all of it."""
         if kind not in OPS:
-            raise unknown_name("operation", kind, list(OPS))
+            raise KernelError(str(unknown_name("operation", kind, list(OPS))))
         target = None if out is None else _slice(out, kind)
         block = self._block(f"'{kind}'")
         block.append(Op(kind, target, tuple(_slice(item, kind) for item in ins), tuple(attrs.items())))

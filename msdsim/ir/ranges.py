@@ -245,8 +245,8 @@ def _sum(terms: Mapping[Expr, int], constant: int) -> Expr:
 # Simplification
 
 
-#: Operators and operands of an expression that is still looked at as a whole.  Larger ones are tables, such as the first rows of
-#: a hundred experts; nothing of them is decided, and to find that out takes seconds.
+#: Operators and operands of an expression that is still looked at as a whole.  Larger ones are tables, such as the first rows
+#: of a hundred experts; nothing of them is decided, and to find that out takes seconds.
 _WORTH_DECIDING = 80
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -42,7 +42,7 @@ class Attention:
     """Query rows of a KV head in row tiles, KV tiles, and the pipeline of both products with the softmax between them."""
 
     #: Values tried where nothing fits with the usual ones.
-    tightest = {"ub_ring": 1}
+    tightest: ClassVar[tuple[dict[str, int], ...]] = ({"ub_ring": 1}, {"l0_ring": 1}, {"ub_ring": 1, "l0_ring": 1})
 
     def __init__(self, problem: AttentionShape, chip: Chip, needs: Needs) -> None:
         self.problem, self.chip, self.needs, self.costs = problem, chip, needs, Costs(chip)

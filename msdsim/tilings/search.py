@@ -93,16 +93,16 @@ def candidates(statement: Statement, given: Mapping[str, int], width: int) -> tu
     def rank(s: Space) -> Column:
         return np.sum([phase.cycles() for phase in statement.phases(s)], axis=0)
 
-    s = Space(given, rank, width)
-    try:
-        statement.fill(s)
-    except TilingError:
-        # On the smallest buffers only the statement's tightest values leave room.
-        tightest = {key: value for key, value in getattr(statement, "tightest", {}).items() if key not in given}
-        if not tightest:
-            raise
-        s = Space({**given, **tightest}, rank, width)
-        statement.fill(s)
+    # On the smallest buffers only the statement's tightest values leave room.
+    attempts = [{}, *getattr(statement, "tightest", ())]
+    for tight in attempts:
+        s = Space({**tight, **given}, rank, width)
+        try:
+            statement.fill(s)
+            break
+        except TilingError:
+            if tight is attempts[-1]:
+                raise
     s.narrow()
     cycles = rank(s)
     order = np.argsort(cycles, kind="stable")

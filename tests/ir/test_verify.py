@@ -183,7 +183,6 @@ def test_surplus_signals_are_refused():
 @pytest.mark.parametrize(
     ("body", "match"),
     [
-        (lambda kb, x, y: kb.op("frobnicate"), r"unknown operation 'frobnicate' \(known: copy, fixpipe, mmad"),
         (lambda kb, x, y: kb.op("dup", kb.buffer("t", "UB", "fp32", (1, 8))[:, :], fill=1.0), "'dup' has no attribute 'fill'"),
         (lambda kb, x, y: kb.op("abs", kb.buffer("t", "UB", "fp32", (1, 8))[:, :]), "'abs' takes 1 inputs and an output"),
         (lambda kb, x, y: kb.buffer("t", "L1", "fp32", (1, 8)), "an AIV has no L1"),
@@ -225,3 +224,9 @@ def test_pipes_of_the_other_part():
         kb.wait_signal("s", "FIX")
 
     refused(aiv(body, signals=[("s", "aic_to_aiv")]), "no pipe 'FIX' on the AIV; pipes: MTE2, V, MTE3")
+
+
+def test_an_unknown_operation_is_refused_where_it_is_written():
+    kb = KernelBuilder("unknown", cores=1, aiv_per_core=1)
+    with kb.part("aiv"), pytest.raises(KernelError, match=r"unknown operation 'frobnicate' \(known: copy, fixpipe, mmad"):
+        kb.op("frobnicate")
