@@ -58,9 +58,10 @@ def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow
             progress: Progress | None = None, options: RunOptions | None = None, **changes: Any) -> ShownComparison:
     """Simulate several dataflows side by side; those that the problem or the chip rules out are listed with the reason.
 
-    A dataflow named explicitly must exist; ``tilings`` are by dataflow, ``progress`` is called with (finished, of how many).
-    ``kernels`` are hand-written ones by the name that they have in the comparison; their tensors must be those of a dataflow of
-    this problem (``"msd-int8:mine"`` says of which one), whose contract they are held to with ``check``.
+    A dataflow named explicitly must exist; ``tilings`` are by dataflow (and by kernel: its params), ``progress`` is called with
+    (finished, of how many).  ``kernels`` are hand-written ones by the name that they have in the comparison; their tensors must
+    be those of a dataflow of this problem (``"msd-int8:mine"`` says of which one), whose contract they are held to with
+    ``check``.
     ``jobs`` dataflows are worked on at the same time (0: one for each core); the results do not depend on it.
     """
     shape, hardware = as_problem(problem), as_hardware(hw)
@@ -75,7 +76,8 @@ def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow
     shared = shared_numbers(shape, [name for name in names if refusal(name) is None]) if chosen.executes else None
     runs, skipped = _each(names, refusal, progress, lambda name: run(
         shape, hardware, name, _tiled(chosen, tilings, name), shared), jobs, _asked(chosen, tilings))
-    own = [_beside(shape, hardware, name, kernel, chosen) for name, kernel in (kernels or {}).items()]
+    own = [_beside(shape, hardware, name, kernel, chosen.but(tiling=(tilings or {}).get(name.rpartition(":")[2])))
+           for name, kernel in (kernels or {}).items()]
     return ShownComparison([*runs, *own], skipped)
 
 
@@ -90,7 +92,7 @@ def _beside(problem: Any, hardware: Hardware, name: str, kernel: Kernel, options
         raise InputError(f"kernel '{name}' has the tensors of {flow} and maybe others; say whose numbers it computes, such as "
                          f"{flow}:{name}")
     reference = f"{flow}:{problem}" if options.executes else None
-    found = run(kernel, hardware, "", options.but(tiling=None, reference=reference))
+    found = run(kernel, hardware, "", options.but(reference=reference))
     return replace(found, dataflow=shown or name, problem=problem.to_json())
 
 

@@ -23,6 +23,7 @@ from msdsim.formats.mx import DEFAULT_RULE, rule_named
 from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware import Hardware, load_hw
 from msdsim.ir.kernel import Kernel
+from msdsim.ir.params import with_params
 from msdsim.ir.parser import read_kernel
 from msdsim.ir.program import Program
 from msdsim.numerics.check import Executed, check_numbers, execute_kernel
@@ -52,7 +53,7 @@ class RunOptions:
     benchmark measures that repeats one operator.  ``weights`` are those of a checkpoint, read or as ``PATH:TENSOR``; they bring
     their groups and offsets into the problem.  ``scale_rule`` chooses the block scales of values quantized to MXFP4.
     ``reference`` (``"msd-int8:gemm:m=16,k=1024,n=512"``) is what the numbers of a hand-written kernel are held to: the contract
-    of a dataflow on a problem; ``tiling`` is then that of the dataflow.
+    of a dataflow on a problem.  A kernel's ``tiling`` are its params, and what is none of them is the reference's.
     """
 
     tiling: Mapping[str, int] | None = None
@@ -208,11 +209,15 @@ def build_kernel(dataflow: Dataflow, problem: Any, hardware: Hardware,
 
 def prepare_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions) -> PreparedRun:
     """A hand-written kernel: timed like any other; its numbers are executed when its tensors are given.  Its check is that of
-    the order of its accesses and, with a ``reference``, of its numbers."""
+    the order of its accesses and, with a ``reference``, of its numbers.  ``options.tiling`` sets its params; what is none of
+    them belongs to the dataflow of the reference."""
+    given = options.tiling or {}
+    of_reference = {key: value for key, value in given.items() if key not in kernel.params} if options.reference else {}
+    kernel = with_params(kernel, {key: value for key, value in given.items() if key not in of_reference})
     build = run_passes(Build(hardware.chip, kernel=kernel), "order" if options.check else "place")
-    item = PreparedRun(build, hardware, options, {"kind": "kernel", "name": kernel.name}, kernel.name)
+    item = PreparedRun(build, hardware, options, {"kind": "kernel", "name": kernel.name}, kernel.name, kernel.params)
     if options.reference is not None:
-        return replace(item, executed=check_against(kernel, hardware.chip, options.reference, tiling=options.tiling,
+        return replace(item, executed=check_against(kernel, hardware.chip, options.reference, tiling=of_reference or None,
                                                     inputs=options.inputs, seed=options.seed, keep=options.keep,
                                                     scale_rule=options.scale_rule))
     return item if options.inputs is None else replace(item, executed=execute_kernel(kernel, options.inputs))

@@ -64,6 +64,13 @@ def read_single_problem(text: str, what: str) -> Problem:
     return problem
 
 
+def read_kernel_or_problem(text: str, what: str) -> Problem | Kernel:
+    """Like :func:`read_single_problem` where a kernel's file will do."""
+    from msdsim.runs import read_kernel
+
+    return read_kernel(text.strip()) if text.strip().endswith(".kir") else read_single_problem(text, what)
+
+
 def read_tiling(text: str | None) -> dict[str, int] | None:
     """``base_m=128,base_n=256`` as numbers; None for ``auto`` or nothing."""
     if text is None or text.strip() == "auto":
@@ -83,13 +90,14 @@ def read_tiling(text: str | None) -> dict[str, int] | None:
     return values
 
 
-def read_tilings(texts: Sequence[str], dataflows: Sequence[str]) -> dict[str, Mapping[str, int]]:
-    """Tilings by dataflow from ``DATAFLOW:KEY=VALUE,...``; without a name before it a tiling is for every dataflow."""
+def read_tilings(texts: Sequence[str], dataflows: Sequence[str], kernels: Sequence[str] = ()) -> dict[str, Mapping[str, int]]:
+    """Tilings by dataflow or kernel from ``NAME:KEY=VALUE,...``; without a name before it a tiling is for every dataflow."""
     found: dict[str, Mapping[str, int]] = {}
     for text in texts:
         name, colon, values = text.partition(":")
-        if colon and name not in dataflows:
-            raise TilingError(f"--tiling '{text}' is for '{name}', which is not among the dataflows ({', '.join(dataflows)})")
+        if colon and name not in (*dataflows, *kernels):
+            raise TilingError(f"--tiling '{text}' is for '{name}', which is not among the dataflows "
+                              f"{'and kernels ' if kernels else ''}({', '.join([*dataflows, *kernels])})")
         tiling = read_tiling(values if colon else text)
         for target in [name] if colon else dataflows:
             if tiling is not None:

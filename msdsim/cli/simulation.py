@@ -7,6 +7,8 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from msdsim.cli.arguments import read_inputs
 from msdsim.errors import InputError
 
@@ -64,6 +66,19 @@ def refuse_for_workload(workload: Workload, given: Mapping[str, Any]) -> None:
                              f"{len(workload.entries)}; give one of them, such as {workload.entries[0].problem}")
 
 
+def refuse_for_kernel(text: str, shape: Any) -> None:
+    """Refuse a dataflow for what is a kernel already; nothing the user says is passed over."""
+    from msdsim.ir.kernel import Kernel
+
+    if isinstance(shape, Kernel) and not left_out("dataflow"):
+        raise InputError(f"--dataflow belongs to a problem, and '{text}' is a kernel already; leave it out")
+
+
+def left_out(option: str) -> bool:
+    """Whether the user left an option of the running command at its default."""
+    return click.get_current_context().get_parameter_source(option) is click.core.ParameterSource.DEFAULT
+
+
 @contextmanager
 def working(text: str, quiet: bool, engine: str | None = None) -> Iterator[Callable[[int, int], None]]:
     """Show on a terminal that work is going on, nothing in a pipe; yields what to call with (finished, of how many).
@@ -90,7 +105,7 @@ def with_causes(result: ShownResult, options: RunOptions) -> ShownResult:
     from msdsim.api import simulate
     from msdsim.explore.whatif import with_causes as ask
 
-    plain = options.but(check=False, inputs=None, keep=(), timeline=False, tiling=None)
+    plain = options.but(check=False, inputs=None, keep=(), timeline=False, tiling=None, reference=None)
     return ask(result, lambda hardware: simulate(result.kernel, hardware, options=plain))
 
 

@@ -3,19 +3,26 @@
 From the automatic tiling it tries, key by key, the neighbours that a person would try (half, double, the next smaller and
 larger step) and moves to the best; it ends when no neighbour is faster or the budget is spent.  Tilings that do not fit the
 chip cost nothing but the attempt to build them.
+
+Of a hand-written kernel the values of its params are searched: all of them where the budget allows it, else by the same climb.
+A candidate counts only if the order of its accesses holds and, with a reference, its numbers are right: a race, or a tile left
+out, is fast.
 """
 
 from __future__ import annotations
 
+import itertools
+import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from msdsim.dataflows.lookup import find_dataflow
-from msdsim.errors import InputError
+from msdsim.errors import CheckFailed, Deadlock, InputError, KernelError
 from msdsim.hardware import Hardware
+from msdsim.ir.kernel import Kernel
 from msdsim.report.result import Result
-from msdsim.runs import RunOptions, as_hardware, as_problem, run
+from msdsim.runs import RunOptions, as_hardware, as_problem, require_check, run
 from msdsim.tilings.search import shortlist
 
 #: Sizes move in steps of a fractal, small counts (ring depths, slots, passes) in steps of one.
@@ -37,71 +44,131 @@ class Trial:
 
 
 @dataclass(frozen=True)
+class Refusal:
+    """A tiling that was no candidate, and why."""
+
+    change: str
+    tiling: Mapping[str, int]
+    reason: str
+
+
+@dataclass(frozen=True)
 class Tuning:
-    """What the search found: ``start`` is the run it started from, ``best`` the fastest, ``trials`` all in order."""
+    """What the search found: ``start`` is the run it started from, ``best`` the fastest, ``trials`` all in order, ``refusals``
+    what could not run.  ``complete`` says that nothing was left to try."""
 
     start: Result
     best: Result
     trials: list[Trial]
-    refused: int
+    refusals: list[Refusal]
+    complete: bool = False
 
     @property
     def speedup(self) -> float:
         return self.start.cycles / self.best.cycles
 
+    @property
+    def refused(self) -> int:
+        """How many tilings were no candidates."""
+        return len(self.refusals)
+
     def to_json(self) -> dict[str, Any]:
         """Schema ``msdsim.tune/1``."""
         return {"schema": "msdsim.tune/1", "start": self.start.to_json(), "best": self.best.to_json(), "speedup": self.speedup,
-                "refused": self.refused,
-                "trials": [{"change": t.change, "tiling": dict(t.tiling), "cycles": t.cycles} for t in self.trials]}
+                "refused": self.refused, "complete": self.complete,
+                "trials": [{"change": t.change, "tiling": dict(t.tiling), "cycles": t.cycles} for t in self.trials],
+                "refusals": [{"change": r.change, "tiling": dict(r.tiling), "reason": r.reason} for r in self.refusals]}
 
 
-def tune(problem: Any, hw: str | Hardware, dataflow: str, budget: int = 200, *,
+class _Search:
+    """What was tried so far, each tiling once."""
+
+    def __init__(self, simulate: Callable[[Mapping[str, int]], Result], start: Result, budget: int,
+                 progress: Callable[[int, int], None] | None) -> None:
+        self.simulate, self.start, self.best, self.budget, self.progress = simulate, start, start, budget, progress
+        self.trials = [Trial("start", start.tiling, start.cycles)]
+        self.refusals: list[Refusal] = []
+        self.seen = {_key(start.tiling)}
+
+    def attempt(self, change: str, tiling: Mapping[str, int]) -> None:
+        """Simulate a tiling that was not seen before, while the budget lasts; too large for a buffer, not a multiple, too many
+        flags: not a candidate."""
+        if len(self.trials) >= self.budget or _key(tiling) in self.seen:
+            return
+        self.seen.add(_key(tiling))
+        try:
+            found = self.simulate(tiling)
+        except (InputError, CheckFailed) as err:
+            self.refusals.append(Refusal(change, tiling, str(err)))
+            return
+        self.trials.append(Trial(change, tiling, found.cycles))
+        if self.progress is not None:
+            self.progress(len(self.trials), self.budget)
+        if found.cycles < self.best.cycles:
+            self.best = found
+
+    def climb(self, around: Callable[[Mapping[str, int]], Iterator[tuple[str, dict[str, int]]]]) -> None:
+        """Move to the best neighbour until none is faster or the budget is spent."""
+        before = None
+        while self.best is not before and len(self.trials) < self.budget:
+            before = self.best
+            for change, candidate in around(before.tiling):
+                self.attempt(change, candidate)
+
+    def found(self, complete: bool = False) -> Tuning:
+        return Tuning(self.start, self.best, self.trials, self.refusals, complete)
+
+
+def tune(problem: Any, hw: str | Hardware, dataflow: str = "bf16", budget: int = 200, *,
          progress: Callable[[int, int], None] | None = None, options: RunOptions | None = None, **changes: Any) -> Tuning:
-    """Search tilings of ``dataflow`` with at most ``budget`` simulations, starting from the automatic one with the values
-    of ``options.tiling`` in place; keywords change single options."""
+    """Search tilings of ``dataflow``, or the params of a kernel, with at most ``budget`` simulations, starting from the
+    automatic tiling with the values of ``options.tiling`` in place; keywords change single options."""
     if budget < 1:
         raise InputError(f"a budget of {budget} simulations is below 1; give at least 1")
     shape, hardware, chosen = as_problem(problem), as_hardware(hw), (options or RunOptions()).but(**changes)
-    start = best = run(shape, hardware, dataflow, chosen)
-    trials = [Trial("start", start.tiling, start.cycles)]
-    seen = {_key(start.tiling)}
-    refused = 0
+    if isinstance(shape, Kernel):
+        return _tune_kernel(shape, hardware, chosen, budget, progress)
+    search = _Search(lambda tiling: run(shape, hardware, dataflow, chosen.but(tiling=tiling)),
+                     run(shape, hardware, dataflow, chosen), budget, progress)
     # What the automatic choice would have had judged with more time; the climb then starts from the best of it.
     table = shortlist(find_dataflow(shape, dataflow), shape, hardware.chip, dict(chosen.tiling or {}), _WIDTH)
     for candidate in table[: budget // 3]:
-        if _key(candidate) in seen:
-            continue
-        seen.add(_key(candidate))
+        search.attempt("another of the table", candidate)
+    search.climb(neighbours)
+    return search.found()
+
+
+def _tune_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions, budget: int,
+                 progress: Callable[[int, int], None] | None) -> Tuning:
+    """Search the params of a kernel that ``options.tiling`` leaves open."""
+    given = dict(options.tiling or {})
+    choices = {let.name: let.choices for let in kernel.lets if let.choices and let.name not in given}
+    if not choices:
+        raise InputError(f"kernel '{kernel.name}' leaves nothing open to tune; 'param NAME = N in [N, ...]' in its text says "
+                         f"what may be chosen")
+
+    def simulate(tiling: Mapping[str, int]) -> Result:
         try:
-            found = run(shape, hardware, dataflow, chosen.but(tiling=candidate))
-        except InputError:
-            refused += 1
-            continue
-        trials.append(Trial("another of the table", candidate, found.cycles))
-        best = min(best, found, key=lambda result: result.cycles)
-    improved = True
-    while improved and len(trials) < budget:
-        improved = False
-        around = best
-        for change, candidate in neighbours(around.tiling):
-            if len(trials) >= budget:
-                break
-            if _key(candidate) in seen:
-                continue
-            seen.add(_key(candidate))
-            try:
-                found = run(shape, hardware, dataflow, chosen.but(tiling=candidate))
-            except InputError:
-                # Too large for a buffer, not a multiple, too many flags: not a candidate.
-                refused += 1
-                continue
-            trials.append(Trial(change, candidate, found.cycles))
-            if progress is not None:
-                progress(len(trials), budget)
-            if found.cycles < best.cycles:
-                best, improved = found, True
-    return Tuning(start, best, trials, refused)
+            found = run(kernel, hardware, "", options.but(tiling={**given, **tiling}, check=True))
+        except Deadlock as err:
+            raise KernelError(str(err)) from None
+        require_check(found)
+        return found
+
+    def around(tiling: Mapping[str, int]) -> Iterator[tuple[str, dict[str, int]]]:
+        for name, values in choices.items():
+            for value in values:
+                yield f"{name} {tiling[name]} -> {value}", {**tiling, name: value}
+
+    search = _Search(simulate, simulate({}), budget, progress)
+    complete = math.prod(map(len, choices.values())) <= budget
+    if complete:
+        for values in itertools.product(*choices.values()):
+            tiling = {**search.start.tiling, **dict(zip(choices, values, strict=True))}
+            search.attempt(",".join(f"{name}={tiling[name]}" for name in choices), tiling)
+    else:
+        search.climb(around)
+    return search.found(complete)
 
 
 def _key(tiling: Mapping[str, int]) -> tuple[tuple[str, int], ...]:

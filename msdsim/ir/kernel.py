@@ -2,8 +2,9 @@
 
 .. code-block:: text
 
-    kernel    := 'kernel' NAME '{' let* ('cores' extent 'x' extent) (tensor | signal)* part* '}'
+    kernel    := 'kernel' NAME '{' (let | param)* ('cores' extent 'x' extent) (tensor | signal)* part* '}'
     let       := 'let' NAME '=' expr
+    param     := 'param' NAME '=' N 'in' '[' N (',' N)* ']'
     tensor    := 'tensor' NAME ':' FORMAT '[' extent (',' extent)* ']' ('in' | 'out' | 'workspace' SPACE?)
                  ('beside' N)?
     signal    := 'signal' NAME ':' ('aic_to_aiv' | 'aiv_to_aic' | 'barrier')
@@ -17,7 +18,7 @@
                | OP slice? ('<-' slice (',' slice)*)? ('{' NAME '=' value (',' NAME '=' value)* '}')?
     slice     := NAME ('[' range (',' range)* ']')?         -- the name alone: all of it
     range     := ':' | ':' expr | expr | expr '+:' expr     -- all; the first n; one index; start and size
-    extent    := expr                                       -- of numbers and the kernel's own lets
+    extent    := expr                                       -- of numbers and the kernel's own lets and params
 
 '#' begins a comment.  ``let`` names an expression for the rest of its block (in the kernel itself a number, which sizes may
 use too); naming changes nothing of what a kernel does.
@@ -159,7 +160,7 @@ class Slice:
 
 def _range_text(start: Expr, size: Expr, extent: int) -> str:
     """The shortest way to write a range of a dimension of size ``extent``."""
-    if start == Const(0) and size == Const(extent):
+    if start == Const(0) and size == whole(extent):
         return ":"
     if size == Const(1):
         return str(start)
@@ -167,20 +168,25 @@ def _range_text(start: Expr, size: Expr, extent: int) -> str:
 
 
 class Extent(int):
-    """A size that the kernel's text gives as an expression of its named numbers; it prints as that text."""
+    """A size that the kernel's text gives as an expression of its named numbers; it prints as that."""
 
-    text: str
+    written: Expr
 
-    def __new__(cls, value: int, text: str) -> Extent:
+    def __new__(cls, value: int, written: Expr) -> Extent:
         extent = super().__new__(cls, value)
-        extent.text = text
+        extent.written = written
         return extent
 
-    def __getnewargs__(self) -> tuple[int, str]:  # type: ignore[override]
-        return int(self), self.text
+    def __getnewargs__(self) -> tuple[int, Expr]:  # type: ignore[override]
+        return int(self), self.written
 
     def __str__(self) -> str:
-        return self.text
+        return str(self.written)
+
+
+def whole(extent: int) -> Expr:
+    """A whole dimension: its size as the text gives it, so that it stays whole whatever a param is."""
+    return extent.written if isinstance(extent, Extent) else Const(extent)
 
 
 AttrValue: TypeAlias = "int | float | str | Expr"
@@ -247,11 +253,15 @@ class Alloc:
 
 @dataclass(frozen=True)
 class Let:
-    """``let name = value``: a name for an expression, good until the end of its block."""
+    """``let name = value``: a name for an expression, good until the end of its block.
+
+    With ``choices`` it is ``param name = value in [...]``: a number of the kernel that may take other values.
+    """
 
     name: str
     value: Expr
     line: int = field(default=0, compare=False)
+    choices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -293,7 +303,7 @@ class Comment:
 class Kernel:
     """A whole kernel: ``cores`` groups of one AIC (running ``aic``) and ``aiv_per_core`` AIVs (running ``aiv``).
 
-    ``lets`` are the named numbers of the kernel itself.
+    ``lets`` are the named numbers of the kernel itself, params among them.
     """
 
     name: str
@@ -307,6 +317,13 @@ class Kernel:
     comments: tuple[Comment, ...] = field(default=(), compare=False)
     #: Line of 'cores' in its text.
     line: int = field(default=0, compare=False)
+    #: The text it was read from.
+    source: str = field(default="", compare=False, repr=False)
+
+    @property
+    def params(self) -> dict[str, int]:
+        """The numbers that may be chosen, with their values."""
+        return {let.name: let.value.value for let in self.lets if let.choices and isinstance(let.value, Const)}
 
     def part(self, name: str) -> Block:
         """The block of ``aic`` or ``aiv``."""

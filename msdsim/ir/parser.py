@@ -6,12 +6,13 @@ line, what stands there and what was expected.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
-from typing import NoReturn, cast, get_args
+from typing import cast, get_args
 
 from msdsim.errors import KernelError
-from msdsim.ir.expr import FUNCTIONS, PRECEDENCE, Binary, Const, Expr, Var, binary, free_vars, substitute
+from msdsim.ir.expr import FUNCTIONS, Const, Expr, free_vars, substitute
 from msdsim.ir.kernel import (
     SHARED_SPACES,
     SIGNALLING,
@@ -32,22 +33,24 @@ from msdsim.ir.kernel import (
     Statement,
     Tensor,
     When,
+    whole,
 )
 from msdsim.ir.ops import OPS
+from msdsim.ir.parse_expr import ExpressionParser, OpenBlock
 from msdsim.ir.tokens import PAGE, Token, nearest, tokens
 
-#: Blocks inside blocks, parentheses inside parentheses (or terms of one sum), and statements of one kernel, at most.
-MOST_NESTED, MOST_DEEP, MOST_STATEMENTS = 64, 100, 20_000
-_TOO_DEEP = f"the expression is nested too deeply, more than {MOST_DEEP} terms inside each other; name parts of it with 'let'"
+#: Blocks inside blocks, and statements of one kernel, at most.
+MOST_NESTED, MOST_STATEMENTS = 64, 20_000
 #: Lines of the printed text come in this order, whatever the order in the file is.
 _KERNEL, _LET, _CORES, _TENSOR, _SIGNAL, _AIC, _AIV, _END = range(8)
 _WORDS = ("buffer", "for", "when", "let")
 
 
-def parse_kernel(text: str) -> Kernel:
-    """The kernel that ``text`` describes; KernelError names the line and what was expected there."""
+def parse_kernel(text: str, params: Mapping[str, int] | None = None) -> Kernel:
+    """The kernel that ``text`` describes, with these values of its params; KernelError names the line and what was expected
+    there."""
     words, comments = tokens(text)
-    return _Parser(words, comments).kernel()
+    return replace(_Parser(words, comments, params or {}).kernel(), source=text)
 
 
 def read_kernel(path: str | Path) -> Kernel:
@@ -63,72 +66,22 @@ def read_kernel(path: str | Path) -> Kernel:
         raise KernelError(f"kernel file '{file.name}', {err}") from None
 
 
-@dataclass
-class _Open:
-    """A block that is being read: what it is, where it began, how far it is indented."""
-
-    what: str
-    line: int
-    indent: int
+def _one_of(choices: list[int]) -> str:
+    *first, last = map(str, choices)
+    return f"{', '.join(first)} or {last}" if first else last
 
 
-class _Parser:
-    def __init__(self, words: list[Token], comments: list[tuple[int, Token]]) -> None:
-        self.tokens, self.comments, self.at = words, comments, 0
+class _Parser(ExpressionParser):
+    def __init__(self, words: list[Token], comments: list[tuple[int, Token]], params: Mapping[str, int]) -> None:
+        super().__init__(words)
+        self.comments, self.params = comments, params
         self.names: dict[str, tuple[Tensor | Buffer, int]] = {}
         #: Section and first word of every line of the printed text.
         self.lines: list[tuple[int, int]] = []
         self.section = _KERNEL
-        self.open: list[_Open] = []
-        #: The first bracket whose indentation is not that of what it closes.
-        self.odd = ""
         self.values: dict[str, Expr] = {}
-        #: How deep expressions are, by ``id``; ``kept`` holds them so that an id stays that of one expression.
-        self.depths: dict[int, int] = {}
-        self.kept: list[Expr] = []
-        self.nested = 0
 
-    # Tokens
-
-    @property
-    def next(self) -> Token:
-        return self.tokens[self.at]
-
-    def error(self, problem: str, line: int | None = None) -> NoReturn:
-        raise KernelError(f"line {self.next.line if line is None else line}: {problem}")
-
-    def fail(self, expected: str, hint: str = "") -> NoReturn:
-        if self.next.kind == "end" and self.open:
-            inner = self.open[-1]
-            self.error(f"the text ends inside {inner.what} of line {inner.line}, which is still open; close it with "
-                       f"'}}'{self.odd}")
-        self.error(f"expected {expected}, found '{self.next.text[:40]}'{hint}")
-
-    def accept(self, text: str) -> bool:
-        if self.next.text == text and self.next.kind in ("symbol", "name"):
-            self.at += 1
-            return True
-        return False
-
-    def expect(self, text: str) -> None:
-        if not self.accept(text):
-            self.fail(f"'{text}'")
-
-    def take(self, kind: str, expected: str) -> str:
-        if self.next.kind != kind:
-            self.fail(expected)
-        self.at += 1
-        return self.tokens[self.at - 1].text
-
-    def number(self, expected: str = "a whole number") -> int:
-        text = self.take("int", expected)
-        return int(text, 16) if text[:2] in ("0x", "0X") else int(text)
-
-    def one_of(self, options: tuple[str, ...]) -> str:
-        if self.next.text not in options:
-            self.fail(f"one of {', '.join(options)}", nearest(self.next.text, options))
-        self.at += 1
-        return self.tokens[self.at - 1].text
+    # Lines and sizes
 
     def begins(self, section: int) -> None:
         """The next word begins a line of the printed text."""
@@ -148,7 +101,7 @@ class _Parser:
         assert isinstance(value, Const)
         if value.value < 0:
             self.error(f"expected {expected}, found {value.value}", self.tokens[begin].line)
-        return value.value if isinstance(written, Const) else Extent(value.value, str(written))
+        return value.value if isinstance(written, Const) else Extent(value.value, written)
 
     # Kernel
 
@@ -159,11 +112,11 @@ class _Parser:
         cores: tuple[int, int] | None = None
         cores_line = 0
         tensors, signals = [], []
-        while self.next.text in ("let", "cores", "tensor", "signal"):
+        while self.next.text in ("let", "param", "cores", "tensor", "signal"):
             line = self.next.line
-            if self.next.text == "let":
+            if self.next.text in ("let", "param"):
                 self.begins(_LET)
-                lets.append(self.let(line))
+                lets.append(self.let(line) if self.next.text == "let" else self.param(line))
                 self.constant(lets[-1])
             elif self.next.text == "cores":
                 self.begins(_CORES)
@@ -200,6 +153,27 @@ class _Parser:
             self.fail("nothing after the kernel", self.odd)
         return Kernel(name, *cores, tuple(tensors), tuple(signals), parts["aic"], parts["aiv"], tuple(lets), self.placed(),
                       cores_line)
+
+    def param(self, line: int) -> Let:
+        """``param NAME = N in [N, ...]``: a number that whoever runs the kernel may choose among these."""
+        self.expect("param")
+        name = self.take("name", "a name")
+        self.expect("=")
+        value = self.number()
+        if not self.accept("in"):
+            self.fail("'in' and the values that it may take, such as in [64, 128]")
+        self.expect("[")
+        choices = [self.number()]
+        while self.accept(","):
+            choices.append(self.number())
+        self.expect("]")
+        twice = [choice for number, choice in enumerate(choices) if choice in choices[:number]]
+        if twice:
+            self.error(f"param '{name}' may take {twice[0]} twice; leave one out", line)
+        value = self.params.get(name, value)
+        if value not in choices:
+            self.error(f"param '{name}' takes {_one_of(choices)}, not {value}", line)
+        return Let(name, Const(value), line, tuple(choices))
 
     def constant(self, let: Let) -> None:
         """A kernel's own name stands for a number."""
@@ -268,7 +242,7 @@ class _Parser:
             self.expect(what)
             self.take("name", "the kernel's name")
         self.expect("{")
-        self.open.append(_Open(shown, self.tokens[self.at - 1].line, first.indent))
+        self.open.append(OpenBlock(shown, self.tokens[self.at - 1].line, first.indent))
         if len(self.open) > MOST_NESTED:
             self.error(f"blocks are nested too deeply, more than {MOST_NESTED} inside each other", self.open[-1].line)
 
@@ -384,13 +358,13 @@ class _Parser:
             if len(ranges) != len(of.shape):
                 self.error(f"'{name}' has {len(of.shape)} dimensions, {len(ranges)} ranges are given; give one each", line)
         else:
-            ranges = [(Const(0), Const(extent)) for extent in of.shape]
+            ranges = [(Const(0), whole(extent)) for extent in of.shape]
         return Slice(of, tuple(start for start, _ in ranges), tuple(size for _, size in ranges))
 
     def range(self, of: Tensor | Buffer, axis: int) -> tuple[Expr, Expr]:
         if self.accept(":"):
             if self.next.text in (",", "]"):
-                return Const(0), Const(int(of.shape[min(axis, len(of.shape) - 1)]))
+                return Const(0), whole(of.shape[min(axis, len(of.shape) - 1)])
             return Const(0), self.expr()
         start = self.expr()
         return start, self.expr() if self.accept("+:") else Const(1)
@@ -411,56 +385,3 @@ class _Parser:
         if form == "int" and isinstance(value_expr, Const):
             return name, value_expr.value
         return name, value_expr
-
-    # Expressions, loosest operators first
-
-    def expr(self, level: int = 1) -> Expr:
-        if level > max(PRECEDENCE.values()):
-            return self.atom()
-        left = self.expr(level + 1)
-        while self.next.kind == "symbol" and PRECEDENCE.get(self.next.text) == level:
-            self.at += 1
-            op, line = self.tokens[self.at - 1].text, self.tokens[self.at - 1].line
-            left = self.joined(op, left, self.expr(level + 1), line)
-        return left
-
-    def joined(self, op: str, left: Expr, right: Expr, line: int) -> Expr:
-        if op in ("//", "%") and right == Const(0):
-            self.error(f"'{left} {op} 0' divides by zero; a divisor must be above 0", line)
-        found = binary(op, left, right)
-        if isinstance(found, Const) and abs(found.value) >= 10**MOST_DEEP:
-            self.error("this constant is too large", line)
-        if isinstance(found, Binary):
-            depth = 1 + max(self.depths.get(id(left), 0), self.depths.get(id(right), 0))
-            if depth > MOST_DEEP:
-                self.error(_TOO_DEEP, line)
-            self.depths[id(found)] = depth
-            self.kept.append(found)
-        return found
-
-    def atom(self) -> Expr:
-        self.nested += 1
-        if self.nested > MOST_DEEP:
-            self.error(_TOO_DEEP)
-        found = self.inner_atom()
-        self.nested -= 1
-        return found
-
-    def inner_atom(self) -> Expr:
-        line = self.next.line
-        if self.accept("("):
-            inner = self.expr()
-            self.expect(")")
-            return inner
-        if self.accept("-"):
-            return Const(-self.number())
-        if self.next.kind == "int":
-            return Const(self.number())
-        name = self.take("name", "an index expression")
-        if name in FUNCTIONS and self.accept("("):
-            left = self.expr()
-            self.expect(",")
-            right = self.expr()
-            self.expect(")")
-            return self.joined(name, left, right, line)
-        return Var(name)

@@ -78,7 +78,8 @@ def statement_text(statement: Statement) -> str:
     if isinstance(statement, Op):
         return str(statement)
     if isinstance(statement, Let):
-        return f"let {statement.name} = {statement.value}"
+        choices = f" in [{', '.join(map(str, statement.choices))}]" if statement.choices else ""
+        return f"{'param' if choices else 'let'} {statement.name} = {statement.value}{choices}"
     if isinstance(statement, Alloc):
         b = statement.buffer
         pinned = "" if b.address is None else f" at {b.address:#x}"

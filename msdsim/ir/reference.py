@@ -223,6 +223,8 @@ divisor must be certain to be above 0. Values stay below 2^60; expressions and b
 
 - `let NAME = expr` names an expression until its block ends. In the kernel itself a name is a number, and sizes may use it:
   `let rows = 4 * 16`, `tensor x: fp32[rows, 64] in`.
+- `param NAME = N in [N, ...]` is such a name whose value may be chosen among these: `--tiling NAME=N` sets it, `msdsim tune FILE.kir`
+  searches them (with `--reference DATAFLOW:PROBLEM` a candidate whose numbers are wrong is refused), a sweep takes `tiling.NAME`.
 - `x[i, :]` is row i, `x[:n, :]` the first n rows, `x[a +: n, :]` n rows from a, `x` alone all of it.
 - `for v in a .. b step s` runs over a, a + s, ... below b; `when c` runs its block where c is not 0.
 

@@ -34,4 +34,11 @@ def print_tuning(console: Console, tuning: Any, most: int = 10) -> None:
         keys = ",".join(f"{key}={value}" for key, value in changed.items())
         console.print(Text(f"use it with --tiling {keys}"), soft_wrap=True)
     else:
-        console.print(Text("the tiling it started from is the best of its neighbourhood"))
+        console.print(Text("nothing that could be chosen is faster" if tuning.complete else
+                           "the tiling it started from is the best of its neighbourhood"))
+    if best.problem.get("kind") == "kernel":
+        for refusal in tuning.refusals[:most]:
+            console.print(Text(f"refused {refusal.change}: {refusal.reason}"), soft_wrap=True)
+        if best.numerics is None:
+            console.print(Text("numbers were not compared; --reference DATAFLOW:PROBLEM refuses candidates with wrong ones"),
+                          soft_wrap=True)

@@ -21,6 +21,7 @@ from msdsim.hardware import Hardware, load_hw, override
 from msdsim.hardware.hardware import leaves
 from msdsim.ir.identity import kernel_hash
 from msdsim.ir.kernel import Kernel
+from msdsim.ir.params import with_params
 from msdsim.ir.parser import parse_kernel, read_kernel
 from msdsim.ir.printer import number_lines, print_kernel
 from msdsim.problems import KernelFile, Problem, problem_from_json
@@ -115,11 +116,11 @@ def record_schedule(
     hardware = _chip_of(hw, overrides or {}, folder)
     options = RunOptions(tiling=tiling, memory=memory, engine=engine, warm=warm)
     if isinstance(problem, Kernel | KernelFile):
-        if tiling or numbers:
-            raise InputError("a hand-written kernel has no tiling and no reference for its numbers; leave out "
-                             + ("the tiling" if tiling else "the check of numbers"))
-        shape, text, asked = _kernel_of(problem, folder)
-        return _schedule(run_problem(shape, hardware, "", options), hw, hardware, "", {}, text, asked)
+        if numbers:
+            raise InputError("a hand-written kernel has no reference for its numbers; leave out the check of numbers")
+        shape, text, asked = _kernel_of(problem, folder, tiling or {})
+        return _schedule(run_problem(shape, hardware, "", options.but(tiling=None)), hw, hardware, "", dict(tiling or {}), text,
+                         asked)
     if numbers:
         options = options.but(check=True, keep=("y",), seed=seed)
     run = run_problem(problem, hardware, _dataflow_of(dataflow, folder), options)
@@ -127,13 +128,14 @@ def record_schedule(
     return _schedule(run, hw, hardware, dataflow, dict(tiling or {}), print_kernel(kernel), problem.to_json())
 
 
-def _kernel_of(given: Kernel | KernelFile, folder: Path | None) -> tuple[Kernel, str, dict[str, Any]]:
+def _kernel_of(given: Kernel | KernelFile, folder: Path | None,
+               params: Mapping[str, int]) -> tuple[Kernel, str, dict[str, Any]]:
     """A hand-written kernel, its text, and how a schedule names it."""
     if isinstance(given, Kernel):
-        kernel = number_lines(given)
+        kernel = number_lines(with_params(given, params))
         return kernel, print_kernel(kernel), {"kind": "kernel", "name": kernel.name}
     path = (folder or Path()) / given.path
-    kernel = read_kernel(path)
+    kernel = with_params(read_kernel(path), params)
     return kernel, path.read_text(encoding="utf-8"), {"kind": "kernel", "name": kernel.name, "file": given.path.as_posix()}
 
 
@@ -188,11 +190,15 @@ def _asked(recorded: Schedule) -> Problem | Kernel | KernelFile:
 
 def repeat_schedule(recorded: Schedule, folder: Path, engine: str = DEFAULT_ENGINE,
                     problem: Problem | Kernel | None = None) -> Schedule:
-    """What the recorded request gives now, with the tiling that was recorded, whatever would be chosen today; ``folder`` is
-    where the schedule's file lies, ``problem`` what is run in the place of the recorded one."""
+    """What the recorded request gives now, with the tiling that was recorded, whatever would be chosen today.  A hand-written
+    kernel's params are those of its text now, but for the ones that were given.
+
+    ``folder`` is where the schedule's file lies, ``problem`` what is run in the place of the recorded one.
+    """
+    tiling = recorded.tiling_given if recorded.of_kernel else recorded.tiling
     found = record_schedule(
         _asked(recorded) if problem is None else problem, recorded.hw, recorded.dataflow, overrides=recorded.overrides,
-        tiling=recorded.tiling, memory=recorded.memory, engine=engine, folder=folder, warm=recorded.warm,
+        tiling=tiling, memory=recorded.memory, engine=engine, folder=folder, warm=recorded.warm,
         numbers=bool(recorded.numbers), seed=recorded.numbers.get("seed", 0),
     )
     return found.model_copy(update={"tiling_given": recorded.tiling_given})
@@ -202,7 +208,7 @@ def recorded_kernel_now(recorded: Schedule, folder: Path, engine: str = DEFAULT_
     """Cycles that the recorded kernel takes today, on today's chip: what tells a change of the kernel from one of chip or
     engine.  None where it was not recorded or no longer runs."""
     try:
-        kernel = parse_kernel("\n".join(recorded.kernel) + "\n")
+        kernel = parse_kernel("\n".join(recorded.kernel) + "\n", recorded.tiling if recorded.of_kernel else None)
         hardware = _chip_of(recorded.hw, recorded.overrides, folder)
         options = RunOptions(memory=recorded.memory, engine=engine, warm=recorded.warm)
         return run_problem(kernel, hardware, "", options).cycles
@@ -211,7 +217,7 @@ def recorded_kernel_now(recorded: Schedule, folder: Path, engine: str = DEFAULT_
 
 
 def choice_now(recorded: Schedule, folder: Path) -> dict[str, int]:
-    """The tiling that the recorded request would get today, the user's values in place; a hand-written kernel has none."""
+    """The tiling that the recorded request would get today, the user's values in place; nothing chooses a kernel's params."""
     if recorded.of_kernel:
         return {}
     problem = problem_from_json(dict(recorded.problem))

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     click.option("--dataflow", "dataflows", metavar="NAME,...|all", default="all", show_default=True,
                  help="Names separated by commas; the first is what the others are measured against."),
     click.option("--tiling", "tilings", metavar="[DATAFLOW:]KEY=VALUE,...", multiple=True,
-                 help="A tiling for one dataflow, or for all; repeatable."),
+                 help="A tiling for one dataflow, or for all; FILE.kir:KEY=VALUE sets a kernel's params; repeatable."),
     click.option("--kernel", "kernels", metavar="[DATAFLOW:]FILE.kir", multiple=True,
                  help="A hand-written kernel beside the dataflows; with --check its numbers are DATAFLOW's; repeatable."),
     engine_options, warm_option, jobs_option, numbers_options, report_options, trace_option,
@@ -63,7 +63,9 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
         kind = shape.entries[0].problem.kind
     else:
         kind = shape.kind
-    by_name = read_tilings(tilings, dataflows_for(kind) if names == "all" else list(names))
+    own = _kernels(kernels)
+    shown = [name.rpartition(":")[2] for name in own]
+    by_name = read_tilings(tilings, dataflows_for(kind) if names == "all" else list(names), shown)
     with working(problem, outputs.quiet, chosen.engine) as progress:
         found: ShownComparison | ShownWorkloadComparison
         if isinstance(shape, Workload):
@@ -73,7 +75,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
             # Threads that share their operands: all cores, unless a number was asked for.
             source = click.get_current_context().get_parameter_source("jobs")
             jobs = 0 if source is click.core.ParameterSource.DEFAULT else given["jobs"]
-            found = compare(shape, hardware, names, jobs=jobs, tilings=by_name, kernels=_kernels(kernels), progress=progress,
+            found = compare(shape, hardware, names, jobs=jobs, tilings=by_name, kernels=own, progress=progress,
                             options=chosen)
             found = replace(found, runs=[with_causes(run, chosen) for run in found.runs])
     _report(found, outputs)

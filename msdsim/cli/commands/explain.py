@@ -18,18 +18,19 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     chain runs in its steady state, and the time on chips that are better in one respect."""
     from msdsim.analysis.critical_path import by_place, circuit, critical_path
     from msdsim.api import simulate
-    from msdsim.cli.arguments import read_hardware, read_tiling
+    from msdsim.cli.arguments import read_hardware, read_kernel_or_problem, read_tiling
     from msdsim.cli.outputs import Outputs
-    from msdsim.cli.simulation import timing_options, working
+    from msdsim.cli.simulation import refuse_for_kernel, timing_options, working
     from msdsim.explore.whatif import causes, walk, what_if
     from msdsim.report.explain import explanation_json, print_explanation
 
     outputs = Outputs(json_to=given["json_to"], quiet=given["quiet"])
     outputs.validate()
-    hardware = read_hardware(hw, changes)
+    shape, hardware = read_kernel_or_problem(problem, "explain"), read_hardware(hw, changes)
+    refuse_for_kernel(problem, shape)
     timing = timing_options(given)
     with working(f"explaining {dataflow}", outputs.quiet):
-        result = simulate(problem, hardware, dataflow, options=timing, tiling=read_tiling(tiling), timeline=True)
+        result = simulate(shape, hardware, dataflow, options=timing, tiling=read_tiling(tiling), timeline=True)
         path = critical_path(result.record)
         # The very same kernel on every changed chip, so that only the chip differs.
         gains = what_if(result, again := lambda changed: simulate(result.kernel, changed, options=timing))

@@ -32,18 +32,19 @@ def command(problem: str | None, hw: str, changes: tuple[str, ...], dataflow: st
         return
     if problem is None:
         raise click.UsageError("give a PROBLEM or a .kir file, or --ops for the operations there are")
-    from msdsim.cli.arguments import read_hardware, read_problem, read_single_problem, read_tiling
+    from msdsim.cli.arguments import read_hardware, read_single_problem, read_tiling
+    from msdsim.cli.simulation import refuse_for_kernel
     from msdsim.ir.annotate import annotated_kernel
     from msdsim.ir.declarations import notes
-    from msdsim.ir.kernel import Kernel
     from msdsim.ir.lets import plain
+    from msdsim.ir.parser import read_kernel
     from msdsim.passes import run_passes
     from msdsim.runs import RunOptions, prepare, prepare_kernel
 
     hardware, options = read_hardware(hw, changes), RunOptions(tiling=read_tiling(tiling))
     if problem.strip().endswith(".kir"):
-        written = read_problem(problem)
-        assert isinstance(written, Kernel)
+        written = read_kernel(problem.strip())
+        refuse_for_kernel(problem, written)
         item = prepare_kernel(written, hardware, options)
     else:
         item = prepare(read_single_problem(problem, "ir"), hardware, dataflow, options)

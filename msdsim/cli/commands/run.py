@@ -45,7 +45,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     """
     from msdsim.cli.arguments import read_hardware, read_problem, read_tiling
     from msdsim.cli.outputs import Outputs
-    from msdsim.cli.simulation import refuse_for_workload, run_options
+    from msdsim.cli.simulation import left_out, refuse_for_workload, run_options
     from msdsim.problems import Workload
 
     outputs = Outputs(given["json_to"], given["plot_to"], given["html_to"], given["outputs"], given["trace_to"], given["quiet"])
@@ -60,7 +60,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
 
             raise InputError(f"--lines belongs to one problem, and '{shape.name}' has {len(shape.entries)}; give one of them, "
                              f"such as {shape.entries[0].problem}")
-        if shape.dataflow is not None and _left_out("dataflow"):
+        if shape.dataflow is not None and left_out("dataflow"):
             dataflow = shape.dataflow
         _run_workload(shape, hardware, dataflow, chosen, given["jobs"], outputs)
     else:
@@ -68,7 +68,8 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
 
 
 def _refuse_for_kernel(text: str, shape: Any, chosen: RunOptions) -> None:
-    """A kernel has no dataflow and no tiling, and only a kernel has a reference; nothing the user says is passed over."""
+    """A kernel has no dataflow, and only a kernel has a reference; nothing the user says is passed over."""
+    from msdsim.cli.simulation import left_out
     from msdsim.errors import InputError
     from msdsim.ir.kernel import Kernel
 
@@ -76,18 +77,11 @@ def _refuse_for_kernel(text: str, shape: Any, chosen: RunOptions) -> None:
         if chosen.reference is not None:
             raise InputError(f"--reference belongs to a .kir file, and '{text}' has that of its dataflow; leave it out")
         return
-    if not _left_out("dataflow"):
+    if not left_out("dataflow"):
         raise InputError(f"--dataflow belongs to a problem, and '{text}' is a kernel already; leave it out "
                          f"(--check --reference DATAFLOW:PROBLEM holds its numbers to a dataflow's)")
-    if chosen.reference is None and chosen.tiling is not None:
-        raise InputError(f"--tiling belongs to a problem, and '{text}' is a kernel already; leave it out")
     if chosen.reference is not None and not chosen.check:
         raise InputError("--reference says what --check compares with; add --check")
-
-
-def _left_out(option: str) -> bool:
-    """Whether the user left an option at its default."""
-    return click.get_current_context().get_parameter_source(option) is click.core.ParameterSource.DEFAULT
 
 
 def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, chosen: RunOptions, outputs: Outputs,

@@ -66,21 +66,17 @@ def _recorded(problem: str, out: str) -> Any:
     from pathlib import Path
 
     from msdsim.cli.arguments import read_single_problem
+    from msdsim.cli.simulation import left_out
     from msdsim.problems import KernelFile
     from msdsim.schedules.schedule import relative_path
 
     if problem.strip().endswith(".kir"):
-        if _given("dataflow"):
+        if not left_out("dataflow"):
             from msdsim.errors import InputError
 
             raise InputError(f"--dataflow belongs to a problem; the kernel '{problem}' is one already; leave it out")
         return KernelFile(Path(relative_path(problem.strip(), out)))
     return read_single_problem(problem, "schedule record")
-
-
-def _given(option: str) -> bool:
-    """Whether the user gave an option."""
-    return click.get_current_context().get_parameter_source(option) is not click.core.ParameterSource.DEFAULT
 
 
 @command.command("verify", short_help="Simulate again and compare with the files.")

@@ -92,10 +92,11 @@ def _check_problem(spec: Spec) -> None:
     if spec.problem.endswith(".kir"):
         from msdsim.ir.parser import read_kernel
 
-        read_kernel(Path(spec.problem))
-        if tilings:
-            raise InputError(f"sweep spec: nothing uses the parameter 'tiling.{tilings[0]}', since the kernel '{spec.problem}' "
-                             f"is written with its tiles")
+        params = read_kernel(Path(spec.problem)).params
+        for name in tilings:
+            if name not in params:
+                raise InputError(f"sweep spec: nothing uses the parameter 'tiling.{name}' (params of the kernel "
+                                 f"'{spec.problem}': {', '.join(params) or 'none'})")
         return
     problem = parse_inline(first[0])
     dataflows = [find_dataflow(problem, name) for name in spec.dataflow]
