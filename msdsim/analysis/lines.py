@@ -5,14 +5,15 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
+from msdsim.analysis.counting import Amounts, sums
 from msdsim.ir.expr import evaluate, free_vars
 from msdsim.ir.lower import PHASE
-from msdsim.ir.program import Instr, Loop, Node, Part, Program
+from msdsim.ir.program import Instr, Part, Program
 from msdsim.ir.timing import Transfer
 from msdsim.naming import pipe_kind
 from msdsim.timeline.record import CATEGORIES, WAIT_BUFFER, WAIT_DATA, WAIT_ISSUE, WAIT_MEMORY, WAIT_SYNC, RunRecord
@@ -126,64 +127,20 @@ def _stalls(record: RunRecord, part: Part, instr: Instr, row: np.ndarray) -> Ite
 def line_counts(program: Program) -> dict[tuple[str, int, str], LineCount]:
     """Executions and bytes by part, line and pipe, worked out from the loops' own bounds: no engine is asked."""
     found: dict[tuple[str, int, str], LineCount] = {}
-    kernel = program.kernel
     for part in program.parts:
-        instrs, count = part.instructions(), _Count(part)
-        subs = range(kernel.aiv_per_core) if part.name == "aiv" else range(1)
-        sums = sum((count.of(part.body, {"core": core, "sub": sub}) for core in range(kernel.cores) for sub in subs),
-                   np.zeros((len(instrs), 2), np.int64))
-        for instr, line, (executions, moved) in zip(instrs, instruction_lines(part), sums.tolist(), strict=True):
+        counts = sums(program, part, _amounts, 2).tolist()
+        for instr, line, (executions, moved) in zip(part.instructions(), instruction_lines(part), counts, strict=True):
             key = part.name, line, instr.pipe
             before = found.get(key, LineCount(0, 0))
             found[key] = LineCount(before.executions + (executions if instr.op is not None else 0), before.bytes + moved)
     return found
 
 
-class _Count:
-    """Walks loops; one whose variable matters to nothing inside counts its body once, times its iterations."""
-
-    def __init__(self, part: Part) -> None:
-        self.size = len(part.instructions())
-        self.known: dict[tuple[int, tuple[tuple[str, int], ...]], np.ndarray] = {}
-        self.reads: dict[int, frozenset[str]] = {}
-
-    def of(self, nodes: Sequence[Node], env: Mapping[str, int]) -> np.ndarray:
-        found = np.zeros((self.size, 2), np.int64)
-        for node in nodes:
-            if isinstance(node, Loop):
-                found += self._loop(node, env)
-            else:
-                found[node.index] += 1, _bytes(node, env)
-        return found
-
-    def _loop(self, loop: Loop, env: Mapping[str, int]) -> np.ndarray:
-        read = self._reads(loop)
-        key = id(loop), tuple(sorted((name, value) for name, value in env.items() if name in read))
-        if key not in self.known:
-            values = range(evaluate(loop.low, env), evaluate(loop.high, env), loop.step)
-            if any(loop.var in self._reads(node) for node in loop.body):
-                self.known[key] = sum((self.of(loop.body, {**env, loop.var: value}) for value in values),
-                                      np.zeros((self.size, 2), np.int64))
-            else:
-                self.known[key] = len(values) * self.of(loop.body, {**env, loop.var: 0}) if values else \
-                    np.zeros((self.size, 2), np.int64)
-        return self.known[key]
-
-    def _reads(self, node: Node) -> frozenset[str]:
-        """Variables of the blocks around a node that its counts depend on."""
-        if id(node) not in self.reads:
-            if isinstance(node, Loop):
-                inside = frozenset[str]().union(*(self._reads(item) for item in node.body))
-                self.reads[id(node)] = free_vars(node.low) | free_vars(node.high) | (inside - {node.var})
-            else:
-                timing = node.timing
-                sizes = (timing.rows, timing.row_bytes) if isinstance(timing, Transfer) else ()
-                self.reads[id(node)] = frozenset[str]().union(*(free_vars(size) for size in sizes))
-        return self.reads[id(node)]
-
-
-def _bytes(instr: Instr, env: Mapping[str, int]) -> int:
+def _amounts(instr: Instr) -> Amounts:
+    """Executions, and bytes moved to or from GM."""
     timing = instr.timing
     if not isinstance(timing, Transfer):
-        return 0
-    return max(0, evaluate(timing.rows, env)) * max(0, evaluate(timing.row_bytes, env))
+        return Amounts(lambda env: (1, 0))
+    rows, row_bytes = timing.rows, timing.row_bytes
+    return Amounts(lambda env: (1, max(0, evaluate(rows, env)) * max(0, evaluate(row_bytes, env))),
+                   free_vars(rows) | free_vars(row_bytes))

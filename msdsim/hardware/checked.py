@@ -26,6 +26,7 @@ _MESSAGES = {
     "literal_error": "must be {expected}",
     "string_type": "must be text",
     "model_type": "must be a table",
+    "range_order": "must have low <= value <= high",
     "dict_type": "must be a table",
 }
 
@@ -89,6 +90,8 @@ def _keys_beside(loc: tuple[int | str, ...]) -> list[str]:
             at = at.model_fields[str(part)].annotation
         else:
             at = get_args(at)[1]
+        if type(None) in get_args(at):  # a table that may be left out
+            at = get_args(at)[0]
     if isinstance(at, type) and issubclass(at, BaseModel):
         return list(at.model_fields)
     return [str(name) for name in get_args(get_args(at)[0])]

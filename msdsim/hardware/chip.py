@@ -6,54 +6,27 @@ per second and chip-wide.
 
 from __future__ import annotations
 
-import numbers
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
-from pydantic_core import PydanticCustomError
+from pydantic import Field
 
 from msdsim import moved
 from msdsim.errors import ChipError
-
-
-def _number(value: Any) -> int | float:
-    """Numbers only: a text that happens to hold digits, or a truth value, is a slip in the file and not a number."""
-    if isinstance(value, numbers.Integral) and not isinstance(value, bool):
-        return int(value)
-    if isinstance(value, numbers.Real) and not isinstance(value, bool):
-        return float(value)
-    raise PydanticCustomError("not_a_number", "must be a number")
-
-
-def _plain(value: float) -> int | float:
-    """``1850`` and ``1850.0`` are the same number and print the same way."""
-    return int(value) if value.is_integer() else value
-
-
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False), AfterValidator(_plain)]
-Whole = Annotated[int, BeforeValidator(_number), Field(le=2**50)]
-Positive = Annotated[Number, Field(gt=0)]
-PositiveInt = Annotated[Whole, Field(gt=0)]
-Cycles = Annotated[Whole, Field(ge=0, le=10**9)]
-#: Timings of a memory device; the longest of a real one, between two refreshes, is 7,800.
-Nanoseconds = Annotated[Positive, Field(le=10**6)]
+from msdsim.hardware.energy import Energy
+from msdsim.hardware.quantities import Cycles, Nanoseconds, Number, Positive, PositiveInt, Table, Whole
 
 #: On-chip memory spaces and global memory.
 SPACES = ("GM", "L1", "L0A", "L0B", "L0C", "UB", "BT", "L0A_MX", "L0B_MX")
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class Cores(_Table):
+class Cores(Table):
     """Core groups of the chip: each is one AIC (Cube) with its AIVs (Vector)."""
 
     aic: Annotated[PositiveInt, Field(le=1024)]
     aiv_per_aic: Annotated[PositiveInt, Field(le=16)]
 
 
-class Buffers(_Table):
+class Buffers(Table):
     """Capacity of each on-chip buffer of a core, in bytes.  ``l0a_mx`` and ``l0b_mx`` hold the block scales of MX operands in
     L0A and L0B; a Cube without MX modes has none (0)."""
 
@@ -71,7 +44,7 @@ class Buffers(_Table):
         return int(getattr(self, f"{space.lower()}_bytes"))
 
 
-class Alignment(_Table):
+class Alignment(Table):
     """Smallest addressable unit of each space, in bytes: a buffer slot is rounded up to it."""
 
     l1_bytes: PositiveInt
@@ -88,7 +61,7 @@ class Alignment(_Table):
         return int(getattr(self, f"{space.lower()}_bytes"))
 
 
-class Dispatch(_Table):
+class Dispatch(Table):
     """The scalar unit: program-order dispatch into bounded pipe queues.
 
     ``matmul_setup_cycles`` is what a call of the vendor's Matmul object costs it, for kernels that are built on that object.
@@ -101,7 +74,7 @@ class Dispatch(_Table):
     queue_depth: dict[Literal["MTE1", "MTE2", "MTE3", "M", "V", "FIX"], PositiveInt]
 
 
-class CrossCore(_Table):
+class CrossCore(Table):
     """Signals between the AIC and the AIVs of a group, and barriers over all cores."""
 
     signal_latency_cycles: Cycles
@@ -109,7 +82,7 @@ class CrossCore(_Table):
     max_outstanding: PositiveInt
 
 
-class CubeRate(_Table):
+class CubeRate(Table):
     """Formats one Cube instruction multiplies, and what one fractal (16 x fractal_k x 16) costs."""
 
     a: str
@@ -119,7 +92,7 @@ class CubeRate(_Table):
     cycles_per_fractal: Positive
 
 
-class Cube(_Table):
+class Cube(Table):
     """The matrix unit: time = head + fractals * cycles_per_fractal."""
 
     accumulate: Literal["fp32-rne-ascending-k"]
@@ -132,7 +105,11 @@ class Cube(_Table):
 
     def rate(self, a: str, b: str) -> CubeRate | None:
         """The rate of ``a x b``, or None when this Cube cannot multiply these formats."""
-        return next((r for r in self.rates.values() if (r.a, r.b) == (a, b)), None)
+        return self.rates.get(self.rate_name(a, b))
+
+    def rate_name(self, a: str, b: str) -> str:
+        """The key in ``rates`` of the rate of ``a x b``; empty when this Cube cannot multiply these formats."""
+        return next((name for name, rate in self.rates.items() if (rate.a, rate.b) == (a, b)), "")
 
     def need_rate(self, a: str, b: str) -> CubeRate:
         """The rate of ``a x b``; ChipError where this Cube cannot multiply these formats."""
@@ -142,7 +119,7 @@ class Cube(_Table):
         return found
 
 
-class VectorOp(_Table):
+class VectorOp(Table):
     """One class of Vector instruction: cycles = max(min_cycles, slope * repeats), after ``latency`` when isolated."""
 
     slope_cycles_per_repeat: Positive
@@ -150,7 +127,7 @@ class VectorOp(_Table):
     latency_cycles: Cycles
 
 
-class Banks(_Table):
+class Banks(Table):
     """The banks of UB as Vector meets them (:mod:`msdsim.hardware.units.banks`).
 
     Rows of ``row_bytes`` go round the ``groups``; ``interleaved`` says whether the banks of a group take turns from round to
@@ -169,7 +146,7 @@ class Banks(_Table):
     delays_aligned_writes: bool
 
 
-class Vector(_Table):
+class Vector(Table):
     """The vector unit: an instruction works through repeats of ``repeat_bytes`` of its widest operand; ``ops`` has
     every name of :data:`msdsim.hardware.sanity.VECTOR_OPS`.  Without ``banks`` UB serves whatever Vector asks for."""
 
@@ -178,7 +155,7 @@ class Vector(_Table):
     banks: Banks | None = None
 
 
-class Nd2nz(_Table):
+class Nd2nz(Table):
     """A copy into L1 that re-orders rows of a matrix into fractals (ND to NZ) on its way.
 
     Each row is cut into requests of a power of two of bytes, between the smallest and the largest; a request holds the port for
@@ -196,7 +173,7 @@ class Nd2nz(_Table):
     outstanding_bytes: PositiveInt | None = None
 
 
-class Path(_Table):
+class Path(Table):
     """A legal data path.  An isolated transfer takes ``interval + bytes / bytes_per_cycle + latency`` cycles; the next
     transfer on the pipe may start after ``interval + bytes / bytes_per_cycle``.  ``outstanding_bytes`` bounds what a
     path to or from GM keeps in flight; local paths have none.  ``minimum_cycles`` is the least time for which a transfer to
@@ -225,7 +202,7 @@ class Path(_Table):
     nd2nz: Nd2nz | None = None
 
 
-class L2(_Table):
+class L2(Table):
     """Chip-wide second-level cache, write-back and write-allocate, LRU inside a set.  A line that is served to one core can be
     served to another ``same_line_cycles`` later.  A read that passes L2 by brings whole ``sector_bytes`` (without them whole
     lines)."""
@@ -244,7 +221,7 @@ class L2(_Table):
         return min(self.sector_bytes or self.line_bytes, self.line_bytes)
 
 
-class Banked(_Table):
+class Banked(Table):
     """The memory at the level of banks, for the fidelity ``banked``: how it is organised, and its timings.
 
     The clock follows from the peak bandwidth: ``bytes_per_clock`` of each pseudo-channel (both edges counted).
@@ -278,7 +255,7 @@ class Banked(_Table):
     controller_cycles: Cycles
 
 
-class Hbm(_Table):
+class Hbm(Table):
     """Off-chip memory; ``bandwidth_gbps`` is the peak, ``efficiency`` the share of it that streaming reads reach, and
     ``extra_latency_cycles`` what a miss adds to a hit (both of the fidelity ``bandwidth``)."""
 
@@ -289,13 +266,13 @@ class Hbm(_Table):
     banked: Banked | None = None
 
 
-class Memory(_Table):
+class Memory(Table):
     """How the memory system is simulated: requests are arbitrated in pieces of ``chunk_bytes``."""
 
     chunk_bytes: PositiveInt
 
 
-class Launch(_Table):
+class Launch(Table):
     """Time of a kernel launch outside the kernel itself, reported beside the kernel's time and never inside it; ``repeat_us``
     is what is left of it for each run of a kernel on one kind of core that is launched over and over."""
 
@@ -303,7 +280,7 @@ class Launch(_Table):
     repeat_us: Annotated[Number, Field(ge=0)] = 0
 
 
-class Chip(_Table):
+class Chip(Table):
     """A whole chip as the engines see it.  :func:`msdsim.hardware.checked.checked_chip` makes one whose numbers also agree with
     each other."""
 
@@ -323,6 +300,7 @@ class Chip(_Table):
     hbm: Hbm
     memory: Memory
     launch: Launch
+    energy: Energy | None = None
 
     def path(self, source: str, destination: str) -> Path | None:
         """The path from ``source`` to ``destination`` space, or None when the chip has none."""

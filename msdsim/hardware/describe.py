@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from typing import NamedTuple
 
 from msdsim.hardware.hardware import Hardware, leaves
 
 #: Units by the ending of a key; the first match counts.
 _UNITS = (
+    ("_pj", "pJ"),
+    ("_w", "W"),
     ("bytes_per_cycle", "B/cycle"),
     ("cycles_per_fractal", "cycles/fractal"),
     ("cycles_per_repeat", "cycles/repeat"),
@@ -31,6 +34,7 @@ class Row(NamedTuple):
 
 def unit_of(key: str) -> str:
     """Unit of the value under a dotted key, told by the key's ending; empty for counts, shares and names."""
+    key = re.sub(r"(_pj|_w)\..*", r"\1", key)  # in energy: what it is of, and the corner of the range, stand behind
     return next((unit for ending, unit in _UNITS if key.endswith(ending)), "")
 
 

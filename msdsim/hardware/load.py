@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from msdsim import moved
 from msdsim.errors import ChipError, InputError
 from msdsim.hardware.checked import checked_chip
+from msdsim.hardware.energy import CORNERS
 from msdsim.hardware.hardware import Hardware, Provenance
 from msdsim.resources import find_file
 
@@ -94,27 +95,47 @@ def _split(
     plain: dict[str, Any] = {}
     for key, item in node.items():
         dotted = f"{prefix}{key}"
-        if isinstance(item, Mapping) and _is_figure(item):
-            extra = sorted(set(item) - _FIGURE_KEYS)
-            if extra:
-                raise ChipError(f"chip file '{file}', key '{dotted}': unknown field '{extra[0]}' "
-                                f"(a figure has value, kind and source)")
-            if "value" not in item:
-                raise ChipError(f"chip file '{file}', key '{dotted}': a figure with a kind needs a value")
-            source = str(item.get("source", ""))
-            try:
-                provenance[dotted] = Provenance(kind=item.get("kind", "unstated"), source=sources.get(source, source))
-            except ValidationError:
-                raise ChipError(f"chip file '{file}', key '{dotted}': kind '{item.get('kind')}' is not one of "
-                                f"measured, vendor, paper, simulator, inferred, assumed") from None
-            plain[key] = item["value"]
-        elif isinstance(item, Mapping):
+        if isinstance(item, Mapping) and not _is_figure(item):
             plain[key] = _split(item, f"{dotted}.", sources, provenance, file)
+            continue
+        origin = Provenance(kind="unstated", source="")
+        plain[key] = item
+        if isinstance(item, Mapping):
+            origin, plain[key] = _figure(item, sources, f"chip file '{file}', key '{dotted}'", _is_range(dotted))
+        elif not isinstance(item, int | float) or isinstance(item, bool):
+            continue
+        if _is_range(dotted):
+            if not isinstance(plain[key], dict):
+                plain[key] = dict.fromkeys(CORNERS, plain[key])
+            provenance |= {f"{dotted}.{corner}": origin for corner in CORNERS}
         else:
-            if isinstance(item, int | float) and not isinstance(item, bool):
-                provenance[dotted] = Provenance(kind="unstated", source="")
-            plain[key] = item
+            provenance[dotted] = origin
     return plain
+
+
+def _figure(item: Mapping[str, Any], sources: Mapping[str, str], where: str, ranges: bool) -> tuple[Provenance, Any]:
+    """Provenance and value of a figure; the value of one with ``low`` and ``high`` is a range."""
+    ends = {"low", "high"} & set(item) if ranges else set()
+    extra = sorted(set(item) - _FIGURE_KEYS - ends)
+    if extra:
+        raise ChipError(f"{where}: unknown field '{extra[0]}' (a figure has value, kind and source"
+                        f"{', and here low and high' if ranges else ''})")
+    if "value" not in item:
+        raise ChipError(f"{where}: a figure with a kind needs a value")
+    if len(ends) == 1:
+        raise ChipError(f"{where}: a range has both low and high beside its value")
+    source = str(item.get("source", ""))
+    try:
+        origin = Provenance(kind=item.get("kind", "unstated"), source=sources.get(source, source))
+    except ValidationError:
+        raise ChipError(f"{where}: kind '{item.get('kind')}' is not one of "
+                        f"measured, vendor, paper, simulator, inferred, assumed") from None
+    return origin, {"low": item["low"], "middle": item["value"], "high": item["high"]} if ends else item["value"]
+
+
+def _is_range(dotted: str) -> bool:
+    """Whether a number may be one: those of energy are, but for the chip's limit."""
+    return dotted.startswith("energy.") and dotted != "energy.limit_w"
 
 
 def _is_figure(item: Mapping[str, Any]) -> bool:

@@ -41,7 +41,7 @@ LARGEST_TERM = 10**7
 
 def findings(chip: Chip) -> list[str]:
     """Every rule the chip breaks, one clause each, naming the dotted key, the value and the remedy."""
-    rules = (_queues, _cube, _vector, _paths, _memory, _banked, _rates)
+    rules = (_queues, _cube, _vector, _paths, _memory, _banked, _rates, _energy)
     return [text for rule in rules for text in rule(chip)]
 
 
@@ -132,6 +132,12 @@ def _banked(chip: Chip) -> Iterator[str]:
     if b.trefi_ns <= least:
         yield (f"key 'hbm.banked.trefi_ns' = {b.trefi_ns:g} leaves no time between refreshes; it must be above trfc_ns + "
                f"tras_ns + trp_ns and two clocks, {least:g}")
+
+
+def _energy(chip: Chip) -> Iterator[str]:
+    for name in chip.energy.mac_pj if chip.energy is not None else ():
+        if name not in chip.cube.rates:
+            yield f"key 'energy.mac_pj.{name}' is no rate of the Cube (it has: {', '.join(chip.cube.rates)})"
 
 
 def rates(chip: Chip) -> dict[str, Fraction]:

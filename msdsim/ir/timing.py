@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from msdsim.hardware.cost import PortCost, UnitCost
 from msdsim.ir.expr import Expr
@@ -23,18 +23,29 @@ class Repeats:
     lanes: int
 
 
+class Step(NamedTuple):
+    """One instruction of a unit: the chip file's name of it (an operation of Vector, a rate of the Cube), bits of its widest
+    operand, and how many elements it works on for each element of the whole."""
+
+    name: str
+    bits: int = 0
+    share: float = 1
+
+
 @dataclass(frozen=True)
 class Local:
     """Work inside the core on the sizes ``dims``.
 
     Vector instructions say in ``repeats`` what they ask of the banks of UB; where those take longer than the unit, the lowering
-    puts that into ``cost`` and keeps the unit's own cost in ``without_conflicts``.
+    puts that into ``cost`` and keeps the unit's own cost in ``without_conflicts``.  ``steps`` are what Cube or Vector do for
+    each element of the product of ``dims``; copies have none.
     """
 
     cost: UnitCost
     dims: tuple[Expr, ...]
     repeats: Repeats | None = None
     without_conflicts: UnitCost | None = None
+    steps: tuple[Step, ...] = ()
 
 
 @dataclass(frozen=True)

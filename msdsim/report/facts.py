@@ -14,6 +14,7 @@ from rich.text import Text
 
 from msdsim.hardware.overruled import overruled
 from msdsim.numerics.check import Numerics
+from msdsim.report.energy import compared_energy, energy_facts, millijoules
 from msdsim.report.labels import (
     LOOKS,
     PIPE_ROLES,
@@ -122,6 +123,7 @@ def run_facts(run: Result) -> list[Fact]:
         Fact("busiest", _busiest_text(run)),
         Fact("HBM", f"{run.hbm_gbps:,.0f} GB/s, {percent(run.hbm_utilization)} of the peak {chip.hbm.bandwidth_gbps:,g} GB/s"),
         Fact("traffic", _traffic(run.traffic)),
+        *(Fact(name, text) for name, text in energy_facts(run.energy)),
         *conditions(run),
     ]
     if run.ub_conflict_cycles:
@@ -154,6 +156,8 @@ def conditions(run: Result) -> list[Fact]:
         found.append(Fact("KV cache", _LAYOUTS[str(run.problem.get("kv_layout", "bsnd"))]))
     if run.l2_start in _L2_STARTS:
         found.append(Fact("L2", _L2_STARTS[run.l2_start]))
+    if run.energy is None and run.hardware.chip.energy is not None:
+        found.append(Fact("note", "no energy: the chip's file has none in energy.mac_pj for a rate of the Cube that is used"))
     found += [Fact("note", text) for text in overruled(run.hardware.chip, run.overrides)]
     if run.memory != "bandwidth":
         found.append(Fact("memory", f"simulated at the fidelity '{run.memory}'"))
@@ -221,17 +225,18 @@ def comparison_report(found: Comparison) -> Report:
     if not found.runs:
         return Report(skipped=tuple(found.skipped))
     first = found.runs[0]
-    return Report(title(first, subject=""), _comparison_table(found), tuple(conditions(first)), verdict=verdict(found),
+    energy = [Fact(name, text) for name, text in compared_energy(found.runs)]
+    return Report(title(first, subject=""), _comparison_table(found), (*conditions(first), *energy), verdict=verdict(found),
                   skipped=tuple(found.skipped))
 
 
 def _comparison_table(found: Comparison) -> TextTable:
     """One line per dataflow."""
     checked = any(run.numerics is not None for run in found.runs)
+    first = found.runs[0]
     titles = ["dataflow", "time us", "speed\nup", "Cube\nwaits", "HBM\nGB/s", "HBM\nMB"]
     table = TextTable([*titles, "busiest", *(["rel. L2", "bits"] if checked else [])], right=frozenset({1, 2, 3, 4, 5, 7}),
                       indent=0)
-    first = found.runs[0]
     for run in found.runs:
         row = run.stalls.get("aic.m")
         cells: list[Cell] = [
@@ -268,8 +273,9 @@ def workload_report(found: WorkloadResult) -> Report:
     total = (f"{us(found.time_us)} in {launches:,} kernels" + (f" (+ {us(head * launches)} of launches)" if head else "")
              + f", HBM {megabytes(found.hbm_bytes)} MB")
     notes = [Fact("note", text) for text in [*_choice_notes(found), *found.notes]]
+    energy = [Fact(name, text) for name, text in energy_facts(found.energy)]
     return Report(title(first, subject=found.dataflow, what=found.name), _workload_table(found),
-                  (*conditions(first), *notes, Fact("total", total, "first")))
+                  (*conditions(first), *notes, Fact("total", total, "first"), *energy))
 
 
 def _choice_notes(found: WorkloadResult) -> list[str]:
@@ -307,7 +313,8 @@ def workload_comparison_report(found: WorkloadComparison) -> Report:
     result = first.runs[0].result
     head = title(result, subject="", what=first.name)
     return Report(replace(head, where=f"{head.where}, us over all layers of a kind"), _workload_comparison_table(found.runs),
-                  (*conditions(result), *_comparison_notes(found.runs)), verdict=workload_verdict(found),
+                  (*conditions(result), *_comparison_notes(found.runs),
+                   *(Fact(name, text) for name, text in compared_energy(found.runs))), verdict=workload_verdict(found),
                   skipped=tuple(found.skipped))
 
 
@@ -328,5 +335,7 @@ def _workload_comparison_table(runs: Sequence[WorkloadResult]) -> TextTable:
         table.add(entry.name, f"{entry.count:,}",
                   *(Text(f"{value:,.1f}", style="bold green" if value == best else "") for value in spent))
     table.add("total", "", *(f"{item.time_us:,.1f}" for item in runs), style="bold")
+    if first.energy is not None:
+        table.add("energy mJ", "", *(millijoules(item.energy) for item in runs))
     table.add("speed-up", "", *(f"{first.time_us / item.time_us:.2f}x" for item in runs))
     return table

@@ -12,6 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from msdsim.report.energy import energy_bars
 from msdsim.report.labels import (
     LOOKS,
     PIPE_ROLES,
@@ -58,13 +59,21 @@ def save(figure: Figure, to: str | Path | IO[bytes], kind: str = "") -> None:
 def plot_result(run: Result) -> Figure:
     """Where each pipe's cycles went, and the bandwidth of HBM and L2 over time."""
     pipes = ordered_pipes(run.stalls)
-    figure = Picture(figsize=(9, 4.4 + 0.3 * len(pipes)), layout="constrained")
-    bars, hbm, l2 = figure.subplots(3, 1, height_ratios=[0.3 * len(pipes) + 0.3, 1.5, 1.3])
+    energy = [1.0] if run.energy is not None else []
+    figure = Picture(figsize=(9, 4.4 + 0.3 * len(pipes) + 1.2 * len(energy)), layout="constrained")
+    bars, hbm, l2, *rest = figure.subplots(3 + len(energy), 1, height_ratios=[0.3 * len(pipes) + 0.3, 1.5, 1.3, *energy])
     figure.suptitle(f"{run.dataflow}, {problem_text(run.problem)} on {run.hardware.name}: {us(run.time_us)}, {_bound(run)}",
                     fontsize=11)
     _stall_bars(bars, run, pipes)
     _memories(hbm, l2, run)
+    for axes in rest:
+        _energy(axes, [run])
     return figure
+
+
+def _energy(axes: Axes, runs: Sequence[Result]) -> None:
+    energy_bars(axes, runs)
+    _tidy(axes)
 
 
 def plot_bandwidth(run: Result) -> Figure:
@@ -162,8 +171,10 @@ def plot_comparison(found: Comparison) -> Figure:
     """Time by dataflow, and what Cube, Vector and the busiest movers did in it."""
     groups = [(run, _telling_pipes(run)) for run in found.runs]
     rows = sum(len(pipes) for _, pipes in groups)
-    figure = Picture(figsize=(9, 1.5 + 0.3 * rows + 0.3 * len(groups)), layout="constrained")
-    axes = figure.subplots()
+    height = 1.5 + 0.3 * rows + 0.3 * len(groups)
+    energy = [0.9 + 0.35 * len(groups)] if groups and groups[0][0].energy is not None else []
+    figure = Picture(figsize=(9, height + sum(energy)), layout="constrained")
+    axes, *rest = np.atleast_1d(figure.subplots(1 + len(energy), 1, height_ratios=[height - 0.6, *energy]))
     ticks: list[tuple[float, str]] = []
     at, longest = 0.0, max((run.time_us for run in found.runs), default=1.0)
     for run, pipes in groups:
@@ -186,6 +197,8 @@ def plot_comparison(found: Comparison) -> Figure:
                     bbox_to_anchor=(0.5, 1.0), ncols=8, fontsize=8, frameon=False, handlelength=1.0, columnspacing=1.2,
                     handletextpad=0.5)
         figure.suptitle(f"{problem_text(found.runs[0].problem)} on {found.runs[0].hardware.name}", fontsize=11)
+    for below in rest:
+        _energy(below, found.runs)
     return figure
 
 

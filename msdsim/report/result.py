@@ -11,6 +11,7 @@ import numpy as np
 
 from msdsim.analysis.bank_conflicts import conflict_cycles
 from msdsim.analysis.bottleneck import Bottleneck, find_bottleneck
+from msdsim.analysis.energy import Energy, run_energy, total_energy
 from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware import Hardware
 from msdsim.hardware.hardware import leaves
@@ -136,6 +137,11 @@ class Result:
         """Cycles that Vector spent on bank conflicts in UB, summed over the AIVs; part of their busy time."""
         return conflict_cycles(self.record.program)
 
+    @cached_property
+    def energy(self) -> Energy | None:
+        """Energy by unit of the chip, as ranges; None where the chip's file says nothing about it."""
+        return run_energy(self.record)
+
     def to_json(self) -> dict[str, Any]:
         """The run as JSON, schema ``msdsim.run/1``."""
         chip = self.hardware.chip
@@ -165,6 +171,8 @@ class Result:
         }
         if self.causes is not None:
             found["bound_by"] = [asdict(cause) for cause in self.causes]
+        if self.energy is not None:
+            found["energy"] = self.energy.to_json()
         if self.weights:
             found["weights"] = self.weights
         if self.overrides:
@@ -321,6 +329,11 @@ class WorkloadResult:
         """Bytes read from and written to HBM over all entries and their counts."""
         return self.traffic["hbm_read_bytes"] + self.traffic["hbm_write_bytes"]
 
+    @cached_property
+    def energy(self) -> Energy | None:
+        """Energy over all entries and their counts; None where the chip's file says nothing about it."""
+        return total_energy((run.count, run.result.energy) for run in self.runs)
+
     def to_json(self) -> dict[str, Any]:
         """Schema ``msdsim.workload/1``."""
         return {
@@ -330,7 +343,8 @@ class WorkloadResult:
             "dataflow": self.dataflow,
             "runs": [run.result.to_json() | {"name": run.name, "count": run.count} | ({"note": run.note} if run.note else {})
                      for run in self.runs],
-            "total": {"time_us": self.time_us, "cycles": self.cycles, "traffic": self.traffic},
+            "total": {"time_us": self.time_us, "cycles": self.cycles, "traffic": self.traffic,
+                      **({"energy": self.energy.to_json()} if self.energy is not None else {})},
             **({"notes": list(self.notes)} if self.notes else {}),
         }
 

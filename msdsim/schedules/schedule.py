@@ -96,12 +96,12 @@ class Schedule(BaseModel):
 
 
 def chip_hash(hardware: Hardware) -> str:
-    """SHA-256 of every number of a chip; its name and description do not count."""
+    """SHA-256 of every number of a chip that a schedule depends on: name, description and energy do not count."""
     return hashlib.sha256(json.dumps(_chip_values(hardware), sort_keys=True).encode()).hexdigest()
 
 
 def _chip_values(hardware: Hardware) -> dict[str, Any]:
-    return hardware.chip.model_dump(mode="json", exclude={"name", "description"}, exclude_none=True)
+    return hardware.chip.model_dump(mode="json", exclude={"name", "description", "energy"}, exclude_none=True)
 
 
 def record_schedule(

@@ -206,7 +206,8 @@ def choose(dataflow: Dataflow, problem: Any, chip: Chip, given: TilingValues | N
         return Choice(dataflow.tiling(**given))
     if dataflow.auto is not None:
         return Choice(dataflow.tiling(**asdict(dataflow.auto(problem, chip)) | given))
-    key = (_name(dataflow), str(problem), chip.model_dump_json(exclude={"name", "description"}), tuple(sorted(given.items())))
+    numbers = chip.model_dump_json(exclude={"name", "description", "energy"})
+    key = (_name(dataflow), str(problem), numbers, tuple(sorted(given.items())))
     if key not in _CHOSEN:
         _CHOSEN[key] = search(dataflow, problem, chip, given, QUICK)
         if len(_CHOSEN) > _MOST_KEPT:

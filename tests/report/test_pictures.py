@@ -48,7 +48,7 @@ def labels(figure):
 
 def test_stall_bars_fill_the_whole_time(dequant):
     figure = dequant.plot()
-    bars, hbm, l2 = figure.axes
+    bars, hbm, l2, _energy = figure.axes
     lengths = {}
     for patch in bars.patches:
         row = round(patch.get_y() + patch.get_height() / 2)

@@ -145,10 +145,14 @@ def _simulate(setting: Setting, point: Point) -> dict[str, Any]:
     numbers = {} if result.numerics is None else {
         "bit_exact": result.numerics.bit_exact, "relative_l2": result.numerics.relative_l2,
         "bound_ratio": result.numerics.bound_ratio}
+    energy = {} if result.energy is None else {
+        "energy_uj": result.energy.total.middle, "energy_uj.low": result.energy.total.low,
+        "energy_uj.high": result.energy.total.high, "power_w": result.energy.power_w.middle,
+        **{f"energy_uj.{unit}": value.middle for unit, value in result.energy.by_unit.items()}}
     pipes = [(pipe, {**counts}, counts["instances"] * max(1, result.cycles)) for pipe, counts in result.stalls.items()]
     return {
         "time_us": result.time_us, "cycles": result.cycles, "bottleneck": result.bottleneck.name,
-        "hbm_gbps": result.hbm_gbps, **result.traffic, **numbers,
+        "hbm_gbps": result.hbm_gbps, **result.traffic, **numbers, **energy,
         **{f"tiling.{name}": value for name, value in result.tiling.items()},
         **{f"{cause}.{pipe}": counts[cause] / all_cycles for pipe, counts, all_cycles in pipes
            for cause in counts if cause != "instances"},

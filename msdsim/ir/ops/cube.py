@@ -9,7 +9,7 @@ from msdsim.hardware.units import cube
 from msdsim.ir.expr import Expr, tiles_of
 from msdsim.ir.kernel import Op
 from msdsim.ir.ops.base import Execution, OpDef, define, require
-from msdsim.ir.timing import Local, Timing
+from msdsim.ir.timing import Local, Step, Timing
 
 
 def _pipe(op: Op, chip: Chip) -> str:
@@ -36,7 +36,7 @@ def _timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     a, b = op.ins
     cost = cube.mmad_cost(chip, a.fmt, b.fmt)
     assert cost is not None
-    return Local(cost, (a.rows, a.cols, b.cols))
+    return Local(cost, (a.rows, a.cols, b.cols), steps=(Step(chip.cube.rate_name(a.fmt, b.fmt)),))
 
 
 def _hazard(op: Op, chip: Chip) -> Expr:

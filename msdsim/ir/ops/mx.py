@@ -8,6 +8,7 @@ waiting for the one before it; the chain is named beside the operation.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import starmap
 
 import numpy as np
 
@@ -30,7 +31,7 @@ from msdsim.hardware.units import cube, vector
 from msdsim.ir.expr import Const, Expr, tiles_of
 from msdsim.ir.kernel import Op, Slice
 from msdsim.ir.ops.base import Execution, OpDef, define, require, same_sizes
-from msdsim.ir.timing import Local, Timing
+from msdsim.ir.timing import Local, Step, Timing
 from msdsim.units import exact
 
 # The Cube
@@ -64,7 +65,7 @@ def _check_mmad(op: Op, chip: Chip) -> None:
 def _mmad_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     cost = cube.mmad_cost(chip, *_mode(op))
     assert cost is not None
-    return Local(cost, (op.ins[0].rows, op.ins[0].cols, op.ins[2].cols))
+    return Local(cost, (op.ins[0].rows, op.ins[0].cols, op.ins[2].cols), steps=(Step(chip.cube.rate_name(*_mode(op))),))
 
 
 def _mmad_hazard(op: Op, chip: Chip) -> Expr:
@@ -87,11 +88,12 @@ define(OpDef("mmad_mx", "multiply MX tiles (elements and scales of A, then of B)
 
 # Vector
 
-#: An instruction of a chain: its cost class, the bits of its widest operand, and its share of the elements.
-Step = tuple[str, int, float]
+
+#: The fields of a :class:`Step`.
+_Step = tuple[str, int, float]
 
 
-def chain_cost(chip: Chip, steps: Sequence[Step]) -> UnitCost:
+def chain_cost(chip: Chip, steps: Sequence[_Step]) -> UnitCost:
     """Cost over (rows, columns) of instructions that each wait for the one before: latencies add up, and only the last of them
     overlaps with what comes next."""
     entries = [(chip.vector.ops[op], bits, share) for op, bits, share in steps]
@@ -126,13 +128,13 @@ def _blocks(op: Op, elements: Slice, scales: Slice) -> None:
             f"[{scales.rows}, {scales.cols}]", "give one value per row and block of 32")
 
 
-def _define(kind: str, description: str, inputs: int, check: Callable[[Op, Chip], None], steps: Sequence[Step],
+def _define(kind: str, description: str, inputs: int, check: Callable[[Op, Chip], None], steps: Sequence[_Step],
             execute: Callable[[Op, Execution], None], over: int | None = None, attrs: Mapping[str, str] | None = None) -> None:
     """Register a Vector operation made of ``steps`` over its output, or over input ``over``."""
     def timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
         item = op.out if over is None else op.ins[over]
         assert item is not None
-        return Local(chain_cost(chip, steps), (item.rows, item.cols))
+        return Local(chain_cost(chip, steps), (item.rows, item.cols), steps=tuple(starmap(Step, steps)))
 
     define(OpDef(kind, description, inputs, True, check, lambda op, chip: vector.PIPE, timing, execute, attrs=attrs or {},
                  hazard=lambda op, chip: Const(1)))
@@ -245,7 +247,7 @@ def _execute_decode_fp4(op: Op, run: Execution) -> None:
 
 # The code as INT4 to FP16 to INT16; its sign bit; its other bits, shifted to the top of FP16's exponent and significand; both
 # together; times 2^14 for the other exponent bias.  Subnormals come out right, since FP16 has them too.
-DECODE_FP4: tuple[Step, ...] = (("cast", 16, 1), ("cast", 16, 1), ("max", 16, 1), ("max", 16, 1), ("muls", 16, 1),
+DECODE_FP4: tuple[_Step, ...] = (("cast", 16, 1), ("cast", 16, 1), ("max", 16, 1), ("max", 16, 1), ("muls", 16, 1),
                                 ("max", 16, 1), ("muls", 16, 1))
 _define("decode_fp4", "E2M1 elements as FP16, for a Vector without that conversion", 1, _check_decode_fp4, DECODE_FP4,
         _execute_decode_fp4)

@@ -11,7 +11,7 @@ from msdsim.hardware.units import vector
 from msdsim.ir.expr import Const, Expr
 from msdsim.ir.kernel import Op
 from msdsim.ir.ops.base import Execution, OpDef, define, require, same_shape
-from msdsim.ir.timing import Local, Repeats, Timing
+from msdsim.ir.timing import Local, Repeats, Step, Timing
 
 
 def _pipe(op: Op, chip: Chip) -> str:
@@ -38,7 +38,7 @@ def _mask_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     out = op.out
     assert out is not None
     return Local(vector.vector_cost(chip, "select", out.bits, contiguous=False), (out.rows, out.cols),
-                 Repeats(op.ins, out, vector.lanes(chip, out.bits)))
+                 Repeats(op.ins, out, vector.lanes(chip, out.bits)), steps=(Step("select", out.bits),))
 
 
 def _execute_mask(op: Op, run: Execution) -> None:

@@ -17,7 +17,7 @@ from msdsim.hardware.units import vector
 from msdsim.ir.expr import Const, Expr
 from msdsim.ir.kernel import Op, Slice
 from msdsim.ir.ops.base import Execution, OpDef, define, require
-from msdsim.ir.timing import Local, Repeats, Timing
+from msdsim.ir.timing import Local, Repeats, Step, Timing
 
 #: Lanes of a folded row: the number of fp32 elements in one repeat.
 FOLD_LANES = 64
@@ -63,7 +63,8 @@ def _elementwise_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     widest = max(item.bits for item in items)
     cost = vector.vector_cost(chip, op.kind, widest, contiguous)
     whole = tuple(item for item in op.ins if (item.rows, item.cols) == (out.rows, out.cols))
-    return Local(cost, (out.rows, out.cols), Repeats(whole, out, vector.lanes(chip, widest)))
+    return Local(cost, (out.rows, out.cols), Repeats(whole, out, vector.lanes(chip, widest)),
+                 steps=(Step(op.kind, widest),))
 
 
 def _elementwise(kind: str, description: str, inputs: int, function: Callable[..., np.ndarray],
@@ -174,7 +175,8 @@ def _check_fold(op: Op, chip: Chip) -> None:
 
 def _fold_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     source = op.ins[0]
-    return Local(vector.vector_cost(chip, op.kind, source.bits, contiguous=False), (source.rows, source.cols))
+    return Local(vector.vector_cost(chip, op.kind, source.bits, contiguous=False), (source.rows, source.cols),
+                 steps=(Step(op.kind, source.bits),))
 
 
 def _fold(kind: str, description: str, function: np.ufunc, neutral: float) -> None:
