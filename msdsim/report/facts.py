@@ -275,7 +275,7 @@ def workload_report(found: WorkloadResult) -> Report:
     notes = [Fact("note", text) for text in [*_choice_notes(found), *found.notes]]
     energy = [Fact(name, text) for name, text in energy_facts(found.energy)]
     return Report(title(first, subject=found.dataflow, what=found.name), _workload_table(found),
-                  (*conditions(first), *notes, Fact("total", total, "first"), *energy))
+                  (*conditions(first), *notes, *energy, Fact("total", total, "first")))
 
 
 def _choice_notes(found: WorkloadResult) -> list[str]:
