@@ -95,10 +95,26 @@ def test_a_slice_outside_of_all_tensors_is_refused():
 def test_numbers_beyond_64_bits_are_refused():
     kb = KernelBuilder("large", cores=1, aiv_per_core=1)
     x = kb.tensor("x", "int8", (4, 64), "in")
-    with kb.part("aiv"), kb.loop("i", 0, 2**40) as i, kb.when(i < 1):
+    with kb.part("aiv"), kb.loop("i", 0, 2**40) as i:
         kb.copy(kb.buffer("tile", "UB", "int8", (1, 64))[:, :], x[at(i * 2**40, 1), :])
     with pytest.raises(InputError, match="beyond 2\\*\\*61"):
         load_engine("fast").run(lower(kb.build(), TOY.chip), EngineOptions())
+
+
+def cycles_of_copies(trips: int) -> int:
+    """One copy in the first of so many iterations, then another one."""
+    kb = KernelBuilder("sparse", cores=1, aiv_per_core=1)
+    x = kb.tensor("x", "int8", (4, 4096), "in")
+    with kb.part("aiv"):
+        tile = kb.buffer("tile", "UB", "int8", (1, 4096), ring=1)
+        with kb.loop("i", 0, trips) as i, kb.when(i < 1):
+            kb.copy(tile[:, :], x[at(i, 1), :])
+        kb.copy(tile[:, :], x[at(1, 1), :])
+    return load_engine("fast").run(lower(kb.build(), TOY.chip), EngineOptions()).cycles
+
+
+def test_iterations_without_an_instruction_take_no_time_and_leave_room_for_an_interruption():
+    assert cycles_of_copies(2**26) == cycles_of_copies(2) > cycles_of_copies(0)
 
 
 def test_division_by_what_may_be_zero_is_refused():

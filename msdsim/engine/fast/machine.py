@@ -30,7 +30,7 @@ from msdsim.timeline import record
 
 _COLUMNS = len(record.TIMELINE_COLUMNS)
 #: Pieces served and instructions dispatched in one call: what takes less than half a second.
-_PIECES_AT_ONCE, _INSTRUCTIONS_AT_ONCE = 2**21, 2**22
+_PIECES_AT_ONCE, _INSTRUCTIONS_AT_ONCE, _EMPTY_ITERATIONS_AT_ONCE = 2**21, 2**22, 2**25
 pointer = pointer_function()
 
 
@@ -149,8 +149,11 @@ def _compute(C, S, unit, position, end):
 
 @helper
 def _step_loops(C, S, T, unit, pc, now):
-    """Go on from a loop's begin or end to the next instruction or the end of the program; the position there, and the time."""
-    while True:
+    """Go on from a loop's begin or end to the next instruction or the end of the program; the position there, and the time.
+
+    It stops between two loops where many iterations hold no instruction, so that the caller can be interrupted.
+    """
+    for _ in range(_EMPTY_ITERATIONS_AT_ONCE):
         operation = C[pc]
         if operation == at.CODE_ENTER:
             low = S[unit + C[pc + 2]]
@@ -173,7 +176,8 @@ def _step_loops(C, S, T, unit, pc, now):
             else:
                 pc += at.NEXT_WORDS
         else:
-            return pc, now
+            break
+    return pc, now
 
 
 @helper
@@ -198,6 +202,9 @@ def _dispatch(C, S, T, rows, unit):
             pc, now = _step_loops(C, S, T, unit, pc, now)
             if C[pc] == at.CODE_END or S[at.G_STATUS] != at.RUNNING:
                 break
+            if C[pc] != at.CODE_INSTR:
+                left = 0
+                continue
         instr = C[pc + 1]
         pipe = unit + C[instr + at.I_PIPE_AT]
         count = S[pipe + at.P_COUNT]
