@@ -16,7 +16,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from numbers import Integral
 from typing import Any
 
@@ -115,20 +114,6 @@ def _difference(stop: Expr, start: Expr) -> Expr:
     return binary("-", stop, start)
 
 
-#: Whether kernels stay as dataflows write them.
-_AS_WRITTEN: ContextVar[bool] = ContextVar("as_written", default=False)
-
-
-@contextmanager
-def as_written() -> Iterator[None]:
-    """Kernels built inside are not made short and readable: for who only wants to know how long they take."""
-    token = _AS_WRITTEN.set(True)
-    try:
-        yield
-    finally:
-        _AS_WRITTEN.reset(token)
-
-
 class KernelBuilder:
     """Collects tensors, signals and the two parts of a kernel."""
 
@@ -224,17 +209,11 @@ class KernelBuilder:
         self.op("wait", name=name, pipe=pipe)
 
     def build(self) -> Kernel:
-        """The finished kernel, every statement carrying the line it has in the kernel's text (not :func:`as_written`)."""
-        from msdsim.ir.lets import tidy
-        from msdsim.ir.printer import number_lines
+        """The finished kernel, every statement carrying the line it has in the kernel's text."""
+        from msdsim.ir.lets import built
 
-        written = Kernel(self._name, self._cores, self._aiv_per_core, tuple(self._tensors), tuple(self._signals),
-                         tuple(self._parts["aic"]), tuple(self._parts["aiv"]))
-        if _AS_WRITTEN.get():
-            return written
-        kernel = number_lines(tidy(written))
-        object.__setattr__(kernel, "_built", written)
-        return kernel
+        return built(Kernel(self._name, self._cores, self._aiv_per_core, tuple(self._tensors), tuple(self._signals),
+                            tuple(self._parts["aic"]), tuple(self._parts["aiv"])))
 
 
 def block_of(*statements: Statement) -> Block:

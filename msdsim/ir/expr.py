@@ -251,14 +251,23 @@ def substitute(expr: Expr, values: Mapping[str, Expr]) -> Expr:
 
 def contains(expr: Expr, part: Expr) -> bool:
     """Whether ``part`` is ``expr`` or a subexpression of it."""
-    if expr == part:
-        return True
-    return isinstance(expr, Binary) and (contains(expr.left, part) or contains(expr.right, part))
+    if size_of(expr) <= size_of(part):
+        return expr == part
+    assert isinstance(expr, Binary)
+    if not free_vars(part) <= free_vars(expr):
+        return False
+    return contains(expr.left, part) or contains(expr.right, part)
 
 
 def size_of(expr: Expr) -> int:
     """Number of operators and operands."""
-    return 1 if not isinstance(expr, Binary) else 1 + size_of(expr.left) + size_of(expr.right)
+    if not isinstance(expr, Binary):
+        return 1
+    found = expr.__dict__.get("_size")
+    if found is None:
+        found = 1 + size_of(expr.left) + size_of(expr.right)
+        object.__setattr__(expr, "_size", found)
+    return int(found)
 
 
 @dataclass(frozen=True)

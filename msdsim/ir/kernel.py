@@ -36,7 +36,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 from msdsim.formats.number import FORMATS
 from msdsim.ir.expr import Const, Expr, lift, product
@@ -192,17 +192,43 @@ def whole(extent: int) -> Expr:
 AttrValue: TypeAlias = "int | float | str | Expr"
 
 
+class _Shown:
+    """What has a line in the kernel's text.  The statements of a built kernel find it, and themselves as the text has them, when
+    somebody wants to know: most kernels run without being read."""
+
+    def __getattr__(self, name: str) -> Any:
+        shown = self.__dict__.get("_shown")
+        if shown is None or name not in ("line", "written"):
+            raise AttributeError(f"'{type(self).__name__}' has no '{name}'")
+        text = shown()
+        self.__dict__.update({"line": text.line, "written": text})
+        return self.__dict__[name]
+
+
+def _nothing() -> None:
+    # A default of the class would be found where a statement does not know yet.
+    return None
+
+
+def copied(item: Any, **changes: Any) -> Any:
+    """A frozen object with some fields changed; what it finds later, the copy finds too."""
+    found = object.__new__(type(item))
+    found.__dict__.update(item.__dict__)
+    found.__dict__.update(changes)
+    return found
+
+
 @dataclass(frozen=True)
-class Op:
+class Op(_Shown):
     """One operation: ``kind`` names its definition in :data:`msdsim.ir.ops.OPS`."""
 
     kind: str
     out: Slice | None = None
     ins: tuple[Slice, ...] = ()
     attrs: tuple[tuple[str, AttrValue], ...] = ()
-    line: int = field(default=0, compare=False)
+    line: int = field(default_factory=int, compare=False)
     #: The operation as the kernel's text has it, where names have been put in since.
-    written: Op | None = field(default=None, compare=False, repr=False)
+    written: Op | None = field(default_factory=_nothing, compare=False, repr=False)
 
     def attr(self, name: str, default: AttrValue | None = None) -> AttrValue:
         """Value of an attribute, or ``default`` where it is absent."""
@@ -244,15 +270,15 @@ def attr_text(value: AttrValue) -> str:
 
 
 @dataclass(frozen=True)
-class Alloc:
+class Alloc(_Shown):
     """Declaration of a buffer in the block that owns it."""
 
     buffer: Buffer
-    line: int = field(default=0, compare=False)
+    line: int = field(default_factory=int, compare=False)
 
 
 @dataclass(frozen=True)
-class Let:
+class Let(_Shown):
     """``let name = value``: a name for an expression, good until the end of its block.
 
     With ``choices`` it is ``param name = value in [...]``: a number of the kernel that may take other values.
@@ -260,12 +286,12 @@ class Let:
 
     name: str
     value: Expr
-    line: int = field(default=0, compare=False)
+    line: int = field(default_factory=int, compare=False)
     choices: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
-class For:
+class For(_Shown):
     """``for var in low .. high step s``: the half-open range, kept as a loop and never unrolled."""
 
     var: str
@@ -273,16 +299,16 @@ class For:
     high: Expr
     step: int
     body: Block
-    line: int = field(default=0, compare=False)
+    line: int = field(default_factory=int, compare=False)
 
 
 @dataclass(frozen=True)
-class When:
+class When(_Shown):
     """``when condition``: the body runs if the expression is not zero."""
 
     condition: Expr
     body: Block
-    line: int = field(default=0, compare=False)
+    line: int = field(default_factory=int, compare=False)
 
 
 Statement: TypeAlias = Alloc | Let | For | When | Op
@@ -303,7 +329,8 @@ class Comment:
 class Kernel:
     """A whole kernel: ``cores`` groups of one AIC (running ``aic``) and ``aiv_per_core`` AIVs (running ``aiv``).
 
-    ``lets`` are the named numbers of the kernel itself, params among them.
+    ``lets`` are the named numbers of the kernel itself, params among them.  The parts of a built kernel are made readable when
+    they are looked at.
     """
 
     name: str
@@ -324,6 +351,13 @@ class Kernel:
     def params(self) -> dict[str, int]:
         """The numbers that may be chosen, with their values."""
         return {let.name: let.value.value for let in self.lets if let.choices and isinstance(let.value, Const)}
+
+    def __getattr__(self, name: str) -> Any:
+        source = self.__dict__.get("_source")
+        if source is None or name not in ("aic", "aiv"):
+            raise AttributeError(f"'Kernel' has no '{name}'")
+        self.__dict__.update({"aic": source.readable.aic, "aiv": source.readable.aiv})
+        return self.__dict__[name]
 
     def part(self, name: str) -> Block:
         """The block of ``aic`` or ``aiv``."""

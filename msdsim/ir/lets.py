@@ -2,6 +2,7 @@
 
 ``plain`` is what every later step works on: no names, every expression in its simplest form, so that two spellings of one size
 are one size.  ``tidy`` is what people read: each block begins with ``let`` for the expressions that it uses more than once.
+A built kernel has its readable text only once somebody asks for it (:class:`Source`).
 """
 
 from __future__ import annotations
@@ -9,11 +10,14 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
+from functools import cached_property
+from itertools import count
+from typing import cast
 
 from msdsim.errors import KernelError
 from msdsim.ir.expr import FUNCTIONS, Binary, Const, Expr, Interval, Var, free_vars, substitute
-from msdsim.ir.kernel import Alloc, Block, Extent, For, Kernel, Let, Op, Slice, Statement, When
-from msdsim.ir.printer import statement_text
+from msdsim.ir.kernel import Alloc, Block, Extent, For, Kernel, Let, Op, Slice, Statement, When, copied, walk
+from msdsim.ir.printer import number_lines, statement_text
 from msdsim.ir.ranges import Ranges, simplify
 
 #: Operators and operands that an expression may have once its names are put in.
@@ -28,12 +32,76 @@ Change = Callable[[Expr], Expr]
 def plain(kernel: Kernel) -> Kernel:
     """The kernel without names and with simple expressions; the same object for the same kernel.  KernelError where a name is
     given twice or where an expression grows too large."""
-    known = kernel.__dict__.get("_plain")
+    known: Kernel | None = kernel.__dict__.get("_plain")
     if known is None:
-        known = _simplified(inlined(kernel))
-        object.__setattr__(known, "_plain", known)
-        object.__setattr__(kernel, "_plain", known)
+        source: Source | None = kernel.__dict__.get("_source")
+        known = _simplified(inlined(kernel)) if source is None else source.plain()
+        known.__dict__["_plain"] = kernel.__dict__["_plain"] = known
     return known
+
+
+def built(written: Kernel) -> Kernel:
+    """A kernel as its builder leaves it, which people will see as :func:`tidy` has it."""
+    found = copied(written, _source=Source(written))
+    del found.__dict__["aic"], found.__dict__["aiv"]
+    return cast(Kernel, found)
+
+
+class Source:
+    """What a built kernel is made from, and its readable text when somebody wants to see it."""
+
+    def __init__(self, written: Kernel) -> None:
+        self.written = written
+
+    @cached_property
+    def readable(self) -> Kernel:
+        """The tidy kernel with the lines of its text."""
+        if any(isinstance(item, Let) for part in ("aic", "aiv") for item in walk(self.written.part(part))):
+            return number_lines(tidy(self.written))
+        return number_lines(_Namer(self.simple).run())
+
+    @cached_property
+    def simple(self) -> Kernel:
+        """The kernel without names and with simple expressions."""
+        return _simplified(inlined(self.written))
+
+    @cached_property
+    def statements(self) -> dict[str, list[Statement]]:
+        """The readable statements of each part in their order, without names."""
+        return {part: [item for item in walk(self.readable.part(part)) if not isinstance(item, Let)] for part in ("aic", "aiv")}
+
+    def plain(self) -> Kernel:
+        """:func:`plain`, its statements being those of the readable text when they are shown."""
+        try:
+            found = self.simple
+        except KernelError:
+            # Said with the lines of the text.
+            return _simplified(inlined(self.readable))
+        aic, aiv = (self._block(found.part(part), part, count()) for part in ("aic", "aiv"))
+        return replace(found, aic=aic, aiv=aiv)
+
+    def _block(self, block: Block, part: str, numbers: Iterator[int]) -> Block:
+        found = []
+        for statement in block:
+            item = copied(statement, _shown=_Shows(self, part, next(numbers)))
+            for later in ("line", "written"):
+                item.__dict__.pop(later, None)
+            if isinstance(item, For | When):
+                item.__dict__["body"] = self._block(item.body, part, numbers)
+            found.append(item)
+        return tuple(found)
+
+
+@dataclass(frozen=True)
+class _Shows:
+    """Finds a statement in the readable text."""
+
+    source: Source
+    part: str
+    number: int
+
+    def __call__(self) -> Statement:
+        return self.source.statements[self.part][self.number]
 
 
 def tidy(kernel: Kernel) -> Kernel:
@@ -47,14 +115,14 @@ def changed(statement: Statement, change: Change) -> Statement:
         return _changed_op(statement, change)
     if isinstance(statement, Let):
         value = change(statement.value)
-        return statement if value is statement.value else replace(statement, value=value)
+        return statement if value is statement.value else copied(statement, value=value)
     if isinstance(statement, For):
         low, high = change(statement.low), change(statement.high)
         same = low is statement.low and high is statement.high
-        return statement if same else replace(statement, low=low, high=high)
+        return statement if same else copied(statement, low=low, high=high)
     if isinstance(statement, When):
         condition = change(statement.condition)
-        return statement if condition is statement.condition else replace(statement, condition=condition)
+        return statement if condition is statement.condition else copied(statement, condition=condition)
     return statement
 
 
@@ -64,7 +132,9 @@ def _changed_op(op: Op, change: Change) -> Op:
     attrs = tuple((key, change(value) if isinstance(value, Expr) else value) for key, value in op.attrs)
     if out is op.out and all(a is b for a, b in zip(ins, op.ins, strict=True)) and attrs == op.attrs:
         return op
-    return replace(op, out=out, ins=ins, attrs=attrs, written=op.written or op)
+    if "_shown" in op.__dict__:
+        return copied(op, out=out, ins=ins, attrs=attrs)
+    return copied(op, out=out, ins=ins, attrs=attrs, written=op.written or op)
 
 
 def _changed_slice(item: Slice, change: Change) -> Slice:
@@ -121,10 +191,10 @@ class _Inliner:
             if isinstance(statement, For):
                 self._new(statement.var, set(taken), statement)
             if isinstance(changed_one, For):
-                changed_one = replace(changed_one, step=int(changed_one.step))
+                changed_one = copied(changed_one, step=int(changed_one.step))
             if isinstance(changed_one, For | When):
                 inner = taken | {changed_one.var} if isinstance(changed_one, For) else taken
-                changed_one = replace(changed_one, body=self.block(changed_one.body, known, inner))
+                changed_one = copied(changed_one, body=self.block(changed_one.body, known, inner))
             found.append(changed_one)
         return tuple(found)
 
@@ -185,10 +255,10 @@ def _simple_statement(statement: Statement, ranges: Ranges) -> Statement:
         condition = simplify(statement.condition, ranges)
         # A decided condition stays as it is written: what it depends on is what the reader wants to know.
         shown = statement.condition if isinstance(condition, Const) else condition
-        return replace(statement, condition=shown, body=_simple_block(statement.body, _where(ranges, shown)))
+        return copied(statement, condition=shown, body=_simple_block(statement.body, _where(ranges, shown)))
     found = changed(statement, lambda expr: simplify(expr, ranges))
     if isinstance(found, For):
-        return replace(found, body=_simple_block(found.body, _inside(ranges, found)))
+        return copied(found, body=_simple_block(found.body, _inside(ranges, found)))
     return found
 
 
@@ -331,10 +401,10 @@ class _Namer:
         for original in block:
             statement = changed(original, lambda expr: self._named(expr, scope))
             if isinstance(statement, Op) and statement.written is not None:
-                statement = replace(statement, written=None)
+                statement = copied(statement, written=None)
             if isinstance(statement, For | When):
                 inner = self.scopes.get(id(original), scope)
-                statement = replace(statement, body=self._written(statement.body, inner, isinstance(statement, For)))
+                statement = copied(statement, body=self._written(statement.body, inner, isinstance(statement, For)))
             found.append(statement)
         return tuple(found)
 

@@ -52,7 +52,6 @@ class _Scope:
     loop: tuple[str, Expr, Expr, int] | None
     buffers: list[Buffer]
     items: list[_Item]
-    line: int = 0
     repeats: bool = True
     edges: list[_Edge] = field(default_factory=list)
 
@@ -113,7 +112,6 @@ class _PartLowering:
                     self.fresh += 1
                     bounds = (f"when${self.fresh}", Const(0), binary("!=", statement.condition, 0), 1)
                 inner = self._scope(statement.body, bounds)
-                inner.line = statement.line
                 inner.repeats = isinstance(statement, For)
                 scope.items.append(_Item(inner, _merge_access(inner)))
         return scope

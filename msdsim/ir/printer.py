@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from msdsim.ir.kernel import Alloc, Block, Comment, For, Kernel, Let, Op, Slice, Statement, When, attr_text
+from msdsim.ir.kernel import Alloc, Block, Comment, For, Kernel, Let, Op, Slice, Statement, When, attr_text, copied
 from msdsim.moved import old_names
 
 _INDENT = "  "
@@ -140,10 +140,10 @@ class _Numbers:
         for statement in block:
             line = self._line()
             if isinstance(statement, For | When):
-                numbered.append(replace(statement, line=line, body=self.block(statement.body)))
+                numbered.append(copied(statement, line=line, body=self.block(statement.body)))
                 self.at += 1
             else:
-                numbered.append(replace(statement, line=line))
+                numbered.append(copied(statement, line=line))
         return tuple(numbered)
 
 

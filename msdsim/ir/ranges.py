@@ -190,16 +190,22 @@ class _Upper:
 
     def _resolved(self, terms: Mapping[Expr, int], constant: int, plain: int) -> int:
         for atom, factor in terms.items():
-            # An atom that stands inside another is resolved after it, so that the two can cancel.
-            if not isinstance(atom, Binary) or any(other != atom and contains(other, atom) for other in terms):
+            if not isinstance(atom, Binary):
                 continue
-            if atom.op in FUNCTIONS:
+            choice = atom.op in FUNCTIONS
+            quotient = atom.op == "//" and isinstance(atom.right, Const) and atom.right.value > 0
+            # An atom that stands inside another is resolved after it, so that the two can cancel.
+            if not (choice or quotient) or any(other is not atom and contains(other, atom) for other in terms):
+                continue
+            if choice:
                 options = [self._with(terms, constant, atom, side, factor) for side in (atom.left, atom.right)]
                 return min(options) if (atom.op == "min") == (factor > 0) else max(options)
-            if atom.op == "//" and isinstance(atom.right, Const) and atom.right.value > 0 and factor % atom.right.value == 0:
+            assert isinstance(atom.right, Const)
+            divisor = atom.right.value
+            if factor % divisor == 0:
                 # d * (x // d) is x less its remainder.
-                most = atom.left if factor > 0 else atom.left - (atom.right.value - 1)
-                return self._with(terms, constant, atom, most, factor // atom.right.value)
+                most = atom.left if factor > 0 else atom.left - (divisor - 1)
+                return self._with(terms, constant, atom, most, factor // divisor)
         for name in reversed(self.ranges.limits):
             factor = terms.get(Var(name), 0)
             if factor and not any(isinstance(atom, Binary) and name in free_vars(atom) for atom in terms):
@@ -215,22 +221,32 @@ class _Upper:
         return self.of({other: count for other, count in total.items() if count}, constant + factor * shift)
 
 
-def linear(expr: Expr) -> tuple[dict[Expr, int], int]:
+def linear(expr: Expr) -> tuple[Mapping[Expr, int], int]:
     """Sum of integer multiples of atoms (variables and non-linear subexpressions) plus a constant."""
     if isinstance(expr, Const):
         return {}, expr.value
-    if isinstance(expr, Binary) and expr.op in ("+", "-"):
+    if not isinstance(expr, Binary):
+        return {expr: 1}, 0
+    found: tuple[Mapping[Expr, int], int] | None = expr.__dict__.get("_linear")
+    if found is None:
+        found = expr.__dict__["_linear"] = _linear(expr)
+    return found
+
+
+def _linear(expr: Binary) -> tuple[Mapping[Expr, int], int]:
+    if expr.op in ("+", "-"):
         sign = 1 if expr.op == "+" else -1
-        terms, constant = linear(expr.left)
-        other, shift = linear(expr.right)
-        for atom, factor in other.items():
+        first, constant = linear(expr.left)
+        second, shift = linear(expr.right)
+        terms = dict(first)
+        for atom, factor in second.items():
             terms[atom] = terms.get(atom, 0) + sign * factor
         return {atom: factor for atom, factor in terms.items() if factor}, constant + sign * shift
-    if isinstance(expr, Binary) and expr.op == "*":
+    if expr.op == "*":
         for side, scale in ((expr.left, expr.right), (expr.right, expr.left)):
             if isinstance(scale, Const):
-                terms, constant = linear(side)
-                return {atom: factor * scale.value for atom, factor in terms.items() if scale.value}, constant * scale.value
+                inner, constant = linear(side)
+                return {atom: factor * scale.value for atom, factor in inner.items() if scale.value}, constant * scale.value
     return {expr: 1}, 0
 
 
@@ -243,11 +259,6 @@ def _sum(terms: Mapping[Expr, int], constant: int) -> Expr:
 
 
 # Simplification
-
-
-#: Operators and operands of an expression that is still looked at as a whole.  Larger ones are tables, such as the first rows
-#: of a hundred experts; nothing of them is decided, and to find that out takes seconds.
-_WORTH_DECIDING = 80
 
 
 def simplify(expr: Expr, ranges: Ranges | Mapping[str, Interval]) -> Expr:
@@ -275,7 +286,7 @@ def _simplify(expr: Expr, ranges: Ranges) -> Expr:
 
 
 def _decided(expr: Expr, ranges: Ranges) -> Expr:
-    if not isinstance(expr, Binary) or size_of(expr) > _WORTH_DECIDING:
+    if not isinstance(expr, Binary):
         return expr
     op, left, right = expr.op, expr.left, expr.right
     if op in FUNCTIONS:

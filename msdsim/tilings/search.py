@@ -17,8 +17,8 @@ from msdsim.dataflows.base import Dataflow, TilingValues
 from msdsim.engine import EngineOptions, load_engine
 from msdsim.errors import InputError, TilingError
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import as_written
 from msdsim.ir.declarations import check_declarations
+from msdsim.ir.lets import plain
 from msdsim.ir.lower import lower
 from msdsim.ir.placement import Placement
 from msdsim.ir.program import Program
@@ -174,8 +174,7 @@ def _varied(s: Space, cycles: Column, margin: float) -> Iterator[int]:
 def _program(dataflow: Dataflow, problem: Any, chip: Chip, tiling: Any) -> Program:
     """What the engine runs of a tiling, but for bank conflicts, which hardly tell tilings apart; InputError if it cannot be
     built."""
-    with as_written():
-        kernel = dataflow.build(problem, chip, tiling)
+    kernel = plain(dataflow.build(problem, chip, tiling))
     check_declarations(kernel, chip)
     return lower(kernel, chip, placement=Placement({}, {}))
 

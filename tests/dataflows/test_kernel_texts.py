@@ -13,6 +13,7 @@ import pytest
 
 from msdsim.api import build_kernel, find_dataflow
 from msdsim.hardware import load_hw
+from msdsim.ir import kernel_hash
 from msdsim.ir.parser import parse_kernel
 from msdsim.ir.printer import print_kernel
 from msdsim.problems import parse_problem
@@ -44,6 +45,17 @@ def test_the_text_is_that_of_the_file(name):
     stored = (FOLDER / f"{name}.kir").read_text(encoding="utf-8")
     assert text_of(name) == stored, "if the change is meant: python -m tests.dataflows.test_kernel_texts"
     assert print_kernel(parse_kernel(stored)) == stored
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_a_kernel_read_back_is_the_one_that_was_built(name):
+    """The hash knows no spelling: that of the text, read again, is that of the kernel nobody has printed."""
+    problem, hw, dataflow, tiling = KERNELS[name]
+    shape = parse_problem(problem)
+    kernel = build_kernel(find_dataflow(shape, dataflow), shape, load_hw(hw), tiling)[0]
+    unread = kernel_hash(kernel)
+    assert kernel_hash(parse_kernel(print_kernel(kernel))) == unread
+    assert kernel_hash(kernel) == unread
 
 
 if __name__ == "__main__":
