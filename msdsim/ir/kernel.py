@@ -193,7 +193,7 @@ AttrValue: TypeAlias = "int | float | str | Expr"
 
 
 class _Shown:
-    """What has a line in the kernel's text.  The statements of a built kernel find it, and themselves as the text has them, when
+    """What has a line in the kernel's text.  Statements of a built kernel find it, and themselves as the text has them, when
     somebody wants to know: most kernels run without being read."""
 
     def __getattr__(self, name: str) -> Any:
