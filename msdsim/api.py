@@ -1,7 +1,9 @@
 """The Python interface: simulate a problem on a chip and get a result that explains itself.
 
-Options are the fields of :class:`~msdsim.runs.RunOptions`: as keywords, as one object, or as an object with some of them
-changed by keywords.
+Wherever a problem is asked for, an inline form, a workload's name, a path (``.toml``, ``.kir``), a problem object, a
+:class:`~msdsim.problems.Workload` or a :class:`~msdsim.ir.kernel.Kernel` will do, and for a chip its name, a path or a
+:class:`~msdsim.hardware.Hardware`.  Options are the fields of :class:`~msdsim.runs.RunOptions`: as keywords, as one object, or
+as an object with some of them changed by keywords.
 """
 
 from __future__ import annotations
@@ -9,7 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from inspect import Parameter, signature
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import Any, TypeVar, overload
 
 from msdsim.dataflows.lookup import dataflows_for, find_dataflow
 from msdsim.errors import ArrayError, InputError, MsdsimError, UnknownNameError
@@ -21,11 +24,21 @@ from msdsim.problems import Problem, Workload
 from msdsim.references import solves
 from msdsim.report.result import Skipped
 from msdsim.report.shown import ShownComparison, ShownResult, ShownWorkloadComparison, ShownWorkloadResult
-from msdsim.runs import DEFAULT_ENGINE, RunOptions, as_hardware, as_problem, build_kernel, require_check, run, shared_numbers
+from msdsim.runs import (
+    DEFAULT_ENGINE,
+    RunOptions,
+    as_hardware,
+    as_problem,
+    build_kernel,
+    read_problem,
+    require_check,
+    run,
+    shared_numbers,
+)
 from msdsim.workload_runs import run_workload
 
 __all__ = ["DEFAULT_ENGINE", "RunOptions", "build_kernel", "compare", "compare_workload", "dataflows_for", "find_dataflow",
-           "require_check", "simulate", "simulate_workload"]
+           "load_workload", "require_check", "simulate", "simulate_workload"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -39,35 +52,97 @@ def _with_options(function: F) -> F:
     return function
 
 
-@_with_options
-def simulate(problem: str | Problem | Kernel, hw: str | Hardware = "ascend910b1", dataflow: str = "bf16", *,
-             options: RunOptions | None = None, **changes: Any) -> ShownResult:
-    """Simulate one kernel.
+@overload
+def simulate(problem: Problem | Kernel, hw: str | Path | Hardware = ..., dataflow: str | None = ..., *, jobs: int = ...,
+             progress: Progress | None = ..., options: RunOptions | None = ..., **changes: Any) -> ShownResult: ...
 
-    ``problem`` is an inline form such as ``"gemm:m=16,k=8192,n=12288"`` or a problem object, or a kernel (a ``.kir`` file's
-    path or a :class:`Kernel`), which needs no dataflow; ``hw`` a chip's name, path or :class:`Hardware`.  Raises
-    :class:`~msdsim.errors.InputError` for anything the user can mend.
+
+@overload
+def simulate(problem: Workload, hw: str | Path | Hardware = ..., dataflow: str | None = ..., *, jobs: int = ...,
+             progress: Progress | None = ..., options: RunOptions | None = ..., **changes: Any) -> ShownWorkloadResult: ...
+
+
+# What a text gives is known when it is read: a type checker takes it for the result of one kernel and lets the other pass.
+@overload
+def simulate(problem: str | Path, hw: str | Path | Hardware = ..., dataflow: str | None = ..., *, jobs: int = ...,
+             progress: Progress | None = ..., options: RunOptions | None = ..., **changes: Any) -> ShownResult | Any: ...
+
+
+@_with_options
+def simulate(problem: str | Path | Problem | Workload | Kernel, hw: str | Path | Hardware = "ascend910b1",
+             dataflow: str | None = None, *, jobs: int = 1, progress: Progress | None = None,
+             options: RunOptions | None = None, **changes: Any) -> ShownResult | ShownWorkloadResult:
+    """Simulate one kernel, or the operators of a workload one after the other.
+
+    ``problem`` is an inline form such as ``"gemm:m=16,k=8192,n=12288"``, a problem object, a kernel (which needs no dataflow)
+    or a workload, each by name, path or as such; ``hw`` a chip's name, path or :class:`Hardware`.  ``dataflow`` is ``bf16``, or
+    that of the workload's file, unless given; operators of a workload each in their own way: ``"gemm=w8a8,attention=bf16"``.
+    ``jobs`` and ``progress`` belong to workloads (:func:`simulate_workload`).  Raises :class:`~msdsim.errors.InputError` for
+    anything the user can mend.
     """
-    chosen = (options or RunOptions()).but(**changes)
-    return run(as_problem(problem), as_hardware(hw), dataflow, chosen)
+    chosen, shape = (options or RunOptions()).but(**changes), read_problem(problem)
+    if isinstance(shape, Workload):
+        return run_workload(shape, as_hardware(hw), dataflow or shape.dataflow or "bf16", chosen, jobs=jobs, progress=progress)
+    if isinstance(shape, Kernel) and dataflow:
+        raise InputError(f"a dataflow belongs to a problem, and '{shape.name}' is a kernel already; leave it out")
+    return run(shape, as_hardware(hw), dataflow or "bf16", chosen)
+
+
+def load_workload(workload: str | Path | Workload) -> Workload:
+    """The workload of a name (``msdsim list workloads``) or a ``.toml`` file; InputError for what is none."""
+    found = read_problem(workload)
+    if not isinstance(found, Workload):
+        raise InputError(f"'{workload}' is one problem, not a workload; give a workload's name or .toml file")
+    return found
+
+
+@overload
+def compare(problem: Problem, hw: str | Path | Hardware = ..., dataflows: Sequence[str] | str = ..., *,
+            tilings: Mapping[str, Mapping[str, int]] | None = ..., kernels: Mapping[str, Kernel | str | Path] | None = ...,
+            jobs: int | None = ..., progress: Progress | None = ..., options: RunOptions | None = ...,
+            **changes: Any) -> ShownComparison: ...
+
+
+@overload
+def compare(problem: Workload, hw: str | Path | Hardware = ..., dataflows: Sequence[str] | str = ..., *,
+            tilings: Mapping[str, Mapping[str, int]] | None = ..., kernels: Mapping[str, Kernel | str | Path] | None = ...,
+            jobs: int | None = ..., progress: Progress | None = ..., options: RunOptions | None = ...,
+            **changes: Any) -> ShownWorkloadComparison: ...
+
+
+@overload
+def compare(problem: str | Path, hw: str | Path | Hardware = ..., dataflows: Sequence[str] | str = ..., *,
+            tilings: Mapping[str, Mapping[str, int]] | None = ..., kernels: Mapping[str, Kernel | str | Path] | None = ...,
+            jobs: int | None = ..., progress: Progress | None = ..., options: RunOptions | None = ...,
+            **changes: Any) -> ShownComparison | Any: ...
 
 
 @_with_options
-def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflows: Sequence[str] | str = "all", *,
-            tilings: Mapping[str, Mapping[str, int]] | None = None, kernels: Mapping[str, Kernel] | None = None, jobs: int = 0,
-            progress: Progress | None = None, options: RunOptions | None = None, **changes: Any) -> ShownComparison:
+def compare(problem: str | Path | Problem | Workload, hw: str | Path | Hardware = "ascend910b1",
+            dataflows: Sequence[str] | str = "all", *, tilings: Mapping[str, Mapping[str, int]] | None = None,
+            kernels: Mapping[str, Kernel | str | Path] | None = None, jobs: int | None = None,
+            progress: Progress | None = None, options: RunOptions | None = None,
+            **changes: Any) -> ShownComparison | ShownWorkloadComparison:
     """Simulate several dataflows side by side; those that the problem or the chip rules out are listed with the reason.
 
+    ``problem`` and ``hw`` are as in :func:`simulate`; a workload gives what :func:`compare_workload` does.
     A dataflow named explicitly must exist; ``tilings`` are by dataflow (and by kernel: its params), ``progress`` is called with
     (finished, of how many).  ``kernels`` are hand-written ones by the name that they have in the comparison; their tensors must
     be those of a dataflow of this problem (``"msd-int8:mine"`` says of which one), whose contract they are held to with
     ``check``.
-    ``jobs`` dataflows are worked on at the same time (0: one for each core); the results do not depend on it.
+    ``jobs`` dataflows are worked on at the same time (0, the default of one problem: one for each core); the results do not
+    depend on it.
     """
-    shape, hardware = as_problem(problem), as_hardware(hw)
+    shape, hardware = read_problem(problem), as_hardware(hw)
     chosen = (options or RunOptions()).but(**changes)
     if isinstance(shape, Kernel):
         raise InputError(f"kernel '{shape.name}' is one dataflow already; use simulate")
+    if isinstance(shape, Workload):
+        if kernels:
+            raise InputError(f"kernels belong to one problem, and '{shape.name}' has {len(shape.entries)}; give one of them, "
+                             f"such as {shape.entries[0].problem}")
+        return compare_workload(shape, hardware, dataflows, jobs=jobs or 1, tilings=tilings, progress=progress, options=chosen)
+    dataflows = [dataflows] if isinstance(dataflows, str) and dataflows != "all" else dataflows
 
     def refusal(name: str) -> str | None:
         return find_dataflow(shape, name).refuses(shape, hardware.chip)
@@ -75,8 +150,8 @@ def compare(problem: str | Problem, hw: str | Hardware = "ascend910b1", dataflow
     names = dataflows_for(shape.kind) if dataflows == "all" or dataflows == ["all"] else list(dataflows)
     shared = shared_numbers(shape, [name for name in names if refusal(name) is None]) if chosen.executes else None
     runs, skipped = _each(names, refusal, progress, lambda name: run(
-        shape, hardware, name, _tiled(chosen, tilings, name), shared), jobs, _asked(chosen, tilings))
-    own = [_beside(shape, hardware, name, kernel, chosen.but(tiling=(tilings or {}).get(name.rpartition(":")[2])))
+        shape, hardware, name, _tiled(chosen, tilings, name), shared), jobs or 0, _asked(chosen, tilings))
+    own = [_beside(shape, hardware, name, as_problem(kernel), chosen.but(tiling=(tilings or {}).get(name.rpartition(":")[2])))
            for name, kernel in (kernels or {}).items()]
     return ShownComparison([*runs, *own], skipped)
 
@@ -97,7 +172,8 @@ def _beside(problem: Any, hardware: Hardware, name: str, kernel: Kernel, options
 
 
 @_with_options
-def simulate_workload(workload: Workload, hw: str | Hardware, dataflow: str, *, jobs: int = 1, progress: Progress | None = None,
+def simulate_workload(workload: str | Path | Workload, hw: str | Path | Hardware = "ascend910b1",
+                      dataflow: str | None = None, *, jobs: int = 1, progress: Progress | None = None,
                       options: RunOptions | None = None, **changes: Any) -> ShownWorkloadResult:
     """Simulate the entries of a workload one after the other, and weigh each by its count.
 
@@ -105,12 +181,13 @@ def simulate_workload(workload: Workload, hw: str | Hardware, dataflow: str, *, 
     layer is run.  ``jobs`` processes execute numbers at the same time (0: one for each core); ``progress`` is called with
     (finished, of how many) entries.
     """
-    return run_workload(workload, as_hardware(hw), dataflow, (options or RunOptions()).but(**changes), jobs=jobs,
-                        progress=progress)
+    found, chosen = load_workload(workload), (options or RunOptions()).but(**changes)
+    return run_workload(found, as_hardware(hw), dataflow or found.dataflow or "bf16", chosen, jobs=jobs, progress=progress)
 
 
 @_with_options
-def compare_workload(workload: Workload, hw: str | Hardware, dataflows: Sequence[str] | str = "all", *, jobs: int = 1,
+def compare_workload(workload: str | Path | Workload, hw: str | Path | Hardware = "ascend910b1",
+                     dataflows: Sequence[str] | str = "all", *, jobs: int = 1,
                      tilings: Mapping[str, Mapping[str, int]] | None = None, progress: Progress | None = None,
                      options: RunOptions | None = None, **changes: Any) -> ShownWorkloadComparison:
     """Simulate a workload with several dataflows or mixes of them (``gemm=w8a8+attention=bf16``).
@@ -118,7 +195,7 @@ def compare_workload(workload: Workload, hw: str | Hardware, dataflows: Sequence
     One that cannot run the workload is listed with the reason and, where a mix could, with that; among ``all`` are those of
     any kind of operator.
     """
-    hardware, chosen = as_hardware(hw), (options or RunOptions()).but(**changes)
+    workload, hardware, chosen = load_workload(workload), as_hardware(hw), (options or RunOptions()).but(**changes)
     everything = dataflows == "all" or dataflows == ["all"]
 
     def refusal(name: str) -> str | None:
@@ -138,7 +215,8 @@ def compare_workload(workload: Workload, hw: str | Hardware, dataflows: Sequence
 
     kinds = list(dict.fromkeys(entry.problem.kind for entry in workload.entries))
     named = list(dict.fromkeys(name for kind in kinds for name in dataflows_for(kind)))
-    runs, skipped = _each(named if everything else list(dataflows), refusal, progress, lambda name: run_workload(
+    asked = named if everything else [dataflows] if isinstance(dataflows, str) else list(dataflows)
+    runs, skipped = _each(asked, refusal, progress, lambda name: run_workload(
         workload, hardware, name, _tiled(chosen, tilings, name), jobs=jobs), asked=_asked(chosen, tilings))
     return ShownWorkloadComparison(runs, skipped)
 

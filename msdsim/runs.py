@@ -9,6 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -233,23 +234,26 @@ def _timed(item: PreparedRun) -> RunRecord:
     return simulator.run(program, options, first.l2)
 
 
-def read_problem(text: str) -> Problem | Workload | Kernel:
-    """The problem of an inline form, the workload of a name or file, or the kernel of a ``.kir`` file."""
-    problem = parse_problem(text)
-    return read_kernel(problem.path) if isinstance(problem, KernelFile) else problem
+def read_problem(problem: str | Path | Problem | Workload | Kernel) -> Problem | Workload | Kernel:
+    """The problem of an inline form, the workload of a name or file, or the kernel of a ``.kir`` file; objects as they are."""
+    if not isinstance(problem, str | Path):
+        return problem
+    found = parse_problem(str(problem))
+    return read_kernel(found.path) if isinstance(found, KernelFile) else found
 
 
-def as_problem(problem: str | Problem | Kernel) -> Any:
+def as_problem(problem: str | Path | Problem | Workload | Kernel) -> Any:
     """What :func:`run` takes; InputError for a workload."""
-    found = read_problem(problem) if isinstance(problem, str) else problem
+    found = read_problem(problem)
     if isinstance(found, Workload):
-        raise InputError(f"'{problem}' is a workload of several problems; use simulate_workload")
+        raise InputError(f"'{found.name}' is a workload of several problems; give one of them, such as "
+                         f"{found.entries[0].problem}")
     return found
 
 
-def as_hardware(hw: str | Hardware) -> Hardware:
+def as_hardware(hw: str | Path | Hardware) -> Hardware:
     """A chip given by name, path or as such."""
-    return load_hw(hw) if isinstance(hw, str) else hw
+    return load_hw(hw)
 
 
 def require_check(result: Result) -> None:

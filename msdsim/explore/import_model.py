@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import re
+import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,6 +20,8 @@ from msdsim.models.parts import Decoder
 from msdsim.models.quantization import Quantization, read_quantization, with_experts
 from msdsim.models.reading import read_decoder
 from msdsim.models.step import Operator, Step, operators
+from msdsim.problems import Workload, parse_inline
+from msdsim.problems.workload import workload_of
 
 #: Bytes of a number in a 16-bit cache, and of one in the state of a recurrent layer, which is kept in float32.
 _CACHE_BYTES, _STATE_BYTES = 2, 4
@@ -68,6 +71,23 @@ def read_model(path: str | Path) -> Model:
     if tensors is None:
         return model_of(values, config.name, _quantization_beside(config))
     return _model_of_tensors(tensors, values, config)
+
+
+def import_model(model: str | Path, *, batch: int = 1, tokens: int = 1, kv: int | None = None, devices: int = 1,
+                 name: str | None = None) -> Workload:
+    """The workload of one step of a published model: its config.json, folder, safetensors file or index.
+
+    ``batch`` sequences with ``tokens`` new ones each (1: a decode step, more: a prefill); ``kv`` tokens that attention reads,
+    the new ones among them (None: no attention); ``devices`` that share the model.  InputError for a model that is not
+    understood.
+    """
+    for key, value in (("batch", batch), ("tokens", tokens), ("kv", kv), ("devices", devices)):
+        if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+            raise InputError(f"{key} = {value!r} of a step is no whole number of at least 1")
+    name = name or default_name(Path(model))
+    text = step_text(read_model(model), name, Step(batch, tokens, kv, devices))
+    return workload_of(tomllib.loads(text), f"{name}-{'decode' if tokens == 1 else 'prefill'}", f"workload of '{model}'",
+                       parse_inline)
 
 
 def _model_of_tensors(place: Path, config: dict[str, Any], config_file: Path) -> Model:

@@ -15,15 +15,22 @@ import itertools
 import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from msdsim.dataflows.lookup import find_dataflow
 from msdsim.errors import CheckFailed, Deadlock, InputError, KernelError
 from msdsim.hardware import Hardware
 from msdsim.ir.kernel import Kernel
+from msdsim.problems import Problem, Workload
+from msdsim.report.frames import frame
 from msdsim.report.result import Result
 from msdsim.runs import RunOptions, as_hardware, as_problem, require_check, run
 from msdsim.tilings.search import shortlist
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from matplotlib.figure import Figure
 
 #: Sizes move in steps of a fractal, small counts (ring depths, slots, passes) in steps of one.
 _STEP = 16
@@ -52,7 +59,7 @@ class Refusal:
     reason: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Tuning:
     """What the search found: ``start`` is the run it started from, ``best`` the fastest, ``trials`` all in order, ``refusals``
     what could not run.  ``complete`` says that nothing was left to try."""
@@ -71,6 +78,22 @@ class Tuning:
     def refused(self) -> int:
         """How many tilings were no candidates."""
         return len(self.refusals)
+
+    def __repr__(self) -> str:
+        times = f"{self.start.time_us:.1f} us -> {self.best.time_us:.1f} us"
+        return f"<Tuning {self.best.dataflow} on {self.best.hardware.name}: {times} in {len(self.trials)} simulations>"
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row a simulated tiling, in the order of the search (install ``msdsim[frames]``)."""
+        clock = float(self.best.hardware.chip.clock_mhz)
+        return frame([{"change": trial.change, "cycles": trial.cycles, "time_us": trial.cycles / clock,
+                       **{f"tiling.{key}": value for key, value in trial.tiling.items()}} for trial in self.trials])
+
+    def plot(self) -> Figure:
+        """Every simulated tiling in the order of the search, and the fastest so far."""
+        from msdsim.report.tune import plot_tuning
+
+        return plot_tuning(self)
 
     def to_json(self) -> dict[str, Any]:
         """Schema ``msdsim.tune/1``."""
@@ -119,8 +142,9 @@ class _Search:
         return Tuning(self.start, self.best, self.trials, self.refusals, complete)
 
 
-def tune(problem: Any, hw: str | Hardware, dataflow: str = "bf16", budget: int = 200, *,
-         progress: Callable[[int, int], None] | None = None, options: RunOptions | None = None, **changes: Any) -> Tuning:
+def tune(problem: str | Path | Problem | Workload | Kernel, hw: str | Path | Hardware = "ascend910b1", dataflow: str = "bf16",
+         budget: int = 200, *, progress: Callable[[int, int], None] | None = None, options: RunOptions | None = None,
+         **changes: Any) -> Tuning:
     """Search tilings of ``dataflow``, or the params of a kernel, with at most ``budget`` simulations, starting from the
     automatic tiling with the values of ``options.tiling`` in place; keywords change single options."""
     if budget < 1:

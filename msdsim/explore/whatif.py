@@ -6,6 +6,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
+from msdsim.analysis.bottleneck import utilizations
+from msdsim.analysis.lines import line_counts
 from msdsim.errors import MsdsimError
 from msdsim.hardware import Hardware
 from msdsim.jobs import Progress
@@ -27,6 +29,9 @@ class WhatIf:
     change: str
     time_us: float
     speedup: float
+    #: Microseconds that the unit it names is at work (for latencies, signals and flags: that they take), before and with it.
+    works_us: float = 0.0
+    works_then_us: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -38,13 +43,25 @@ class WalkStep:
     speedup: float
 
 
-def _paths(hardware: Hardware, gm: bool) -> dict[str, object]:
+#: What of a path says how wide it is: rates and windows double, the time of a row or a request halves.
+_WIDTHS = {"bytes_per_cycle": _TWICE, "accumulator_bytes_per_cycle": _TWICE, "outstanding_bytes": _TWICE,
+           "row_cycles": 1 / _TWICE, "request_cycles": 1 / _TWICE, "split_request_cycles": 1 / _TWICE}
+
+
+def path_widths(hardware: Hardware, gm: bool, factor: float = 1) -> dict[str, object]:
+    """Everything that makes the paths to and from GM (or the local ones) ``factor`` x twice as wide, by dotted path."""
     changes: dict[str, object] = {}
     for name, path in hardware.chip.paths.items():
-        if ("GM" in (path.source, path.destination)) == gm:
-            changes[f"paths.{name}.bytes_per_cycle"] = path.bytes_per_cycle * _TWICE
-            if gm and path.outstanding_bytes is not None:
-                changes[f"paths.{name}.outstanding_bytes"] = path.outstanding_bytes * _TWICE
+        if ("GM" not in (path.source, path.destination)) == gm:
+            continue
+        tables = {f"paths.{name}": path, **({f"paths.{name}.nd2nz": path.nd2nz} if path.nd2nz is not None else {})}
+        for key, table in tables.items():
+            for field, change in _WIDTHS.items():
+                value = getattr(table, field, None)
+                if value is not None:
+                    whole = field == "outstanding_bytes"
+                    changed = value * change * (factor if change > 1 else 1 / factor)
+                    changes[f"{key}.{field}"] = max(1, round(changed)) if whole else changed
     return changes
 
 
@@ -68,8 +85,8 @@ CHANGES: dict[str, Callable[[Hardware], dict[str, object]]] = {
     "L2 twice as fast": lambda hw: {"l2.read_gbps": hw.chip.l2.read_gbps * _TWICE,
                                     "l2.write_gbps": hw.chip.l2.write_gbps * _TWICE},
     "L2 twice as large": lambda hw: {"l2.capacity_bytes": hw.chip.l2.capacity_bytes * _TWICE},
-    "GM ports twice as wide": lambda hw: _paths(hw, gm=True),
-    "local paths twice as wide": lambda hw: _paths(hw, gm=False),
+    "GM ports twice as wide": lambda hw: path_widths(hw, gm=True),
+    "local paths twice as wide": lambda hw: path_widths(hw, gm=False),
     "Cube twice as fast": lambda hw: {f"cube.rates.{name}.cycles_per_fractal": rate.cycles_per_fractal / _TWICE
                                       for name, rate in hw.chip.cube.rates.items()},
     "Vector twice as fast": lambda hw: _wider_vector(hw),
@@ -87,7 +104,8 @@ def what_if(result: Result, simulate: Callable[[Hardware], Result], progress: Pr
     found = []
     for number, (label, changes) in enumerate(CHANGES.items(), start=1):
         changed = simulate(result.hardware.replace(**changes(result.hardware)))
-        found.append(WhatIf(label, changed.time_us, result.time_us / changed.time_us))
+        found.append(WhatIf(label, changed.time_us, result.time_us / changed.time_us, works_us(result, label),
+                            works_us(changed, label)))
         if progress is not None:
             progress(number, len(CHANGES))
     return sorted(found, key=lambda item: item.time_us)
@@ -100,6 +118,46 @@ RESOURCES = {
     "Cube twice as fast": "Cube", "Vector twice as fast": "Vector", "no latencies": "latencies",
     "signals and barriers free": "signals and barriers", "dispatch and flags free": "dispatch and flags",
 }
+
+
+#: Kinds of pipes that a change makes shorter, and the category in which it does.
+_WORKS = {
+    "GM ports twice as wide": (("aic.mte2", "aiv.mte2", "aiv.mte3"), "busy"),
+    "local paths twice as wide": (("aic.mte1", "aic.fix"), "busy"),
+    "Cube twice as fast": (("aic.m",), "busy"), "Vector twice as fast": (("aiv.v",), "busy"),
+    "no latencies": (None, "head"),
+    "dispatch and flags free": (("aic.s", "aiv.s"), "busy"),
+}
+_MEMORIES = {"HBM twice as fast": ("hbm",), "L2 twice as fast": ("l2.read", "l2.write")}
+
+
+def works_us(result: Result, change: str) -> float:
+    """How long what a change names is at work in a run, us: memories by their bytes over their rate, pipes in the mean over
+    their instances; for the size of L2, how long HBM serves reads that miss."""
+    if change == "L2 twice as large":
+        return result.traffic["hbm_read_bytes"] / result.hardware.chip.hbm.bandwidth_gbps / 1000
+    if change in _MEMORIES:
+        shares = utilizations(result.record)
+        return max(shares[name] for name in _MEMORIES[change]) * result.time_us
+    if change == "signals and barriers free":
+        return _signals_us(result)
+    kinds, category = _WORKS[change]
+    rows = [row for kind, row in result.stalls.items() if (kind in kinds if kinds else not kind.endswith(".s"))]
+    instances = sum(row["instances"] for row in rows)
+    return sum(row[category] for row in rows) / max(1, instances * result.cycles) * result.time_us
+
+
+def _signals_us(result: Result) -> float:
+    """How long signals are on their way, us, in the mean over the cores."""
+    program, cross = result.record.program, result.hardware.chip.cross_core
+    counts, cycles = line_counts(program), 0
+    for part in program.parts:
+        for instr in part.instructions():
+            if instr.op is not None and instr.signal is not None and instr.signal[0] == "signal":
+                barrier = program.kernel.signals[instr.signal[1]].kind == "barrier"
+                latency = cross.barrier_latency_cycles if barrier else cross.signal_latency_cycles
+                cycles += counts[part.name, instr.op.line, instr.pipe].executions * latency
+    return cycles / max(1, program.kernel.cores) / float(result.hardware.chip.clock_mhz)
 
 
 def causes(found: Sequence[WhatIf]) -> tuple[Cause, ...]:

@@ -24,9 +24,14 @@ from msdsim.resources import find_file
 _FIGURE_KEYS = {"value", "kind", "source"}
 
 
-def load_hw(name: str) -> Hardware:
-    """The chip called ``name`` (shipped) or in the file ``name`` (a path ending in .toml)."""
-    path = find_file("hwmodels", "chip", name).absolute()
+def load_hw(name: str | Path | Hardware) -> Hardware:
+    """The chip called ``name`` (``msdsim list hw``) or in the file ``name`` (a path ending in .toml); a chip is itself.
+
+    :meth:`Hardware.replace` makes a copy with numbers changed; InputError for what is no chip.
+    """
+    if isinstance(name, Hardware):
+        return name
+    path = find_file("hwmodels", "chip", str(name)).absolute()
     if path in _known:
         texts, hardware = _known[path]
         if all(_text_or_none(file) == text for file, text in texts.items()):

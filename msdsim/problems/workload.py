@@ -59,6 +59,11 @@ def load_workload(name: str, parse: Callable[[str], Problem]) -> Workload:
         raise ProblemError(f"{where} cannot be read: {err.strerror}") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
         raise ProblemError(f"{where} is not valid TOML: {err}") from None
+    return workload_of(raw, Path(path).stem, where, parse)
+
+
+def workload_of(raw: dict[str, Any], name: str, where: str, parse: Callable[[str], Problem]) -> Workload:
+    """The workload of a parsed file; ``name`` is its name where it gives none, ``where`` how errors call it."""
     _check_keys(raw, _KEYS, ("description", "source", "op"), where)
     batch = raw.get("batch")
     if batch is not None and batch < 1:
@@ -71,7 +76,7 @@ def load_workload(name: str, parse: Callable[[str], Problem]) -> Workload:
         if entry.name in seen:
             raise ProblemError(f"{where} has two operators called '{entry.name}'; rename one")
         seen.add(entry.name)
-    return Workload(raw.get("name", Path(path).stem), raw["description"], raw["source"], batch, entries, raw.get("dataflow"))
+    return Workload(raw.get("name", name), raw["description"], raw["source"], batch, entries, raw.get("dataflow"))
 
 
 def _entry(item: object, index: int, where: str, parse: Callable[[str], Problem]) -> Entry:

@@ -34,6 +34,12 @@ def notebook_html(report: Report) -> str:
     return f'<div class="msdsim">{STYLE}{report_html(report)}</div>'
 
 
+def titled_tables(heading: str, tables: Sequence[tuple[str, TextTable]]) -> str:
+    """Tables under their headings as a notebook shows them, with their style."""
+    parts = "".join(f"<h4>{escape(name)}</h4>{table_html(table)}" for name, table in tables)
+    return f'<div class="msdsim">{STYLE}<h3>{escape(heading)}</h3>{parts}</div>'
+
+
 def report_html(report: Report) -> str:
     """Everything a report says, for pages that have their own style."""
     return "".join([

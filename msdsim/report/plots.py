@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
@@ -35,7 +36,10 @@ _DPI = 150
 _MOST_POINTS = 100
 _GREY = "#444444"
 #: Colours of the series over time, and of dataflows.
-_SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#999999", "#7F5539")
+SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#999999", "#7F5539")
+
+
+MARKERS = "osv^D*P"
 
 
 class Picture(Figure):
@@ -45,6 +49,13 @@ class Picture(Figure):
         buffer = io.BytesIO()
         save(self, buffer, "png")
         return buffer.getvalue()
+
+
+def new_figure(width: float, height: float, title: str) -> Picture:
+    """An empty picture of so many inches with its title, wrapped where it is too long for the width."""
+    figure = Picture(figsize=(width, height), layout="constrained")
+    figure.suptitle("\n".join(textwrap.wrap(title, round(width * 10.5), break_long_words=False)), fontsize=11)
+    return figure
 
 
 def save(figure: Figure, to: str | Path | IO[bytes], kind: str = "") -> None:
@@ -104,38 +115,37 @@ def _bound(run: Result) -> str:
 def _stall_bars(axes: Axes, run: Result, pipes: Sequence[str]) -> None:
     names = [f"{pipe_label(kind)}  ({PIPE_ROLES.get(kind, '')})" for kind in pipes]
     for row, kind in enumerate(pipes):
-        _stack(axes, row, run.stalls[kind], 100.0 / (run.stalls[kind]["instances"] * max(1, run.cycles)), 0.78)
+        stacked_bar(axes, row, run.stalls[kind], 100.0 / (run.stalls[kind]["instances"] * max(1, run.cycles)), 0.78)
     axes.set_yticks(range(len(pipes)), names, fontsize=9)
     axes.set_ylim(len(pipes) - 0.45, -0.55)
     axes.set_xlim(0, 100)
     axes.set_xlabel("share of the kernel's time (%)", fontsize=9)
-    _tidy(axes)
-    axes.legend(handles=_patches(run.stalls.values()), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=8, fontsize=8,
-                frameon=False, handlelength=1.0, columnspacing=1.2, handletextpad=0.5)
+    tidy(axes)
+    axes.legend(handles=category_patches(run.stalls.values()), loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=8,
+                fontsize=8, frameon=False, handlelength=1.0, columnspacing=1.2, handletextpad=0.5)
 
 
-def _stack(axes: Axes, at: float, row: Any, scale: float, height: float) -> float:
-    """One stacked bar; where it ends."""
-    left = 0.0
+def stacked_bar(axes: Axes, at: float, row: Mapping[str, float], scale: float, height: float, left: float = 0.0) -> float:
+    """One stacked bar of the categories of ``row``; where it ends."""
     for look in LOOKS:
-        length = row[look.category] * scale
+        length = row.get(look.category, 0) * scale
         if length > 0:
             axes.barh(at, length, left=left, height=height, color=look.colour, edgecolor="white", linewidth=0.4)
             left += length
     return left
 
 
-def _patches(stalls: Iterable[Mapping[str, int]]) -> list[Patch]:
+def category_patches(stalls: Iterable[Mapping[str, int]]) -> list[Patch]:
     """Legend entries of the categories that occur."""
     rows = list(stalls)
-    shown: list[Look] = [look for look in LOOKS if any(row[look.category] for row in rows)]
+    shown: list[Look] = [look for look in LOOKS if any(row.get(look.category) for row in rows)]
     return [Patch(facecolor=look.colour, label=look.category.replace("_", " ")) for look in shown]
 
 
 def _bandwidth(axes: Axes, run: Result, name: str, series: Mapping[str, int], peaks: Mapping[str, float]) -> None:
     """GB/s over time of one memory, with its peaks; equal peaks are one line."""
     edges, rates = bandwidth_steps(run)
-    for colour, (label, row) in zip(_SERIES, series.items(), strict=False):
+    for colour, (label, row) in zip(SERIES, series.items(), strict=False):
         if run.bandwidth.bytes[row].any():
             axes.stairs(rates[row], edges, color=colour, fill=True, alpha=0.25)
             axes.stairs(rates[row], edges, color=colour, linewidth=1.2, label=f"{name} {label}")
@@ -149,7 +159,7 @@ def _bandwidth(axes: Axes, run: Result, name: str, series: Mapping[str, int], pe
     axes.set_ylim(bottom=0)
     axes.yaxis.set_major_formatter("{x:,.0f}")
     axes.set_ylabel(f"{name} (GB/s)", fontsize=9)
-    _tidy(axes)
+    tidy(axes)
     axes.legend(loc="lower center", bbox_to_anchor=(0.5, 0.98), ncols=4, fontsize=8, frameon=False, handlelength=1.5,
                 columnspacing=1.2)
 
@@ -180,7 +190,7 @@ def plot_comparison(found: Comparison) -> Figure:
     for run, pipes in groups:
         middle = at + (len(pipes) - 1) / 2
         for kind in pipes:
-            _stack(axes, at, run.stalls[kind], run.time_us / (run.stalls[kind]["instances"] * max(1, run.cycles)), 0.86)
+            stacked_bar(axes, at, run.stalls[kind], run.time_us / (run.stalls[kind]["instances"] * max(1, run.cycles)), 0.86)
             ticks.append((at, pipe_label(kind)))
             at += 1
         axes.text(run.time_us + 0.01 * longest, middle, f"{us(run.time_us)}\n{_bound(run)}", va="center", fontsize=8.5)
@@ -191,9 +201,9 @@ def plot_comparison(found: Comparison) -> Figure:
     axes.set_ylim(at - 1.1, -0.6)
     axes.set_xlim(0, longest * 1.22)
     axes.set_xlabel("time (us); each bar is a kind of pipe, mean over its instances", fontsize=9)
-    _tidy(axes)
+    tidy(axes)
     if found.runs:
-        axes.legend(handles=_patches(run.stalls[kind] for run, pipes in groups for kind in pipes), loc="lower center",
+        axes.legend(handles=category_patches(run.stalls[kind] for run, pipes in groups for kind in pipes), loc="lower center",
                     bbox_to_anchor=(0.5, 1.0), ncols=8, fontsize=8, frameon=False, handlelength=1.0, columnspacing=1.2,
                     handletextpad=0.5)
         figure.suptitle(f"{problem_text(found.runs[0].problem)} on {found.runs[0].hardware.name}", fontsize=11)
@@ -231,7 +241,7 @@ def _layers(runs: Sequence[WorkloadResult], title: str) -> Figure:
     for index, item in enumerate(runs):
         spent = [run.count * run.result.time_us for run in item.runs]
         at = [row - 0.4 + height * (index + 0.5) for row in range(len(names))]
-        axes.barh(at, spent, height=height * 0.92, color=_SERIES[index % len(_SERIES)],
+        axes.barh(at, spent, height=height * 0.92, color=SERIES[index % len(SERIES)],
                   label=f"{item.dataflow}, {us(item.time_us)}")
         for row, value in zip(at, spent, strict=True):
             axes.text(value + 0.006 * longest, row, f"{value:,.0f}", va="center", fontsize=8)
@@ -239,7 +249,7 @@ def _layers(runs: Sequence[WorkloadResult], title: str) -> Figure:
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xlim(0, longest * 1.1)
     axes.set_xlabel("time over all layers of a kind (us)", fontsize=9)
-    _tidy(axes)
+    tidy(axes)
     figure.suptitle(title, fontsize=11)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     if len(runs) > 1:
@@ -247,7 +257,8 @@ def _layers(runs: Sequence[WorkloadResult], title: str) -> Figure:
     return figure
 
 
-def _tidy(axes: Axes) -> None:
+def tidy(axes: Axes) -> None:
+    """No frame where nothing is read off, light lines where something is."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.tick_params(labelsize=8.5)
     axes.grid(axis="x", color="#DDDDDD", linewidth=0.6)

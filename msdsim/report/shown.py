@@ -8,12 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
+from msdsim.report import frames
 from msdsim.report.result import Comparison, Result, WorkloadComparison, WorkloadResult
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
+
+
+def _explain(found: Any) -> Any:
+    """What the package's front does, which stands on this module."""
+    return import_module("msdsim").explain(found)
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,6 +33,22 @@ class ShownResult(Result):
         from msdsim.report.plots import plot_result
 
         return plot_result(self)
+
+    def to_frame(self, what: str = "run") -> pd.DataFrame:
+        """The run as a pandas DataFrame of one row, or its ``pipes`` (cycles by category), ``waits`` (by what was waited for),
+        ``lines`` of the kernel or ``timeline`` (simulate with ``timeline=True``); install ``msdsim[frames]``."""
+        return frames.run_frame(self, what)
+
+    def explain(self) -> Any:
+        """What it waits for in the end and what would help (:class:`msdsim.explore.explanation.Explanation`); its kernel is
+        simulated on some twenty changed chips."""
+        return _explain(self)
+
+    def html(self) -> str:
+        """A page of its own, as ``--html`` writes it."""
+        from msdsim.report.html import run_page
+
+        return run_page(self)
 
     def to_perfetto(self, path: str) -> None:
         """Write the timeline as a trace that ui.perfetto.dev opens; simulate with ``timeline=True``."""
@@ -51,6 +75,20 @@ class ShownComparison(Comparison):
 
         return plot_comparison(self)
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row a dataflow, as a pandas DataFrame; install ``msdsim[frames]``."""
+        return frames.frame(frames.comparison_rows(self))
+
+    def explain(self) -> Any:
+        """Every dataflow explained, by name (:class:`msdsim.explore.explanation.Explanations`)."""
+        return _explain(self)
+
+    def html(self) -> str:
+        """A page of its own, as ``--html`` writes it."""
+        from msdsim.report.html import comparison_page
+
+        return comparison_page(self)
+
     def to_perfetto(self, path: str) -> None:
         """Write the timelines of all runs as one trace; compare with ``timeline=True``."""
         from msdsim.report.trace import write_traces
@@ -74,6 +112,20 @@ class ShownWorkloadResult(WorkloadResult):
 
         return plot_workload(self)
 
+    def to_frame(self) -> pd.DataFrame:
+        """One row an entry, as a pandas DataFrame; install ``msdsim[frames]``."""
+        return frames.frame(frames.workload_rows(self))
+
+    def explain(self) -> Any:
+        """The entries that take most of the time explained, by name (:class:`msdsim.explore.explanation.Explanations`)."""
+        return _explain(self)
+
+    def html(self) -> str:
+        """A page of its own, as ``--html`` writes it."""
+        from msdsim.report.html import workload_page
+
+        return workload_page(self)
+
     def _repr_html_(self) -> str:
         from msdsim.report.facts import workload_report
         from msdsim.report.notebook import notebook_html
@@ -89,6 +141,16 @@ class ShownWorkloadComparison(WorkloadComparison):
         from msdsim.report.plots import plot_workload_comparison
 
         return plot_workload_comparison(self)
+
+    def to_frame(self) -> pd.DataFrame:
+        """One row an entry and dataflow, as a pandas DataFrame; install ``msdsim[frames]``."""
+        return frames.frame(frames.workload_comparison_rows(self))
+
+    def html(self) -> str:
+        """A page of its own, as ``--html`` writes it."""
+        from msdsim.report.html import workload_comparison_page
+
+        return workload_comparison_page(self)
 
     def _repr_html_(self) -> str:
         from msdsim.report.facts import workload_comparison_report

@@ -42,9 +42,9 @@ def _hanging(console: Console, label: str, value: str) -> None:
         console.print(Text.assemble((label if number == 0 else " " * len(label), "dim"), line), soft_wrap=True)
 
 
-def print_accuracy(console: Console, problem: str, rows: Sequence[Any]) -> None:
+def accuracy_tables(rows: Sequence[Any]) -> list[tuple[str, TextTable]]:
     """One table an input: relative L2 of FP32 and BF16 outputs, error over bound, effective bits."""
-    console.print(Text(problem, style="bold"))
+    found = []
     for name, group in groupby(rows, key=lambda row: row.input):
         table = TextTable(["method", "passes", "rel. L2\nfp32 out", "rel. L2\nbf16 out", "max\nerror", "error /\nbound",
                            "effective\nbits"], frozenset(range(1, 7)))
@@ -54,10 +54,42 @@ def print_accuracy(console: Console, problem: str, rows: Sequence[Any]) -> None:
             table.add(row.method, "" if row.passes is None else str(row.passes), f"{row.relative_l2_fp32:.2e}",
                       f"{row.relative_l2_bf16:.2e}", f"{row.max_abs_error:.2e}",
                       "-" if row.bound_ratio is None else f"{row.bound_ratio:.2f}", bits)
+        found.append((f"input: {name}", table))
+    return found
+
+
+def print_accuracy(console: Console, problem: str, rows: Sequence[Any]) -> None:
+    """The tables of a study of accuracy."""
+    console.print(Text(problem, style="bold"))
+    for heading, table in accuracy_tables(rows):
         console.print()
-        console.print(Text(f"input: {name}"))
+        console.print(Text(heading))
         for line in table.lines():
             console.print(line, soft_wrap=True)
+
+
+def plot_accuracy(problem: str, rows: Sequence[Any]) -> Figure:
+    """Relative error of the FP32 outputs by method and number of passes, a mark for every input."""
+    from msdsim.report.plots import MARKERS, SERIES, new_figure
+
+    names = list(dict.fromkeys((row.method, row.passes) for row in rows))
+    inputs = list(dict.fromkeys(row.input for row in rows))
+    figure = new_figure(9, 2.0 + 0.26 * len(names), f"Error of every method on {problem}")
+    axes = figure.subplots()
+    floor = min((row.relative_l2_fp32 for row in rows if row.relative_l2_fp32 > 0), default=1e-8)
+    for number, name in enumerate(inputs):
+        points = [(row.relative_l2_fp32 or floor, names.index((row.method, row.passes))) for row in rows if row.input == name]
+        axes.plot(*zip(*points, strict=True), linestyle="", marker=MARKERS[number % len(MARKERS)], label=name,
+                  color=SERIES[number % len(SERIES)], markersize=6, markeredgecolor="white", markeredgewidth=0.5)
+    labels = [method + (f", {passes} passes" if passes else "") for method, passes in names]
+    axes.set_yticks(range(len(names)), labels, fontsize=9)
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    axes.set_xscale("log")
+    axes.set_xlabel("relative L2 error against float64 on the same quantized weights, FP32 outputs", fontsize=9)
+    axes.grid(True, axis="both", color="#DDDDDD", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=5, fontsize=8, frameon=False)
+    return figure
 
 
 def plot_claims(series: Any) -> Figure:

@@ -9,7 +9,32 @@ from rich.text import Text
 from msdsim.report.table import TextTable
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import Console
+
+
+def plot_tuning(tuning: Any) -> Figure:
+    """Every simulated tiling in the order of the search, and the fastest so far."""
+    from msdsim.report.labels import problem_text, us
+    from msdsim.report.plots import SERIES, new_figure
+
+    best, clock = tuning.best, float(tuning.best.hardware.chip.clock_mhz)
+    times = [trial.cycles / clock for trial in tuning.trials]
+    so_far = [min(times[: index + 1]) for index in range(len(times))]
+    figure = new_figure(9, 4, f"{best.dataflow}, {problem_text(best.problem)} on {best.hardware.name}: "
+                              f"{us(tuning.start.time_us)} to {us(best.time_us)}, {tuning.speedup:.2f}x")
+    axes = figure.subplots()
+    axes.plot(range(len(times)), times, linestyle="", marker="o", markersize=3.5, color=SERIES[5], label="one tiling")
+    axes.step(range(len(times)), so_far, where="post", color=SERIES[0], linewidth=1.6, label="fastest so far")
+    axes.set_xlabel("simulation", fontsize=9)
+    axes.set_ylabel("time (us)", fontsize=9)
+    slowest = max(times)
+    if slowest > 3 * so_far[0]:
+        axes.set_yscale("log")
+    axes.grid(True, color="#DDDDDD", linewidth=0.6)
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.legend(fontsize=8, frameon=False)
+    return figure
 
 
 def print_tuning(console: Console, tuning: Any, most: int = 10) -> None:

@@ -93,7 +93,8 @@ def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, c
     from msdsim.ir.lets import plain
 
     with working(dataflow, outputs.quiet, chosen.engine):
-        result = with_causes(simulate(problem, hardware, dataflow, options=chosen), chosen)
+        named = None if isinstance(problem, Kernel) else dataflow
+        result = with_causes(simulate(problem, hardware, named, options=chosen), chosen)
     outputs.print(lambda console: _console().print_run(console, result))
     for note in notes(plain(problem)) if isinstance(problem, Kernel) and not outputs.quiet else ():
         click.echo(f"note: {note}", err=True)

@@ -17,6 +17,7 @@ from msdsim.errors import InputError, MsdsimError, UnknownNameError
 from msdsim.explore.sweep.spec import Spec, parse_spec
 from msdsim.hardware import Hardware, load_hw
 from msdsim.problems import parse_inline
+from msdsim.report.frames import measures
 from msdsim.runs import RunOptions, as_problem, run
 
 #: What became of a point: it ran; a rule of the problem, the chip or the dataflow refused it; something broke.
@@ -142,20 +143,4 @@ def _simulate(setting: Setting, point: Point) -> dict[str, Any]:
     tiling = {name.removeprefix("tiling."): value for name, value in point.parameters if name.startswith("tiling.")}
     options = RunOptions(tiling=tiling or None, memory=setting.spec.memory, check=setting.spec.check)
     result = run(as_problem(point.problem), hardware.replace(**changes) if changes else hardware, point.dataflow, options)
-    numbers = {} if result.numerics is None else {
-        "bit_exact": result.numerics.bit_exact, "relative_l2": result.numerics.relative_l2,
-        "bound_ratio": result.numerics.bound_ratio}
-    energy = {} if result.energy is None else {
-        "energy_uj": result.energy.total.middle, "energy_uj.low": result.energy.total.low,
-        "energy_uj.high": result.energy.total.high, "power_w": result.energy.power_w.middle,
-        **{f"energy_uj.{unit}": value.middle for unit, value in result.energy.by_unit.items()}}
-    pipes = [(pipe, {**counts}, counts["instances"] * max(1, result.cycles)) for pipe, counts in result.stalls.items()]
-    return {
-        "time_us": result.time_us, "cycles": result.cycles, "bottleneck": result.bottleneck.name,
-        "hbm_gbps": result.hbm_gbps, **result.traffic, **numbers, **energy,
-        **{f"tiling.{name}": value for name, value in result.tiling.items()},
-        **{f"{cause}.{pipe}": counts[cause] / all_cycles for pipe, counts, all_cycles in pipes
-           for cause in counts if cause != "instances"},
-        "version": __version__,
-    }
-
+    return measures(result) | {"version": __version__}

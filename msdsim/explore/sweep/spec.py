@@ -50,7 +50,8 @@ _LONGEST_AXIS = 1_000_000
 #: Columns of a row that a parameter may not be named after.
 COLUMNS = frozenset(("key", "problem", "hw", "dataflow", "memory", "status", "error", "time_us", "cycles", "bottleneck",
                      "hbm_gbps", "hbm_read_bytes", "hbm_write_bytes", "l2_read_bytes", "l2_write_bytes", "bit_exact",
-                     "relative_l2", "bound_ratio", "version"))
+                     "relative_l2", "bound_ratio", "version", "launch_us", "hbm_utilization", "l2_dirty_bytes",
+                     "l2_read_hit_rate", "instructions", "bound_by", "max_abs_error", "overflowed"))
 
 
 @dataclass(frozen=True)

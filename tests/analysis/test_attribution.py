@@ -1,0 +1,77 @@
+"""All of a run's time by phase, cause and line: each way adds up to every pipe's every cycle."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import msdsim
+from msdsim.analysis.phases import PHASES, lead_pipe, phases
+from msdsim.report.attribution import attribution
+from msdsim.timeline.record import CATEGORIES
+from tests.ir.kernels import copy_kernel, exchange_kernel, matmul_kernel, scale_kernel
+
+KERNELS = [copy_kernel(), scale_kernel(), matmul_kernel(), exchange_kernel()]
+
+
+def _assert_sums(record):
+    found, pipes = attribution(record), record.pipe_totals()
+    assert found.pipe_cycles == sum(row["instances"] * record.cycles for row in pipes.values())
+    assert sum(item.cycles for item in found.causes) == found.pipe_cycles
+    assert sum(item.cycles for item in found.lines) == found.pipe_cycles
+    for pipe, row in pipes.items():
+        by_phase = found.phases.cycles[pipe]
+        for category in CATEGORIES:
+            # Found again from the timeline alone, what the engine has counted.
+            assert sum(by_phase[phase].get(category, 0) for phase in PHASES) == row[category], (pipe, category)
+            assert sum(item.cycles for item in found.causes if (item.pipe, item.category) == (pipe, category)) == row[category]
+        assert sum(item.cycles for item in found.lines if item.pipe == pipe) == row["instances"] * record.cycles
+    assert sum(found.phases.mean.values()) == pytest.approx(record.cycles)
+
+
+@pytest.mark.parametrize("kernel", KERNELS, ids=lambda kernel: kernel.name)
+def test_sums_of_small_kernels(kernel):
+    _assert_sums(msdsim.simulate(kernel, "toy", timeline=True).record)
+
+
+@settings(max_examples=8, deadline=None)
+@given(m=st.integers(1, 70), k=st.integers(1, 20), n=st.integers(1, 20), chip=st.sampled_from(["toy", "ascend910b4", "ascend950pr"]),
+       dataflow=st.sampled_from(["bf16", "dequant-int8", "convert-int4", "msd-int8", "w8a8"]), warm=st.booleans())
+def test_sums_of_gemms(m, k, n, chip, dataflow, warm):
+    _assert_sums(msdsim.simulate(f"gemm:m={m},k={32 * k},n={16 * n}", chip, dataflow, timeline=True, warm=warm).record)
+
+
+@pytest.mark.parametrize("dataflow", ["bf16", "dequant-int8", "msd-int8"])
+def test_sums_of_attention(dataflow):
+    _assert_sums(msdsim.simulate("attention:batch=1,heads=4,kv_heads=2,head_dim=64,q=1,kv=300", "ascend910b4", dataflow,
+                                 timeline=True).record)
+
+
+def test_the_phases_of_a_single_copy():
+    """One load, one store: the load leads, and the store is the drain."""
+    record = msdsim.simulate(copy_kernel(), "toy", timeline=True).record
+    found = phases(record)
+    assert found.lead == lead_pipe(record)
+    part, pipe = found.lead.split(".")
+    line = record.timeline
+    own = [row for row in range(len(line["unit"])) if record.units.pipe_name(int(line["unit"][row]), int(line["pipe"][row])).pipe
+           == pipe.upper() and line["work"][row]]
+    assert part in ("aic", "aiv")
+    assert found.mean["fill"] == pytest.approx(sum(min(line["start"][row] for row in own if record.units.core(line["unit"][row]) == core)
+                                                   for core in range(record.units.cores)) / record.units.cores)
+    assert found.mean["drain"] == pytest.approx(record.cycles - sum(
+        max(line["end"][row] for row in own if record.units.core(line["unit"][row]) == core)
+        for core in range(record.units.cores)) / record.units.cores)
+
+
+def test_bytes_of_the_timeline_are_those_of_the_result():
+    for dataflow in ("bf16", "dequant-int8", "msd-int8"):
+        result = msdsim.simulate("gemm:m=20,k=300,n=200", "toy", dataflow, timeline=True)
+        moved = int(result.timeline["bytes"].sum())
+        assert moved == result.traffic["l2_read_bytes"] + result.traffic["l2_write_bytes"]
+
+
+def test_phases_need_a_timeline():
+    with pytest.raises(ValueError, match="kept its timeline"):
+        phases(msdsim.simulate(copy_kernel(), "toy").record)
