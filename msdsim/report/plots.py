@@ -84,7 +84,7 @@ def plot_result(run: Result) -> Figure:
 
 def _energy(axes: Axes, runs: Sequence[Result]) -> None:
     energy_bars(axes, runs)
-    _tidy(axes)
+    tidy(axes)
 
 
 def plot_bandwidth(run: Result) -> Figure:
