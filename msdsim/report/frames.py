@@ -23,7 +23,8 @@ if TYPE_CHECKING:
 _NAMED = frozenset((
     "schema", "problem", "hw", "dataflow", "engine", "memory", "tiling", "seed", "cycles", "clock_mhz", "time_us", "launch_us",
     "instructions", "traffic", "bandwidth", "pipes", "bottleneck", "wall_s", "skipped_iterations", "l2_start",
-    "l2_read_hit_rate", "ub_conflict_cycles", "bound_by", "weights", "overrides", "skip_reason", "numerics", "chosen", "lines", "energy"))
+    "l2_read_hit_rate", "ub_conflict_cycles", "bound_by", "weights", "overrides", "skip_reason", "numerics", "chosen", "lines",
+    "energy"))
 _NUMBERS = ("bit_exact", "relative_l2", "max_abs_error", "bound_ratio", "overflowed")
 #: What :meth:`Result.to_frame` can be asked for.
 TABLES = ("run", "pipes", "waits", "lines", "timeline")
