@@ -65,7 +65,7 @@ def test_a_kernel_over_chip_numbers(tmp_path):
     rows = run_sweep({"problem": str(path), "hw": "toy", "parameters": {"hbm.bandwidth_gbps": [16, 64]}})
     assert rows[0]["cycles"] > rows[1]["cycles"]
     assert rows[1]["cycles"] == msdsim.simulate(str(path), msdsim.load_hw("toy").replace(hbm__bandwidth_gbps=64)).cycles
-    with pytest.raises(InputError, match="nothing uses the parameter .tiling.base_n. .params of the kernel"):
+    with pytest.raises(InputError, match="nothing uses the parameter 'tiling"):
         run_sweep({"problem": str(path), "hw": "toy", "parameters": {"tiling.base_n": [16]}})
 
 
