@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from msdsim.checkpoints.bits import Packed
 from msdsim.checkpoints.headers import TensorInfo
 from msdsim.errors import InputError
 from msdsim.formats.number import FORMATS
@@ -95,6 +97,29 @@ class Beside:
         """A tensor as it is stored, in numpy's or ml_dtypes' dtype."""
         return read_tensor(self.tensors[rest])
 
+    @contextmanager
+    def packed(self, rest: str) -> Iterator[Packed]:
+        """A tensor in its file, read piece by piece: a copy of a large one in memory would cost a third of its decoding."""
+        info, number = self.tensors[rest], _dtype(self.tensors[rest])
+        buffer = np.empty(0, number)
+
+        def read(first: int, last: int) -> np.ndarray:
+            nonlocal buffer
+            if len(buffer) < last - first:
+                buffer = np.empty(last - first, number)
+            piece = buffer[: last - first]
+            file.seek(info.begin + first * number.itemsize)
+            if file.readinto(piece.view(np.uint8).data) != piece.nbytes:
+                raise self.wrong(f"'{info.file.name}' is cut off within it")
+            return piece
+
+        try:
+            file = info.file.open("rb", buffering=0)
+        except OSError as err:
+            raise InputError(f"'{info.file.name}' cannot be read ({err.strerror or err})") from None
+        with file:
+            yield Packed(info.shape, number, read)
+
     def floats(self, rest: str) -> np.ndarray:
         """A tensor of real numbers as float32; E8M0 scales as the powers of two that they are."""
         array = self.read(rest)
@@ -123,13 +148,18 @@ def exponents(codes: np.ndarray) -> np.ndarray:
     return np.ldexp(np.float32(1), codes.astype(np.int32) - 127).astype(np.float32)
 
 
-def read_tensor(info: TensorInfo) -> np.ndarray:
-    """The data of a tensor as it is stored.  InputError for dtypes that nothing here reads."""
+def _dtype(info: TensorInfo) -> np.dtype:
+    """numpy's or ml_dtypes' dtype of a tensor.  InputError for those that nothing here reads."""
     if info.dtype not in _NUMPY and info.dtype not in _ML:
         raise InputError(f"tensor '{info.name[:200]}' of {info.file.name} has dtype {info.dtype}, which is not read; weights "
                          "are "
                          f"one of {', '.join((*_ML, *_NUMPY))}")
-    number = FORMATS[_ML[info.dtype]].dtype if info.dtype in _ML else np.dtype(_NUMPY[info.dtype])
+    return FORMATS[_ML[info.dtype]].dtype if info.dtype in _ML else np.dtype(_NUMPY[info.dtype])
+
+
+def read_tensor(info: TensorInfo) -> np.ndarray:
+    """The data of a tensor as it is stored.  InputError for dtypes that nothing here reads."""
+    number = _dtype(info)
     count = (info.end - info.begin) // number.itemsize
     try:
         array = np.fromfile(info.file, number, count, offset=info.begin)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from msdsim.checkpoints.beside import Beside, exponents
-from msdsim.checkpoints.bits import unpack_last
+from msdsim.checkpoints.bits import PIECE_BYTES, Packed, unpack_last
 from msdsim.checkpoints.stored import StoredWeight
 from msdsim.formats.number import E8M0, FP4_E2M1
 
 _PLAIN = {"F64": "FP64", "F32": "FP32", "F16": "FP16", "BF16": "BF16"}
-_AT_ONCE = 1 << 16
 _FP8_SCALES = ("weight_scale_inv", "weight_scale", "scale", "qscale_weight", "_scale_inv", "_scale", "scale_inv")
 
 
@@ -45,32 +46,33 @@ def fp8(w: Beside) -> StoredWeight | None:
         raise w.wrong(f"FP8 of {len(info.shape)} dimensions; a weight has two, or three with experts in front")
     stored = w.tensors[rest]
     scale = exponents(w.read(rest)) if stored.dtype == "U8" else w.floats(rest)
-    n, k = info.shape[-2:]
+    n = info.shape[-2]
     block, said = _block(w, scale, rest)
-    raw = w.read(w.own).reshape(-1, n, k)
-    lead = len(scale) if len(raw) > 1 and scale.size > 1 else 1
+    experts = info.shape[0] if len(info.shape) == 3 else 1
+    lead = len(scale) if experts > 1 and scale.size > 1 else 1
     scales = scale.reshape(lead, -(-n // block[0]), -1)
-    out = np.empty(raw.shape, np.float32)
-    for codes, own, matrix in zip(raw, np.broadcast_to(scales, (len(raw), *scales.shape[1:])), out, strict=True):
-        _times(codes, own, block, matrix)
+    with w.packed(w.own) as packed:
+        out = _times(packed, np.broadcast_to(scales, (experts, *scales.shape[1:])), block)
     return StoredWeight(f"FP8 {info.dtype[3:]}, {said}", values=np.swapaxes(out.reshape(info.shape), -1, -2))
 
 
-def _times(codes: np.ndarray, scale: np.ndarray, block: tuple[int, int], out: np.ndarray) -> None:
-    """FP8 ``codes`` [n, k] by a table, times ``scale`` [rows of blocks, blocks], into float32 ``out``; in pieces that stay in
-    cache.  A NaN is refused by whoever uses the values."""
+def _times(codes: Packed, scale: np.ndarray, block: tuple[int, int]) -> np.ndarray:
+    """float32 [experts, n, k] of FP8 ``codes`` [.., n, k], times ``scale`` [experts, rows of blocks, blocks], rounded once;
+    by a table, in pieces that stay in cache.  A NaN is refused by whoever uses the values."""
+    n, k = codes.shape[-2:]
+    out, most = np.empty((len(scale), n, k), np.float32), max(1, PIECE_BYTES // k)
     table = np.arange(256, dtype=np.uint8).view(codes.dtype).astype(np.float32)
-    raw, (n, k) = codes.view(np.uint8), codes.shape
-    step = max(1, _AT_ONCE // k)
-    for first in range(0, n, block[0] if block[0] > 1 else step):
-        last = min(n, first + (block[0] if block[0] > 1 else step))
-        own = scale[first // block[0]][None] if block[0] > 1 else scale[first:last]
-        if own.shape[1] > 1:
-            own = np.repeat(own, block[1], axis=1)[:, :k]
-        for start in range(first, last, step):
-            rows = slice(start, min(start + step, last))
-            np.take(table, raw[rows], out=out[rows], mode="clip")
-            out[rows] *= own
+    for expert, blocks in enumerate(scale):
+        start = 0
+        while start < n:
+            # A piece lies within one row of blocks, or has a row of scales for each of its own.
+            stop = min(start + most, n, n if block[0] == 1 else start - start % block[0] + block[0])
+            own = blocks[start:stop] if block[0] == 1 else blocks[start // block[0]][None]
+            rows = out[expert, start:stop]
+            np.take(table, codes.rows(expert * n + start, expert * n + stop).view(np.uint8), out=rows, mode="clip")
+            rows *= own if own.shape[1] == 1 else np.repeat(own, block[1], axis=1)[:, :k]
+            start = stop
+    return out
 
 
 def _block(w: Beside, scale: np.ndarray, rest: str) -> tuple[tuple[int, int], str]:
@@ -144,9 +146,10 @@ def mxfp4(w: Beside) -> StoredWeight | None:
     scale = w.read(rest).view(np.uint8)
     if (scale == 255).any():
         raise w.wrong(f"'{rest}' has the E8M0 NaN code 255; codes are 0 to 254")
-    codes = unpack_last(w.read(w.own).reshape(shape), 4, k)
+    with w.packed(w.own) as packed:
+        codes = unpack_last(replace(packed, shape=shape), 4, k)
     return StoredWeight(f"MXFP4{' (gpt-oss)' if blocks else ''}", q=np.swapaxes(codes.view(FP4_E2M1.dtype), -1, -2),
-                        scale=np.ascontiguousarray(np.swapaxes(scale, -1, -2)).view(E8M0.dtype), bits=4)
+                        scale=np.swapaxes(scale, -1, -2).view(E8M0.dtype), bits=4)
 
 
 def nvfp4(w: Beside) -> StoredWeight | None:
@@ -166,6 +169,7 @@ def nvfp4(w: Beside) -> StoredWeight | None:
     table = np.arange(16, dtype=np.uint8).view(FP4_E2M1.dtype).astype(np.float32)
     block = w.floats("weight_scale")
     block = block * whole[0] if rest == "weight_scale_2" else block / whole[0]
-    values = table[unpack_last(w.read(w.own), 4, k)]
+    with w.packed(w.own) as packed:
+        values = table[unpack_last(packed, 4, k)]
     values *= np.repeat(block, 16, axis=1)[:, :k]
     return StoredWeight("NVFP4", values=values.T, notes=("no dataflow multiplies NVFP4 as it is: it is given by its values",))

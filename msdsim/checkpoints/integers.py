@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from msdsim.checkpoints.beside import Beside
-from msdsim.checkpoints.bits import AWQ_ORDER, unpack_columns, unpack_first, unpack_last
+from msdsim.checkpoints.bits import unpack_awq, unpack_first, unpack_last
 from msdsim.checkpoints.stored import StoredWeight
 
 
@@ -41,7 +41,8 @@ def gptq(w: Beside) -> StoredWeight | None:
     k = w.tensors["g_idx"].shape[0] if w.has("g_idx") and len(w.tensors["g_idx"].shape) == 1 else None
     bits = _width(w, shape[0] * 32, k, n)
     k = k if k is not None else shape[0] * 32 // bits
-    q = unpack_first(w.read("qweight"), bits, k, middle=1 << (bits - 1))
+    with w.packed("qweight") as packed:
+        q = unpack_first(packed, bits, k, middle=1 << (bits - 1))
     v2, notes = _version(w, bits)
     scale = w.floats("scales")
     if w.has("qzeros"):
@@ -143,12 +144,13 @@ def awq(w: Beside) -> StoredWeight | None:
                       f"{n // 8}]")
     k = shape[0]
     scale = w.floats("scales")
-    q = unpack_columns(w.read("qweight"), AWQ_ORDER, middle=8)
+    with w.packed("qweight") as packed:
+        q = unpack_awq(packed, middle=8)
     offset = None
     if w.has("qzeros"):
         if w.tensors["qzeros"].shape != (scales[0], shape[1]):
             raise w.wrong(f"qzeros have shape {list(w.tensors['qzeros'].shape)}, and AWQ's are {[scales[0], shape[1]]}")
-        offset = 8 - unpack_columns(w.read("qzeros"), AWQ_ORDER).astype(np.float32)
+        offset = 8 - unpack_awq(w.read("qzeros")).astype(np.float32)
     _, _, group = _order(w, k, scales[0])
     return integers("AWQ", q, scale, offset, 4, k, group=group)
 
@@ -164,7 +166,8 @@ def compressed_packed(w: Beside) -> StoredWeight | None:
     if len(words) != 2 or len(scales) != 2 or scales[0] != words[0] or not all((*words, *scales)):
         raise w.wrong(f"weight_packed {list(words)} with weight_scale {list(scales)} is not [n, k bits/32] with [n, groups]")
     n, k, bits = _true_shape(w, words)
-    q = unpack_last(w.read("weight_packed"), bits, k, middle=1 << (bits - 1))
+    with w.packed("weight_packed") as packed:
+        q = unpack_last(packed, bits, k, middle=1 << (bits - 1))
     scale = w.floats("weight_scale").T
     offset = None
     if w.has("weight_zero_point"):

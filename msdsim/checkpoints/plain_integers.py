@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from msdsim.checkpoints.beside import Beside
-from msdsim.checkpoints.bits import AWQ_ORDER, signed4, unpack_columns, unpack_last
+from msdsim.checkpoints.bits import signed4, unpack_awq, unpack_last
 from msdsim.checkpoints.integers import integers
 from msdsim.checkpoints.stored import StoredWeight
 
@@ -128,7 +128,7 @@ def quark(w: Beside) -> StoredWeight | None:
 
     def unpacked(rest: str) -> np.ndarray:
         words = w.read(rest)
-        return unpack_last(words, 4, 8 * words.shape[1]) if straight else unpack_columns(words, AWQ_ORDER)
+        return unpack_last(words, 4, 8 * words.shape[1]) if straight else unpack_awq(words)
 
     codes = unpacked("weight")
     signed = dtype == "int4"
