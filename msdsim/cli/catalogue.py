@@ -67,7 +67,9 @@ def dataflows(names: Sequence[str], verbose: bool) -> list[Entry]:
     from dataclasses import MISSING
 
     from msdsim.dataflows import DATAFLOWS
+    from msdsim.dataflows.own import load_installed
 
+    load_installed()
     known = list(dict.fromkeys(item.name for item in DATAFLOWS.values()))
     chosen = _selected("dataflow", names, known)
     found = []

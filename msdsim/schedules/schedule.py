@@ -134,7 +134,7 @@ def _kernel_of(given: Kernel | KernelFile, folder: Path | None,
     if isinstance(given, Kernel):
         kernel = number_lines(with_params(given, params))
         return kernel, print_kernel(kernel), {"kind": "kernel", "name": kernel.name}
-    path = (folder or Path()) / given.path
+    path = _from(folder, str(given.path))
     kernel = with_params(read_kernel(path), params)
     return kernel, path.read_text(encoding="utf-8"), {"kind": "kernel", "name": kernel.name, "file": given.path.as_posix()}
 
@@ -162,13 +162,18 @@ def _numbers(run: ShownResult) -> dict[str, Any]:
 
 
 def _chip_of(hw: str, overrides: Mapping[str, object], folder: Path | None) -> Hardware:
-    hardware = load_hw(str((folder or Path()) / hw) if hw.endswith(".toml") else hw)
+    hardware = load_hw(str(_from(folder, hw)) if hw.endswith(".toml") else hw)
     return override(hardware, overrides) if overrides else hardware
 
 
 def _dataflow_of(dataflow: str, folder: Path | None) -> str:
     """A dataflow's name, or that of its file from the present folder."""
-    return str((folder or Path()) / dataflow) if is_file(dataflow) else dataflow
+    return str(_from(folder, dataflow)) if is_file(dataflow) else dataflow
+
+
+def _from(folder: Path | None, path: str) -> Path:
+    """A path that a schedule in ``folder`` names; the folder itself may not be there yet."""
+    return ((folder or Path()) / path).resolve()
 
 
 def _version() -> str:

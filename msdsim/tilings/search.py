@@ -152,9 +152,11 @@ def search(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int
 
 def shortlist(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int], width: int) -> list[dict[str, int]]:
     """Candidates of a table of that width as the search would have them judged, the most promising of every shape first."""
+    if _name(dataflow) not in STATEMENTS:
+        return []
     try:
         s, cycles = candidates(STATEMENTS[_name(dataflow)](problem, chip), given, width)
-    except (TilingError, KeyError):
+    except TilingError:
         return []
     return [s.row(number) for number in _varied(s, cycles, QUICK.margin)]
 
@@ -205,6 +207,9 @@ def choose(dataflow: Dataflow, problem: Any, chip: Chip, given: TilingValues | N
         return Choice(dataflow.tiling(**given))
     if dataflow.auto is not None:
         return Choice(dataflow.tiling(**asdict(dataflow.auto(problem, chip)) | given))
+    if _name(dataflow) not in STATEMENTS:
+        raise TilingError(f"dataflow '{dataflow.name}' does not say how its tiling is chosen: give it 'auto', or give all keys "
+                          f"({', '.join(item.name for item in fields(dataflow.tiling))})")
     numbers = chip.model_dump_json(exclude={"name", "description", "energy"})
     key = (_name(dataflow), str(problem), numbers, tuple(sorted(given.items())))
     if key not in _CHOSEN:

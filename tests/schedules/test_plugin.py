@@ -83,6 +83,17 @@ def test_side_by_side(project, pytester):
     assert project("-n", "2")[0] == 0
 
 
+def test_a_kernel_is_found_before_there_is_a_folder_of_schedules(project, pytester, capsys):
+    """Its file is named from the schedule's, in a folder that the first recording makes."""
+    assert run_program(["ir", "gemm:m=4,k=64,n=48", "--hw", "toy"]) == 0
+    (pytester.path / "mine.kir").write_text(capsys.readouterr().out, encoding="utf-8")
+    (pytester.path / "tests" / "test_mine.py").write_text(
+        'def test_kernel(golden_schedule):\n    golden_schedule("../mine.kir", hw="toy")\n', encoding="utf-8")
+    code, out = project("--msdsim-update")
+    assert code == 0, out
+    assert project()[0] == 0
+
+
 LIMITS = """\
 from msdsim.ir.parser import parse_kernel
 
