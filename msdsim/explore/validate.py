@@ -4,7 +4,7 @@ A validation file holds rows: a chip, a problem, how it was run and what was mea
 predicted with the chip files as they are; nothing can be set for a single row but how its kernel cuts its work, where
 the source says it.  Rows that the simulator cannot express are listed with the reason.
 
-What the source timed is handled once, by ``scope`` (:func:`launch_us`): a ``kernel`` is the kernel's time alone, a ``task``
+What the source timed is handled once, by ``scope`` (:func:`launch_us`): a ``kernel`` is the time inside the cores, a ``task``
 has the chip file's launch beside it, and ``unknown``, a benchmark that runs an operator over and over, what is left of it.
 """
 
@@ -235,13 +235,13 @@ def predict(row: Measurement, hardware: Hardware, engine: str = "fast", memory: 
 def launch_us(scope: str, result: Result) -> float:
     """What a measurement of this scope has beside the kernel.
 
-    A task has the whole launch.  A benchmark that repeats an operator hides most of it, but not that of a kernel on AIC and
-    AIV, whose two halves have to be started together.
+    A task has the whole launch, a kernel what its scalar units set up before the first copy.  A benchmark that repeats an
+    operator hides most of the launch, but not that of a kernel on AIC and AIV, whose two halves have to be started together.
     """
     launch, kernel = result.hardware.chip.launch, result.kernel
     if scope == "kernel":
-        return 0.0
-    return launch.head_us if scope == "task" or (kernel.aic and kernel.aiv) else launch.repeat_us
+        return launch.setup_us
+    return result.launch_us if scope == "task" or (kernel.aic and kernel.aiv) else launch.repeat_us
 
 
 def _run(row: Measurement, hardware: Hardware, options: RunOptions) -> Result:
@@ -280,7 +280,8 @@ def _component(name: str, result: Result) -> float | None:
     clock = result.hardware.chip.clock_mhz
     if name in ("aicore", "aiv"):
         # A core is done when its last pipe is.
-        return ticks_to_us(int(np.mean([result.cycles - totals[u, : len(pipes), DRAINED].min() for u in mine])), clock)
+        busy = ticks_to_us(int(np.mean([result.cycles - totals[u, : len(pipes), DRAINED].min() for u in mine])), clock)
+        return busy + result.hardware.chip.launch.setup_us
     pipe = (_PIPES | _AIV_PIPES).get(name)
     if pipe is None or pipe not in pipes:
         return None

@@ -161,7 +161,8 @@ class Nd2nz(Table):
     Each row is cut into requests of a power of two of bytes, between the smallest and the largest; a request holds the port for
     at least ``request_cycles`` and a whole row for at least ``row_cycles``.  ``l2_share`` is the share of the L2 read bandwidth
     that such requests of all cores together reach; ``outstanding_bytes`` is the window of such copies, where it is not the
-    path's.
+    path's.  A row that begins inside a block of ``unaligned_block_bytes`` (where there is such a size) is asked for block by
+    block, in ``unaligned_block_cycles`` each.
     """
 
     bytes_per_cycle: Positive
@@ -171,6 +172,8 @@ class Nd2nz(Table):
     largest_request_bytes: PositiveInt
     l2_share: Annotated[Positive, Field(le=1)]
     outstanding_bytes: PositiveInt | None = None
+    unaligned_block_bytes: PositiveInt | None = None
+    unaligned_block_cycles: Positive | None = None
 
 
 class Path(Table):
@@ -273,11 +276,21 @@ class Memory(Table):
 
 
 class Launch(Table):
-    """Time of a kernel launch outside the kernel itself, reported beside the kernel's time and never inside it; ``repeat_us``
-    is what is left of it for each run of a kernel on one kind of core that is launched over and over."""
+    """Time of a kernel launch outside the kernel itself, reported beside the kernel's time and never inside it.
+
+    ``head_us`` is that of a kernel on one kind of core, ``mix_us`` more where AIC and AIV start together; ``repeat_us`` is what
+    is left of it for each run of a kernel on one kind of core that is launched over and over.  ``setup_us`` is the part that
+    the cores' scalar units take before the first copy: what a profiler counts as time of the kernel.
+    """
 
     head_us: Annotated[Number, Field(ge=0)]
+    mix_us: Annotated[Number, Field(ge=0)] = 0
     repeat_us: Annotated[Number, Field(ge=0)] = 0
+    setup_us: Annotated[Number, Field(ge=0)] = 0
+
+    def of(self, both_kinds: bool) -> float:
+        """The launch of a kernel, of one that runs on AIC and AIV if it has ``both_kinds``."""
+        return self.head_us + (self.mix_us if both_kinds else 0)
 
 
 class Chip(Table):

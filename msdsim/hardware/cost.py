@@ -47,7 +47,8 @@ class PortCost:
 
     A segment is asked for in bursts of ``burst_bytes`` (a line of L2).  Where ``split_bytes`` is given, a burst that crosses
     from one line to the next is two: each with requests of its own or, on a plain path, rounded up to granules and
-    ``split_bytes`` more for the second.
+    ``split_bytes`` more for the second.  Where ``block_bytes`` is given, a row that does not begin with a whole block is asked for
+    block by block, each in the time of ``block_port_bytes``.
 
     ``outstanding_bytes`` is a window of slots of ``slot_bytes``: a row segment in flight takes whole ones, however short it is.
     """
@@ -65,6 +66,8 @@ class PortCost:
     burst_bytes: int = 1
     split_bytes: int | None = None
     slot_bytes: int = 1
+    block_bytes: int = 0
+    block_port_bytes: int = 0
 
     def window_bytes(self, row_bytes: int, stride_bytes: int) -> int:
         """Bytes of the window that a row takes while it is in flight: whole slots, unless the next row shares its last one."""
@@ -72,8 +75,11 @@ class PortCost:
 
     def port_bytes(self, row_bytes: int, address: int = 0) -> int:
         """Bytes of port time of one row segment that begins at ``address``."""
-        busy = self._requests(row_bytes) if self.largest_request else row_bytes
         offset = address % self.burst_bytes
+        if self.block_bytes and offset % self.block_bytes:
+            blocks = ceil_div(offset % self.block_bytes + row_bytes, self.block_bytes)
+            return max(self.granule_bytes, blocks * self.block_port_bytes)
+        busy = self._requests(row_bytes) if self.largest_request else row_bytes
         if offset and self.split_bytes is not None:
             whole, rest = divmod(row_bytes, self.burst_bytes)
             busy += whole * self._split(self.burst_bytes, offset) + self._split(rest, offset)

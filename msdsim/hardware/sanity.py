@@ -103,6 +103,9 @@ def _paths(chip: Chip) -> Iterator[str]:
         if path.nd2nz is not None and (path.nd2nz.outstanding_bytes or chunk) < chunk:
             yield (f"key '{key}.nd2nz.outstanding_bytes' = {path.nd2nz.outstanding_bytes} is below memory.chunk_bytes "
                    f"{chunk}; raise it or lower the chunk")
+        if path.nd2nz is not None and (path.nd2nz.unaligned_block_bytes is None) != (path.nd2nz.unaligned_block_cycles is None):
+            yield (f"key '{key}.nd2nz' has one of 'unaligned_block_bytes' and 'unaligned_block_cycles' without the other; give "
+                   f"both or none")
         if path.accumulator_bytes_per_cycle is not None and ends != ("L0C", "GM"):
             yield f"key '{key}.accumulator_bytes_per_cycle' has no meaning but for L0C -> GM; remove it"
         if chunk % path.granule_bytes:

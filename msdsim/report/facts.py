@@ -116,7 +116,7 @@ def title(run: Result, subject: str | None = None, what: str | None = None) -> T
 def run_facts(run: Result) -> list[Fact]:
     """The figures of a run."""
     chip = run.hardware.chip
-    launch = f" (+ {us(chip.launch.head_us)} launch)" if chip.launch.head_us else ""
+    launch = f" (+ {us(run.launch_us)} launch)" if run.launch_us else ""
     found = [
         Fact("time", f"{us(run.time_us)}{launch}, {run.cycles:,} cycles at {chip.clock_mhz:,g} MHz", "first"),
         *([Fact("bound by", bound_text(run.causes))] if run.causes is not None else []),
@@ -269,8 +269,8 @@ def workload_report(found: WorkloadResult) -> Report:
     """Per kind of layer: one run, how often, and its share of the total."""
     first = found.runs[0].result
     launches = sum(run.count for run in found.runs)
-    head = first.hardware.chip.launch.head_us
-    total = (f"{us(found.time_us)} in {launches:,} kernels" + (f" (+ {us(head * launches)} of launches)" if head else "")
+    head = sum(run.count * run.result.launch_us for run in found.runs)
+    total = (f"{us(found.time_us)} in {launches:,} kernels" + (f" (+ {us(head)} of launches)" if head else "")
              + f", HBM {megabytes(found.hbm_bytes)} MB")
     notes = [Fact("note", text) for text in [*_choice_notes(found), *found.notes]]
     energy = [Fact(name, text) for name, text in energy_facts(found.energy)]

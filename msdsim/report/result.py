@@ -66,6 +66,11 @@ class Result:
         return ticks_to_us(self.cycles, self.hardware.chip.clock_mhz)
 
     @property
+    def launch_us(self) -> float:
+        """What its launch takes beside it."""
+        return self.hardware.chip.launch.of(bool(self.kernel.aic and self.kernel.aiv))
+
+    @property
     def stalls(self) -> dict[str, dict[str, int]]:
         """Per kind of pipe (``aic.m``): instances, and cycles by category summed over them."""
         return self.record.pipe_totals()
@@ -157,7 +162,7 @@ class Result:
             "cycles": self.cycles,
             "clock_mhz": int(chip.clock_mhz) if float(chip.clock_mhz).is_integer() else chip.clock_mhz,
             "time_us": self.time_us,
-            "launch_us": chip.launch.head_us,
+            "launch_us": self.launch_us,
             "instructions": self.record.instructions,
             "traffic": self.traffic,
             "bandwidth": {"hbm_gbps": self.hbm_gbps, "hbm_utilization": self.hbm_utilization},

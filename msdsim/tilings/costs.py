@@ -115,6 +115,10 @@ def port_bytes(cost: PortCost, row_bytes: Values, grid: Values = 0) -> Values:
     if of_line is not None and of_rest is not None:
         step = np.log2(np.gcd(grid, line) if line & (line - 1) == 0 else 1).astype(np.int64)
         busy = busy + row_bytes // line * of_line[step] + of_rest[step, row_bytes % line]
+    if cost.block_bytes:
+        # So many of the rows begin inside a block and are asked for block by block.
+        inside = 1 - np.gcd(grid, cost.block_bytes) / cost.block_bytes
+        busy = busy + inside * ((ceil(row_bytes, cost.block_bytes) + 1) * cost.block_port_bytes - busy)
     return np.maximum(cost.granule_bytes, busy)
 
 

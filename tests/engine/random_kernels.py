@@ -48,6 +48,8 @@ def chips(draw: Draw) -> Hardware:
     for path in base.chip.paths:
         if base.chip.paths[path].nd2nz is not None:
             changes[f"paths.{path}.nd2nz.outstanding_bytes"] = chunk * draw(st.sampled_from([1, 5]))
+            changes[f"paths.{path}.nd2nz.unaligned_block_bytes"] = draw(st.sampled_from([8, 32, 48]))
+            changes[f"paths.{path}.nd2nz.unaligned_block_cycles"] = draw(st.sampled_from([0.7, 5]))
         if "gm" in path:
             changes[f"paths.{path}.minimum_cycles"] = draw(st.sampled_from([0, 0, 50]))
             changes[f"paths.{path}.granule_bytes"] = draw(st.sampled_from([1, 32]))

@@ -266,3 +266,13 @@ def test_timings_of_the_banks(changes, message):
 def test_the_shortest_time_between_refreshes_still_ends():
     hw = load_hw("toy").replace(**{"hbm.banked.trefi_ns": 138})
     assert msdsim.simulate("gemm:m=16,k=128,n=128", hw, memory="banked").cycles > 0
+
+
+def test_rows_that_begin_inside_a_block_are_read_block_by_block():
+    """17 blocks of 32 B for a row of 512 B that begins anywhere, at 1.3 cycles of 141 B each; one at a block is cut at the line."""
+    cost = port_cost(load_hw("ascend910b1").chip.paths["gm_l1"], several_rows=True, line_bytes=512)
+    assert cost.block_port_bytes == 184
+    assert [cost.port_bytes(512, at) for at in (0, 2, 30, 482)] == [512, 17 * 184, 17 * 184, 17 * 184]
+    assert cost.port_bytes(512, 32) < 17 * 184
+    assert cost.port_bytes(20, 4) == cost.granule_bytes
+    assert port_cost(load_hw("ascend950pr").chip.paths["gm_l1"], several_rows=True, line_bytes=512).port_bytes(512, 2) <= 1024

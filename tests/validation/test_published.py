@@ -24,30 +24,28 @@ INEXPRESSIBLE = {"a2-gelu-fp32-8192", "a2-nd2nz-8192", "950-rmsnormquant-4096x81
                  "950dt-mxfp4-quant-1048576x64"}
 #: Rows that are further off than 30%, and what is known about them.
 OUTLIERS = {
-    **dict.fromkeys(("910b1-w4a16-5120x17408-g32", "910b1-w4a16-5120x17408-cann9"),
-                    "the operator's Vector cores wait 1.9 us for each tile of 8 KiB, which nothing here explains"),
     **dict.fromkeys(("910b1-catlass44-int8-128x16384x1024", "910b1-catlass44-int8-128x16384x2048"), "no scales at the end"),
-    "910b3-catlass52-int8-256x1024x16384": "x is quantized here, there it is given",
+    **dict.fromkeys(("910b3-catlass52-int8-256x1024x16384", "910b3-catlass52-int8-128x256x16384"),
+                    "x is quantized here, there it is given"),
     "910c-mla-amla": "K and V come one after the other, there they are one load",
     "950-copy-l1-same-address": "twice the time of cores that begin apart, which no serving of a line explains",
-    "a2-copy-l1-nd2nz-unaligned-12287": "rows that begin anywhere are not in the model of L1",
-    "a2-m1024-n4095-k1024": "as the copy of 12287 columns",
+    "910b4-m128-4096": "the fastest kernel has both kinds of core, whose launch the benchmark's has not",
     **dict.fromkeys(("950-mxfp4-128x8192x4096", "950-mxfp4-4096x1024x4096"), "MX tiles that hold scales for all of K"),
-    **dict.fromkeys(("a2-m128-n30720-k64", "a2-m16-n16-k1024-1core"), "fixed costs inside the cores"),
+    "a2-m16-n16-k1024-1core": "20 cycles for each row of 32 B, which nothing here explains",
 }
 
 
 def test_targets(report):
     assert {row.id for row in report.rows if row.error is None} == INEXPRESSIBLE
-    assert report.overall.median_error <= 0.10
+    assert report.overall.median_error <= 0.07
     assert {row.id for row in report.certain if row.error is not None and abs(row.error) > 0.30} <= set(OUTLIERS)
 
 
 def test_rows_that_informed_no_constant_are_met_as_well(report):
     assert report.unseen.predicted >= 20
     assert report.unseen.median_error <= 0.09
-    # The rows are three times as many since decode GEMMs, single cores and components are among them: 36% now.
-    assert report.unseen.p90_error <= 0.38
+    # The rows are three times as many since decode GEMMs, single cores and components are among them: 31% now.
+    assert report.unseen.p90_error <= 0.33
     known = set(load_hw("ascend910b1").provenance)
     assert {key for row in report.rows for key in row.informs} <= known
 
@@ -65,10 +63,16 @@ def test_the_cube_is_as_busy_as_published(report):
     assert all(abs(part.error) <= 0.03 for part in found)
 
 
-def test_launch_is_added_to_all_but_kernels(report):
-    for row in report.rows:
-        if row.predicted_us is not None:
-            assert (row.predicted_us > row.kernel_us) == (row.scope != "kernel")
+def test_what_a_scope_has_beside_the_kernel(report):
+    """A kernel what its scalar units set up, a task its launch, more where AIC and AIV start together."""
+    launch = load_hw("ascend910b1").chip.launch
+    beside = {row.id: row.predicted_us - row.kernel_us for row in report.rows if row.predicted_us is not None}
+    assert beside["a2-m1024-n4095-k1024"] == pytest.approx(launch.setup_us)
+    assert beside["a2-m128-n30720-k64"] == pytest.approx(2.185)
+    assert beside["a2-copy-ub-64x64"] == pytest.approx(launch.head_us)
+    assert beside["910b2-fa-d128-s1024"] == pytest.approx(launch.head_us + launch.mix_us)
+    assert beside["910b2-6144"] == pytest.approx(launch.repeat_us)
+    assert min(beside.values()) > 0
 
 
 def test_json_and_plot(report, tmp_path):

@@ -220,7 +220,8 @@ class Builder:
         limit = min(_MOST_TICKS, LARGEST // max(scales + [cost.bytes_per_cycle.numerator for cost in costs]))
         chunk = self.chip.memory.chunk_bytes
         # A byte that is a row, or a burst, of its own takes a granule or a few requests, twice where it is split.
-        most = [(2 * max(c.granule_bytes, 8 * c.request_bytes) + (c.split_bytes or 0)) * c.l2_share.denominator for c in costs]
+        most = [(2 * max(c.granule_bytes, 8 * c.request_bytes, c.block_port_bytes) + (c.split_bytes or 0))
+                * c.l2_share.denominator for c in costs]
         at_once = chunk * max([1, *most])
         per_byte = [self.C.words[column] for column in (at.K_READ_PER_BYTE, at.K_WRITE_PER_BYTE, at.K_HBM_PER_BYTE)]
         if 2 * at_once * max(per_byte + [cost.bytes_per_cycle.denominator for cost in costs]) >= LARGEST:

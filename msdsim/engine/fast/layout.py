@@ -121,6 +121,8 @@ I_L2_DENOMINATOR = _i.word("its denominator")
 I_SPLIT = _i.word("port: bytes more for a burst over two lines, or UNSPLIT")
 I_BYPASS = _i.word("1 where lines that miss stay outside of L2")
 I_SLOT = _i.word("port: bytes of the window that a row takes whole")
+I_BLOCK = _i.word("port: bytes of the blocks in which unaligned rows are asked for, or 0")
+I_BLOCK_PORT = _i.word("port: bytes whose time such a block takes")
 I_SIZE = _i.size()
 #: Flags alone are a local instruction without work.
 LOCAL, TRANSFER = range(2)

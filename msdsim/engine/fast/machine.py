@@ -418,7 +418,7 @@ def _begin_transfer(C, S, pipe, entry, instr, start):
     chunk = C[at.K_CHUNK]
     S[pipe + at.X_GROUP] = max(1, divide(chunk, _held(C, instr, row_bytes))) if row_bytes < chunk else 0
     offset = 0
-    if C[instr + at.I_SPLIT] != at.UNSPLIT:
+    if C[instr + at.I_SPLIT] != at.UNSPLIT or C[instr + at.I_BLOCK] != 0:
         # Pieces of a row begin as the row does, since they are whole lines.
         offset = offset_in_line(C, address)
         if rows > 1 and offset_in_line(C, stride) != 0:

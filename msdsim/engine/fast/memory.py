@@ -87,8 +87,13 @@ def _split(C, instr, count, offset):
 @helper
 def port_bytes(C, instr, row_bytes, offset):
     """Bytes of port time of one row segment that begins at ``offset`` in a line (PortCost.port_bytes)."""
+    if offset != 0 and C[instr + at.I_BLOCK] != 0:
+        block = C[instr + at.I_BLOCK]
+        if offset % block != 0:
+            blocks = ceil_div(offset % block + row_bytes, block)
+            return max(C[instr + at.I_GRANULE], blocks * C[instr + at.I_BLOCK_PORT])
     busy = _requests(C, instr, row_bytes) if C[instr + at.I_LARGEST] != 0 else row_bytes
-    if offset != 0:
+    if offset != 0 and C[instr + at.I_SPLIT] != at.UNSPLIT:
         line = C[at.K_LINE]
         busy += row_bytes // line * _split(C, instr, line, offset) + _split(C, instr, row_bytes % line, offset)
     return max(C[instr + at.I_GRANULE], busy)

@@ -178,4 +178,5 @@ class _Compiler:
         words[at.I_STRIDE], words[at.I_WRITE] = timing.stride_bytes, int(timing.write)
         words[at.I_SPLIT] = at.UNSPLIT if cost.split_bytes is None else cost.split_bytes
         words[at.I_BYPASS], words[at.I_SLOT] = int(timing.bypass), cost.slot_bytes
+        words[at.I_BLOCK], words[at.I_BLOCK_PORT] = cost.block_bytes, cost.block_port_bytes
         words[at.I_TRAFFIC] = self.tensors.index(timing.tensor) * len(TRAFFIC)

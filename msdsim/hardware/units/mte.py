@@ -85,6 +85,8 @@ def _nd2nz_cost(path: Path, nd2nz: Nd2nz, line_bytes: int) -> PortCost:
         largest_request=nd2nz.largest_request_bytes,
         request_bytes=ceil(exact(nd2nz.request_cycles) * rate),
         l2_share=exact(nd2nz.l2_share),
+        block_bytes=nd2nz.unaligned_block_bytes or 0,
+        block_port_bytes=ceil(exact(nd2nz.unaligned_block_cycles or 0) * rate),
         burst_bytes=line_bytes,
         split_bytes=_split_bytes(path, rate),
         slot_bytes=path.slot_bytes or 1,
