@@ -47,8 +47,8 @@ class PortCost:
 
     A segment is asked for in bursts of ``burst_bytes`` (a line of L2).  Where ``split_bytes`` is given, a burst that crosses
     from one line to the next is two: each with requests of its own or, on a plain path, rounded up to granules and
-    ``split_bytes`` more for the second.  Where ``block_bytes`` is given, a row that does not begin with a whole block is asked for
-    block by block, each in the time of ``block_port_bytes``.
+    ``split_bytes`` more for the second.  Where ``block_bytes`` is given, a row that begins inside a block is asked for block
+    by block, each in the time of ``block_port_bytes``.
 
     ``outstanding_bytes`` is a window of slots of ``slot_bytes``: a row segment in flight takes whole ones, however short it is.
     """
