@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from msdsim.errors import KernelError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import SPACES, Chip
-from msdsim.ir.expr import Const
+from msdsim.ir.expr import Const, free_vars
 from msdsim.ir.kernel import SHARED_SPACES, Alloc, Block, Buffer, For, Kernel, Op, Tensor, When, operations
 from msdsim.ir.placement import phases
 from msdsim.units import round_up
@@ -125,28 +127,46 @@ def check_flow(kernel: Kernel) -> None:
 
 def notes(kernel: Kernel) -> list[str]:
     """What is allowed and looks like a mistake: a product that overwrites the sum it should add to."""
-    found: list[str] = []
-    for op, loop in _overwriting(kernel.aic):
-        assert op.out is not None
-        found.append(f"line {op.line}: '{op}' starts a new sum in every iteration of the loop in line {loop}, and nothing "
-                     f"reads '{op.out.of.name}' in between; to add them up give accumulate={{the loop's variable}}")
-    return found
+    return [f"line {op.line}: '{op}' starts a new sum in every iteration of the loop in line {loop.line}, and nothing reads "
+            f"'{op.out.of.name if op.out else ''}' in between; to add them up give accumulate={loop.var}"
+            for op, loop in _overwriting(kernel.aic)]
 
 
-def _overwriting(block: Block, loops: tuple[For, ...] = (), owners: dict[str, int] | None = None) -> list[tuple[Op, int]]:
-    owners = dict(owners or {})
-    found: list[tuple[Op, int]] = []
+@dataclass(frozen=True)
+class _Around:
+    """What is around a statement: its loops, the number of them around each buffer, names that decide whether it runs."""
+
+    loops: tuple[For, ...] = ()
+    owners: Mapping[str, int] = field(default_factory=dict)
+    decides: frozenset[str] = frozenset()
+
+
+def _overwriting(block: Block, around: _Around = _Around()) -> Iterator[tuple[Op, For]]:
     for statement in block:
         if isinstance(statement, Alloc):
-            owners[statement.buffer.name] = len(loops)
+            around = replace(around, owners={**around.owners, statement.buffer.name: len(around.loops)})
         elif isinstance(statement, For):
-            found += _overwriting(statement.body, (*loops, statement), owners)
+            yield from _overwriting(statement.body, replace(around, loops=(*around.loops, statement)))
         elif isinstance(statement, When):
-            found += _overwriting(statement.body, loops, owners)
-        elif isinstance(statement, Op) and statement.kind in ("mmad", "mmad_mx") and statement.out is not None:
-            inner = loops[owners.get(statement.out.of.name, len(loops)) :]
-            name = statement.out.of.name
-            if statement.attr_expr("accumulate", 0) == Const(0) and inner and not any(
-                    item.of.name == name for op in operations(inner[0].body) for item in op.ins):
-                found.append((statement, inner[-1].line))
-    return found
+            decides = around.decides | free_vars(statement.condition)
+            yield from _overwriting(statement.body, replace(around, decides=decides))
+        elif isinstance(statement, Op) and statement.kind in ("mmad", "mmad_mx"):
+            loop = _overwriting_loop(statement, around)
+            if loop is not None:
+                yield statement, loop
+
+
+def _overwriting_loop(op: Op, around: _Around) -> For | None:
+    """The innermost loop whose iterations all write one place with a new sum, and in which nothing reads it."""
+    assert op.out is not None
+    if op.attr_expr("accumulate", 0) != Const(0):
+        return None
+    name = op.out.of.name
+    moves = around.decides.union(*map(free_vars, op.out.starts))
+    for loop in reversed(around.loops[around.owners.get(name, len(around.loops)) :]):
+        once = isinstance(loop.low, Const) and isinstance(loop.high, Const) and loop.high.value - loop.low.value <= loop.step
+        if any(item.of.name == name for inner in operations(loop.body) for item in inner.ins):
+            return None
+        if loop.var not in moves and not once:
+            return loop
+    return None

@@ -13,11 +13,13 @@ from msdsim.errors import KernelError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import SPACES, Chip
 from msdsim.ir import kernel as language
+from msdsim.ir.declarations import notes
 from msdsim.ir.kernel import Op, operations
 from msdsim.ir.lets import plain
 from msdsim.ir.ops import OPS
 from msdsim.ir.ops.base import OPTIONAL
 from msdsim.ir.parser import parse_kernel
+from msdsim.ir.reference_walks import WALKS, wrong_text
 from msdsim.ir.timing import Local, Sync, Transfer
 from msdsim.ir.verify import verify
 
@@ -178,12 +180,17 @@ def _cost(kind: str, taken: dict[str, Op], chips: dict[str, Chip]) -> str:
 
 
 def _mistake(body: str) -> str:
+    text = ("kernel k {\n  cores 1 x 1\n  tensor x: fp32[16, 64] in\n  tensor y: fp32[16, 64] out\n  tensor z: bf16[16, 64] workspace\n"
+            "  tensor w: fp32[16, 64] workspace\n  signal s: barrier\n  aiv {\n" + body + "\n  }\n}\n")
+    return _message(text)
+
+
+def _message(text: str) -> str:
+    """What the verifier and the order check say of a text, or the note that it runs with."""
     from msdsim.hardware import load_hw
     from msdsim.ir.lower import lower
     from msdsim.ir.order import check_order
 
-    text = ("kernel k {\n  cores 1 x 1\n  tensor x: fp32[16, 64] in\n  tensor y: fp32[16, 64] out\n  tensor z: bf16[16, 64] workspace\n"
-            "  tensor w: fp32[16, 64] workspace\n  signal s: barrier\n  aiv {\n" + body + "\n  }\n}\n")
     chip = load_hw("toy").chip
     try:
         kernel = parse_kernel(text)
@@ -191,7 +198,20 @@ def _mistake(body: str) -> str:
         check_order(lower(kernel, chip))
     except KernelError as err:
         return str(err)
-    raise AssertionError(body)
+    [note] = notes(plain(kernel))
+    return f"note: {note}"
+
+
+def _walks() -> str:
+    """The kernels written from the page, and what was met on the way."""
+    lines = []
+    for walk in WALKS:
+        lines += [f"**[{walk.name}.kir](kernels/{walk.name}.kir)**: {walk.what}." + ("" if walk.mistakes else " No mistake was made on the way."), ""]
+        for mistake in walk.mistakes:
+            lines += [f"- {mistake.story}", "", "  ```text", *(f"  {line.strip()}" for line in mistake.wrong.splitlines() if line.strip(" {}")),
+                      "  ```", ""] if mistake.wrong.strip(" {}\n") else [f"- {mistake.story}", ""]
+            lines += [f"  > {mistake.message or _message(wrong_text(walk, mistake))}", ""]
+    return "\n".join(lines)
 
 
 def page() -> str:
@@ -201,7 +221,7 @@ def page() -> str:
     formats = "\n".join(f"| `{name}` | {fmt.bits} | {fmt.kind} |" for name, fmt in FORMATS.items())
     mistakes = "\n".join(f"**{title}**\n\n```text\n{body}\n```\n\n> {_mistake(body)}\n" for title, body in MISTAKES)
     return _PAGE.format(grammar=grammar, formats=formats, spaces=", ".join(f"`{space}`" for space in SPACES),
-                        operations=operations_page(), mistakes=mistakes)
+                        operations=operations_page(), mistakes=mistakes, walks=_walks())
 
 
 _PAGE = """\
@@ -261,7 +281,13 @@ that differ are counted over at most 1,000,000 combinations, and the order is fo
 
 The statements stand in the part `aiv` of a kernel with `x` (in), `y` (out), workspaces `w` and `z`, and a barrier `s`.
 
-{mistakes}"""
+{mistakes}
+## Five kernels written from this page
+
+They run on every shipped chip (`msdsim run docs/kernels/gemm.kir --hw toy --check --reference bf16:gemm:m=100,k=320,n=256`). Each was written from
+this page alone; below it are the mistakes made on the way, with the messages met on `toy`, the chip with the smallest buffers.
+
+{walks}"""
 
 
 if __name__ == "__main__":

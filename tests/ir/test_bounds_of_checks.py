@@ -141,4 +141,15 @@ kernel k {
     kernel = parse_kernel(text)
     verify(kernel, TOY)
     assert [note[:8] for note in notes(plain(kernel))] == ["line 17:"]
-    assert notes(plain(parse_kernel(text.replace("<- a0, b0", "<- a0, b0 {accumulate=k}")))) == []
+    assert "give accumulate=k" in notes(plain(kernel))[0]
+    product = "mmad acc <- a0, b0"
+    for right in (f"{product} {{accumulate=k}}",
+                  # A part of the sum of its own in every iteration, or one that something reads.
+                  "mmad acc[:, k * 16 +: 16] <- a0, b0[:, k * 16 +: 16]",
+                  f"{product}\n fixpipe y <- acc",
+                  # The first iteration begins the sum, the others add to it.
+                  f"when k == 0 {{ {product} }} when k > 0 {{ {product} {{accumulate=1}} }}"):
+        assert notes(plain(parse_kernel(text.replace(product, right)))) == [], right
+    assert notes(plain(parse_kernel(text.replace("0 .. 4", "0 .. 1")))) == []
+    inner = parse_kernel(text.replace(product, "for j in 0 .. 2 { for i in 0 .. 4 { mmad acc[:, i * 16 +: 16] <- a0, b0[:, i * 16 +: 16] } }"))
+    assert "give accumulate=j" in notes(plain(inner))[0]

@@ -18,7 +18,9 @@ from msdsim.ir.ops import OPS
 from msdsim.ir.order import check_order
 from msdsim.ir.parser import parse_kernel
 from msdsim.ir.reference import ENTRIES, example_kernel, page
+from msdsim.ir.reference_walks import WALKS, wrong_text
 from msdsim.ir.verify import verify
+from msdsim.resources import shipped_names
 
 DOCS = Path(__file__).parents[2] / "docs"
 TOY = load_hw("toy").chip
@@ -35,6 +37,45 @@ def built(program: str = PROGRAM):
 def test_the_page_of_the_language_is_up_to_date():
     """``python -m msdsim.ir.reference > docs/kernel-language.md`` writes it."""
     assert (DOCS / "kernel-language.md").read_text(encoding="utf-8") == page()
+
+
+BF16 = FORMATS["bf16"].dtype
+
+
+def _given(name):
+    """Inputs of an example kernel without a reference, and what it must compute of them, in float64."""
+    rng = np.random.default_rng(0)
+    if name == "copy":
+        x = rng.standard_normal((256, 128)).astype(np.float32)
+        return {"x": x}, x
+    if name == "vector_chain":
+        x, gain = rng.standard_normal((200, 128)).astype(np.float16), rng.standard_normal((1, 128)).astype(np.float32)
+        return {"x": x, "gain": gain}, np.exp(-np.abs(x.astype(np.float64))) * gain
+    q, k, v = (rng.standard_normal((2, rows, 64)).astype(np.float32).astype(BF16) for rows in (16, 256, 256))
+    shares = np.exp(q.astype(np.float64) @ k.astype(np.float64).swapaxes(1, 2) / 8)
+    return {"q": q, "k": k, "v": v}, shares / shares.sum(-1, keepdims=True) @ v.astype(np.float64)
+
+
+@pytest.mark.parametrize("walk", WALKS, ids=lambda walk: walk.name)
+def test_kernels_written_from_the_page(walk):
+    file = str(DOCS / "kernels" / f"{walk.name}.kir")
+    if walk.reference:
+        assert msdsim.simulate(file, "toy", check=True, reference=walk.reference).numerics.bit_exact
+    else:
+        inputs, expected = _given(walk.name)
+        found = msdsim.simulate(file, "toy", check=True, inputs=inputs)
+        assert np.abs(found.arrays["y"] - expected).max() <= (0 if walk.name == "copy" else 0.004)
+    for chip in shipped_names("hwmodels"):
+        assert msdsim.simulate(file, chip, check=True).cycles > 0
+    assert walk.name in (DOCS / "kernels" / f"{walk.name}.kir").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(("walk", "mistake"), [(walk, item) for walk in WALKS for item in walk.mistakes if item.message],
+                         ids=lambda item: getattr(item, "name", None))
+def test_mistakes_that_only_the_numbers_show(walk, mistake):
+    text = wrong_text(walk, mistake).replace("let k = 320", "let k = 310")
+    numbers = msdsim.simulate(parse_kernel(text), "toy", check=True, reference=walk.reference.replace("k=320", "k=310")).numerics
+    assert f"{walk.name}: {numbers.first_mismatch}" == mistake.message
 
 
 def test_every_operation_has_an_entry():
