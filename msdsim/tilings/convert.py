@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from msdsim.dataflows.gemm.convert import CONVERT
+from msdsim.dataflows.gemm.convert import CONVERT, scaled_sums
 from msdsim.dataflows.vector import row_sums
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir.ops.vector import vector_casts
 from msdsim.tilings.costs import Ops
-from msdsim.tilings.cube import MainLoop, Traffic, depth_of, parts_of
-from msdsim.tilings.dequant import DECODE_E8M0, PIECES, Dequant
+from msdsim.tilings.cube import MainLoop, Traffic, add_l0, add_parts, depth_of, parts_of
+from msdsim.tilings.dequant import DECODE_E8M0, L1_DEPTHS, PIECES, Dequant
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.search import declare
 from msdsim.tilings.space import Space, Values, ceil, up
@@ -57,20 +57,29 @@ class Convert(Dequant):
         sizes = [min(depth, round_up(k, 16)) for depth in depths]
         if group is None or group >= k:
             return [round_up(size, self.aivs) for size in sizes]
-        divisors = [d for d in range(1, group + 1) if group % d == 0]
+        step = 8 // self.stored if self.transposed else 1
+        divisors = [d for d in range(step, group + 1, step) if group % d == 0]
         return [size // group * group if size >= group else max(d for d in divisors if d <= size) for size in sizes]
 
     def _depths(self, s: Space, several: bool) -> None:
-        """A tile in L1 holds whole groups, or is a part of one."""
-        super()._depths(s, several)
+        """A tile in L1 of slots with whole groups holds whole ones too, or is a part of one."""
         group = self.of_sum
         if group is None:
+            super()._depths(s, several)
             return
-        whole = np.lcm(s.l0_k, group)
-        s.set(l1_k=np.where(s.l1_k < group, s.l1_k, np.where(s.l1_k >= whole, s.l1_k // whole * whole,
-                                                             (group - 1) // s.l0_k * s.l0_k)))
-        parts = (s.k_parts == 1) | (self._depth(s) % np.maximum(group, s.slot_k) == 0)
-        s.keep((s.l1_k >= 1) & parts)
+        add_l0(s, self.chip, self.product, np.minimum(np.minimum(self._depth(s), s.slot_k), group), several)
+        k, by_group = np.minimum(self._depth(s), s.slot_k), s.slot_k >= group
+        kept, per_k = self._ring_bytes(s, 2), self.product.l1_bytes(s, s.direct != 1)
+        most = ((self.chip.buffers.l1_bytes - kept) // (2 * per_k)).astype(np.int64)
+        part = np.minimum(most, group - 1) // s.l0_k * s.l0_k
+        sizes = []
+        for depth in L1_DEPTHS if several else L1_DEPTHS[:1]:
+            whole = np.minimum(most // group, np.maximum(1, np.minimum(depth, k) // group)) * group
+            plain = np.minimum(np.maximum(1, most // s.l0_k), ceil(np.minimum(depth, k), s.l0_k)) * s.l0_k
+            sizes.append(np.where(by_group, np.where(most >= group, whole, part), plain))
+        s.options("l1_k", *sizes)
+        self._l1_ring(s)
+        s.keep((s.l1_k >= 1) & ((s.k_parts == 1) | (self._depth(s) % np.maximum(group, s.slot_k) == 0)))
 
     def _share(self, s: Space) -> tuple[Values, Values]:
         """Rows and columns of a tile that one AIV scales (:class:`~msdsim.dataflows.gemm.merge_shares.MergeShares`)."""
@@ -134,6 +143,12 @@ class Convert(Dequant):
     def _sums(self, s: Space) -> Values:
         """Sums of an output tile, or of a part of K of it."""
         return 1 if self.of_sum is None else ceil(self._depth(s), self.of_sum)
+
+    def _adding(self, s: Space) -> Phase:
+        if self.of_sum is not None:
+            return super()._adding(s)
+        scaling: Ops = [("mul", 32)] * (1 + self.offset) + [("add", 32)] * self.offset
+        return add_parts(self.costs, self.product, s.k_parts, s.count, scaled_sums(2, bool(self.offset)), scaling)
 
     def _loop(self, s: Space, flow: Traffic) -> MainLoop:
         costs, product = self.costs, self.product

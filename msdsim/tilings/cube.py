@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from msdsim.dataflows.vector.add_parts import NOTHING_BESIDE, Beside, adding_tile
 from msdsim.formats.mx import MX_BLOCK, element_bits
 from msdsim.hardware.chip import Chip
-from msdsim.tilings.costs import Costs
+from msdsim.tilings.costs import Costs, Ops
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.space import Space, Values, ceil, even_parts, up
 from msdsim.units import ceil_div, part_size, round_up
@@ -145,6 +146,18 @@ def add_l1(s: Space, chip: Chip, product: Product, k: Callable[[], Values], seve
     _single_where_it_must(s, chip, product)
 
 
+def add_l1_of_groups(s: Space, chip: Chip, product: Product, group: int, several: bool) -> None:
+    """:func:`add_l1` where every ``group`` of K has a product of its own: a tile in L1 holds whole groups or is a part of
+    one."""
+    most = (chip.buffers.l1_bytes // (2 * product.l1_bytes(s))).astype(np.int64)
+    part = np.minimum(most, group - 1) // s.l0_k * s.l0_k
+    s.options("l1_k", *[np.where(most >= group, np.minimum(most // group, max(1, depth // group)) * group, part)
+                        for depth in (L1_DEPTHS if several else L1_DEPTHS[:1])])
+    s.keep(s.l1_k >= 1)
+    s.set(l1_ring=2)
+    _single_where_it_must(s, chip, product)
+
+
 def _single_where_it_must(s: Space, chip: Chip, product: Product, b_in_l1: Values = True, kept: Values = 0) -> None:
     """A ring of one where L1 has no room for two of the smallest tiles."""
     def fits(ring: Values) -> Values:
@@ -268,21 +281,23 @@ def state_main_loop(phase: Phase, s: Space, loop: MainLoop, tiles: Values, units
     phase.once(load + to_l0 + head + np.maximum(loop.inside / loop.steps, one) + loop.drain + out)
 
 
-def add_parts(costs: Costs, product: Product, parts: Values, count: int) -> Phase:
-    """Vector adds the sums of the parts of K, after all cores have met (:mod:`msdsim.dataflows.vector.add_parts`)."""
-    chip = costs.chip
-    cols = min(512, round_up(product.n, 16))
-    rows = np.clip((chip.buffers.ub_bytes - 1024) // (cols * 2 * (4 * parts + 2)), 1, product.rows)
-    each = ceil(product.units(rows) * ceil_div(product.n, cols), chip.aiv)
-    # Where all cores have less than one tile of UB, the last is no fuller than the others.
+def add_parts(costs: Costs, product: Product, parts: Values, count: int, beside: Beside = NOTHING_BESIDE,
+              scaling: Ops = ()) -> Phase:
+    """Vector adds the sums of the parts of K, after all cores have met (:mod:`msdsim.dataflows.vector.add_parts`), and then
+    does ``scaling`` to them."""
+    chip, n = costs.chip, product.n
+    kinds, which = np.unique(np.broadcast_to(parts, (count,)), return_inverse=True)
+    tiles = [adding_tile(chip, product.counts, n, int(kind), beside=beside) for kind in kinds]
+    rows, cols = np.array(tiles)[which.reshape(-1)].T
+    each = ceil(product.units(rows) * ceil(n, cols), chip.aiv)
     load = parts * costs.gm("GM", "UB", rows, cols * 4)[0]
-    adding = (parts - 1) * costs.vector([("add", 32)], rows, cols) + costs.vector([("cast", 32)], rows, cols)
+    adding = (parts - 1) * costs.vector([("add", 32)], rows, cols) + costs.vector([*scaling, ("cast", 32)], rows, cols)
     store, _ = costs.gm("UB", "GM", rows, cols * 2)
     phase = Phase(costs, count)
     phase.pipe("AIV.MTE2", load, each)
     phase.pipe("AIV.V", adding, each)
     phase.pipe("AIV.MTE3", store, each)
-    phase.l2_read_bytes = parts * product.total_rows * product.n * 4.0
+    phase.l2_read_bytes = parts * product.total_rows * n * 4.0
     slowest = np.maximum(np.maximum(load, adding), store)
     phase.once(load + adding + store - slowest + costs.latency("GM", "UB") + costs.latency("UB", "GM"))
     phase.once(chip.cross_core.barrier_latency_cycles + costs.latency("L0C", "GM"))

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -49,6 +49,9 @@ DECODE_E8M0: Ops = (("cast", 16), ("cast", 32), ("muls", 32), ("maxs", 32))
 
 class Dequant:
     """Weights that Vector turns into the Cube's format."""
+
+    #: Values tried where nothing fits with the usual ones.
+    tightest: ClassVar[tuple[dict[str, int], ...]] = ({"ub_ring": 1}, {"l0_ring": 1}, {"ub_ring": 1, "l0_ring": 1})
 
     def __init__(self, problem: Any, chip: Chip, scheme: Scheme) -> None:
         self.problem, self.chip, self.scheme, self.costs = problem, chip, scheme, Costs(chip)
@@ -116,7 +119,9 @@ class Dequant:
         parts, group = (1 if self.transposed else self.aivs), self.whole
         shares = [max(1, ceil_div(min(depth, round_up(self.problem.k, 16)), parts)) for depth in depths]
         if group is not None:
-            shares = [share // group * group if share >= group else int(divisor_below(group, share)) for share in shares]
+            # Two 4-bit weights share a byte, which no slot cuts.
+            step = 8 // self.stored if self.transposed else 1
+            shares = [share // group * group if share >= group else int(divisor_below(group, share, step)) for share in shares]
             shares += [group] * (len(depths) > 1)
         quantum = MX_BLOCK if self.scheme.mx_weights else 1
         return [round_up(parts * share, quantum) for share in shares]
@@ -133,6 +138,10 @@ class Dequant:
         most = np.maximum(1, (room // (2 * self.product.l1_bytes(s, b_in_l1))).astype(np.int64) // s.l0_k)
         s.options("l1_k", *[np.minimum(most, ceil(np.minimum(depth, k), s.l0_k)) * s.l0_k
                             for depth in (L1_DEPTHS if several else L1_DEPTHS[:1])])
+        self._l1_ring(s)
+
+    def _l1_ring(self, s: Space) -> None:
+        """Two tiles in L1, one where that is all there is room for."""
         kept, per_k = self._ring_bytes(s, 2), self.product.l1_bytes(s, s.direct != 1)
         s.set(l1_ring=np.where(2 * s.l1_k * per_k + kept <= self.chip.buffers.l1_bytes, 2, 1))
         s.keep(s.l1_ring * s.l1_k * per_k + kept <= self.chip.buffers.l1_bytes)
@@ -184,7 +193,7 @@ class Dequant:
 
     def phases(self, s: Space) -> list[Phase]:
         """The products and what Vector makes for them; where K is split the addition of its parts."""
-        product, costs, phase = self.product, self.costs, Phase(self.costs, s.count)
+        product, phase = self.product, Phase(self.costs, s.count)
         direct, experts, n_tiles = s.direct == 1, len(product.counts), ceil(product.n, s.base_n)
         columns = ceil(n_tiles * experts * s.k_parts, self.chip.cores.aic)
         units = product.tiles(s) * s.k_parts
@@ -196,7 +205,11 @@ class Dequant:
         on_chip = np.where(direct, units, n_tiles * experts * s.k_parts) * ceil(self._depth(s), s.slot_k)
         self._make(phase, s, loop, made, on_chip)
         phase.hbm_bytes = flow.a_bytes + flow.b_bytes
-        return [phase, add_parts(costs, product, s.k_parts, s.count)]
+        return [phase, self._adding(s)]
+
+    def _adding(self, s: Space) -> Phase:
+        """The addition of the parts of K."""
+        return add_parts(self.costs, self.product, s.k_parts, s.count)
 
     def _traffic(self, s: Space, columns: Values) -> Traffic:
         """Through GM weights are read once, and a core goes over all rows for each of its columns."""

@@ -22,6 +22,7 @@ from msdsim.tilings.cube import (
     add_columns,
     add_l0,
     add_l1,
+    add_l1_of_groups,
     add_rows,
     depth_of,
     main_loop,
@@ -34,9 +35,9 @@ from msdsim.tilings.search import declare
 from msdsim.tilings.space import Space, Values, ceil, up
 from msdsim.tilings.splits import BlockSplit, RowSplit
 
-#: Slots of the ring, weight tiles fetched while Vector splits, parts of the rows of a merge, and K of a tile in L1 where every
-#: group of K has a product of its own; the first are where the search begins.
-SLOTS, FETCHED, PIECES, L1_DEPTHS = (2, 1, 3, 4, 8), (0, 1, 2, 3), (1, 2, 4), (256, 64, 128, 512, 1024)
+#: Slots of the ring, weight tiles fetched while Vector splits, and parts of the rows of a merge; the first are where the search
+#: begins.
+SLOTS, FETCHED, PIECES = (2, 1, 3, 4, 8), (0, 1, 2, 3), (1, 2, 4)
 
 
 class Msd:
@@ -47,6 +48,10 @@ class Msd:
         self.group, self.aivs = problem.group, chip.cores.aiv_per_aic
         #: Numbers per column and group that the merge needs: scales, offsets, the constant of nibbles.
         self.per_column = 0 if kind.mx else 1 + int(problem.offset) + int(kind.nibbles)
+        #: Values tried where nothing fits with the usual ones.
+        self.tightest: list[dict[str, int]] = [{"split_m": 1}, {"ub_ring": 1}, {"ub_ring": 1, "split_m": 1}]
+        if self.group is not None:
+            self.tightest.append({"ub_ring": 1, "split_m": 1, "l1_k": self.group})
         self._stack(kind.passes)
 
     def _stack(self, passes: int) -> None:
@@ -94,12 +99,7 @@ class Msd:
         if group is None:
             add_l1(s, chip, product, lambda: self._depth(s), several)
             return
-        most = (chip.buffers.l1_bytes // (2 * product.l1_bytes(s))).astype(np.int64)
-        part = np.maximum(1, np.minimum(most, group - 1) // s.l0_k) * s.l0_k
-        s.options("l1_k", *[np.where(most >= group, np.minimum(most // group, max(1, depth // group)) * group, part)
-                            for depth in (L1_DEPTHS if several else L1_DEPTHS[:1])])
-        s.set(l1_ring=2)
-        s.keep(s.l1_ring * s.l1_k * product.l1_bytes(s) <= chip.buffers.l1_bytes)
+        add_l1_of_groups(s, chip, product, group, several)
 
     def _vector(self, s: Space, several: bool) -> None:
         s.options("slots", *(SLOTS if several else SLOTS[:1]))

@@ -53,6 +53,11 @@ class Experts:
         return self.count * of(self.rows) if self.uneven is None else sum(self._units(self.uneven, of))
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """Rows of every expert that has some."""
+        return (self.rows,) * self.count if self.uneven is None else tuple(m for m in self.uneven if m)
+
+    @property
     def total_rows(self) -> int:
         """Rows of all experts."""
         return self.units(lambda m: m)

@@ -24,9 +24,9 @@ from msdsim.dataflows.gemm.convert_tiling import ConvertTiling, Packs, check_sum
 from msdsim.dataflows.gemm.dequant import PlainRows, stored, ub_tiles
 from msdsim.dataflows.gemm.register import register_gemm
 from msdsim.dataflows.gemm.weight_ring import Columns, Product, WeightRing
+from msdsim.dataflows.vector.add_parts import Beside
 from msdsim.dataflows.vector.dequantize import widen
 from msdsim.dataflows.vector.row_sums import RowSums
-from msdsim.errors import TilingError
 from msdsim.formats.mx import block_count
 from msdsim.formats.schemes import SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
@@ -49,9 +49,6 @@ class Converting:
         check_sums(self.g, tile)
         group = self.packs.group
         self.by_group = group is not None and tile.slot_k >= group
-        if self.by_group and tile.l1_k >= (group or 0) and tile.l1_k % (group or 1):
-            raise TilingError(f"tiling l1_k={tile.l1_k} is not a multiple of {group} (an L1 tile holds whole groups, or part "
-                              f"of one)")
         self.row_sums = RowSums(self.kb, chip, problem, self.g.x, group) if problem.offset else None
         #: Parts of K are summed up before they are scaled where the scale is that of a channel.
         self.late = group is None and self.g.sums is not None
@@ -162,7 +159,7 @@ class Converting:
         if self.row_sums is not None:
             kb.wait_signal("row_sums", "MTE2")
         assert g.sums is not None
-        g.sums.add_up(g.y, scale=self._scale_sum)
+        g.sums.add_up(g.y, scale=self._scale_sum, beside=scaled_sums(self.tile.ub_ring, g.problem.offset))
 
     def _scale_sum(self, total: Slice, e: Expert, rows: At, cols: At) -> None:
         kb, shape = self.kb, (1, total.of.shape[1])
@@ -265,6 +262,11 @@ class Converting:
             g.grid.tile(self.kb, columns.expert, mt, columns.nt, before) as place,
         ):
             yield place
+
+
+def scaled_sums(ring: int, offset: bool) -> Beside:
+    """UB that scaling takes where sums of parts of K are added up: scales, offsets, row sums and what they make together."""
+    return Beside(column=4 * ring * (1 + offset), row=4 * ring * offset, element=4 * offset)
 
 
 def _from(source: Stream | Held, first: Expr) -> Stream | Held:

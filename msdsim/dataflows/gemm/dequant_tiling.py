@@ -39,13 +39,16 @@ class DequantTiling:
     k_parts: int = 1
 
 
-def check_tiling(chip: Chip, tile: DequantTiling, kinds: CubeOperands, m_tiles: int, k_slots: int) -> None:
-    """TilingError for what does not fit the chip, or ``m_tiles`` tiles of rows that share ``k_slots`` slots of K."""
+def check_tiling(chip: Chip, tile: DequantTiling, kinds: CubeOperands, m_tiles: int, k_slots: int,
+                 group: int | None = None) -> None:
+    """TilingError for what does not fit the chip, or ``m_tiles`` tiles of rows that share ``k_slots`` slots of K.
+
+    ``group`` is the K of a sum of its own where a slot holds whole ones."""
     most = chip.cross_core.max_outstanding
     slot_bytes = tile.slot_k * tile.base_n * element_bits(kinds.b) // 8
     if tile.direct and chip.path("UB", "L1") is None:
         raise TilingError(f"tiling direct={tile.direct}: chip '{chip.name}' has no path UB->L1; give direct=0")
-    check_cube_tiling(chip, tile, kinds, held_b_bytes=tile.slots * slot_bytes if tile.direct else None)
+    check_cube_tiling(chip, tile, kinds, held_b_bytes=tile.slots * slot_bytes if tile.direct else None, group=group)
     if tile.slots > most:
         raise TilingError(f"tiling slots={tile.slots} needs more than the {most} outstanding signals of "
                           f"'{chip.name}'; give at most {most}")

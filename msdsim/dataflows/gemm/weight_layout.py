@@ -8,10 +8,7 @@ from msdsim.errors import TilingError
 from msdsim.formats.mx import element_bits
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.units import ceil_div, round_up
-
-#: A group whose largest divisor below a tile's size is a smaller share of it than this is not cut into such parts.
-SMALLEST_PART = 0.25
+from msdsim.units import ceil_div
 
 
 class Layout:
@@ -73,24 +70,6 @@ class Layout:
         each = 4 * (2 if self.problem.offset else 1) * rings + (rings + 4 if self.scheme.mx_weights else 0)
         count = self.scale_groups * (self.share if self.transposed else self.run)
         return each * count + 64
-
-    def largest_tile(self) -> int:
-        """Lines of the UB tile: the most that fit, evened out over the share, in or over whole groups."""
-        room = self.chip.buffers.ub_bytes - self.scale_bytes()
-        several = self.group is not None and (not self.transposed or self.scale_groups > 1)
-        most = max(1, min(int(room / (self.bytes_per_weight(several) * self.run)), self.share))
-        if self.group is not None and not self.transposed and most < self.group:
-            # A tile of one group is smaller in memory, so that it may have more lines.
-            most = max(1, min(int(room / (self.bytes_per_weight(False) * self.run)), self.share, self.group))
-        even = ceil_div(self.share, ceil_div(self.share, most))
-        if self.group is None or self.transposed or self.group % self.share == 0:
-            return even
-        if most >= self.group:
-            return min(round_up(even, self.group), most // self.group * self.group)
-        part = next(d for d in range(most, 0, -1) if self.group % d == 0)
-        if part < most * SMALLEST_PART and self.share % self.group == 0:
-            return ceil_div(self.group, ceil_div(self.group, most))
-        return part
 
     def check(self) -> None:
         """TilingError where groups of scales would straddle a slot's share or a UB tile."""

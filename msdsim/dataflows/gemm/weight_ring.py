@@ -76,7 +76,8 @@ class WeightRing:
         self.k_parts = ceil_div(k, self.part_k)
         self.k_slots = ceil_div(self.part_k, tile.slot_k)
         self._hollow = ceil_div(k - (self.k_parts - 1) * self.part_k, tile.slot_k) < self.k_slots
-        check_tiling(chip, tile, self.kinds, self.grid.m_tiles, self.k_slots)
+        group = scheme.group(problem.group) if scheme.scales_sums else None
+        check_tiling(chip, tile, self.kinds, self.grid.m_tiles, self.k_slots, group if tile.slot_k >= (group or 0) else None)
         if self.k_parts > 1 and self.layout.group is not None and self.part_k % self.layout.group:
             raise TilingError(f"tiling k_parts={tile.k_parts} cuts K={k} into parts of {self.part_k}, not whole groups of "
                               f"{self.layout.group}; give another number of parts, or 1")

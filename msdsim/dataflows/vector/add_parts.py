@@ -12,7 +12,8 @@ order.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.dataflows.cube.operands import GemmShape, Operand, operand, ragged, ragged_of
@@ -22,8 +23,42 @@ from msdsim.ir.expr import Const
 from msdsim.ir.kernel import Slice
 from msdsim.units import ceil_div, part_size, round_up
 
-#: Columns of a tile in which partial sums are added up: rows of 2 KiB of FP32.
-_COLUMNS = 512
+#: Columns of a tile in which partial sums are added up: rows of 2 KiB of FP32, shorter where there are few of them.
+_COLUMNS = (512, 256, 128)
+#: UB that is left to the padding between buffers.
+_SPARE_BYTES = 1024
+
+
+@dataclass(frozen=True)
+class Beside:
+    """UB that scaling a sum takes beside the sums: bytes for each column, row and element of a tile."""
+
+    column: int = 0
+    row: int = 0
+    element: int = 0
+
+
+NOTHING_BESIDE = Beside()
+
+
+def adding_tile(chip: Chip, counts: Sequence[int], n: int, parts: int, ring: int = 2,
+                beside: Beside = NOTHING_BESIDE) -> tuple[int, int]:
+    """Rows and columns of the tiles in which Vector adds ``parts`` sums of ``counts`` rows for each expert by ``n`` columns:
+    no more rows than fit UB, and so many tiles that all AIVs are busy to the end."""
+    most, room = max(counts), chip.buffers.ub_bytes - _SPARE_BYTES
+    rows = cols = 0
+    for width in _COLUMNS:
+        if cols and width >= cols:
+            continue
+        cols = min(width, round_up(n, 16))
+        n_blocks = ceil_div(n, cols)
+        each = cols * (ring * (4 * parts + 2) + beside.element) + beside.row
+        fit = max(1, min(most, (room - cols * beside.column) // each))
+        tiles = n_blocks * sum(ceil_div(m, fit) for m in counts)
+        rows = min(fit, max(1, ceil_div(n_blocks * sum(counts), ceil_div(tiles, chip.aiv) * chip.aiv)))
+        if n_blocks * sum(ceil_div(m, rows) for m in counts) >= chip.aiv:
+            break
+    return rows, cols
 
 
 class FloatParts:
@@ -38,14 +73,12 @@ class FloatParts:
         kb.signal("summed", "barrier")
 
     def add_up(self, y: Operand, ring: int = 2, scale: Callable[[Slice, Expert, At, At], None] | None = None,
-               kept_bytes: int = 0) -> None:
+               beside: Beside = NOTHING_BESIDE) -> None:
         """Emit the AIV part: rounding half to even comes last; before it ``scale`` of a sum, its expert, rows and columns,
-        whose buffers take ``kept_bytes`` of UB."""
-        kb, m, n = self.kb, self.problem.m, self.problem.n
-        cols = min(_COLUMNS, round_up(n, 16))
-        room = (self.chip.buffers.ub_bytes - 1024 - kept_bytes) // (cols * (ring * (4 * self.parts + 2)))
-        rows = max(1, min(m, room))
-        n_blocks, experts = ceil_div(n, cols), Experts(self.problem)
+        whose buffers have their place ``beside`` the sums."""
+        kb, m, n, experts = self.kb, self.problem.m, self.problem.n, Experts(self.problem)
+        rows, cols = adding_tile(self.chip, experts.counts, n, self.parts, ring, beside)
+        n_blocks = ceil_div(n, cols)
 
         def blocks(m: int) -> int:
             return ceil_div(m, rows) * n_blocks
