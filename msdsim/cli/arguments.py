@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from msdsim.errors import ArrayError, InputError, MsdsimError, TilingError
 
@@ -152,3 +152,36 @@ def read_inputs(file: str | None, dtypes: Sequence[str] = ()) -> dict[str, np.nd
     from msdsim.numerics.raw_arrays import with_dtypes
 
     return with_dtypes(found, dtypes)
+
+
+_CORES = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")
+
+
+def read_trace(given: Mapping[str, Any]) -> dict[str, Any]:
+    """What of a run its trace shows, from ``--trace-window``, ``--trace-cores`` and ``--trace-flows``."""
+    window, cores, flows = given["trace_window"], given["trace_cores"], given["trace_flows"]
+    for option, value in (("--trace-window", window), ("--trace-cores", cores), ("--trace-flows", flows or None)):
+        if value is not None and given["trace_to"] is None:
+            raise InputError(f"{option} says what a trace shows; add --trace FILE.pftrace")
+    return {"window_us": None if window is None else _window(window), "cores": None if cores is None else _cores(cores),
+            "flows": flows}
+
+
+def _window(text: str) -> tuple[float, float]:
+    try:
+        low, high = (float(part) for part in text.split(":"))
+    except ValueError:
+        raise InputError(f"--trace-window '{text}' is not FROM:TO in microseconds, such as 10:12.5") from None
+    if not 0 <= low < high < float("inf"):
+        raise InputError(f"--trace-window '{text}' must go from at least 0 to something later")
+    return low, high
+
+
+def _cores(text: str) -> frozenset[int]:
+    found: set[int] = set()
+    for part in text.split(","):
+        match = _CORES.fullmatch(part.strip())
+        if match is None or int(match[1]) > int(match[2] or match[1]):
+            raise InputError(f"--trace-cores '{text}' is not a list of cores, such as 0 or 0,3-5")
+        found.update(range(int(match[1]), int(match[2] or match[1]) + 1))
+    return frozenset(found)

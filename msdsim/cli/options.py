@@ -74,8 +74,13 @@ report_options = (
     click.option("--html", "html_to", metavar="FILE", help="Write a self-contained page with tables and plot."),
     click.option("--quiet", is_flag=True, help="Print no tables."),
 )
-trace_option = click.option("--trace", "trace_to", metavar="FILE",
-                            help="Write every instruction as a trace for ui.perfetto.dev.")
+trace_options = (
+    click.option("--trace", "trace_to", metavar="FILE.pftrace|FILE.json",
+                 help="Write every instruction as a trace: .pftrace for ui.perfetto.dev, .json for MindStudio Insight."),
+    click.option("--trace-window", metavar="FROM:TO", help="With --trace: only these microseconds of the run."),
+    click.option("--trace-cores", metavar="0,3-5", help="With --trace: only these cores (an AIC with its AIVs)."),
+    click.option("--trace-flows", is_flag=True, help="With --trace: arrows from what was waited for to what waited."),
+)
 
 
 def options(*groups: Callable[[F], F] | tuple[Callable[[F], F], ...]) -> Callable[[F], F]:

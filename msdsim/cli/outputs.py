@@ -34,9 +34,10 @@ class Outputs:
     def validate(self) -> None:
         """Refuse what could not be written, before anything is simulated."""
         from msdsim.report.files import require_writable
+        from msdsim.report.trace import ENDINGS as TRACES
 
         files = [("--json", self.json_to, ()), ("--plot", self.plot_to, PICTURES), ("--html", self.html_to, ()),
-                 ("--outputs", self.arrays_to, (".npz",)), ("--trace", self.trace_to, ())]
+                 ("--outputs", self.arrays_to, (".npz",)), ("--trace", self.trace_to, TRACES)]
         seen: dict[str, str] = {}
         for option, file, endings in files:
             if file is None or (option, file) == ("--json", "-"):
@@ -87,10 +88,13 @@ class Outputs:
         with replacing(self.arrays_to) as path:
             np.savez(path, **arrays)  # type: ignore[arg-type]
 
-    def write_trace(self, write: Callable[[str], None]) -> None:
-        """The trace, where it was asked for."""
-        if self.trace_to is not None:
-            write(self.trace_to)
+    def write_trace(self, write: Callable[..., list[str]], chosen: Mapping[str, Any]) -> None:
+        """The trace, where it was asked for; what is not in it is said."""
+        if self.trace_to is None:
+            return
+        for note in write(self.trace_to, **chosen):
+            if not self.quiet:
+                click.echo(f"note: {note}", err=True)
 
     def print(self, show: Callable[[Console], None]) -> None:
         """The tables, unless the user wants silence or only JSON."""

@@ -6,7 +6,7 @@ know none of their renderings; the modules of these are imported when they are f
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
@@ -50,11 +50,25 @@ class ShownResult(Result):
 
         return run_page(self)
 
+    def to_trace(self, path: str, *, window_us: tuple[float, float] | None = None, cores: Iterable[int] | None = None,
+                 flows: bool = False) -> list[str]:
+        """Write the timeline as a trace: ``.pftrace`` for ui.perfetto.dev, ``.json`` for MindStudio Insight; simulate with
+        ``timeline=True``.
+
+        ``window_us`` and ``cores`` choose a part of it; ``flows`` draws arrows from what was waited for.  Returns what was left
+        out for the sake of size, in sentences.
+        """
+        from msdsim.report.trace import write_traces
+        from msdsim.report.tracks import TraceOptions
+
+        chosen = TraceOptions(window_us, None if cores is None else frozenset(cores), flows)
+        return write_traces([self], path, chosen)
+
     def to_perfetto(self, path: str) -> None:
         """Write the timeline as a trace that ui.perfetto.dev opens; simulate with ``timeline=True``."""
-        from msdsim.report.trace import write_trace
+        from msdsim.report.trace import write_perfetto
 
-        write_trace(self, path)
+        write_perfetto([self], path)
 
     def _repr_html_(self) -> str:
         from msdsim.report.facts import run_report
@@ -89,11 +103,25 @@ class ShownComparison(Comparison):
 
         return comparison_page(self)
 
+    def to_trace(self, path: str, *, window_us: tuple[float, float] | None = None, cores: Iterable[int] | None = None,
+                 flows: bool = False) -> list[str]:
+        """Write the timelines of all runs as a trace: ``.pftrace`` for ui.perfetto.dev, ``.json`` for MindStudio Insight;
+        compare with ``timeline=True``.
+
+        ``window_us`` and ``cores`` choose a part of it; ``flows`` draws arrows from what was waited for.  Returns what was left
+        out for the sake of size, in sentences.
+        """
+        from msdsim.report.trace import write_traces
+        from msdsim.report.tracks import TraceOptions
+
+        chosen = TraceOptions(window_us, None if cores is None else frozenset(cores), flows)
+        return write_traces(self.runs, path, chosen)
+
     def to_perfetto(self, path: str) -> None:
         """Write the timelines of all runs as one trace; compare with ``timeline=True``."""
-        from msdsim.report.trace import write_traces
+        from msdsim.report.trace import write_perfetto
 
-        write_traces(self.runs, path)
+        write_perfetto(self.runs, path)
 
     def _repr_html_(self) -> str:
         from msdsim.report.facts import comparison_report

@@ -62,7 +62,7 @@ def assert_error(outcome, message, code=2):
         ([P, *TOY, "--plot", "y.gif"], "--plot 'y.gif' does not end in .png or .svg or .pdf"),
         ([P, *TOY, "--json", "no/run.json"], "--json 'no/run.json': there is no folder 'no'; create it first"),
         ([P, *TOY, "--html", "."], "--html '.' is not a file name; give the file to write"),
-        ([P, *TOY, "--json", "a", "--trace", "a"], "--trace and --json both write 'a'; give two names"),
+        ([P, *TOY, "--json", "a.json", "--trace", "a.json"], "--trace and --json both write 'a.json'; give two names"),
         ([P, *TOY, "--keep", "components"], "--keep needs a file to write to; add --outputs FILE.npz"),
         ([P, *TOY, "--keep", "scales"], f"invalid value for '--keep': 'scales' is not 'components' {HELP}"),
         ([P, *TOY, "--seed", "x"], f"invalid value for '--seed': 'x' is not a valid whole number {HELP}"),
@@ -70,7 +70,7 @@ def assert_error(outcome, message, code=2):
         ([], f"missing argument 'PROBLEM' {HELP}"),
         ([P, "twice"], f"got unexpected extra argument (twice) {HELP}"),
         ([P, "--inputs"], f"option '--inputs' requires an argument {HELP}"),
-        (["llama3-8b-decode", "--trace", "t"],
+        (["llama3-8b-decode", "--trace", "t.pftrace"],
          "--trace belongs to one problem, and 'llama3-8b-decode' has 6; give one of them, such as gemm:m=16,k=4096,n=6144"),
     ],
 )

@@ -14,7 +14,7 @@ from msdsim.cli.options import (
     numbers_options,
     options,
     report_options,
-    trace_option,
+    trace_options,
     warm_option,
 )
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
                  help="A tiling for one dataflow, or for all; FILE.kir:KEY=VALUE sets a kernel's params; repeatable."),
     click.option("--kernel", "kernels", metavar="[DATAFLOW:]FILE.kir", multiple=True,
                  help="A hand-written kernel beside the dataflows; with --check its numbers are DATAFLOW's; repeatable."),
-    engine_options, warm_option, jobs_option, numbers_options, report_options, trace_option,
+    engine_options, warm_option, jobs_option, numbers_options, report_options, trace_options,
 )
 def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, tilings: tuple[str, ...],
             kernels: tuple[str, ...], **given: Any) -> None:
@@ -41,7 +41,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
     A dataflow that the problem or the chip rules out is listed with the reason.
     """
     from msdsim.api import compare, compare_workload, dataflows_for, require_check
-    from msdsim.cli.arguments import read_dataflows, read_hardware, read_problem, read_tilings
+    from msdsim.cli.arguments import read_dataflows, read_hardware, read_problem, read_tilings, read_trace
     from msdsim.cli.outputs import Outputs
     from msdsim.cli.simulation import refuse_for_workload, run_options, with_causes, working
     from msdsim.errors import InputError
@@ -50,6 +50,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
 
     outputs = Outputs(given["json_to"], given["plot_to"], given["html_to"], given["outputs"], given["trace_to"], given["quiet"])
     outputs.validate()
+    traced = read_trace(given)
     shape, hardware = read_problem(problem), read_hardware(hw, changes)
     names = read_dataflows(dataflows)
     chosen = run_options(given, shape)
@@ -78,7 +79,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
             found = compare(shape, hardware, names, jobs=jobs, tilings=by_name, kernels=own, progress=progress,
                             options=chosen)
             found = replace(found, runs=[with_causes(run, chosen) for run in found.runs])
-    _report(found, outputs)
+    _report(found, outputs, traced)
     for result in _results(found):
         require_check(result)
 
@@ -110,7 +111,7 @@ def _results(found: ShownComparison | ShownWorkloadComparison) -> list[Any]:
     return [entry.result for run in found.runs for entry in run.runs]
 
 
-def _report(found: ShownComparison | ShownWorkloadComparison, outputs: Any) -> None:
+def _report(found: ShownComparison | ShownWorkloadComparison, outputs: Any, traced: dict[str, Any]) -> None:
     from msdsim.report import console, html
     from msdsim.report.shown import ShownComparison
 
@@ -118,7 +119,7 @@ def _report(found: ShownComparison | ShownWorkloadComparison, outputs: Any) -> N
         outputs.print(lambda terminal: console.print_comparison(terminal, found))
         outputs.write_html(lambda: html.comparison_page(found))
         outputs.write_arrays({f"{run.dataflow}.{name}": array for run in found.runs for name, array in run.arrays.items()})
-        outputs.write_trace(found.to_perfetto)
+        outputs.write_trace(found.to_trace, traced)
     else:
         outputs.print(lambda terminal: console.print_workload_comparison(terminal, found))
         outputs.write_html(lambda: html.workload_comparison_page(found))

@@ -14,7 +14,7 @@ from msdsim.cli.options import (
     numbers_options,
     options,
     report_options,
-    trace_option,
+    trace_options,
     warm_option,
 )
 
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
                  help="With --check of a .kir file: the dataflow and problem whose numbers it computes."),
     click.option("--lines", is_flag=True,
                  help="Also list every line of the kernel: executions, cycles, bytes, L2 hit rate, what it waits for."),
-    engine_options, warm_option, jobs_option, numbers_options, report_options, trace_option,
+    engine_options, warm_option, jobs_option, numbers_options, report_options, trace_options,
 )
 def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, **given: Any) -> None:
     """Simulate PROBLEM with one dataflow: time, what bounds it, and what every pipe waits for.
@@ -43,13 +43,14 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     With --check also execute the numbers and compare them bit for bit; a difference leaves with exit code 1.  A hand-written
     kernel is checked for accesses of one place that nothing orders.
     """
-    from msdsim.cli.arguments import read_hardware, read_problem, read_tiling
+    from msdsim.cli.arguments import read_hardware, read_problem, read_tiling, read_trace
     from msdsim.cli.outputs import Outputs
     from msdsim.cli.simulation import left_out, refuse_for_workload, run_options
     from msdsim.problems import Workload
 
     outputs = Outputs(given["json_to"], given["plot_to"], given["html_to"], given["outputs"], given["trace_to"], given["quiet"])
     outputs.validate()
+    traced = read_trace(given)
     shape, hardware = read_problem(problem), read_hardware(hw, changes)
     chosen = run_options(given, shape).but(tiling=read_tiling(tiling), reference=given["reference"])
     _refuse_for_kernel(problem, shape, chosen)
@@ -64,7 +65,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
             dataflow = shape.dataflow
         _run_workload(shape, hardware, dataflow, chosen, given["jobs"], outputs)
     else:
-        _run_problem(shape, hardware, dataflow, chosen, outputs, given["lines"])
+        _run_problem(shape, hardware, dataflow, chosen, outputs, given["lines"], traced)
 
 
 def _refuse_for_kernel(text: str, shape: Any, chosen: RunOptions) -> None:
@@ -85,7 +86,7 @@ def _refuse_for_kernel(text: str, shape: Any, chosen: RunOptions) -> None:
 
 
 def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, chosen: RunOptions, outputs: Outputs,
-                 lines: bool) -> None:
+                 lines: bool, traced: dict[str, Any]) -> None:
     from msdsim.api import require_check, simulate
     from msdsim.cli.simulation import with_causes, working
     from msdsim.ir.declarations import notes
@@ -110,7 +111,7 @@ def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, c
     outputs.write_arrays(result.arrays)
     outputs.write_plot(result.plot)
     outputs.write_html(lambda: _html().run_page(result))
-    outputs.write_trace(result.to_perfetto)
+    outputs.write_trace(result.to_trace, traced)
     require_check(result)
 
 

@@ -1,0 +1,317 @@
+"""What a trace shows of a run: tracks of slices, arrows between them and counters, in cycles; trace formats only write it down.
+
+Instructions of a pipe overlap (the next starts while the last still completes), slices of a track must not; so a slice lasts
+until the pipe takes its next instruction, and the true completion is the argument ``end_cycle``.  Waits are slices of their
+own, in front of the instruction that waited.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from math import ceil
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from msdsim.errors import InputError
+from msdsim.ir.program import Instr, Part
+from msdsim.naming import PIPES, PipeName
+from msdsim.report.waits import semaphore_text, transfer_text
+from msdsim.timeline.record import CATEGORIES, TRAFFIC, WAIT_SYNC, RunRecord
+
+if TYPE_CHECKING:
+    from msdsim.report.result import Result
+
+#: Instructions in a trace, at most: some 100 bytes each in a file, and what viewers still open quickly.
+MOST_INSTRUCTIONS = 500_000
+#: Arrows in a trace, at most.
+MOST_FLOWS = 20_000
+#: Steps of a counter, at most.
+_MOST_STEPS = 4000
+
+
+@dataclass(frozen=True)
+class TraceOptions:
+    """What of a run a trace shows: ``window_us`` from and to, ``cores`` by number (None: all); with ``flows`` arrows from what
+    was waited for to what waited, the first :data:`MOST_FLOWS`.  At most ``limit`` instructions: the trace ends where they are
+    used up, and says so."""
+
+    window_us: tuple[float, float] | None = None
+    cores: frozenset[int] | None = None
+    flows: bool = False
+    limit: int = MOST_INSTRUCTIONS
+
+
+class Slice(NamedTuple):
+    """Something on a track, from ``start`` to ``end`` (cycles); ``kind`` is ``op``, ``flags``, ``wait`` or ``issue``.
+    ``texts`` and ``numbers`` are its arguments; ``outgoing`` and ``incoming`` are numbers of the arrows that begin and end at
+    it."""
+
+    kind: str
+    name: str
+    start: int
+    end: int
+    texts: Mapping[str, str]
+    numbers: Mapping[str, int]
+    outgoing: Sequence[int] = ()
+    incoming: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Track:
+    """One pipe of one core with its slices, in order and without overlap."""
+
+    pipe: PipeName
+    slices: list[Slice]
+
+
+@dataclass(frozen=True)
+class Counter:
+    """A quantity over time: ``values[i]`` holds from ``edges[i]`` to ``edges[i + 1]`` (cycles)."""
+
+    name: str
+    unit: str
+    edges: np.ndarray
+    values: np.ndarray
+
+
+_COLUMNS = ("unit", "pipe", "start", "end", "instr", "dispatched", "bytes", "cause", "culprit")
+_UNIT, _PIPE, _START, _END, _INSTR, _DISPATCHED, _BYTES, _CAUSE, _CULPRIT = range(len(_COLUMNS))
+
+
+class Shown:
+    """The part of a run that the options choose; InputError where it has none."""
+
+    def __init__(self, run: Result, options: TraceOptions | None = None) -> None:
+        self.run, self.record, self.options = run, run.record, options or TraceOptions()
+        if self.record.timeline is None:
+            raise InputError(f"the run of '{run.dataflow}' kept no timeline; simulate with timeline=True (--trace does)")
+        self.clock_mhz = float(run.hardware.chip.clock_mhz)
+        table = np.stack([self.record.timeline[name] for name in _COLUMNS], axis=1)
+        #: Every executed instruction, pipe by pipe in order of start; columns as in ``_COLUMNS``.
+        self.table = table[np.lexsort((table[:, _END], table[:, _START], table[:, _PIPE], table[:, _UNIT]))]
+        #: From and to, in cycles.
+        self.span = self._window()
+        #: Which rows of the table are shown.
+        self.chosen = self._chosen()
+        #: What was left out for the sake of size; empty where nothing was.
+        self.note = ""
+        if np.count_nonzero(self.chosen) > self.options.limit:
+            self._cut_off()
+
+    def _window(self) -> tuple[int, int]:
+        window = self.options.window_us
+        if window is None:
+            return 0, self.record.cycles
+        if window[0] >= self.run.time_us:
+            raise InputError(f"the run of '{self.run.dataflow}' ends at {self.run.time_us:.3f} us, and the window of the trace "
+                             f"begins at {window[0]:g} us")
+        return int(window[0] * self.clock_mhz), min(self.record.cycles, ceil(window[1] * self.clock_mhz))
+
+    def _chosen(self) -> np.ndarray:
+        units, cores, (begin, end) = self.record.units, self.options.cores, self.span
+        shown = (self.table[:, _END] >= begin) & (self.table[:, _START] <= end)
+        if cores is None:
+            return shown
+        unknown = sorted(cores - set(range(units.cores)))
+        if unknown:
+            raise InputError(f"the kernel of '{self.run.dataflow}' runs on cores 0 to {units.cores - 1}, and there is no core "
+                             f"{unknown[0]} to trace")
+        return shown & np.isin(self.table[:, _UNIT], [unit for unit in range(units.count) if units.core(unit) in cores])
+
+    def _cut_off(self) -> None:
+        """End where the limit is reached."""
+        limit = self.options.limit
+        end = int(np.partition(self.table[self.chosen, _START], limit)[limit])
+        self.chosen &= self.table[:, _START] < end
+        self.span = self.span[0], end
+        begin, end_us = (cycle / self.clock_mhz for cycle in self.span)
+        self.note = (f"the trace of '{self.run.dataflow}' shows {begin:.3f} to {end_us:.3f} of {self.run.time_us:.3f} us, the "
+                     f"first {limit:,} instructions; a window or fewer cores show others")
+
+    def tracks(self) -> Iterator[Track]:
+        """The pipes of every core that is shown, the scalar unit first."""
+        rows, chosen = self.table, self.chosen
+        units = self.record.units
+        outgoing, incoming = self._flows() if self.options.flows else ({}, {})
+        keys = rows[:, _UNIT] * len(max(PIPES.values(), key=len)) + rows[:, _PIPE]
+        groups = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(keys)) + 1) if len(rows) else []
+        last = -1
+        for group in groups:
+            if not chosen[group].any():
+                continue
+            unit, pipe = int(rows[group[0], _UNIT]), int(rows[group[0], _PIPE])
+            if unit != last:
+                yield Track(units.pipe_name(unit, 0), self._scalar(unit))
+                last = unit
+            yield Track(units.pipe_name(unit, pipe), self._pipe(unit, group, outgoing, incoming))
+
+    @cached_property
+    def described(self) -> dict[str, list[tuple[str, str, dict[str, str], dict[str, int]]]]:
+        """Kind, name, texts and line of every static instruction's slices, by part."""
+        return {part.name: [_description(instr) for instr in part.instructions()] for part in self.record.program.parts}
+
+    def _part(self, unit: int) -> Part:
+        program = self.record.program
+        return program.aic if self.record.units.part(unit) == "AIC" else program.aiv
+
+    def _pipe(self, unit: int, group: np.ndarray, outgoing: Mapping[int, list[int]],
+              incoming: Mapping[int, list[int]]) -> list[Slice]:
+        """The instructions of one pipe, in order of their starts, and the waits before them."""
+        part, record = self._part(unit), self.record
+        describe = self.described[part.name]
+        found: list[Slice] = []
+        starts = self.table[group, _START].tolist()
+        free = 0
+        for index, row, following, shown in zip(group.tolist(), self.table[group].tolist(), [*starts[1:], record.cycles],
+                                                self.chosen[group].tolist(), strict=True):
+            _, _, start, end, number, dispatched, count, cause, culprit = row
+            until = max(start, min(end, following))
+            if not shown:
+                free = max(free, until)
+                continue
+            waited = _wait(record, part, cause, culprit) if cause >= 0 else ""
+            if waited and start > free:
+                found.append(Slice("wait", waited, free, start, {}, {"cycles": start - free}))
+            kind, name, texts, line = describe[number]
+            numbers = {**line, "start_cycle": start, "end_cycle": end, "dispatched_cycle": dispatched}
+            if count:
+                numbers["bytes"] = count
+            if waited:
+                texts = {**texts, "cause": CATEGORIES[cause], "culprit": waited}
+            if kind == "op" or until > start or index in outgoing or index in incoming:
+                found.append(Slice(kind, name, start, until, texts, numbers, outgoing.get(index, ()), incoming.get(index, ())))
+            free = max(free, until)
+        return found
+
+    def _scalar(self, unit: int) -> list[Slice]:
+        """The scalar unit: issuing, and waiting for room in a queue.  Instructions issued one right after the other are one
+        slice."""
+        part, dispatch = self._part(unit), self.record.program.chip.dispatch
+        cost = np.array([dispatch.issue_cycles * (1 + len(item.waits) + len(item.posts)) for item in part.instructions()])
+        rows = self.table[self.table[:, _UNIT] == unit]
+        rows = rows[np.argsort(rows[:, _DISPATCHED], kind="stable")]
+        found: list[Slice] = []
+        begin, end = self.span
+        at = since = count = 0
+        for dispatched, busy, pipe in np.stack([rows[:, _DISPATCHED], cost[rows[:, _INSTR]], rows[:, _PIPE]], axis=1).tolist():
+            count += 1
+            if dispatched > at + busy:
+                found += [Slice("issue", "issue", since, at + busy, {}, {"instructions": count}),
+                          Slice("wait", f"wait for room in the queue of {part.pipes[pipe]}", at + busy, dispatched,
+                                {}, {"cycles": dispatched - at - busy})]
+                since, count = dispatched, 0
+            at = dispatched
+        if count:
+            found.append(Slice("issue", "issue", since, at, {}, {"instructions": count}))
+        return [item for item in found if item.end > begin and item.start < end and item.end > item.start]
+
+    def _flows(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
+        """Numbers of the arrows that begin and end at rows of the table: from the instruction whose flag or signal was the last
+        to come, to the one that waited for it."""
+        outgoing: dict[int, list[int]] = defaultdict(list)
+        incoming: dict[int, list[int]] = defaultdict(list)
+        number = 0
+        for source, target in sorted(self._edges(), key=lambda edge: self.table[edge[1], _START]):
+            if number >= MOST_FLOWS:
+                break
+            if self.chosen[source] and self.chosen[target]:
+                number += 1
+                outgoing[source].append(number)
+                incoming[target].append(number)
+        return outgoing, incoming
+
+    def _edges(self) -> Iterator[tuple[int, int]]:
+        """Rows that were waited for, and rows that waited for them.  Flags and signals are counted: the k-th wait takes the
+        k-th posting, after those that a semaphore has from the beginning."""
+        posts: dict[tuple[int, int], list[int]] = defaultdict(list)
+        raised: dict[tuple[int, int], list[int]] = defaultdict(list)
+        taken: dict[tuple[int, int], int] = defaultdict(int)
+        received: dict[tuple[int, int], int] = defaultdict(int)
+        waits: list[tuple[int, tuple[int, int], int, bool]] = []
+        instructions = {part.name: part.instructions() for part in self.record.program.parts}
+        for index, (unit, number, cause, culprit) in enumerate(self.table[:, [_UNIT, _INSTR, _CAUSE, _CULPRIT]].tolist()):
+            instr = instructions[self._part(unit).name][number]
+            for semaphore in instr.posts:
+                posts[unit, semaphore].append(index)
+            for semaphore in instr.waits:
+                order = taken[unit, semaphore]
+                taken[unit, semaphore] += 1
+                if culprit == semaphore and cause not in (-1, WAIT_SYNC):
+                    waits.append((index, (unit, semaphore), order, False))
+            if instr.signal is not None:
+                what, signal = instr.signal
+                if what == "signal":
+                    raised[unit, signal].append(index)
+                else:
+                    order = received[unit, signal]
+                    received[unit, signal] += 1
+                    if cause == WAIT_SYNC:
+                        waits.append((index, (unit, signal), order, True))
+        for index, (unit, item), order, cross in waits:
+            if not cross:
+                order -= self._part(unit).semaphores[item].initial
+                if 0 <= order < len(posts[unit, item]):
+                    yield posts[unit, item][order], index
+                continue
+            sources = [raised[sender, item][order] for sender in self._senders(unit, item)
+                       if order < len(raised[sender, item])]
+            if sources:
+                yield max(sources, key=lambda source: self.table[source, _END]), index
+
+    def _senders(self, unit: int, signal: int) -> list[int]:
+        """Units that raise a signal for a unit: of its group, or all at a barrier."""
+        units = self.record.units
+        kind = self.record.program.kernel.signals[signal].kind
+        if kind == "barrier":
+            return list(range(units.count))
+        part = "AIC" if kind == "aic_to_aiv" else "AIV"
+        return [sender for sender in units.of_part(part) if units.core(sender) == units.core(unit)]
+
+    def counters(self) -> Iterator[Counter]:
+        """Bandwidth of HBM and L2 by direction, where anything moved, and bytes on their way between cores and GM."""
+        found = self.run.bandwidth
+        begin, end = self.span
+        used = max(1, -(-self.record.cycles // found.interval_cycles))
+        edges = np.minimum(np.arange(used + 1) * found.interval_cycles, max(1, self.record.cycles))
+        first, last = max(0, int(np.searchsorted(edges, begin, "right")) - 1), max(1, int(np.searchsorted(edges, end)))
+        edges = edges[first : last + 1]
+        for index, name in enumerate(TRAFFIC):
+            moved = found.bytes[index, first : first + len(edges) - 1]
+            if moved.any():
+                label = name.removesuffix("_bytes").replace("_", " ").replace("hbm", "HBM").replace("l2", "L2")
+                yield Counter(label, "GB/s", edges, moved / np.diff(edges) * self.clock_mhz / 1000)
+        rows = self.table[self.table[:, _BYTES] > 0]
+        if len(rows) and end > begin:
+            steps = np.unique(np.linspace(begin, end, min(_MOST_STEPS, end - begin) + 1).astype(np.int64))
+            yield Counter("in flight", "KB", steps, np.diff(_cumulative(rows, steps)) / np.diff(steps) / 1000)
+
+
+def _cumulative(rows: np.ndarray, at: np.ndarray) -> np.ndarray:
+    """The integral over time of the bytes of transfers that have started and not completed."""
+    times = np.concatenate([rows[:, _START], rows[:, _END]])
+    change = np.concatenate([rows[:, _BYTES], -rows[:, _BYTES]]).astype(float)
+    order = np.argsort(times, kind="stable")
+    times, level = times[order], np.cumsum(change[order])
+    area = np.concatenate([[0.0], np.cumsum(level[:-1] * np.diff(times))])
+    return np.interp(at, times, area)
+
+
+def _description(instr: Instr) -> tuple[str, str, dict[str, str], dict[str, int]]:
+    """Kind and name of an instruction's slices, and the arguments that are the same in all of them: texts and numbers."""
+    if instr.op is None:
+        return "flags", "flags", {}, {}
+    name, kind = transfer_text(instr), instr.op.kind
+    return "op", kind if name == kind else f"{kind}: {name}", {"op": str(instr.op)}, {"kernel_line": instr.op.line}
+
+
+def _wait(record: RunRecord, part: Part, cause: int, culprit: int) -> str:
+    """What an instruction waited for, in words."""
+    if culprit < 0:
+        return f"{CATEGORIES[cause]}"
+    if cause == WAIT_SYNC:
+        return f"wait signal {record.program.kernel.signals[culprit].name}"
+    return f"wait {semaphore_text(part.semaphores[culprit])}"
