@@ -155,19 +155,36 @@ def _print_verdict(outputs: Outputs, file: str, verdict: Verdict, choice: list[D
         _print(outputs, f"choice   {file}  would be another today: {changes}")
 
 
-@command.command("diff", short_help="Show where two schedule files differ.")
+@command.command("diff", short_help="Show where two schedule files differ, or lay a measured trace beside one.")
 @click.argument("before")
-@click.argument("after")
-@options(_limits, _json, _quiet)
-def diff(before: str, after: str, json_to: str | None, quiet: bool, **given: Any) -> None:
-    """Show where two schedule files differ; a difference leaves with exit code 1."""
+@click.argument("after", required=False)
+@options(
+    click.option("--profile", metavar="TRACE.json",
+                 help="Instead of AFTER: a trace of 'msprof op simulator' (Chrome JSON), laid beside the schedule."),
+    _limits, _json, _quiet,
+)
+def diff(before: str, after: str | None, profile: str | None, json_to: str | None, quiet: bool, **given: Any) -> None:
+    """Show where two schedule files differ; a difference leaves with exit code 1.
+
+    With --profile, show busy time and gaps of every pipe as simulated and as traced.
+    """
     from msdsim.cli.outputs import Outputs
-    from msdsim.errors import CheckFailed
-    from msdsim.schedules import judge, load_schedule
+    from msdsim.errors import CheckFailed, InputError
+    from msdsim.schedules import judge, lay_beside, load_schedule
     from msdsim.schedules.report import verdict_lines
 
     outputs = Outputs(json_to=json_to, quiet=quiet)
     outputs.validate()
+    if (after is None) == (profile is None):
+        raise InputError("schedule diff compares BEFORE with AFTER, or with --profile TRACE.json; give one of the two")
+    if profile is not None:
+        if any(given.values()):
+            raise InputError("--tolerance, --max-slowdown and --cycles-only judge two schedules; leave them out with --profile")
+        found = lay_beside(load_schedule(before), profile)
+        _print(outputs, found.headline, found.lines())
+        outputs.write_json({"schema": "msdsim.schedule_profile/1", "schedule": before, "trace": profile} | found.to_json())
+        return
+    assert after is not None
     verdict = judge(load_schedule(before), load_schedule(after), _read_limits(given))
     if verdict.same:
         _print(outputs, "the schedules are the same")
