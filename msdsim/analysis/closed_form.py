@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections import Counter
 from typing import Any
 
+from msdsim.formats.number import FORMATS
 from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware.chip import Chip
 from msdsim.ir.vector_work import Work, cycles_per_element, of_activations, of_products, of_weights
@@ -40,16 +41,18 @@ def _terms(dataflow: str, problem: Any, m: int, chip: Chip) -> dict[str, float]:
     group = scheme.group(problem.group)
     groups = 1 if group is None else ceil_div(k, group)
     terms = {"cube": _cube(chip, scheme.cube, scheme.passes * m, k, n),
-             "memory": _memory(chip, 2 * m * k + scheme.weight_bits * k * n / 8)}
+             "memory": _memory(chip, FORMATS[problem.x].bits / 8 * m * k + scheme.weight_bits * k * n / 8)}
     if scheme.widened is not None:
         terms["dequant"] = _vector(chip, of_weights(scheme, chip, problem.offset), k * n)
     if scheme.scales_sums:
         # The same unit, at the same time: weights of the next tile and sums of this one.
-        terms["dequant"] += (_vector(chip, of_products(scheme, 1, groups, problem.offset), m * n)
+        terms["dequant"] += (_vector(chip, _stored(of_products(scheme, 1, groups, problem.offset), problem), m * n)
                              + _vector(chip, of_activations(scheme, 1, problem.offset), m * k))
     if scheme.decomposition is not None:
-        terms["split"] = _vector(chip, of_activations(scheme, scheme.passes, problem.offset), m * k)
-        terms["merge"] = _vector(chip, of_products(scheme, scheme.passes, groups, problem.offset), m * n)
+        terms["split"] = 0.0
+        if not scheme.takes(problem.x):
+            terms["split"] = _vector(chip, of_activations(scheme, scheme.passes, problem.offset), m * k)
+        terms["merge"] = _vector(chip, _stored(of_products(scheme, scheme.passes, groups, problem.offset), problem), m * n)
     return terms
 
 
@@ -74,6 +77,11 @@ def _cube(chip: Chip, formats: tuple[str, str], rows: int, k: int, n: int) -> fl
 
 def _vector(chip: Chip, work: Work, elements: int) -> float:
     return elements * cycles_per_element(chip, work) / chip.aiv
+
+
+def _stored(work: Work, problem: Any) -> Work:
+    """FP32 results are stored as they are, without the conversion that comes last."""
+    return tuple(work[:-1]) if work and problem.out == "fp32" else work
 
 
 def _memory(chip: Chip, count: float) -> float:

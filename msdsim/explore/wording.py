@@ -2,7 +2,7 @@
 
 The shipped rows say it themselves, in ``as`` and in tiling keys; a user's file may quote its source instead: a copy of a matrix
 ("copy 12288x12288 fp16 GM->UB, 48 AIV, tile [64,1024]"), a product of two operands of one format ("mxfp8 x mxfp8"), a tiling
-("base 128x256x64, no double buffering").
+("base 128x256x64, no double buffering").  Published INT8 products have their activations in INT8.
 """
 
 from __future__ import annotations
@@ -26,6 +26,9 @@ def spelled_out(row: Measurement, chip: Chip) -> str:
     if found is not None:
         m, n, into, base_m, base_n = found.groups()
         return f"micro:read_matrix,m={m},n={n},into={into.lower()},base_m={base_m},base_n={base_n}"
+    if row.dataflow == "w8a8" and row.problem.startswith(("gemm:", "grouped_gemm:")) and "x=" not in row.problem:
+        # INT8 operators take activations that others have quantized.
+        return f"{row.problem},x=int8"
     pair = _PAIR.fullmatch(row.dataflow)
     if pair is not None and row.problem.startswith("gemm:"):
         return _matmul(row, pair[1], chip)

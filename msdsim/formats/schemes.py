@@ -86,6 +86,10 @@ class Scheme:
         """Format of what the Cube accumulates."""
         return "int32" if FORMATS[self.component].kind == "int" else "fp32"
 
+    def takes(self, x: str) -> bool:
+        """Whether activations that come in format ``x`` are what the Cube multiplies."""
+        return self.component == x and not self.free_passes
+
     @property
     def max_k(self) -> int:
         """Longest sum of products that INT32 holds whatever the operands are."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from msdsim.formats.number import BF16, FP32, NumberFormat
+from msdsim.formats.number import BF16, FORMATS, FP32
 
 U32 = FP32.unit_roundoff
 ETA32 = FP32.smallest_subnormal / 2  # absolute error of a product or quotient that underflows
@@ -23,8 +23,11 @@ def float64_slack(k: int, magnitude: np.ndarray) -> np.ndarray:
     return gamma(k + 4, 2.0**-53) * magnitude
 
 
-def with_output(error: np.ndarray, y64: np.ndarray, fmt: NumberFormat = BF16) -> np.ndarray:
-    """Add the rounding of the result to ``fmt``; infinite where the result may overflow it."""
-    size = np.abs(y64) + error
+def with_output(error: np.ndarray, y64: np.ndarray, out: str = "bf16") -> np.ndarray:
+    """Add the rounding of the result to its format; infinite where the result may overflow it."""
+    fmt, size = FORMATS[out], np.abs(y64) + error
+    if fmt is FP32:
+        # The last operation of the sum has rounded it.
+        return np.where(size < fmt.max_value, error, np.inf)
     total = error + fmt.unit_roundoff * size + fmt.smallest_subnormal / 2
     return np.where(size < fmt.max_value, total, np.inf)

@@ -1,8 +1,8 @@
 """GM operands of a GEMM: taken from the user's arrays or generated, validated, quantized, in storage dtypes.
 
-Tensor names are those of the kernels: ``x`` bf16 [m, k]; ``w`` [k, n] ([n, k] with trans_b) in bf16, int8 (int4 values
-one per byte) or fp4; ``scale`` float32 [n] or [groups, n] (MXFP4: E8M0 [ceil(k/32), n]); ``offset`` float32 like
-``scale``.
+Tensor names are those of the kernels: ``x`` bf16 [m, k], or int8 with ``x_scale`` float32 [m]; ``w`` [k, n] ([n, k] with
+trans_b) in bf16, int8 (int4 values one per byte) or fp4; ``scale`` float32 [n] or [groups, n] (MXFP4: E8M0 [ceil(k/32), n]);
+``offset`` float32 like ``scale``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import numpy as np
 
 from msdsim.errors import ArrayError, MsdsimError, ProblemError
 from msdsim.formats.checks import first_index, place, require_finite, require_range, require_shape
+from msdsim.formats.msd import MSD_INT8, decompose
 from msdsim.formats.mx import MX_BLOCK, block_count
 from msdsim.formats.number import BF16, E8M0, FORMATS, FP4_E2M1
 from msdsim.formats.quantize import QuantizedWeight, group_count, quantize_weight, rows
@@ -23,7 +24,7 @@ from msdsim.numerics.shared import keep, once, weights_wanted
 from msdsim.problems.shapes import GemmShape
 
 _TILE_ROWS, _TILE_COLUMNS = 256, 512
-GEMM_ARRAYS = ("x", "w", "q", "scale", "offset")
+GEMM_ARRAYS = ("x", "x_scale", "w", "q", "scale", "offset")
 
 
 def gemm_operands(problem: GemmShape, inputs: Mapping[str, np.ndarray] | None, seed: Seed,
@@ -41,8 +42,13 @@ def gemm_operands(problem: GemmShape, inputs: Mapping[str, np.ndarray] | None, s
     if unknown:
         raise ArrayError(f"unknown array '{unknown[0]}' in the inputs (known: {', '.join(GEMM_ARRAYS)})")
     of = (str(problem), seed, id(inputs))
-    operands = {"x": once(("x", *of), lambda: _activation(
-        given["x"] if "x" in given else normal((problem.m, problem.k), seed, 0), problem))}
+    if problem.x == "int8":
+        operands = dict(once(("x int8", *of), lambda: _int8_rows(given, problem, seed)))
+    else:
+        if "x_scale" in given:
+            raise ArrayError("'x_scale' belongs to activations that are given in int8; add x=int8 to the problem")
+        operands = {"x": once(("x", *of), lambda: _activation(
+            given["x"] if "x" in given else normal((problem.m, problem.k), seed, 0), problem))}
     weight = once(("given", weights, *of), lambda: _given_weight(given, problem, weights))
     if weight is None:
         weight = _float_weight(given, problem, weights, seed, scale_rule, of)
@@ -65,6 +71,33 @@ def _activation(x: np.ndarray, problem: GemmShape) -> np.ndarray:
         raise ArrayError(f"x has {x[first_index(bad)]} at {place(bad)}, above the largest bf16 {BF16.max_value:.4g}; "
                          "scale the activations down")
     return rounded
+
+
+def _int8_rows(given: Mapping[str, np.ndarray], problem: GemmShape, seed: Seed) -> dict[str, np.ndarray]:
+    """``x`` int8 with its ``x_scale`` float32 [m], as they are given; real numbers are quantized as ``w8a8`` would."""
+    x = given.get("x")
+    if x is None or x.dtype.kind not in "iu":
+        if "x_scale" in given:
+            raise ArrayError("'x_scale' needs the quantized activations 'x' (int8) beside it")
+        drawn = normal((problem.m, problem.k), seed, 0) if x is None else x
+        parts = decompose(_activation(drawn, problem), MSD_INT8.with_passes(1))
+        assert parts.row_scale is not None
+        return {"x": parts.components[0], "x_scale": parts.row_scale}
+    require_shape(x, (problem.m, problem.k), "x")
+    require_range(x, -128, 127, "x", "int8")
+    if "x_scale" not in given:
+        raise ArrayError("quantized activations 'x' need their 'x_scale', one number a row, which the inputs lack")
+    scale = given["x_scale"]
+    require_shape(scale, (problem.m,), "x_scale")
+    _require_numbers(scale, "x_scale")
+    require_finite(scale.astype(np.float32), "x_scale")
+    return {"x": np.ascontiguousarray(x, np.int8), "x_scale": np.ascontiguousarray(scale, np.float32)}
+
+
+def activations(operands: Mapping[str, np.ndarray]) -> np.ndarray:
+    """The activations as they are given, float64 [m, k]."""
+    x = operands["x"].astype(np.float64)
+    return x * operands["x_scale"][:, None].astype(np.float64) if "x_scale" in operands else x
 
 
 def _require_numbers(array: np.ndarray, name: str) -> None:
@@ -216,5 +249,5 @@ def per_group(values: np.ndarray, index: int) -> np.ndarray:
     return values[index] if values.ndim == 2 else values
 
 
-__all__ = ["gemm_operands", "group_slices", "logical_weight", "per_group", "rows", "weight_part", "weight_tiles",
+__all__ = ["activations", "gemm_operands", "group_slices", "logical_weight", "per_group", "rows", "weight_part", "weight_tiles",
            "weight_values"]

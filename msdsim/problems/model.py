@@ -65,6 +65,9 @@ def _rows(value: Any) -> tuple[int, ...]:
 Size = Annotated[int, BeforeValidator(_size)]
 Rows = Annotated[tuple[int, ...], BeforeValidator(_rows)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
+#: Formats in which activations are given, and in which results are written.
+Activations = Literal["bf16", "int8"]
+Output = Literal["bf16", "fp32"]
 
 
 class Shape(BaseModel):
@@ -87,7 +90,7 @@ class Shape(BaseModel):
 
     @classmethod
     def keys_text(cls) -> str:
-        """``keys: m, k, n; optional: group, offset, trans_b``: the ending of every error about a problem."""
+        """``keys: m, k, n; optional: group, offset, ...``: the ending of every error about a problem."""
         needed = [key for key in keys(cls) if cls.model_fields[key].is_required()]
         optional = [key for key in keys(cls) if key not in needed]
         return f"keys: {', '.join(needed)}; optional: {', '.join(optional)}"
@@ -116,7 +119,8 @@ class Gemm(Shape):
     """y [m, n] = x [m, k] @ w [k, n], with w quantized.
 
     ``group`` is the weight group size along k (None: one scale per channel; a last group may be shorter), ``offset``
-    gives the weights an offset beside the scale, ``trans_b`` stores w as [n, k].
+    gives the weights an offset beside the scale, ``trans_b`` stores w as [n, k].  ``x`` is what the activations come as: BF16,
+    or INT8 with one scale per row that somebody quantized before; ``out`` is the format of y.
     """
 
     kind: Literal["gemm"] = "gemm"
@@ -126,6 +130,8 @@ class Gemm(Shape):
     group: Size | None = None
     offset: Flag = False
     trans_b: Flag = False
+    x: Activations = "bf16"
+    out: Output = "bf16"
 
 
 class GroupedGemm(Shape):
@@ -145,6 +151,8 @@ class GroupedGemm(Shape):
     group: Size | None = None
     offset: Flag = False
     trans_b: Flag = False
+    x: Activations = "bf16"
+    out: Output = "bf16"
 
     @model_validator(mode="before")
     @classmethod
@@ -169,7 +177,7 @@ class GroupedGemm(Shape):
 
     @classmethod
     def keys_text(cls) -> str:
-        return "keys: groups and m, or rows; k, n; optional: group, offset, trans_b"
+        return "keys: groups and m, or rows; k, n; optional: group, offset, trans_b, x, out"
 
     def _set_keys(self) -> list[str]:
         return [key for key in super()._set_keys() if self.rows is None or key != "m"]

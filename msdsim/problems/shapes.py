@@ -6,7 +6,8 @@ from typing import Protocol
 
 
 class GemmShape(Protocol):
-    """y [m, n] = x [m, k] @ w [k, n]; ``group`` is the weight group size along k (None: per channel)."""
+    """y [m, n] = x [m, k] @ w [k, n]; ``group`` is the weight group size along k (None: per channel), ``x`` and ``out`` are the
+    formats of the activations as they are given and of y."""
 
     @property
     def kind(self) -> str: ...
@@ -22,6 +23,10 @@ class GemmShape(Protocol):
     def offset(self) -> bool: ...
     @property
     def trans_b(self) -> bool: ...
+    @property
+    def x(self) -> str: ...
+    @property
+    def out(self) -> str: ...
 
 
 class AttentionShape(Protocol):

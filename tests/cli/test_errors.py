@@ -18,7 +18,7 @@ from msdsim.resources import data_dir, shipped_names
 
 P = "gemm:m=16,k=64,n=48"
 TOY = ["--hw", "toy"]
-GEMM_KEYS = "(keys: m, k, n; optional: group, offset, trans_b)"
+GEMM_KEYS = "(keys: m, k, n; optional: group, offset, trans_b, x, out)"
 CHIPS = ", ".join(shipped_names("hwmodels"))
 HELP = "('msdsim run --help' shows how it is used)"
 
@@ -148,7 +148,7 @@ def save_one(array):
          "inputs file 'in.npz' is not an npz file of plain arrays; write it with numpy.savez"),
         (save_one,
          "inputs file 'in.npz' holds one array without a name; write it with numpy.savez(FILE, x=...)"),
-        (lambda x: save("in.npz", activations=x), "unknown array 'activations' in the inputs (known: x, w, q, scale, offset)"),
+        (lambda x: save("in.npz", activations=x), "unknown array 'activations' in the inputs (known: x, x_scale, w, q, scale, offset)"),
         (lambda x: save("in.npz", x=x.T), "x has shape [64, 16], the problem needs [16, 64]"),
         (lambda x: save("in.npz", x=np.where(x == x[3, 7], np.nan, x)),
          "x has nan at row 3, column 7; every value must be finite: clean the array before quantizing it"),

@@ -14,6 +14,8 @@ class Gemm:
     offset: bool = False
     trans_b: bool = False
     kind: str = "gemm"
+    x: str = "bf16"
+    out: str = "bf16"
 
 
 @pytest.fixture(scope="session")

@@ -222,7 +222,7 @@ ONES = np.ones(2, np.float32)
     ("bf16", {"x": np.zeros((2, 4), complex)}, {}, "x has dtype complex128; give real numbers"),
     ("msd-int8", {"w": np.full((4, 2), np.inf)}, {}, "w has inf at row 0, column 0"),
     ("msd-int8", {"x": np.full((2, 4), 2.0**121)}, {}, r"x has 2.65\S* in row 0, above 2\^120"),
-    ("msd-int8", {"X": np.zeros((2, 4))}, {}, r"unknown array 'X' in the inputs \(known: x, w, q, scale, offset\)"),
+    ("msd-int8", {"X": np.zeros((2, 4))}, {}, r"unknown array 'X' in the inputs \(known: x, x_scale, w, q, scale, offset\)"),
     ("msd-int8", {"q": Q}, {}, "'q' need their 'scale'"),
     ("msd-int8", {"scale": ONES}, {}, "'scale' belongs to quantized weights 'q'"),
     ("msd-int8", {"q": Q, "scale": ONES, "w": Q}, {}, "hold both 'w' and 'q'"),

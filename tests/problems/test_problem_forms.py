@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from msdsim.errors import InputError, ProblemError, UnknownNameError
 from msdsim.problems import Attention, Gemm, GroupedGemm, KernelFile, Workload, parse_problem, problem_from_json
 
-GEMM_KEYS = "(keys: m, k, n; optional: group, offset, trans_b)"
-GROUPED_KEYS = "(keys: groups and m, or rows; k, n; optional: group, offset, trans_b)"
+GEMM_KEYS = "(keys: m, k, n; optional: group, offset, trans_b, x, out)"
+GROUPED_KEYS = "(keys: groups and m, or rows; k, n; optional: group, offset, trans_b, x, out)"
 ATTENTION_KEYS = ("(keys: batch, heads, kv_heads, head_dim, q, kv; optional: scales, causal, v_dim, shared_kv, "
                   "scale_dim, kv_layout)")
 WORKLOADS = "deepseek-v3-decode, gpt-oss-120b-decode, llama3-8b-decode, openpangu-718b-decode, qwen3-14b-decode, qwen3-235b-a22b-decode"
@@ -164,8 +164,8 @@ def test_in_python_the_same_errors():
         Gemm(m=None, k=1, n=1)
     with pytest.raises(ProblemError, match=r"^a problem needs a 'kind' \(gemm, grouped_gemm, attention, micro\)$"):
         problem_from_json({"m": 1})
-    with pytest.raises(ProblemError, match="gemm: unknown key 'x'"):
-        problem_from_json({"kind": "gemm", "m": 1, "k": 1, "n": 1, "x": 1})
+    with pytest.raises(ProblemError, match="gemm: unknown key 'z'"):
+        problem_from_json({"kind": "gemm", "m": 1, "k": 1, "n": 1, "z": 1})
 
 
 def test_whole_numbers_of_any_type_are_sizes():

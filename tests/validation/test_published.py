@@ -24,9 +24,6 @@ INEXPRESSIBLE = {"a2-gelu-fp32-8192", "a2-nd2nz-8192", "950-rmsnormquant-4096x81
                  "950dt-mxfp4-quant-1048576x64"}
 #: Rows that are further off than 30%, and what is known about them.
 OUTLIERS = {
-    **dict.fromkeys(("910b1-catlass44-int8-128x16384x1024", "910b1-catlass44-int8-128x16384x2048"), "no scales at the end"),
-    **dict.fromkeys(("910b3-catlass52-int8-256x1024x16384", "910b3-catlass52-int8-128x256x16384"),
-                    "x is quantized here, there it is given"),
     "910c-mla-amla": "K and V come one after the other, there they are one load",
     "950-copy-l1-same-address": "twice the time of cores that begin apart, which no serving of a line explains",
     "910b4-m128-4096": "the fastest kernel has both kinds of core, whose launch the benchmark's has not",
@@ -44,8 +41,7 @@ def test_targets(report):
 def test_rows_that_informed_no_constant_are_met_as_well(report):
     assert report.unseen.predicted >= 20
     assert report.unseen.median_error <= 0.09
-    # The rows are three times as many since decode GEMMs, single cores and components are among them: 31% now.
-    assert report.unseen.p90_error <= 0.33
+    assert report.unseen.p90_error <= 0.25
     known = set(load_hw("ascend910b1").provenance)
     assert {key for row in report.rows for key in row.informs} <= known
 

@@ -7,6 +7,7 @@ from msdsim.dataflows.cube.mainloop import CubeTiling
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, element_bits
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS
+from msdsim.formats.schemes import SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
 
 
@@ -42,6 +43,18 @@ def refuse_rate(chip: Chip, formats: tuple[str, str]) -> str | None:
     if chip.cube.rate(*formats) is None:
         modes = ", ".join(f"{r.a} x {r.b}" for r in chip.cube.rates.values())
         return f"the Cube of '{chip.name}' cannot multiply {formats[0]} x {formats[1]} (it multiplies {modes})"
+    return None
+
+
+def refuse_activations(problem: GemmShape, scheme: Scheme) -> str | None:
+    """Why a method cannot take activations in the format in which they are given, or None."""
+    if problem.x == "bf16":
+        return None
+    if not scheme.takes(problem.x):
+        takes = [other.name for other in SCHEMES.values() if other.takes(problem.x)]
+        return f"'{scheme.name}' makes its own of BF16 activations, and x={problem.x} is given; use {' or '.join(takes)}"
+    if problem.offset:
+        return f"offsets need sums of rows of x, which x={problem.x} does not come with; leave out offset=1 or x={problem.x}"
     return None
 
 

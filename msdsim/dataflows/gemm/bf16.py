@@ -54,7 +54,7 @@ def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling) -> Kernel:
     kb = KernelBuilder("bf16", chip.cores.aic, chip.cores.aiv_per_aic)
     x = operand(kb, problem, "x", "bf16", (m, k), "in", rows_axis=0)
     w = operand(kb, problem, "w", "bf16", (n, k) if problem.trans_b else (k, n), "in")
-    y = operand(kb, problem, "y", "bf16", (m, n), "out", rows_axis=0)
+    y = operand(kb, problem, "y", problem.out, (m, n), "out", rows_axis=0)
     split = FloatParts(kb, chip, problem, tile.split_k) if part_size(k, tile.split_k) < k else None
     parts = split.parts if split is not None else 1
     held = None

@@ -18,6 +18,7 @@ from msdsim.dataflows.gemm.convert_tiling import ConvertTiling, Packs
 from msdsim.dataflows.gemm.merge_shares import MergeShares
 from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
 from msdsim.dataflows.ring import Ring
+from msdsim.dataflows.vector.add_parts import store
 from msdsim.dataflows.vector.row_sums import RowSums
 from msdsim.ir.builder import At, Handle, at
 from msdsim.ir.expr import Const, Expr, tiles_of
@@ -185,9 +186,7 @@ class Merge:
             kb.op("muls", out, total, scalar=1.0)
             kb.copy(self.g.sums.sums.at(share.e, share.columns.part, *there), out)
             return
-        yb = kb.buffer("yb", "UB", "bf16", self.shape, self.tile.ub_ring)[at(0, size), at(0, share.cols)]
-        kb.op("cast", yb, total, round="rint")
-        kb.copy(self.g.y.at(share.e, *there), yb)
+        store(kb, self.g.problem, self.g.y.at(share.e, *there), total, self.shape, self.tile.ub_ring)
 
 
 def load_per_column(g: WeightRing, e: Expert, cols: At, groups: tuple[Expr, Expr],

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from msdsim.dataflows.cube.experts import Experts
+from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.dataflows.cube.grid import Grid, OutputTile
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, k_groups, operand
 from msdsim.dataflows.cube.rows import RowBlocks
@@ -18,9 +18,13 @@ from msdsim.dataflows.ring import Ring
 from msdsim.formats.mx import block_count
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import Handle, KernelBuilder
-from msdsim.ir.expr import Expr
+from msdsim.ir.builder import At, Handle, KernelBuilder, at
+from msdsim.ir.expr import Const, Expr
+from msdsim.ir.kernel import Role, Slice
 from msdsim.units import ceil_div, part_size, round_up
+
+#: The scale of each row: what the split finds, or what comes with activations that are given.
+_ROW_SCALE: dict[bool, tuple[str, Role]] = {False: ("row_scale", "workspace"), True: ("x_scale", "in")}
 
 
 class MsdContext:
@@ -40,7 +44,9 @@ class MsdContext:
         self.shares = MergeShares(self.experts, self.tile_rows, tile.base_n, self.aivs)
         self.share_rows, self.share_cols = self.shares.rows, self.shares.cols
         self.kb = kb = KernelBuilder(scheme.name.replace("-", "_"), self.cores, self.aivs)
-        self.x = operand(kb, problem, "x", "bf16", (m, k), "in", rows_axis=0)
+        #: Whether x comes as the component that the Cube multiplies: nothing is split then.
+        self.given = problem.x == scheme.component
+        self.x = operand(kb, problem, "x", problem.x, (m, k), "in", rows_axis=0)
         self.w = operand(kb, problem, "w", scheme.weights, (n, k) if problem.trans_b else (k, n), "in")
         blocks = block_count(k)
         scale = ("e8m0", (blocks, n)) if scheme.mx else ("fp32", (self.groups, n))
@@ -49,9 +55,12 @@ class MsdContext:
         self.bias8 = operand(kb, problem, "bias8", "fp32", (self.groups, n), "in") if scheme.nibbles else None
         # Rows of packed components end on a byte.
         stacked = (self.grid.row_tiles, tile.passes, self.tile_rows)
-        self.components = kb.tensor("a", scheme.component, (*stacked, round_up(k, 2)), "workspace")
+        self.components = None if self.given else kb.tensor("a", scheme.component, (*stacked, round_up(k, 2)), "workspace")
         self.block_scales = kb.tensor("a_scale", "e8m0", (*stacked, blocks), "workspace") if scheme.mx else None
-        self.row_scale = None if scheme.mx else operand(kb, problem, "row_scale", "fp32", (m, 1), "workspace", rows_axis=0)
+        self.row_scale = None
+        if not scheme.mx:
+            name, role = _ROW_SCALE[self.given]
+            self.row_scale = operand(kb, problem, name, "fp32", (m, 1), role, rows_axis=0)
         self.row_top = operand(kb, problem, "row_top", "fp32", (m, 1), "workspace", rows_axis=0) if tile.stepwise else None
         self.row_sum = None
         if problem.offset:
@@ -60,8 +69,9 @@ class MsdContext:
         self.part_k = part_size(k, tile.k_parts)
         self.k_parts = ceil_div(k, self.part_k)
         self.products = self._products()
-        self.y = operand(kb, problem, "y", "bf16", (m, n), "out", rows_axis=0)
-        kb.signal("split_done", "barrier")
+        self.y = operand(kb, problem, "y", problem.out, (m, n), "out", rows_axis=0)
+        if not self.given:
+            kb.signal("split_done", "barrier")
         if tile.stepwise:
             kb.signal("stats_done", "barrier")
         if self.k_parts > 1:
@@ -80,6 +90,18 @@ class MsdContext:
             return self.kb.tensor("c", self.sums, (self.grid.tiles, self.k_parts, tile.base_m, tile.base_n), "workspace")
         groups = self.pack * (self.tiles_per_core if tile.stepwise else 1)
         return self.kb.tensor("c", self.sums, (self.cores, tile.slots, groups, tile.base_m, tile.base_n), "workspace")
+
+    def rows_of_a(self, place: OutputTile | None, number: int, rows: At, depth: At) -> Slice:
+        """Rows ``rows`` and K ``depth`` of component ``number`` of a tile of rows, the first one without ``place``."""
+        if self.components is not None:
+            return self.components[Const(0) if place is None else place.row_tile, number, rows, depth]
+        expert, first = (Expert(Const(0), Const(self.problem.m)), Const(0)) if place is None else (place.expert, place.row)
+        return self.x.at(expert, at(first + rows.start, rows.size), depth)
+
+    def wait_for_split(self) -> None:
+        """Nobody reads components before all of them are there."""
+        if not self.given:
+            self.kb.wait_signal("split_done", "MTE2")
 
     @property
     def ring_bytes(self) -> int:

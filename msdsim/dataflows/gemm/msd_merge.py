@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.operands import Operand, ragged_of
 from msdsim.dataflows.gemm.msd_context import MsdContext
+from msdsim.dataflows.vector.add_parts import store
 from msdsim.dataflows.vector.components import combine
 from msdsim.ir.builder import At, Handle, at
 from msdsim.ir.expr import Const, Expr, tiles_of
@@ -120,9 +121,8 @@ class Merge:
     def _store(self, share: Share, start: Expr, size: Expr, total: Slice) -> None:
         """Round and store finished rows."""
         ctx, kb, tile = self.ctx, self.kb, self.tile
-        yb = kb.buffer("yb", "UB", "bf16", (tile.merge_m, ctx.share_cols), tile.ub_ring)[at(0, size), at(0, share.cols)]
-        kb.op("cast", yb, total, round="rint")
-        kb.copy(ctx.y.at(share.e, share.tensor_rows(start, size), share.tensor_cols()), yb)
+        there = ctx.y.at(share.e, share.tensor_rows(start, size), share.tensor_cols())
+        store(kb, ctx.problem, there, total, (tile.merge_m, ctx.share_cols), tile.ub_ring)
 
     # Per channel
 

@@ -26,21 +26,23 @@ class Multiply:
     def prologue(self) -> None:
         """Before the first tile: fetch weights while Vector splits.  Cores without tiles only meet the others."""
         ctx, kb = self.ctx, self.kb
+        if ctx.given:
+            return
         self.prefetch()
         if not self.tile.a_resident:
             with kb.when(kb.core >= ctx.grid.tiles * ctx.k_parts):
-                kb.wait_signal("split_done", "MTE2")
+                ctx.wait_for_split()
 
     def hold(self) -> Held:
         """All K of the only tile of rows, loaded once."""
         ctx, kb, tile, k = self.ctx, self.kb, self.tile, self.ctx.problem.k
         rows = ctx.problem.m
-        kb.wait_signal("split_done", "MTE2")
+        ctx.wait_for_split()
         whole = kb.buffer("a_all", "L1", ctx.scheme.component, (tile.base_m, round_up(k, 2)))
         with kb.loop("h", 0, ceil_div(k, tile.l1_k)) as h:
             depth = at(h * tile.l1_k, ragged(k, tile.l1_k, h))
             for number in range(ctx.passes):
-                kb.copy(whole[at(rows * number, rows), depth], ctx.components[0, number, at(0, rows), depth])
+                kb.copy(whole[at(rows * number, rows), depth], ctx.rows_of_a(None, number, at(0, rows), depth))
         return Held(lambda start, size: whole[at(0, rows * ctx.passes), at(start, size)])
 
     def tile_product(self, t: Expr, place: OutputTile, held: Held | None) -> Slice:
@@ -71,13 +73,13 @@ class Multiply:
         rows, cols = place.rows, place.cols
 
         def load_a(a1: Handle, start: Expr, size: Expr) -> None:
-            if not tile.stepwise:
+            if not (tile.stepwise or ctx.given):
                 # The first components of the core; weights, which come before them, do not wait for the split.
                 with kb.when((turn + start).equals(0)):
-                    kb.wait_signal("split_done", "MTE2")
+                    ctx.wait_for_split()
             for number in range(ctx.passes):
                 kb.copy(a1[at(rows * number, rows), at(0, size)],
-                        ctx.components[place.row_tile, number, at(0, rows), at(first + start, size)])
+                        ctx.rows_of_a(place, number, at(0, rows), at(first + start, size)))
 
         def load_b(b1: Handle, start: Expr, size: Expr) -> None:
             kb.copy(*self._weights(b1, place, first + start, size))

@@ -126,6 +126,7 @@ class RowSplit:
         def store(number: int, value: Slice) -> None:
             component = kb.buffer(f"a{number}", "UB", ctx.scheme.component, shape)[here]
             narrow(kb, component, q16, value)
+            assert ctx.components is not None
             kb.copy(ctx.components[(block.row_tile, number, *target)], component)
 
         if not ctx.scheme.nibbles:

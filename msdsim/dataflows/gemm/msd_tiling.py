@@ -77,6 +77,9 @@ def _check_pipeline(problem: GemmShape, chip: Chip, tile: MsdTiling) -> None:
     if tile.stepwise and (problem.group is None or problem.group > tile.l1_k or tile.direct):
         raise TilingError(f"tiling stepwise={tile.stepwise} takes groups of scales an L1 tile at a time through GM: it needs a "
                           f"group= of at most l1_k={tile.l1_k} and direct=0")
+    if tile.stepwise and problem.x != "bf16":
+        raise TilingError(f"tiling stepwise={tile.stepwise} splits activations step by step, and x={problem.x} is given; "
+                          f"give stepwise=0")
     if tile.direct and chip.path("L0C", "UB") is None:
         raise TilingError(f"tiling direct={tile.direct}: chip '{chip.name}' has no path L0C->UB; give direct=0")
 

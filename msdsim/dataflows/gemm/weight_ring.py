@@ -89,7 +89,7 @@ class WeightRing:
         slot = (tile.base_n, tile.slot_k) if problem.trans_b else (tile.slot_k, tile.base_n)
         slots = kb.tensor("ring", element_format(self.kinds.b), (self.cores, tile.slots, *slot), "workspace",
                           "L1" if tile.direct else "GM")
-        self.y = operand(kb, problem, "y", "bf16", (m, n), "out", rows_axis=0)
+        self.y = operand(kb, problem, "y", problem.out, (m, n), "out", rows_axis=0)
         self.sums = FloatParts(kb, chip, problem, tile.k_parts) if self.k_parts > 1 else None
         reader = "MTE1" if tile.direct else "MTE2"
         self.ring = Ring.between(kb, slots, tile.slots, "to_cube", ("full", "empty"), ("MTE3", reader))

@@ -100,6 +100,13 @@ class FloatParts:
                 kb.op("add", pieces[0], pieces[0], piece)
             if scale is not None:
                 scale(pieces[0], e, *there)
-            yb = kb.buffer("yb", "UB", "bf16", (rows, cols), ring)[at(0, here_m), at(0, here_n)]
-            kb.op("cast", yb, pieces[0], round="rint")
-            kb.copy(y.at(e, *there), yb)
+            store(kb, self.problem, y.at(e, *there), pieces[0], (rows, cols), ring)
+
+
+def store(kb: KernelBuilder, problem: GemmShape, y: Slice, total: Slice, shape: tuple[int, int], ring: int) -> None:
+    """FP32 sums to y: rounded half to even through a buffer of ``shape`` in a ring, or as they are where y is FP32."""
+    if problem.out != "fp32":
+        rounded = kb.buffer("yb", "UB", problem.out, shape, ring)[tuple(at(0, size) for size in total.sizes)]
+        kb.op("cast", rounded, total, round="rint")
+        total = rounded
+    kb.copy(y, total)

@@ -26,7 +26,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 from msdsim.formats.mx import code_to_exponent
-from msdsim.formats.number import BF16, FP32
+from msdsim.formats.number import FP32
 from msdsim.formats.quantize import QuantizedWeight
 from msdsim.formats.rounding import decode, round_to
 from msdsim.formats.schemes import SCHEMES, Scheme
@@ -65,7 +65,7 @@ class ConvertGemm(Contract):
         for start in range(0, problem.n, _COLUMNS_AT_ONCE):
             columns = slice(start, min(start + _COLUMNS_AT_ONCE, problem.n))
             y32[:, columns] = self._columns(problem, operands["x"], weight_part(weight, slice(0, problem.k), columns))
-        return {"y": round_to(y32, BF16), "y32": y32}
+        return {"y": round_to(y32, problem.out), "y32": y32}
 
     def _columns(self, problem: GemmShape, x16: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
         """Some columns of the result, before its last rounding."""
@@ -125,7 +125,7 @@ class ConvertGemm(Contract):
         more = (0 if len(groups) == 1 else len(groups)) + parts
         error = gamma(depth + more + 3) * scaled + gamma(-(-depth // 64) + 6 + more + 5) * shift
         error = error + ETA32 * (2 * len(groups) + np.sum(np.atleast_2d(scale), axis=0))
-        error = with_output(error * SECOND_ORDER + float64_slack(problem.k, scaled + shift), y64)
+        error = with_output(error * SECOND_ORDER + float64_slack(problem.k, scaled + shift), y64, problem.out)
         return np.where(largest * (1 + gamma(depth + 8)) < FP32.max_value, error, np.inf)
 
 

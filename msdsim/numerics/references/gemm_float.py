@@ -22,7 +22,7 @@ from msdsim.formats.schemes import SCHEMES
 from msdsim.numerics.bounds import ETA16, ETA32, SECOND_ORDER, U32, float64_slack, gamma, with_output
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.matmul import mmad_float
-from msdsim.numerics.operands import gemm_operands, logical_weight, weight_part, weight_tiles, weight_values
+from msdsim.numerics.operands import activations, gemm_operands, logical_weight, weight_part, weight_tiles, weight_values
 from msdsim.numerics.references.matmul import matmul_strips
 from msdsim.numerics.shared import is_kept, once_of
 from msdsim.problems.shapes import GemmShape
@@ -65,8 +65,8 @@ def magnitude_of(problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.n
 
 
 def _product(problem: GemmShape, operands: Mapping[str, np.ndarray], which: int) -> np.ndarray:
-    x, weight = operands["x"].astype(np.float64), logical_weight(problem, operands)
-    arrays = [operands[name] for name in ("x", "w", "scale", "offset") if name in operands]
+    x, weight = activations(operands), logical_weight(problem, operands)
+    arrays = [operands[name] for name in ("x", "x_scale", "w", "scale", "offset") if name in operands]
     if problem.m * problem.n > _LARGEST_SHARED or not is_kept(*arrays):
         return products(None if which else x, np.abs(x) if which else None, weight)[which]
     return once_of(arrays, "products", lambda: products(x, np.abs(x), weight))[which]
@@ -133,7 +133,7 @@ class FloatGemm(Contract):
             for row in range(depth, problem.k, depth):
                 total = total + self.matmul(x[:, row : row + depth], wb[row : row + depth])
             y32[:, columns] = total
-        return {"y": round_to(y32, BF16), "y32": y32}
+        return {"y": round_to(y32, problem.out), "y32": y32}
 
     def exact(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:
         return exact_gemm(problem, operands)
@@ -152,7 +152,7 @@ class FloatGemm(Contract):
         error = (convert * magnitude + convert_eta * x_sum
                  + gamma(k) * ((1 + convert) * magnitude + convert_eta * x_sum + k * ETA32) + k * ETA32)
         error = error * SECOND_ORDER + float64_slack(k, magnitude)
-        return with_output(error, y64)
+        return with_output(error, y64, problem.out)
 
 
 for _scheme in SCHEMES.values():

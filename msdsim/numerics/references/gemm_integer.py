@@ -17,7 +17,8 @@ inner loop reads scale[g] once and multiplies no row vector; groups ascend:
     t = acc * row_scale[m] ; with an offset t = t + off ;  y = bf16(t)
 
 There is one row scale for the whole of k.  Row and group sums are taken over fp32(x) with 64 lanes
-(:mod:`msdsim.numerics.vector`).  w8a8 is the one-pass case of msd-int8.
+(:mod:`msdsim.numerics.vector`).  w8a8 is the one-pass case of msd-int8.  With activations that are given in INT8 (``x=int8``),
+a_1 is x and row_scale its ``x_scale``: what is left is exact but for the roundings above.
 """
 
 from __future__ import annotations
@@ -30,13 +31,12 @@ import numpy as np
 from msdsim.errors import ArrayError, InputError, ProblemError
 from msdsim.formats.checks import first_index
 from msdsim.formats.msd import MSD_INT8, MSD_NIBBLES, ROW_MAX_LIMIT, MsdSpec, decompose
-from msdsim.formats.number import BF16
 from msdsim.formats.rounding import round_to
 from msdsim.formats.schemes import SCHEMES
 from msdsim.numerics.bounds import ETA32, SECOND_ORDER, U32, float64_slack, gamma, with_output
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.matmul import max_safe_k
-from msdsim.numerics.operands import gemm_operands, group_slices, logical_weight, per_group
+from msdsim.numerics.operands import activations, gemm_operands, group_slices, logical_weight, per_group
 from msdsim.numerics.references.gemm_float import exact_gemm
 from msdsim.numerics.references.matmul import matmul_int
 from msdsim.numerics.references.reduce import row_sum
@@ -90,6 +90,8 @@ class IntegerGemm(Contract):
             raise ProblemError(f"k={depth} can overflow int32 in {self.component_format} x {self.weights} sums; the "
                                f"largest safe k is {limit}: split k or use group=")
         operands = gemm_operands(problem, inputs, seed, self.weights)
+        if "x_scale" in operands:
+            return operands
         magnitude = np.abs(operands["x"].astype(np.float32))
         if not (magnitude <= ROW_MAX_LIMIT).all():
             index = first_index(magnitude > ROW_MAX_LIMIT)
@@ -115,9 +117,13 @@ class IntegerGemm(Contract):
 
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
         x, weight = operands["x"], logical_weight(problem, operands)
-        components, row_scale, pass_weights = self.components(x)
-        result: Arrays = {f"a{i + 1}": a for i, a in enumerate(components)}
-        result["row_scale"] = row_scale
+        result: Arrays = {}
+        pass_weights: tuple[float, ...] = (1.0,)
+        if "x_scale" in operands:
+            components, row_scale = [x], operands["x_scale"]
+        else:
+            components, row_scale, pass_weights = self.components(x)
+            result = {f"a{i + 1}": a for i, a in enumerate(components)} | {"row_scale": row_scale}
         acc = off = None
         with np.errstate(over="ignore", under="ignore"):
             for g, part in enumerate(group_slices(problem.k, problem.group)):
@@ -138,7 +144,7 @@ class IntegerGemm(Contract):
                 acc = acc * row_scale[:, None]
                 acc = acc if off is None else acc + off
         assert acc is not None
-        return {"y": round_to(acc, BF16), "y32": acc, **result}
+        return {"y": round_to(acc, problem.out), "y32": acc, **result}
 
     @staticmethod
     def _merge(sums: list[np.ndarray], pass_weights: tuple[float, ...], bias8: np.ndarray | None, g: int) -> np.ndarray:
@@ -157,10 +163,11 @@ class IntegerGemm(Contract):
         """Representation: row_max * relative_bound * sum |q| * scale.  Arithmetic: at most passes + 6 roundings
         (+ groups) act on |t| <= row_max * sigma * sum |q| * scale, where sigma sums the pass weights; offsets carry the
         roundings of the row sum (ceil(depth / 64) + 6 additions) and three more; eta terms cover underflow."""
-        x, weight = np.abs(operands["x"].astype(np.float64)), logical_weight(problem, operands)
+        x, weight = np.abs(activations(operands)), logical_weight(problem, operands)
         groups = group_slices(problem.k, problem.group)
         row_max = x.max(axis=1, keepdims=True)
         f, passes = self.spec.first_factor, self.spec.passes
+        represented = 0.0 if "x_scale" in operands else self.spec.relative_bound()
         # a8w4: |16 hi| + |lo| + 8 <= 144 in units of the row scale.
         sigma = 144 / f if self.nibbles else self.spec.headroom * sum(self.spec.pass_weights)
         plain = self.spec.first_factor.is_integer() and self.spec.rounding != "floor"
@@ -170,7 +177,7 @@ class IntegerGemm(Contract):
         q_sums = once_of([operands["w"]], "sums of |q|", lambda: [_abs_sum(weight.q[part]) for part in groups])
         q_sum = sum(total * scale for total, scale in zip(q_sums, scales, strict=True))
         operations = passes + 8 + len(groups)
-        error = row_max * q_sum * (self.spec.relative_bound() + inexact + gamma(operations) * sigma)
+        error = row_max * q_sum * (represented + inexact + gamma(operations) * sigma)
         magnitude = row_max * q_sum
         if weight.offset is not None:
             depth = -(-max(part.stop - part.start for part in groups) // 64) + 6
@@ -179,7 +186,7 @@ class IntegerGemm(Contract):
             error = error + gamma(depth + 5 + len(groups)) * shift
             magnitude = magnitude + shift
         error = error + ETA32 * (f * sigma * q_sum + 3 * scale_sum + len(groups) * (3 + row_max / f))
-        return with_output(error * SECOND_ORDER + float64_slack(problem.k, magnitude), y64)
+        return with_output(error * SECOND_ORDER + float64_slack(problem.k, magnitude), y64, problem.out)
 
 
 def _abs_sum(q: np.ndarray) -> np.ndarray:

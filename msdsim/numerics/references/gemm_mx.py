@@ -20,7 +20,7 @@ import numpy as np
 from msdsim.errors import ProblemError
 from msdsim.formats.msd import MSD_MXFP4, MsdSpec, decompose, error_bound
 from msdsim.formats.mx import MX_BLOCK, block_count, block_max, expand, quantize_mx, rule_named, scale_exponent
-from msdsim.formats.number import BF16, FP8_E4M3FN
+from msdsim.formats.number import FP8_E4M3FN
 from msdsim.formats.quantize import QuantizedWeight
 from msdsim.formats.rounding import round_to
 from msdsim.formats.schemes import SCHEMES
@@ -88,7 +88,7 @@ class _MxGemm(Contract):
         m = problem.m
         both = magnitude_gemm(np.concatenate([lost, kept]), weight)
         error = both[:m] + gamma(blocks + passes + passes * (self.k_parts - 1)) * both[m:] + passes * (blocks + 1) * ETA32
-        return with_output(error * SECOND_ORDER + float64_slack(problem.k, both[m:] + both[:m]), y64)
+        return with_output(error * SECOND_ORDER + float64_slack(problem.k, both[m:] + both[:m]), y64, problem.out)
 
 
 @dataclass(frozen=True)
@@ -115,7 +115,7 @@ class MsdMxGemm(_MxGemm):
             total = c if total is None else total + c
             result[f"a{i + 1}"], result[f"a{i + 1}_scale"] = a, scale
         assert total is not None
-        return {"y": round_to(total, BF16), "y32": total, **result}
+        return {"y": round_to(total, problem.out), "y32": total, **result}
 
     def bound(self, problem: GemmShape, operands: Mapping[str, np.ndarray], y64: np.ndarray) -> np.ndarray:
         """Representation alpha / 8^n per element.  |a_i| s_i <= |r_(i-1)| + |r_i|, so the components sum to at most
@@ -136,7 +136,7 @@ class Mxfp8Gemm(_MxGemm):
         weight = logical_weight(problem, operands)
         a, scale = quantize_mx(operands["x"], FP8_E4M3FN, self.scale_rule)
         y32 = self._product(a, scale, weight)
-        return {"y": round_to(y32, BF16), "y32": y32, "a1": a, "a1_scale": scale}
+        return {"y": round_to(y32, problem.out), "y32": y32, "a1": a, "a1_scale": scale}
 
     def bound(self, problem: GemmShape, operands: Mapping[str, np.ndarray], y64: np.ndarray) -> np.ndarray:
         """Representation: half a unit in the last place, 2^-4 |x|, or half the smallest subnormal times the scale."""

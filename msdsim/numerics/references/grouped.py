@@ -18,6 +18,9 @@ from msdsim.errors import ArrayError
 from msdsim.formats.checks import require_shape
 from msdsim.numerics.contract import Arrays, Contract, Seed
 
+#: Arrays with a row for every row of x.
+BY_ROW = ("x", "x_scale")
+
 
 @dataclass(frozen=True)
 class _OneGroup:
@@ -27,6 +30,8 @@ class _OneGroup:
     group: int | None
     offset: bool
     trans_b: bool
+    x: str = "bf16"
+    out: str = "bf16"
     kind: str = "gemm"
 
 
@@ -66,7 +71,7 @@ class GroupedGemm(Contract):
             raise TypeError("a grouped problem takes a plain seed: its groups add their own number")
         parts = []
         for g in range(problem.groups):
-            one = {name: layout.of(g, name, array) for name, array in given.items() if layout.rows[g] or name != "x"}
+            one = {name: layout.of(g, name, array) for name, array in given.items() if layout.rows[g] or name not in BY_ROW}
             try:
                 parts.append(self.inner.operands(layout.problem(g), one, (seed, g)))
             except ArrayError as error:
@@ -105,19 +110,19 @@ class _Layout:
     def problem(self, g: int) -> _OneGroup:
         """Group ``g`` as a GEMM; one without rows gets one, which :meth:`join` drops."""
         p = self.whole
-        return _OneGroup(max(1, self.rows[g]), p.k, p.n, p.group, p.offset, p.trans_b)
+        return _OneGroup(max(1, self.rows[g]), p.k, p.n, p.group, p.offset, p.trans_b, p.x, p.out)
 
     def check(self, name: str, array: np.ndarray) -> None:
         """ArrayError where an array given by the user does not hold all groups."""
-        if self.uneven and name == "x":
-            require_shape(array, (sum(self.rows), self.whole.k), "x")
+        if self.uneven and name in BY_ROW:
+            require_shape(array, (sum(self.rows), *((self.whole.k,) if name == "x" else ())), name)
         elif np.ndim(array) == 0 or len(array) != len(self.rows):
             raise ArrayError(f"{name} has shape {list(np.shape(array))}, the problem needs {len(self.rows)} groups "
                              "along the first axis")
 
     def of(self, g: int, name: str, array: np.ndarray) -> np.ndarray:
         """The part of operand ``name`` that belongs to group ``g``."""
-        return array[self.slices[g]] if self.uneven and name == "x" else array[g]
+        return array[self.slices[g]] if self.uneven and name in BY_ROW else array[g]
 
     def active(self, operands: Mapping[str, np.ndarray]) -> list[tuple[_OneGroup, Arrays]]:
         """Every group that has rows, with its operands."""
@@ -129,7 +134,7 @@ class _Layout:
 
     def join(self, name: str, parts: list[np.ndarray]) -> np.ndarray:
         """The operand of all groups."""
-        if self.uneven and name == "x":
+        if self.uneven and name in BY_ROW:
             return np.concatenate([part[:m] for part, m in zip(parts, self.rows, strict=True)])
         return np.stack(parts)
 

@@ -1,0 +1,80 @@
+"""Activations that come in INT8, and results that are written in FP32: same numbers, less work, and refusals by name."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from msdsim import simulate
+from msdsim.dataflows.lookup import dataflows_for
+from msdsim.errors import MsdsimError
+from msdsim.formats.msd import MSD_INT8, decompose
+
+#: The ways an INT8 kernel runs: a product a channel, K in parts, A held in L1, groups in GM, groups in UB, experts.
+WAYS = {
+    "channel": ("toy", "gemm:m=20,k=200,n=96", {}),
+    "transposed": ("toy", "gemm:m=20,k=200,n=96,trans_b=1", {}),
+    "parts": ("toy", "gemm:m=20,k=256,n=64", {"k_parts": 2}),
+    "resident": ("toy", "gemm:m=9,k=64,n=160", {"a_resident": 1}),
+    "groups": ("toy", "gemm:m=20,k=256,n=96,group=64", {}),
+    "direct": ("ascend950pr", "gemm:m=20,k=256,n=96,group=64", {"direct": 1}),
+    "experts": ("toy", "grouped_gemm:rows=5+0+11,k=64,n=96", {}),
+}
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_given_int8_is_what_w8a8_makes_of_it(way):
+    """The same bits from the activations that w8a8 quantizes and from what it makes of them, in no more time."""
+    hw, problem, tiling = WAYS[way]
+    whole = simulate(problem, hw=hw, dataflow="w8a8", check=True, tiling=tiling)
+    given = simulate(problem + ",x=int8", hw=hw, dataflow="w8a8", check=True, tiling=tiling)
+    assert given.numerics.bit_exact
+    np.testing.assert_array_equal(given.arrays["y"], whole.arrays["y"])
+    assert given.cycles < whole.cycles
+    # A signal that nobody needs is not there: no core waits for all others before it multiplies.
+    assert "split_done" not in [signal.name for signal in given.kernel.signals]
+
+
+def test_arrays_that_are_given():
+    rng = np.random.default_rng(5)
+    x = rng.standard_normal((6, 64)).astype(np.float32)
+    parts = decompose(x, MSD_INT8.with_passes(1))
+    w = rng.standard_normal((64, 32)).astype(np.float32)
+    inputs = {"x": parts.components[0], "x_scale": parts.row_scale, "w": w}
+    found = simulate("gemm:m=6,k=64,n=32,x=int8,out=fp32", hw="toy", dataflow="w8a8", check=True, inputs=inputs)
+    assert found.numerics.good
+    assert np.abs(found.arrays["y"] - x @ w).max() < 0.3
+
+
+@pytest.mark.parametrize(("problem", "dataflow", "inputs", "message"), [
+    ("gemm:m=6,k=64,n=32,x=int8", "msd-int8", {}, "'msd-int8' makes its own of BF16 activations, and x=int8 is given; use w8a8"),
+    ("gemm:m=6,k=64,n=32,x=int8", "bf16", {}, "use w8a8"),
+    ("gemm:m=6,k=64,n=32,x=int8,offset=1", "w8a8", {}, "leave out offset=1 or x=int8"),
+    ("gemm:m=6,k=64,n=32,x=fp8", "w8a8", {}, "x = 'fp8'"),
+    ("gemm:m=6,k=64,n=32,out=fp16", "bf16", {}, "out = 'fp16'"),
+    ("gemm:m=6,k=64,n=32,x=int8", "w8a8", {"x": np.ones((6, 64), np.int8)}, "need their 'x_scale'"),
+    ("gemm:m=6,k=64,n=32,x=int8", "w8a8", {"x_scale": np.ones(6, np.float32)}, "needs the quantized activations 'x'"),
+    ("gemm:m=6,k=64,n=32", "bf16", {"x_scale": np.ones(6, np.float32)}, "add x=int8 to the problem"),
+    ("gemm:m=6,k=64,n=32,x=int8", "w8a8", {"x": np.full((6, 64), 200), "x_scale": np.ones(6)}, "200"),
+])
+def test_refusals(problem, dataflow, inputs, message):
+    with pytest.raises(MsdsimError, match=message):
+        simulate(problem, hw="toy", dataflow=dataflow, check=True, inputs=inputs or None)
+
+
+@pytest.mark.parametrize("dataflow", [name for name in dataflows_for("gemm") if "mx" not in name])
+def test_fp32_results(dataflow):
+    """What is rounded last is not: inside a bound without that rounding, and BF16 of it is the other result."""
+    rounded = simulate("gemm:m=20,k=128,n=96", hw="toy", dataflow=dataflow, check=True)
+    found = simulate("gemm:m=20,k=128,n=96,out=fp32", hw="toy", dataflow=dataflow, check=True, tiling=rounded.tiling)
+    assert found.numerics.good
+    assert {tensor.name: tensor.fmt for tensor in found.kernel.tensors}["y"] == "fp32"
+    assert found.numerics.relative_l2 <= rounded.numerics.relative_l2
+    bits = found.arrays["y"].view(np.uint32).astype(np.uint64)
+    nearest = ((bits + 0x7FFF + (bits >> 16 & 1)) >> 16 << 16).astype(np.uint32).view(np.float32)
+    np.testing.assert_array_equal(nearest, rounded.arrays["y"])
+
+
+@pytest.mark.parametrize("dataflow", ["msd-mxfp4", "mxfp8", "convert-mxfp4", "dequant-mxfp4"])
+def test_fp32_results_of_mx_kernels(dataflow):
+    assert simulate("gemm:m=16,k=64,n=64,out=fp32", hw="ascend950pr", dataflow=dataflow, check=True).numerics.good
