@@ -105,8 +105,13 @@ def with_causes(result: ShownResult, options: RunOptions) -> ShownResult:
     from msdsim.api import simulate
     from msdsim.explore.whatif import with_causes as ask
 
-    plain = options.but(check=False, inputs=None, keep=(), timeline=False, tiling=None, reference=None)
+    plain = timing_only(options)
     return ask(result, lambda hardware: simulate(result.kernel, hardware, options=plain))
+
+
+def timing_only(options: RunOptions) -> RunOptions:
+    """The same options for other kernels and chips: no numbers, no timeline, no tiling."""
+    return options.but(check=False, inputs=None, keep=(), timeline=False, tiling=None, weights=None, reference=None)
 
 
 def _prepare(engine: str | None, tell: Callable[[], None] = lambda: None) -> None:

@@ -9,7 +9,9 @@ lower bound.  ``tests/dataflows/test_vector_work.py`` holds the lists against th
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 
+from msdsim.formats.msd import MsdSpec
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units.vector import lanes
@@ -85,3 +87,66 @@ def _of_sums(groups: int, offset: bool) -> Work:
 def cycles_per_element(chip: Chip, work: Sequence[tuple[str, int]]) -> float:
     """Vector cycles for each element in full repeats, without heads and latencies."""
     return sum(chip.vector.ops[op].slope_cycles_per_repeat / lanes(chip, bits) for op, bits in work)
+
+
+@dataclass(frozen=True)
+class AttentionMethod:
+    """A method of attention: format of the ``cache``, decomposition of Q and P (``spec``, None: BF16 products), its passes."""
+
+    cache: str
+    spec: MsdSpec | None
+    passes: int
+
+    @property
+    def mx(self) -> bool:
+        """Whether the Cube multiplies MX blocks."""
+        return self.spec is not None and self.spec.scheme == "mx"
+
+    def of_cache(self) -> Work:
+        """For each element of K and V that is dequantized."""
+        return ("cast", 16), ("cast", 32), ("mul", 32), ("cast", 32)
+
+    def of_queries(self, token: bool) -> Work:
+        """For each element of Q that is split."""
+        if self.spec is None:
+            return ()
+        if self.mx:
+            return ("cast", 32), *self._mx_split()
+        scaled: Work = () if token else (("mul", 32),)
+        return ("cast", 32), *scaled, ("abs", 32), ("fold_max", 32), *self._split(quotient=True)
+
+    def of_logits(self, token: bool) -> tuple[Work, Work]:
+        """For each logit: scaling, softmax and rounding of P; and what a decomposition adds, merging S and splitting P."""
+        softmax: Work = (("fold_max", 32), ("sub", 32), ("exp", 32), ("fold_add", 32))
+        if self.spec is None:
+            return (("muls", 32), *softmax, ("cast", 32)), ()
+        if self.mx:
+            return (("muls", 32), *softmax), (*self._sums(), ("cast", 32), ("cast", 32), *self._mx_split())
+        scales: Work = (("mul", 32), ("mul", 32), ("fold_max", 32)) if token else ()
+        return (("mul", 32), *softmax), (*self._sums(), *scales, *self._split(quotient=token))
+
+    def of_outputs(self, token: bool) -> tuple[Work, Work]:
+        """For each element of O and KV tile: its accumulation; and what a decomposition adds."""
+        accumulate: Work = (("mul", 32), ("add", 32))
+        if self.spec is None:
+            return accumulate, ()
+        return accumulate, (*self._sums(), *(() if self.mx else ((("mul" if token else "muls"), 32),)))
+
+    def _sums(self) -> Work:
+        """The passes put together."""
+        assert self.spec is not None
+        if self.mx:
+            return (self.passes - 1) * (("add", 32),)
+        factors = sum(weight != 1.0 for weight in self.spec.with_passes(self.passes).pass_weights)
+        return *self.passes * (("cast", 32),), *factors * (("muls", 32),), *(self.passes - 1) * (("add", 32),)
+
+    def _split(self, quotient: bool) -> Work:
+        """A number into integer components; ``quotient``: by the maximum of its row, which is otherwise 1."""
+        by_top: Work = (("div", 32),) if quotient else ()
+        taken: Work = (("mul", 32),) if quotient else ()
+        one: Work = (*by_top, ("cast", 32), ("cast", 32), ("cast", 16))
+        return ("muls", 32), *self.passes * one, *(self.passes - 1) * (*taken, ("sub", 32), ("muls", 32))
+
+    def _mx_split(self) -> Work:
+        """As for activations of a GEMM: the conversions and one product for each scale, a lower bound."""
+        return *self.passes * (("mul", 32), ("cast", 32), ("cast", 16)), *(self.passes - 1) * (("sub", 32),)

@@ -63,6 +63,7 @@ def print_report(console: Console, report: Report) -> None:
     parts = [
         *heads,
         pipe_lines(report.pipes, console) if report.pipes is not None else [],
+        report.formulas.lines() if report.formulas is not None else [],
         [*_sentence(report.verdict, console), *_skipped(report.skipped, console)],
     ]
     for number, lines in enumerate(part for part in parts if part):

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from rich.text import Text
 
 from msdsim.analysis.critical_path import Step
+from msdsim.report.formulas import gap_table, traffic_text
 from msdsim.report.labels import percent, pipe_label
 from msdsim.report.table import TextTable
 from msdsim.report.verdict import bound_text
@@ -45,6 +46,9 @@ def explanation_tables(found: Any, most: int = 8) -> list[tuple[str, TextTable]]
         tables.append((f"Steady state: a circuit of {total:,} cycles", _circuit_table(result, found.circuit, 2 * most)))
     lead = pipe_label(found.attribution.phases.lead)
     tables.append((f"Phases: before, while and after {lead}, the pipe with most to do, works", _phases_table(found)))
+    closed = gap_table(result)
+    if closed is not None:
+        tables.append((f"From the closed form to the simulation; {traffic_text(result, result.closed_form)}", closed))
     tables.append(("Who waits for whom, share of the time of the pipes that wait", _waits_table(found, most)))
     tables.append(("Lines of the kernel that take most of a pipe", _lines_table(found, most)))
     tables.append(("What if, with the same schedule", _what_if_table(found)))

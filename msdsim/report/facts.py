@@ -15,6 +15,7 @@ from rich.text import Text
 from msdsim.hardware.overruled import overruled
 from msdsim.numerics.check import Numerics
 from msdsim.report.energy import compared_energy, energy_facts, millijoules
+from msdsim.report.formulas import formula_facts, formulas_table
 from msdsim.report.labels import (
     LOOKS,
     PIPE_ROLES,
@@ -94,6 +95,8 @@ class Report:
     table: TextTable | None = None
     facts: tuple[Fact, ...] = ()
     pipes: PipeTimes | None = None
+    #: A second table, which stands after the facts.
+    formulas: TextTable | None = None
     verdict: str = ""
     skipped: tuple[Skipped, ...] = ()
 
@@ -123,6 +126,7 @@ def run_facts(run: Result) -> list[Fact]:
         Fact("busiest", _busiest_text(run)),
         Fact("HBM", f"{run.hbm_gbps:,.0f} GB/s, {percent(run.hbm_utilization)} of the peak {chip.hbm.bandwidth_gbps:,g} GB/s"),
         Fact("traffic", _traffic(run.traffic)),
+        *(Fact(name, text) for name, text in formula_facts(run)),
         *(Fact(name, text) for name, text in energy_facts(run.energy)),
         *conditions(run),
     ]
@@ -226,7 +230,8 @@ def comparison_report(found: Comparison) -> Report:
         return Report(skipped=tuple(found.skipped))
     first = found.runs[0]
     energy = [Fact(name, text) for name, text in compared_energy(found.runs)]
-    return Report(title(first, subject=""), _comparison_table(found), (*conditions(first), *energy), verdict=verdict(found),
+    return Report(title(first, subject=""), _comparison_table(found), (*conditions(first), *energy),
+                  formulas=formulas_table(found.runs), verdict=verdict(found),
                   skipped=tuple(found.skipped))
 
 

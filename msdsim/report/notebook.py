@@ -47,6 +47,7 @@ def report_html(report: Report) -> str:
         table_html(report.table) if report.table is not None else "",
         _facts(report.facts) if report.facts else "",
         _pipes(report.pipes) if report.pipes is not None else "",
+        table_html(report.formulas) if report.formulas is not None else "",
         f"<p>{escape(report.verdict)}</p>" if report.verdict else "",
         *(f"<div>skipped <b>{escape(item.dataflow)}</b>: {escape(item.reason)}</div>" for item in report.skipped),
     ])

@@ -11,6 +11,7 @@ import numpy as np
 
 from msdsim.analysis.bank_conflicts import conflict_cycles
 from msdsim.analysis.bottleneck import Bottleneck, find_bottleneck
+from msdsim.analysis.closed_form import ClosedForm
 from msdsim.analysis.energy import Energy, run_energy, total_energy
 from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware import Hardware
@@ -133,6 +134,13 @@ class Result:
         return kernel_lines(self.record)
 
     @cached_property
+    def closed_form(self) -> ClosedForm | None:
+        """Time and HBM traffic by formula; None for kernels, microbenchmarks and dataflows of one's own."""
+        from msdsim.report.formulas import formula
+
+        return formula(self)
+
+    @cached_property
     def bottleneck(self) -> Bottleneck:
         """The busiest resource, which need not be what binds the kernel (:attr:`causes`)."""
         return find_bottleneck(self.record)
@@ -178,6 +186,10 @@ class Result:
             found["bound_by"] = [asdict(cause) for cause in self.causes]
         if self.energy is not None:
             found["energy"] = self.energy.to_json()
+        if self.closed_form is not None:
+            from msdsim.report.formulas import formula_json
+
+            found["closed_form"] = formula_json(self)
         if self.weights:
             found["weights"] = self.weights
         if self.overrides:

@@ -32,10 +32,12 @@ if TYPE_CHECKING:
                  help="A tiling for one dataflow, or for all; FILE.kir:KEY=VALUE sets a kernel's params; repeatable."),
     click.option("--kernel", "kernels", metavar="[DATAFLOW:]FILE.kir", multiple=True,
                  help="A hand-written kernel beside the dataflows; with --check its numbers are DATAFLOW's; repeatable."),
+    click.option("--crossing", is_flag=True,
+                 help="Also find the rows (m) up to which MSD does not lose to dequantizing, by formula and by simulation."),
     engine_options, warm_option, jobs_option, numbers_options, report_options, trace_options,
 )
 def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, tilings: tuple[str, ...],
-            kernels: tuple[str, ...], **given: Any) -> None:
+            kernels: tuple[str, ...], crossing: bool, **given: Any) -> None:
     """Simulate PROBLEM with several dataflows: time, stalls, traffic and accuracy side by side, the winner and why.
 
     A dataflow that the problem or the chip rules out is listed with the reason.
@@ -67,6 +69,8 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
     own = _kernels(kernels)
     shown = [name.rpartition(":")[2] for name in own]
     by_name = read_tilings(tilings, dataflows_for(kind) if names == "all" else list(names), shown)
+    if crossing and getattr(shape, "kind", None) != "gemm":
+        raise InputError(f"--crossing looks for the rows of one plain matmul, which '{problem}' is not; leave it out")
     with working(problem, outputs.quiet, chosen.engine) as progress:
         found: ShownComparison | ShownWorkloadComparison
         if isinstance(shape, Workload):
@@ -79,7 +83,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
             found = compare(shape, hardware, names, jobs=jobs, tilings=by_name, kernels=own, progress=progress,
                             options=chosen)
             found = replace(found, runs=[with_causes(run, chosen) for run in found.runs])
-    _report(found, outputs, traced)
+    _report(found, outputs, traced, _crossings(shape, hardware, chosen, outputs) if crossing else None)
     for result in _results(found):
         require_check(result)
 
@@ -111,7 +115,18 @@ def _results(found: ShownComparison | ShownWorkloadComparison) -> list[Any]:
     return [entry.result for run in found.runs for entry in run.runs]
 
 
-def _report(found: ShownComparison | ShownWorkloadComparison, outputs: Any, traced: dict[str, Any]) -> None:
+def _crossings(shape: Any, hardware: Any, chosen: Any, outputs: Any) -> list[Any]:
+    from msdsim.cli.simulation import timing_only, working
+    from msdsim.explore.crossing import crossings
+
+    with working("looking for the crossing", outputs.quiet) as progress:
+        return crossings(shape, hardware, progress=progress, options=timing_only(chosen))
+
+
+def _report(found: ShownComparison | ShownWorkloadComparison, outputs: Any, traced: dict[str, Any],
+            crossings: list[Any] | None) -> None:
+    from rich.text import Text
+
     from msdsim.report import console, html
     from msdsim.report.shown import ShownComparison
 
@@ -123,5 +138,9 @@ def _report(found: ShownComparison | ShownWorkloadComparison, outputs: Any, trac
     else:
         outputs.print(lambda terminal: console.print_workload_comparison(terminal, found))
         outputs.write_html(lambda: html.workload_comparison_page(found))
-    outputs.write_json(found.to_json())
+    if crossings is not None:
+        from msdsim.report.formulas import crossing_table
+
+        outputs.print(lambda terminal: console.emit(terminal, [Text(), *crossing_table(crossings).lines()]))
+    outputs.write_json(found.to_json() | ({} if crossings is None else {"crossings": [item.to_json() for item in crossings]}))
     outputs.write_plot(found.plot)
