@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from msdsim.analysis.closed_form import ClosedForm, closed_form
 from msdsim.analysis.phases import lead_pipe, phases
 from msdsim.report.labels import megabytes, percent, us
 from msdsim.report.table import TextTable
 
-if TYPE_CHECKING:
-    from msdsim.report.result import Result
+#: A run (:class:`msdsim.report.result.Result`), which has a closed form of its own and so cannot be named here.
+Result = Any
 
 #: What the parts of a gap are called; they add up to it.
 PARTS = {
