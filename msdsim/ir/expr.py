@@ -91,6 +91,14 @@ class Binary(Expr):
     left: Expr
     right: Expr
 
+    def __eq__(self, other: object) -> bool:
+        if self is other:
+            return True
+        if other.__class__ is not Binary or hash(self) != hash(other):
+            return False
+        assert isinstance(other, Binary)
+        return self.op == other.op and self.left == other.left and self.right == other.right
+
     def __hash__(self) -> int:
         # Trees share parts and are looked up often: each part is hashed once.
         known = self.__dict__.get("_hash")
@@ -159,20 +167,18 @@ def lift(value: ExprLike) -> Expr:
 def binary(op: str, left: ExprLike, right: ExprLike) -> Expr:
     """``left op right`` with constants folded and the neutral elements of +, -, *, //, % removed."""
     a, b = lift(left), lift(right)
-    if isinstance(a, Const) and isinstance(b, Const):
-        return Const(apply(op, a.value, b.value))
-    if op == "+" and a == Const(0):
-        return b
-    if op in "+-" and b == Const(0):
-        return a
-    if op == "*" and Const(0) in (a, b):
-        return Const(0)
-    if op == "*" and a == Const(1):
-        return b
-    if op in ("*", "//") and b == Const(1):
-        return a
-    if op == "%" and b == Const(1):
-        return Const(0)
+    if isinstance(b, Const):
+        if isinstance(a, Const):
+            return Const(apply(op, a.value, b.value))
+        if b.value == 0 and op in ("+", "-", "*"):
+            return b if op == "*" else a
+        if b.value == 1 and op in ("*", "//", "%"):
+            return Const(0) if op == "%" else a
+    elif isinstance(a, Const):
+        if a.value == 0 and op in ("+", "*"):
+            return b if op == "+" else a
+        if a.value == 1 and op == "*":
+            return b
     return Binary(op, a, b)
 
 

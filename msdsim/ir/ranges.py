@@ -89,16 +89,27 @@ class Ranges:
     """Variables in scope, outer ones first: the range of each and, for loop variables, the loop's bounds as expressions.
 
     ``limits`` gives the first value and a value that no later one exceeds.  ``dead`` says that nothing here ever runs.
-    ``known`` and ``simple`` remember what expressions come to.
+    ``known``, ``most`` and ``simple`` remember what expressions come to, in the outermost scope that has their variables.
     """
 
     intervals: dict[str, Interval]
     limits: dict[str, tuple[Expr, Expr]] = field(default_factory=dict)
     dead: bool = False
+    #: The scope around this one, which differs by the variable ``own`` alone.
+    outer: Ranges | None = None
+    own: str = ""
     known: dict[Expr, Interval] = field(default_factory=dict)
+    most: dict[Expr, int] = field(default_factory=dict)
     simple: dict[Expr, Expr] = field(default_factory=dict)
     #: Expressions that the verifier has found sound here.
     sound: set[Expr] = field(default_factory=set)
+
+    def home(self, expr: Expr) -> Ranges:
+        """The outermost scope that has the variables of an expression."""
+        read, scope = free_vars(expr), self
+        while scope.outer is not None and scope.own not in read:
+            scope = scope.outer
+        return scope
 
     def inside(self, var: str, low: Expr, high: Expr, step: int) -> Ranges:
         """The scope of the body of ``for var in low .. high step step``."""
@@ -109,7 +120,9 @@ class Ranges:
         if first.low == first.high and step > 0:
             last = first.low + (last - first.low) // step * step
         values = Interval(first.low, max(first.low, last))
-        return Ranges({**self.intervals, var: values}, {**self.limits, var: (low, high - 1)}, self.dead or last < first.low)
+        dead = last < first.low
+        outer = None if dead or var in self.intervals else self
+        return Ranges({**self.intervals, var: values}, {**self.limits, var: (low, high - 1)}, dead, outer, var)
 
     def where(self, condition: Expr) -> Ranges:
         """The scope of a block that runs where ``condition`` is not 0."""
@@ -156,15 +169,20 @@ def _bounds(expr: Expr, ranges: Ranges) -> Interval:
     if isinstance(expr, Var):
         return ranges.intervals[expr.name]
     assert isinstance(expr, Binary)
-    if expr not in ranges.known:
-        ranges.known[expr] = combine(expr.op, _bounds(expr.left, ranges), _bounds(expr.right, ranges))
-    return ranges.known[expr]
+    ranges = ranges.home(expr)
+    found = ranges.known.get(expr)
+    if found is None:
+        found = ranges.known[expr] = combine(expr.op, _bounds(expr.left, ranges), _bounds(expr.right, ranges))
+    return found
 
 
 def upper_bound(expr: Expr, ranges: Ranges | Mapping[str, Interval]) -> int:
     """A value no smaller than ``expr`` ever is; sharper than :func:`bounds` where terms cancel or loops bound each other."""
-    scope = ranges if isinstance(ranges, Ranges) else Ranges(dict(ranges))
-    return _Upper(scope).of(*linear(expr))
+    scope = (ranges if isinstance(ranges, Ranges) else Ranges(dict(ranges))).home(expr)
+    found = scope.most.get(expr)
+    if found is None:
+        found = scope.most[expr] = _Upper(scope).of(*linear(expr))
+    return found
 
 
 def lower_bound(expr: Expr, ranges: Ranges | Mapping[str, Interval]) -> int:
@@ -277,12 +295,14 @@ def _simplify(expr: Expr, ranges: Ranges) -> Expr:
         return Const(interval.low) if interval is not None and interval.low == interval.high else expr
     if not isinstance(expr, Binary):
         return expr
-    if expr not in ranges.simple:
+    ranges = ranges.home(expr)
+    found = ranges.simple.get(expr)
+    if found is None:
         left, right = _simplify(expr.left, ranges), _simplify(expr.right, ranges)
         if (expr.op in ("//", "%") and right == Const(0)) or not free_vars(expr) <= ranges.intervals.keys():
             return expr
-        ranges.simple[expr] = _decided(binary(expr.op, left, right), ranges)
-    return ranges.simple[expr]
+        found = ranges.simple[expr] = _decided(binary(expr.op, left, right), ranges)
+    return found
 
 
 def _decided(expr: Expr, ranges: Ranges) -> Expr:

@@ -36,13 +36,13 @@ def check_signals(kernel: Kernel) -> None:
             sender, receiver = ([part] for part in DIRECTIONS[signal.kind])
         else:
             sender, receiver = ["aic", "aiv"], ["aic", "aiv"]
-        used = {part: _lines(kernel, part, signal.name) for part in ("aic", "aiv")}
+        used = {part: _users(kernel, part, signal.name) for part in ("aic", "aiv")}
         for core in range(kernel.cores):
             # A part may stay away from a barrier, or only wait for it.
             raised = {int(n) for part in sender if used[part][0] for n in counts[part][core, :, number, 0]} or {0}
             awaited = {int(n) for part in receiver if used[part][1] for n in counts[part][core, :, number, 1]} or {0}
             if len(raised | awaited) > 1:
-                lines = [line for part in used.values() for kind in part for line in kind]
+                lines = [op.line for part in used.values() for kind in part for op in kind]
                 where = f"line {min(lines)}: " if any(lines) else ""
                 raise KernelError(
                     f"{where}signal '{signal.name}' is raised {_times(raised)} and waited for {_times(awaited)} on core "
@@ -50,10 +50,10 @@ def check_signals(kernel: Kernel) -> None:
                 )
 
 
-def _lines(kernel: Kernel, part: str, name: str) -> tuple[list[int], list[int]]:
-    """Lines of a part that raise and that await a signal."""
+def _users(kernel: Kernel, part: str, name: str) -> tuple[list[Op], list[Op]]:
+    """Operations of a part that raise and that await a signal."""
     ops = [op for op in operations(kernel.part(part)) if op.kind in ("signal", "wait") and op.attr("name", "") == name]
-    return [op.line for op in ops if op.kind == "signal"], [op.line for op in ops if op.kind == "wait"]
+    return [op for op in ops if op.kind == "signal"], [op for op in ops if op.kind == "wait"]
 
 
 def _times(counts: set[int]) -> str:
