@@ -2,7 +2,19 @@
 
 from __future__ import annotations
 
+import atexit
 import os
+import shutil
+import sys
+import tempfile
+
+if sys.dont_write_bytecode and "PYTHONPYCACHEPREFIX" not in os.environ:
+    # The tests start many processes: without a place for compiled modules each of them would compile all of msdsim again.
+    # Those of this run find them in a folder of its own, which goes away with it.
+    os.environ["PYTHONPYCACHEPREFIX"] = sys.pycache_prefix = tempfile.mkdtemp(prefix="msdsim-tests-")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
+    atexit.register(shutil.rmtree, sys.pycache_prefix, ignore_errors=True)
 
 # Before numpy is imported: on a busy machine several BLAS threads slow small matrices down many times over.
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 import msdsim
@@ -16,6 +18,8 @@ from msdsim.numerics.executor import execute
 from msdsim.problems import parse_problem
 from msdsim.resources import shipped_names
 from msdsim.tilings import choose_tiling
+
+from ..products import diagonals, each
 
 CHIPS = shipped_names("hwmodels")
 NAMES = [entry.name for entry in DATAFLOWS.values() if entry.kind == "attention"]
@@ -75,18 +79,16 @@ KINDS = ("toy", "ascend910b1", "ascend950pr")
 CASES = [(chip, shape) for chip in CHIPS for shape in (SHAPES if chip in KINDS else SHAPES[:1])]
 
 
-@pytest.mark.parametrize(("chip", "shape"), CASES)
-@pytest.mark.parametrize("dataflow", NAMES)
+@pytest.mark.parametrize(("dataflow", "chip", "shape"), diagonals(NAMES, CASES, every=2))
 def test_attention(dataflow, shape, chip):
     conforms(dataflow, shape, chip)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", MORE)
 @pytest.mark.parametrize("chip", KINDS)
 @pytest.mark.parametrize("dataflow", NAMES)
-def test_attention_exhaustively(dataflow, shape, chip):
-    conforms(dataflow, shape, chip)
+def test_attention_exhaustively(dataflow, chip):
+    each(conforms, ((dataflow, shape, chip) for shape in MORE))
 
 
 #: Decode with rows of several heads; an odd number of row tiles in causal pairs.
@@ -94,9 +96,7 @@ RACES = [("attention:batch=1,heads=4,kv_heads=2,head_dim=64,q=3,kv=300,causal=1"
          ("attention:batch=1,heads=2,kv_heads=1,head_dim=32,q=40,kv=150,causal=1,scales=token", {"rows": 16, "kv_tile": 64, "qk_n": 16})]
 
 
-@pytest.mark.parametrize(("shape", "tiling"), RACES)
-@pytest.mark.parametrize("chip", KINDS)
-@pytest.mark.parametrize("dataflow", NAMES)
+@pytest.mark.parametrize(("dataflow", "chip", "shape", "tiling"), diagonals(NAMES, product(KINDS, RACES), every=2))
 def test_timelines_have_no_race(dataflow, chip, shape, tiling):
     problem, hardware = legal(dataflow, shape, chip)
     result = msdsim.simulate(problem, hardware, dataflow, timeline=True, tiling=tiling)
@@ -104,11 +104,12 @@ def test_timelines_have_no_race(dataflow, chip, shape, tiling):
     execute(result.kernel, operands, observer=HazardCheck(result.record).observe)
 
 
-@pytest.mark.parametrize("dataflow", NAMES)
-@pytest.mark.parametrize(("splits", "shape"), [
-    (5, "attention:batch=1,heads=2,kv_heads=1,head_dim=64,q=1,kv=600"),
-    (3, "attention:batch=1,heads=4,kv_heads=2,head_dim=32,q=9,kv=330,causal=1,scales=token"),
-])
+#: Parts of the KV length, of a decode step and of several rows of which some see nothing of a part.
+SPLITS = [(5, "attention:batch=1,heads=2,kv_heads=1,head_dim=64,q=1,kv=600"),
+          (3, "attention:batch=1,heads=4,kv_heads=2,head_dim=32,q=9,kv=330,causal=1,scales=token")]
+
+
+@pytest.mark.parametrize(("dataflow", "splits", "shape"), diagonals(NAMES, SPLITS, every=2))
 def test_kv_splits(dataflow, splits, shape):
     """A split KV length is merged to the bits that the contract states, also where a part of it is masked for some rows."""
     chip = "ascend950pr" if "mx" in dataflow else "ascend910b1"
@@ -116,8 +117,7 @@ def test_kv_splits(dataflow, splits, shape):
     assert result.tiling["kv_splits"] == splits
 
 
-@pytest.mark.parametrize("preload", [1, 3])
-@pytest.mark.parametrize("dataflow", NAMES)
+@pytest.mark.parametrize(("dataflow", "preload"), diagonals(NAMES, [1, 3], every=2))
 def test_preload(dataflow, preload):
     chip = "ascend950pr" if "mx" in dataflow else "ascend910b1"
     conforms(dataflow, "attention:batch=1,heads=2,kv_heads=1,head_dim=32,q=70,kv=300,causal=1", chip,
@@ -136,9 +136,7 @@ MLA = ["attention:batch=2,heads=128,kv_heads=1,head_dim=576,v_dim=512,q=1,kv=700
        "attention:batch=1,heads=2,kv_heads=2,head_dim=192,v_dim=128,q=150,kv=200,causal=1{scales}"]
 
 
-@pytest.mark.parametrize("shape", LATENT)
-@pytest.mark.parametrize("chip", KINDS)
-@pytest.mark.parametrize("dataflow", NAMES)
+@pytest.mark.parametrize(("dataflow", "chip", "shape"), diagonals(NAMES, product(KINDS, LATENT), every=3))
 def test_keys_and_values_of_different_width(dataflow, chip, shape):
     result = conforms(dataflow, shape, chip)
     names = {tensor.name for tensor in result.kernel.tensors if tensor.role == "in"}
@@ -192,9 +190,7 @@ TURNS = [{"qk_n": 16, "pv_n": 48}, {"qk_n": 16, "pv_n": 16, "kv_tile": 64}, {"qk
          {"qk_n": 32, "pv_n": 32, "kv_tile": 64, "kv_splits": 3, "out_m": 2, "vec_m": 3}]
 
 
-@pytest.mark.parametrize("interleave", [0, 1])
-@pytest.mark.parametrize("tiling", TURNS)
-@pytest.mark.parametrize("dataflow", NAMES)
+@pytest.mark.parametrize(("dataflow", "interleave", "tiling"), diagonals(NAMES, product((0, 1), TURNS), every=3))
 def test_output_in_several_accumulators(dataflow, tiling, interleave):
     """The same bits and no race, whether tiles of O and S take turns or not."""
     chip = "ascend950pr" if "mx" in dataflow else "ascend910b1"
@@ -252,8 +248,7 @@ def test_reading_ahead_into_l2(dataflow):
 ON_CHIP = [name for name in NAMES if name != "msd-int4"]
 
 
-@pytest.mark.parametrize("direct", [0, 1])
-@pytest.mark.parametrize("dataflow", ON_CHIP)
+@pytest.mark.parametrize(("dataflow", "direct"), diagonals(ON_CHIP, (0, 1), every=2))
 def test_rings_in_gm_or_on_chip(dataflow, direct):
     """The same bits and no race either way; on chip, S, P and O cost L2 nothing."""
     shape = "attention:batch=1,heads=4,kv_heads=1,head_dim=64,q=11,kv=400,causal=1"

@@ -24,6 +24,8 @@ from msdsim.problems import parse_problem
 from msdsim.resources import shipped_names
 from msdsim.tilings import automatic_tiling
 
+from ..products import diagonals, each
+
 CHIPS = shipped_names("hwmodels")
 GEMMS = [entry.name for entry in DATAFLOWS.values() if entry.kind == "gemm"]
 SHAPES = ["gemm:m=1,k=1,n=2", "gemm:m=7,k=333,n=517", "gemm:m=40,k=300,n=130,offset=1", "gemm:m=16,k=2048,n=96,trans_b=1",
@@ -63,18 +65,16 @@ def conforms(dataflow, shape, chip, engine="fast"):
     return result
 
 
-@pytest.mark.parametrize(("chip", "shape"), FAST)
-@pytest.mark.parametrize("dataflow", GEMMS)
+@pytest.mark.parametrize(("dataflow", "chip", "shape"), diagonals(GEMMS, FAST, every=3))
 def test_gemm(dataflow, shape, chip):
     conforms(dataflow, shape, chip)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("shape", MORE)
 @pytest.mark.parametrize("chip", CHIPS)
 @pytest.mark.parametrize("dataflow", GEMMS)
-def test_gemm_exhaustively(dataflow, shape, chip):
-    conforms(dataflow, shape, chip)
+def test_gemm_exhaustively(dataflow, chip):
+    each(conforms, ((dataflow, shape, chip) for shape in MORE))
 
 
 RACES = [("toy", "gemm:m=40,k=700,n=130", "fast"), ("toy", "gemm:m=40,k=700,n=130", "reference"),
@@ -84,8 +84,7 @@ RACES = [("toy", "gemm:m=40,k=700,n=130", "fast"), ("toy", "gemm:m=40,k=700,n=13
          ("toy", "grouped_gemm:groups=3,m=20,k=200,n=70", "fast")]
 
 
-@pytest.mark.parametrize(("chip", "shape", "engine"), RACES)
-@pytest.mark.parametrize("dataflow", GEMMS)
+@pytest.mark.parametrize(("dataflow", "chip", "shape", "engine"), diagonals(GEMMS, RACES, every=2))
 def test_timelines_have_no_race(dataflow, chip, shape, engine):
     problem, hardware = legal(dataflow, shape, chip)
     result = msdsim.simulate(problem, hardware, dataflow, engine=engine, timeline=True)

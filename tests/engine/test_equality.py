@@ -17,6 +17,7 @@ from msdsim.problems import parse_problem
 from msdsim.resources import shipped_names
 from msdsim.tilings import choose_tiling
 
+from ..products import diagonals, each
 from .comparison import Refused, assert_engines_agree
 
 CHIPS = shipped_names("hwmodels")
@@ -83,8 +84,7 @@ def compare(dataflow: str, shape: str, chip: Chip, tiled_for: Chip | None = None
     assert not isinstance(assert_engines_agree(lower(kernel, chip)), Refused)
 
 
-@pytest.mark.parametrize("chip", CHIPS)
-@pytest.mark.parametrize("dataflow", list(DATAFLOWS))
+@pytest.mark.parametrize(("dataflow", "chip"), diagonals(DATAFLOWS, CHIPS, every=3))
 def test_every_dataflow_on_every_chip(dataflow: str, chip: str):
     compare(dataflow, shapes_for(dataflow)[0], _hardware(chip).chip)
 
@@ -94,11 +94,7 @@ def test_shapes(dataflow: str, shape: str):
     compare(dataflow, shape, _hardware("toy").chip)
 
 
-#: Every extreme with a quarter of the dataflows, every dataflow with a quarter of the extremes; all of them in the slow suite.
-SOME_EXTREMES = [(flow, extreme) for i, flow in enumerate(DATAFLOWS) for j, extreme in enumerate(EXTREMES) if (i + j) % 4 == 0]
-
-
-@pytest.mark.parametrize(("dataflow", "extreme"), SOME_EXTREMES)
+@pytest.mark.parametrize(("dataflow", "extreme"), diagonals(DATAFLOWS, EXTREMES, every=7))
 def test_extreme_chips(dataflow: str, extreme: str):
     toy = _hardware("toy")
     compare(dataflow, shapes_for(dataflow)[0], toy.replace(**EXTREMES[extreme]).chip, tiled_for=toy.chip)
@@ -106,18 +102,18 @@ def test_extreme_chips(dataflow: str, extreme: str):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chip", CHIPS)
-@pytest.mark.parametrize(("dataflow", "shape"), [(d, s) for d in DATAFLOWS for s in shapes_for(d)])
-def test_everything_everywhere(dataflow: str, shape: str, chip: str):
-    compare(dataflow, shape, _hardware(chip).chip)
+@pytest.mark.parametrize("dataflow", list(DATAFLOWS))
+def test_everything_everywhere(dataflow: str, chip: str):
+    each(compare, ((dataflow, shape, _hardware(chip).chip) for shape in shapes_for(dataflow)))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("extreme", EXTREMES)
 @pytest.mark.parametrize("chip", CHIPS)
 @pytest.mark.parametrize("dataflow", list(DATAFLOWS))
-def test_extreme_chips_everywhere(dataflow: str, chip: str, extreme: str):
+def test_extreme_chips_everywhere(dataflow: str, chip: str):
     hardware = _hardware(chip)
-    compare(dataflow, shapes_for(dataflow)[-1], hardware.replace(**EXTREMES[extreme]).chip, tiled_for=hardware.chip)
+    each(compare, ((dataflow, shapes_for(dataflow)[-1], hardware.replace(**changes).chip, hardware.chip)
+                   for changes in EXTREMES.values()))
 
 
 @pytest.mark.slow
