@@ -109,8 +109,9 @@ def _too_large(kernel: Kernel, chip: Chip, part: str, space: str, sizes: dict[st
                    f"more than the {total - excess} bytes of '{chip.name}'; lower tile sizes or ring depths")
 
 
-def check_flow(kernel: Kernel) -> None:
-    """Outputs are written, inputs are not, and nothing reads a workspace that nobody writes."""
+def check_flow(kernel: Kernel, can_write: set[str]) -> None:
+    """Outputs are written, inputs are not, and nothing reads a workspace that nobody writes; ``can_write`` are the tensors of
+    writes that some condition lets run."""
     ops = [op for part in (kernel.aic, kernel.aiv) for op in operations(part)]
     written = {op.out.of.name: op for op in ops if op.out is not None and isinstance(op.out.of, Tensor)}
     for tensor in kernel.tensors:
@@ -119,6 +120,9 @@ def check_flow(kernel: Kernel) -> None:
             raise refused(writer.line, f"'{writer}' writes '{tensor.name}', an input; write a workspace or an output")
         if tensor.role == "out" and writer is None:
             raise refused(tensor.line, f"output '{tensor.name}' is never written; write it, or take it out")
+        if tensor.role == "out" and writer is not None and tensor.name not in can_write:
+            raise refused(writer.line, f"'{writer}' can never run, and nothing else writes the output '{tensor.name}'; mend "
+                          f"the condition or loop around it")
         if tensor.role == "workspace" and writer is None:
             reader = next((op for op in ops if any(item.of == tensor for item in op.ins)), None)
             if reader is not None:

@@ -66,6 +66,15 @@ def read_kernel(path: str | Path) -> Kernel:
         raise KernelError(f"kernel file '{file.name}', {err}") from None
 
 
+#: What users write who come from other languages, and what it is here.
+_ELSEWHERE = {"matmul": "mmad", "gemm": "mmad", "dot": "mmad", "load": "copy", "store": "copy", "move": "copy", "set_flag":
+              "signal", "wait_flag": "wait", "if": "when", "alloc": "buffer"}
+
+
+def _meant(word: str) -> str:
+    return f"; did you mean '{_ELSEWHERE[word]}'?" if word in _ELSEWHERE else ""
+
+
 def _one_of(choices: list[int]) -> str:
     *first, last = map(str, choices)
     return f"{', '.join(first)} or {last}" if first else last
@@ -317,7 +326,7 @@ class _Parser(ExpressionParser):
         if word not in OPS:
             known = (*_WORDS, *OPS)
             self.fail("a statement: buffer, let, for, when or an operation",
-                      nearest(word, known) or f"; 'msdsim ir --ops' lists the operations ({PAGE})")
+                      _meant(word) or nearest(word, known) or f"; 'msdsim ir --ops' lists the operations ({PAGE})")
         kind = self.take("name", "an operation")
         if kind in SIGNALLING and self.next.text != "{":
             name = self.take("name", "the signal's name")

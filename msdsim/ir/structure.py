@@ -21,6 +21,8 @@ from msdsim.naming import PIPES
 from msdsim.registry import unknown_name
 
 _INT32_MAX = 2**31 - 1
+#: Iterations that may pass without an operation; engines go through them one by one.
+_MOST_IDLE = 10_000_000
 #: Refused statements whose lines an error lists.
 _MOST_LISTED = 8
 
@@ -46,12 +48,16 @@ class PartCheck:
         self.path: list[For | When] = []
         self.evens: dict[str, bool] = {}
         self.found: list[tuple[int, KernelError]] = []
+        #: Iterations of the loops around; operations so far that can run, and the tensors that they write.
+        self.trips, self.live = 1, 0
+        self.writes: set[str] = set()
 
-    def check(self) -> None:
-        """Raise KernelError for the first statement that is refused, naming the lines of further operations that are."""
+    def check(self) -> set[str]:
+        """The tensors that the part may write.  KernelError for the first statement that is refused, naming the lines of
+        further operations that are."""
         self._walk(self.kernel.part(self.name), frozenset())
         if not self.found:
-            return
+            return self.writes
         first, error = self.found[0]
         lines = list(dict.fromkeys(line for line, _ in self.found[1:] if line not in (0, first)))
         more = f", ... ({len(lines)} lines)" if len(lines) > _MOST_LISTED else ""
@@ -72,7 +78,7 @@ class PartCheck:
         return written
 
     def _nested(self, statement: For | When, written: frozenset[str]) -> frozenset[str]:
-        outer, outer_evens = self.ranges, self.evens
+        outer, outer_evens, outer_trips, live = self.ranges, self.evens, self.trips, self.live
         if isinstance(statement, When):
             self._sound(statement, [statement.condition])
             self.ranges = outer.where(statement.condition)
@@ -84,11 +90,15 @@ class PartCheck:
             if statement.var in outer.intervals:
                 raise fail(statement, f"variable '{statement.var}' is already in use", "rename it")
             self.ranges = outer.inside(statement.var, statement.low, statement.high, statement.step)
+            values = self.ranges.intervals[statement.var]
+            self.trips *= (values.high - values.low) // statement.step + 1
             self.evens = outer_evens | {statement.var: statement.step % 2 == 0 and even(statement.low, outer_evens)}
         self.path.append(statement)
         found = self._walk(statement.body, written)
         self.path.pop()
-        self.ranges, self.evens = outer, outer_evens
+        if self.live == live and self.trips > _MOST_IDLE and not self.ranges.dead and isinstance(statement, For):
+            raise fail(statement, f"is entered up to {self.trips:,} times and nothing in it can ever run", "leave it out")
+        self.ranges, self.evens, self.trips = outer, outer_evens, outer_trips
         for alloc in statement.body:
             if isinstance(alloc, Alloc):
                 self.ended[alloc.buffer.name] = alloc, statement
@@ -141,6 +151,10 @@ class PartCheck:
             self._operands(op, written)
         except KernelError as err:
             self.found.append((op.line, err))
+        if not self.ranges.dead:
+            self.live += 1
+            if op.out is not None and isinstance(op.out.of, Tensor):
+                self.writes.add(op.out.of.name)
         return written if op.out is None else written | {op.out.of.name}
 
     def _operands(self, op: Op, written: frozenset[str]) -> None:

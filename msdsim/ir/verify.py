@@ -33,7 +33,6 @@ def check_kernel(kernel: Kernel, chip: Chip) -> None:
     """:func:`verify` but for pinned buffers, which the placement checks."""
     kernel = plain(kernel)
     check_declarations(kernel, chip)
-    for name in ("aic", "aiv"):
-        PartCheck(kernel, chip, name).check()
-    check_flow(kernel)
+    writes = PartCheck(kernel, chip, "aic").check() | PartCheck(kernel, chip, "aiv").check()
+    check_flow(kernel, writes)
     check_signals(kernel)

@@ -54,9 +54,10 @@ def command(problem: str | None, hw: str, changes: tuple[str, ...], dataflow: st
     if verify_only:
         order = run_passes(item.build, "order").order
         assert order is not None
-        extent = "all accesses" if order.complete else f"the first {order.events} accesses and signals"
+        extent = "all accesses of one place are ordered" if order.complete else \
+            f"the first {order.events:,} accesses and signals were followed, and those of one place are ordered"
         click.echo(f"ok: kernel '{kernel.name}', {len(text.splitlines())} lines, passes the verifier for '{hardware.name}'; "
-                   f"{extent} of one place are ordered")
+                   f"{extent}")
     elif lines:
         click.echo("".join(f"{number:>4}  {line}\n" for number, line in enumerate(text.splitlines(), 1)), nl=False)
     else:
