@@ -246,6 +246,7 @@ divisor must be certain to be above 0. Values stay below 2^60; expressions and b
 - `param NAME = N in [N, ...]` is such a name whose value may be chosen among these: `--tiling NAME=N` sets it, `msdsim tune FILE.kir`
   searches them (with `--reference DATAFLOW:PROBLEM` a candidate whose numbers are wrong is refused), a sweep takes `tiling.NAME`.
 - `x[i, :]` is row i, `x[:n, :]` the first n rows, `x[a +: n, :]` n rows from a, `x` alone all of it.
+- A range whose size comes to 0 or less is empty, and the operation on it does nothing.
 - `for v in a .. b step s` runs over a, a + s, ... below b; `when c` runs its block where c is not 0.
 
 ## Formats and spaces

@@ -27,9 +27,10 @@ Env = Mapping[str, np.ndarray]
 
 
 def check_signals(kernel: Kernel) -> None:
-    """Raise KernelError for the first signal whose raisings and waits differ on a core."""
+    """Raise KernelError for the first signal that a part uses on several pipes, or whose raisings and waits differ."""
     if not kernel.signals:
         return
+    _check_pipes(kernel)
     counts = {part: _Counter(kernel).part(part) for part in ("aic", "aiv")}
     for number, signal in enumerate(kernel.signals):
         if signal.kind in DIRECTIONS:
@@ -48,6 +49,22 @@ def check_signals(kernel: Kernel) -> None:
                     f"{where}signal '{signal.name}' is raised {_times(raised)} and waited for {_times(awaited)} on core "
                     f"{core}; make both equal (a ring hands back its last slots after the loop)"
                 )
+
+
+def _check_pipes(kernel: Kernel) -> None:
+    """A signal is raised, and waited for, on one pipe of a part: what it counts has one order only then."""
+    first: dict[tuple[str, str, str], Op] = {}
+    for part in ("aic", "aiv"):
+        for op in operations(kernel.part(part)):
+            if op.kind not in ("signal", "wait"):
+                continue
+            name, pipe = str(op.attr("name")), str(op.attr("pipe"))
+            other = first.setdefault((part, op.kind, name), op)
+            if other.attr("pipe") != pipe:
+                verb = "raises" if op.kind == "signal" else "waits for"
+                where, there = (f"line {op.line}: ", f", in line {other.line}") if op.line else ("", "")
+                raise KernelError(f"{where}{part} {verb} signal '{name}' on pipes {other.attr('pipe')}{there} and {pipe}; use "
+                                  f"one pipe, or one signal a pipe")
 
 
 def _users(kernel: Kernel, part: str, name: str) -> tuple[list[Op], list[Op]]:

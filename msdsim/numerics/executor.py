@@ -16,7 +16,7 @@ import numpy as np
 
 from msdsim.errors import ArrayError, Deadlock
 from msdsim.formats.number import FORMATS
-from msdsim.ir.expr import Const, Expr, binary, compiled, source
+from msdsim.ir.expr import Binary, Const, Expr, binary, compiled, source
 from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, Slice, Tensor, When
 from msdsim.ir.lets import plain
 from msdsim.ir.ops import OPS, Execution
@@ -196,8 +196,20 @@ def _tuple(texts: Iterable[str]) -> str:
 
 
 def _index(item: Slice) -> str:
-    return ", ".join(f"{source(start)} : {source(binary('+', start, size))}"
+    return ", ".join(f"{source(start)} : {source(_end(start, size))}"
                      for start, size in zip(item.starts, item.sizes, strict=True))
+
+
+def _end(start: Expr, size: Expr) -> Expr:
+    """Where a range ends; one of a size below 0 is empty, and must not count from the other end."""
+    end = binary("+", start, size)
+    return binary("max", end, 0) if _subtracts(size) else end
+
+
+def _subtracts(expr: Expr) -> bool:
+    if isinstance(expr, Const):
+        return expr.value < 0
+    return isinstance(expr, Binary) and (expr.op == "-" or _subtracts(expr.left) or _subtracts(expr.right))
 
 
 class _Unit:
@@ -263,7 +275,8 @@ class _Unit:
         for number, name in plan.buffers:
             env[number] = current[name]
         out, *ins = plan.views(env)
-        plan.definition.execute(op, Execution(ins, out, self._value, self.machine.arithmetic))
+        if out is None or out.size:
+            plan.definition.execute(op, Execution(ins, out, self._value, self.machine.arithmetic))
         if self.machine.observer is not None:
             self._observe(op, plan)
 
