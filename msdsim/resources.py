@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import tomllib
 from pathlib import Path
+from typing import Any
 
 from msdsim.errors import InputError
 from msdsim.registry import unknown_name
@@ -46,3 +48,26 @@ def find_file(kind: str, what: str, name: str) -> Path:
     if name not in shipped_names(kind):
         raise unknown_name(what, name, shipped_names(kind))
     return data_dir(kind) / f"{name}.toml"
+
+
+def toml_table(text: str, where: str, error: type[InputError] = InputError) -> dict[str, Any]:
+    """The table of a TOML text; ``error`` with ``where`` in front for what is none, or is nested too deeply."""
+    try:
+        return tomllib.loads(text)
+    except tomllib.TOMLDecodeError as err:
+        raise error(f"{where} is not valid TOML: {shortened(str(err))}") from None
+    except (RecursionError, ValueError) as err:
+        # Python's own limits: nested tables, and whole numbers of thousands of digits.
+        why = "nested too deeply" if isinstance(err, RecursionError) else shortened(str(err))
+        raise error(f"{where} cannot be read: {why}") from None
+
+
+def read_toml(path: Path, where: str, error: type[InputError] = InputError) -> dict[str, Any]:
+    """The table of a TOML file; ``error`` for a file that cannot be read."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except OSError as err:
+        raise error(f"{where} cannot be read: {err.strerror or err}") from None
+    except UnicodeDecodeError as err:
+        raise error(f"{where} is not valid TOML: {err}") from None
+    return toml_table(text, where, error)

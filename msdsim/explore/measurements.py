@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tomllib
 from dataclasses import field
 from pathlib import Path
 from typing import Any, Literal
@@ -12,7 +11,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from msdsim.errors import InputError, MsdsimError
 from msdsim.problems import Attention, GroupedGemm, parse_inline
-from msdsim.resources import find_file, shipped_names
+from msdsim.resources import find_file, read_toml, shipped_names
 
 #: The shipped file of published kernels.
 PUBLISHED = "published"
@@ -64,10 +63,7 @@ def load_measurements(file: str | Path = PUBLISHED) -> list[Measurement]:
     """
     path = find_file("validation", "validation", str(file))
     where = f"validation file '{path.name}'"
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as err:
-        raise InputError(f"{where} cannot be read: {err}") from None
+    raw = read_toml(path, where)
     if not isinstance(raw.get("row"), list):
         raise InputError(f"{where} has no rows; add a [[row]] with id, chip, problem, dataflow, time_us, scope and source")
     shipped = {} if Path(path).stem == PUBLISHED and str(file) in shipped_names("validation") else {

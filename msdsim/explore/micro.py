@@ -6,7 +6,6 @@ is read off is what the source measured: the time of one operation alone, or fro
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -19,7 +18,7 @@ from msdsim.errors import InputError
 from msdsim.hardware import Hardware, load_hw
 from msdsim.problems import parse_inline
 from msdsim.report.result import Result
-from msdsim.resources import find_file
+from msdsim.resources import find_file, read_toml
 from msdsim.runs import RunOptions, run
 
 #: Share of a published value beyond which a row counts as an outlier.
@@ -71,7 +70,7 @@ class MicroTable:
 def load_micro(file: str | Path = "micro") -> list[dict[str, Any]]:
     """The published tables of a file, its sources put in."""
     path = find_file("validation", "validation", str(file))
-    raw = tomllib.loads(path.read_text(encoding="utf-8"))
+    raw = read_toml(path, f"validation file '{path.name}'")
     sources = raw.get("sources", {})
     for table in raw.get("table", []):
         unknown = sorted(set(table) - _KEYS)

@@ -46,7 +46,7 @@ def parse_value(text: str) -> object:
     """The value of a ``--set key=value`` argument, read as TOML (a bare word is a string)."""
     try:
         table = tomllib.loads(f"value = {text}")
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return text
     return table["value"] if list(table) == ["value"] else text
 

@@ -7,7 +7,6 @@ names another chip (a shipped name, or a path beside the file) whose values are 
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,7 @@ from msdsim.errors import ChipError, InputError
 from msdsim.hardware.checked import checked_chip
 from msdsim.hardware.energy import CORNERS
 from msdsim.hardware.hardware import Hardware, Provenance
-from msdsim.resources import find_file
+from msdsim.resources import find_file, toml_table
 
 _FIGURE_KEYS = {"value", "kind", "source"}
 
@@ -60,11 +59,11 @@ def _load(path: Path, seen: tuple[Path, ...], read: dict[Path, str]) -> Hardware
         raise ChipError(f"{where} extends itself; remove an 'extends' line")
     try:
         read[path] = path.read_text(encoding="utf-8")
-        raw = tomllib.loads(read[path])
     except OSError as err:
         raise ChipError(f"{where} cannot be read: {err.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
+    except UnicodeDecodeError as err:
         raise ChipError(f"{where} is not valid TOML: {err}") from None
+    raw = toml_table(read[path], where, ChipError)
     base = raw.pop("extends", None)
     sources = raw.pop("sources", {})
     if not isinstance(sources, dict) or not all(isinstance(text, str) for text in sources.values()):

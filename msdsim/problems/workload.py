@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from msdsim.errors import ProblemError
 from msdsim.problems.model import Problem, closest, problem_from_json
-from msdsim.resources import find_file
+from msdsim.resources import find_file, read_toml
 
 _KEYS = {"name": str, "description": str, "source": str, "batch": int, "dataflow": str, "op": list}
 _ENTRY_KEYS = {"name": str, "count": int, "problem": str | dict, "weights": str, "experts": int, "dataflow": str}
@@ -53,13 +52,7 @@ def load_workload(name: str, parse: Callable[[str], Problem]) -> Workload:
     """The workload called ``name`` (shipped) or in the file ``name``; ``parse`` reads an inline problem."""
     path = find_file("workloads", "workload", name)
     where = f"workload file '{path.name}'"
-    try:
-        raw = tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as err:
-        raise ProblemError(f"{where} cannot be read: {err.strerror}") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as err:
-        raise ProblemError(f"{where} is not valid TOML: {err}") from None
-    return workload_of(raw, Path(path).stem, where, parse)
+    return workload_of(read_toml(path, where, ProblemError), Path(path).stem, where, parse)
 
 
 def workload_of(raw: dict[str, Any], name: str, where: str, parse: Callable[[str], Problem]) -> Workload:

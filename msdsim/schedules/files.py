@@ -68,8 +68,8 @@ def load_schedule(file: str | Path) -> Schedule:
         raise InputError(f"schedule file '{file}' does not exist; record one with 'msdsim schedule record'") from None
     except OSError as err:
         raise InputError(f"schedule file '{file}' cannot be read: {err.strerror}") from None
-    except ValueError as err:
-        raise InputError(f"schedule file '{file}' is not JSON: {err}") from None
+    except (ValueError, RecursionError) as err:
+        raise InputError(f"schedule file '{file}' is not JSON: {str(err)[:200]}") from None
     if not isinstance(document, dict) or document.get("schema") != "msdsim.schedule/1":
         raise InputError(f"schedule file '{file}' is not of schema 'msdsim.schedule/1'; 'msdsim schedule record' writes it")
     try:

@@ -110,6 +110,8 @@ def candidates(statement: Statement, given: Mapping[str, int], width: int) -> tu
     return s, cycles[order]
 
 
+# A size of 0 that is given is refused when the tiling is built.
+@np.errstate(divide="ignore", invalid="ignore")
 def search(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int], effort: Effort,
            tried: Callable[[Any, int], None] = lambda tiling, cycles: None) -> Choice:
     """The best tiling that ``effort`` finds; ``tried`` sees every judgement.  TilingError where nothing fits."""

@@ -245,3 +245,23 @@ def test_a_folder_that_may_not_be_written(cli, tmp_path):
 def test_nothing_is_written_when_the_input_is_wrong(cli, tmp_path):
     assert cli("run", P, *TOY, "--set", "clock_mhz=0", "--json", "a.json", "--html", "a.html").code == 2
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("dataflow", "key"), [("bf16", "base_m"), ("msd-int8", "slots"), ("msd-int8", "l1_k")])
+@pytest.mark.filterwarnings("error")
+def test_no_warning_of_a_library_with_a_size_of_0(cli, dataflow, key):
+    assert_error(cli("run", P, *TOY, "--dataflow", dataflow, "--tiling", f"{key}=0"), f"tiling {key}=0 is below 1; give at least 1")
+
+
+@pytest.mark.parametrize("text", ["a = " + "[" * 3000 + "]" * 3000, "a = " + "9" * 5000])
+def test_tables_beyond_python_s_own_limits(cli, tmp_path, text):
+    """Nested by the thousand, numbers of thousands of digits: in a chip, a workload, a sweep and an option."""
+    path = tmp_path / "any.toml"
+    path.write_text(text)
+    for arguments in (["run", P, "--hw", str(path)], ["run", str(path), *TOY], ["sweep", str(path), "--out", str(tmp_path / "out")],
+                      ["validate", str(path)], ["run", P, *TOY, "--set", "hbm.bandwidth_gbps=" + text[4:]]):
+        outcome = cli(*arguments)
+        assert outcome.code == 2, arguments
+        assert outcome.err.startswith("error: ")
+        assert outcome.err.count("\n") == 1
+        assert len(outcome.err) < 2000

@@ -31,7 +31,6 @@ from __future__ import annotations
 import itertools
 import math
 import re
-import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -39,6 +38,7 @@ from typing import Any
 
 from msdsim.errors import InputError
 from msdsim.registry import unknown_name
+from msdsim.resources import read_toml
 
 _KEYS = ("problem", "hw", "dataflow", "memory", "check", "parameters", "random")
 _DRAW = ("low", "high", "log", "whole")
@@ -46,6 +46,9 @@ _STEPS = ("start", "stop", "step")
 _COUNT = ("start", "stop", "count", "log", "whole")
 #: Axes longer than this are a slip of the keyboard; a sweep of so many points would not end.
 _LONGEST_AXIS = 1_000_000
+_MOST_SAMPLES = 10_000_000
+#: The largest whole number that tables of results hold.
+_LARGEST = 2**63 - 1
 
 #: Columns of a row that a parameter may not be named after.
 COLUMNS = frozenset(("key", "problem", "hw", "dataflow", "memory", "status", "error", "time_us", "cycles", "bottleneck",
@@ -121,12 +124,7 @@ class Spec:
 
 def read_spec(path: str | Path) -> dict[str, Any]:
     """The parsed TOML of a spec's file; InputError for what is no TOML."""
-    try:
-        return tomllib.loads(Path(path).read_text(encoding="utf-8"))
-    except OSError as err:
-        raise InputError(f"sweep spec '{path}' cannot be read ({err.strerror})") from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as err:
-        raise InputError(f"sweep spec '{path}' is not valid TOML: {err}") from None
+    return read_toml(Path(path), f"sweep spec '{path}'")
 
 
 def parse_spec(spec: Mapping[str, Any]) -> Spec:
@@ -183,6 +181,9 @@ def _axis(name: str, given: object) -> Axis:
         raise InputError(f"sweep spec: parameter '{name}' has an empty list; give at least one value")
     rows = [_together(name, len(names), value) for value in values]
     _refuse_twice(f"parameter '{name}'", rows)
+    for own, column in zip(names, zip(*rows, strict=True), strict=True):
+        if len({isinstance(value, str) for value in column}) > 1:
+            raise InputError(f"sweep spec: parameter '{own}' has texts and numbers; a column of results is one or the other")
     return Axis(names, tuple(rows))
 
 
@@ -210,13 +211,15 @@ def _value(name: str, value: object) -> int | float | str:
                          f"and no)")
     if isinstance(value, float) and not math.isfinite(value):
         raise InputError(f"sweep spec: parameter '{name}' has the value {value}; numbers must be finite")
+    if isinstance(value, int) and abs(value) > _LARGEST:
+        raise InputError(f"sweep spec: parameter '{name}' has a value of {len(str(value))} digits; give one below 2^63")
     return value
 
 
 def _number(name: str, given: Mapping[str, Any], key: str) -> int | float:
     value = given[key]
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise InputError(f"sweep spec: parameter '{name}' has {key} = {value!s:.60}; give a finite number")
+    if isinstance(value, bool) or not isinstance(value, int | float) or not -_LARGEST <= value <= _LARGEST:
+        raise InputError(f"sweep spec: parameter '{name}' has {key} = {value!s:.60}; give a number between -2^63 and 2^63")
     return value
 
 
@@ -307,6 +310,8 @@ def _random(given: object, drawn: bool) -> tuple[int, int]:
         raise InputError(f"sweep spec: ranges need [random] with samples of at least 1 (samples = {samples!s:.60})")
     if isinstance(seed, bool) or not isinstance(seed, int) or seed < 0:
         raise InputError(f"sweep spec: [random] has seed = {seed!s:.60}; give a whole number of at least 0")
+    if samples > _MOST_SAMPLES:
+        raise InputError(f"sweep spec: [random] has samples = {samples!s:.60}; give at most {_MOST_SAMPLES:,}")
     return samples, seed
 
 
