@@ -106,7 +106,7 @@ class FloatParts:
 def store(kb: KernelBuilder, problem: GemmShape, y: Slice, total: Slice, shape: tuple[int, int], ring: int) -> None:
     """FP32 sums to y: rounded half to even through a buffer of ``shape`` in a ring, or as they are where y is FP32."""
     if problem.out != "fp32":
-        rounded = kb.buffer("yb", "UB", problem.out, shape, ring)[tuple(at(0, size) for size in total.sizes)]
+        rounded = kb.buffer("yb", "UB", problem.out, shape, ring)[tuple(at(0, size) for size in total.sizes[-2:])]
         kb.op("cast", rounded, total, round="rint")
         total = rounded
     kb.copy(y, total)
