@@ -5,7 +5,8 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
@@ -14,8 +15,12 @@ from msdsim.errors import InputError
 
 if TYPE_CHECKING:
     from msdsim.problems import Workload
+    from msdsim.report.result import Result
     from msdsim.report.shown import ShownResult
     from msdsim.runs import RunOptions
+
+
+R = TypeVar("R", bound="Result")
 
 
 def timing_options(given: Mapping[str, Any]) -> RunOptions:
@@ -107,6 +112,17 @@ def with_causes(result: ShownResult, options: RunOptions) -> ShownResult:
 
     plain = timing_only(options)
     return ask(result, lambda hardware: simulate(result.kernel, hardware, options=plain))
+
+
+def with_timeline(result: R, options: RunOptions) -> R:
+    """The result with its timeline, where its kernel is short enough to keep one for a page."""
+    from msdsim.api import simulate
+    from msdsim.explore.whatif import MOST_INSTRUCTIONS
+
+    if result.record.timeline is not None or result.record.instructions > MOST_INSTRUCTIONS:
+        return result
+    again = simulate(result.kernel, result.hardware, options=timing_only(options).but(timeline=True))
+    return replace(result, record=again.record)
 
 
 def timing_only(options: RunOptions) -> RunOptions:

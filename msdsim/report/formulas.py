@@ -94,7 +94,7 @@ def formulas_table(runs: Sequence[Result]) -> TextTable | None:
     known = [(run, found) for run in runs if (found := run.closed_form) is not None]
     if not known:
         return None
-    table = TextTable(["by formula", "us", "simu-\nlated", "bound\nby", "HBM\nMB", "simu-\nlated", "without\nL2",
+    table = TextTable(["by formula", "us", "sim.\nratio", "bound\nby", "HBM\nMB", "sim.\nMB", "without\nL2",
                        "most of the gap"], right=frozenset({1, 2, 4, 5, 6}), indent=0)
     for run, found in known:
         name, value = max(gap_us(run, found).items(), key=lambda item: item[1])
@@ -106,7 +106,7 @@ def formulas_table(runs: Sequence[Result]) -> TextTable | None:
 
 def crossing_table(found: Sequence[Any]) -> TextTable:
     """Crossings (:class:`msdsim.explore.crossing.Crossing`), with the speed-ups on the way."""
-    table = TextTable(["rows up to which it does not lose", "by\nformula", "simu-\nlated", "against the better of",
+    table = TextTable(["rows up to which it does not lose", "by\nformula", "by\nsim.", "against the better of",
                        "simulated speed-up"], frozenset((1, 2)), indent=0)
     for item in found:
         rows = ["all" if rows is None else str(rows) for rows in (item.rows_formula, item.rows_simulated)]

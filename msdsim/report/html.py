@@ -1,86 +1,115 @@
-"""Pages that stand alone: tables, pictures and the JSON of a result in one HTML file, without anything to fetch."""
+"""Pages about runs, comparisons and workloads; what they say comes from :mod:`msdsim.report.facts`."""
 
 from __future__ import annotations
 
 import base64
 import io
-import json
+from collections.abc import Sequence
 from html import escape
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from msdsim.report.facts import Report, comparison_report, run_report, workload_comparison_report, workload_report
-from msdsim.report.files import finite
-from msdsim.report.notebook import STYLE, report_html
-from msdsim.report.plots import plot_bandwidth, plot_comparison, plot_workload, plot_workload_comparison, save
+from msdsim.report.charts import amount_bars, bandwidth_curves, flow_bars, pipe_bars
+from msdsim.report.facts import Fact, Report, comparison_report, run_report, workload_comparison_report, workload_report
+from msdsim.report.labels import percent, us
+from msdsim.report.page import Section, page, table
+from msdsim.report.plots import save, telling_pipes
 from msdsim.report.result import Comparison, Result, WorkloadComparison, WorkloadResult
+from msdsim.report.steady import timeline
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-_PAGE = """<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width,initial-scale=1">
-<title>{title}</title>{style}
-<style>body{{margin:2rem auto;max-width:62rem;padding:0 1rem;color:#222;background:#fff}}
-img{{max-width:100%;height:auto}}
-pre{{font-size:12px;overflow-x:auto;background:#f6f6f6;padding:1em}} summary{{cursor:pointer;margin:.8em 0}}
-section{{margin:0 0 2.2em}}</style></head>
-<body class="msdsim">
-{body}
-<details><summary>The same as JSON</summary><pre>{document}</pre></details>
-</body></html>
-"""
-
 
 def run_page(run: Result) -> str:
     """A page about one run."""
-    return _page(run_report(run), _run_section(run), run.to_json())
+    report = run_report(run)
+    return page(str(report.title), facts(report.facts), _run_sections(run, report), run.to_json())
 
 
 def comparison_page(found: Comparison) -> str:
-    """A page about dataflows side by side, and then each of them."""
+    """A page about dataflows side by side, and then each of them, fastest first."""
     report = comparison_report(found)
-    body = _section(report, plot_comparison(found) if found.runs else None, "time by dataflow")
-    return _page(report, body + "".join(map(_run_section, found.runs)), found.to_json())
+    sections = [Section("Side by side", _summary(report))]
+    if found.runs:
+        sections.append(Section("Time by dataflow", flow_bars(found.runs, telling_pipes)))
+    if report.formulas is not None:
+        sections.append(Section("By formula", table(report.formulas)))
+    for run in sorted(found.runs, key=lambda run: run.cycles):
+        one = run_report(run)
+        body = f"<p>{escape(str(one.title))}</p>{facts(one.facts)}" + "".join(part.body for part in _run_sections(run, one))
+        sections.append(Section(run.dataflow, body, folded=run is not found.winner))
+    return page(str(report.title or "nothing ran"), _lead(report), sections, found.to_json())
 
 
 def workload_page(found: WorkloadResult) -> str:
     """A page about a workload."""
     report = workload_report(found)
-    return _page(report, _section(report, plot_workload(found), "time by layer"), found.to_json())
+    spent = [run.count * run.result.time_us for run in found.runs]
+    rows = [(run.name, time, f"{percent(time / max(found.time_us, 1e-9))}; {_cause(run.result)}")
+            for run, time in zip(found.runs, spent, strict=True)]
+    sections = [Section("Layers", _summary(report)),
+                Section("Time by layer", amount_bars(rows, "us over all layers of a kind"))]
+    sections += [Section(run.name, _one(run.result), folded=True) for run in found.runs]
+    return page(str(report.title), _lead(report), sections, found.to_json())
 
 
 def workload_comparison_page(found: WorkloadComparison) -> str:
     """A page about a workload with several dataflows."""
     report = workload_comparison_report(found)
-    figure = plot_workload_comparison(found) if found.runs else None
-    return _page(report, _section(report, figure, "time by layer and dataflow"), found.to_json())
+    sections = [Section("Side by side", _summary(report))]
+    if found.runs:
+        totals = [(run.dataflow, run.time_us, us(run.time_us)) for run in sorted(found.runs, key=lambda run: run.cycles)]
+        sections.append(Section("Time by dataflow", amount_bars(totals, "us in total")))
+        layers = "".join(f"<h3>{escape(entry.name)}</h3>" + amount_bars(
+            [(item.dataflow, item.runs[at].count * item.runs[at].result.time_us, _cause(item.runs[at].result))
+             for item in found.runs], "us over all layers of a kind") for at, entry in enumerate(found.runs[0].runs))
+        sections.append(Section("Time by layer and dataflow", layers))
+    return page(str(report.title or "nothing ran"), _lead(report), sections, found.to_json())
 
 
-def _run_section(run: Result) -> str:
-    return _section(run_report(run), plot_bandwidth(run), f"bandwidth of {run.dataflow} over time")
+def _cause(run: Result) -> str:
+    """What a run is bound by, where that is known, or its busiest resource."""
+    from msdsim.report.verdict import binding
+
+    return binding(run)
 
 
-def _section(report: Report, figure: Figure | None, alt: str) -> str:
-    return f"<section>{report_html(report)}{'' if figure is None else picture(figure, alt)}</section>"
+def _one(run: Result) -> str:
+    report = run_report(run)
+    return facts(report.facts) + "".join(part.body for part in _run_sections(run, report))
 
 
-def _data_url(figure: Figure) -> str:
-    buffer = io.BytesIO()
-    save(figure, buffer, "png")
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _run_sections(run: Result, report: Report) -> list[Section]:
+    sections = [Section("Pipes", pipe_bars(report.pipes, run.time_us) if report.pipes is not None else ""),
+                Section("Bandwidth", f"<h3>Bandwidth</h3>{bandwidth_curves(run)}")]
+    if shown := timeline(run):
+        sections.append(Section("Timeline", shown))
+    return sections
 
 
-def _page(report: Report, body: str, document: dict[str, Any]) -> str:
-    heading = report.title or "nothing ran"
-    return page_of(str(heading), body, document)
+def _lead(report: Report) -> str:
+    return f"<p>{escape(report.verdict)}</p>" if report.verdict else ""
 
 
-def page_of(heading: str, body: str, document: dict[str, Any]) -> str:
-    """A page of its own with this heading, body and data."""
-    return _PAGE.format(title=escape(f"msdsim: {heading}"), style=STYLE, body=body,
-                        document=escape(json.dumps(finite(document), indent=2)))
+def _summary(report: Report) -> str:
+    """Table, facts, and what was skipped."""
+    skipped = "".join(f"<p>skipped <b>{escape(item.dataflow)}</b>: {escape(item.reason)}</p>" for item in report.skipped)
+    return (table(report.table) if report.table is not None else "") + facts(report.facts) + skipped
+
+
+def facts(found: Sequence[Fact]) -> str:
+    """Figures under their names."""
+    if not found:
+        return ""
+    tones = {"plain": "wide", "first": "wide w", "good": "wide good", "bad": "wide bad"}
+    rows = "".join(f'<tr><th scope="row">{escape(fact.name)}</th><td class="{tones[fact.tone]}">{escape(fact.text)}</td></tr>'
+                   for fact in found)
+    return f'<table class="facts"><tbody>{rows}</tbody></table>'
 
 
 def picture(figure: Figure, alt: str) -> str:
     """A figure inside the page."""
-    return f'<p><img alt="{escape(alt)}" src="{_data_url(figure)}"></p>'
+    buffer = io.BytesIO()
+    save(figure, buffer, "png")
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'<p><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></p>'

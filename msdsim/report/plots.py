@@ -13,6 +13,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
+from msdsim.report.bandwidth import bandwidth_steps
 from msdsim.report.energy import energy_bars
 from msdsim.report.labels import (
     LOOKS,
@@ -33,7 +34,6 @@ if TYPE_CHECKING:
     from msdsim.report.result import Comparison, Result, WorkloadComparison, WorkloadResult
 
 _DPI = 150
-_MOST_POINTS = 100
 _GREY = "#444444"
 #: Colours of the series over time, and of dataflows.
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#999999", "#7F5539")
@@ -100,7 +100,7 @@ def _memories(hbm: Axes, l2: Axes, run: Result) -> None:
     _bandwidth(hbm, run, "HBM", {"read": HBM_READ, "written": HBM_WRITE}, {"peak": chip.hbm.bandwidth_gbps})
     _bandwidth(l2, run, "L2", {"read": L2_READ, "written": L2_WRITE},
                {"read peak": chip.l2.read_gbps, "write peak": chip.l2.write_gbps})
-    l2.set_xlabel("time (us); bytes count when they are asked for, so a queue can exceed the peak for a moment", fontsize=9)
+    l2.set_xlabel("time (us); bytes count when they are served", fontsize=9)
     hbm.sharex(l2)
     hbm.tick_params(labelbottom=False)
 
@@ -164,22 +164,9 @@ def _bandwidth(axes: Axes, run: Result, name: str, series: Mapping[str, int], pe
                 columnspacing=1.2)
 
 
-def bandwidth_steps(run: Result) -> tuple[np.ndarray, np.ndarray]:
-    """Edges in microseconds, and GB/s between them per entry of TRAFFIC; at most a readable number of steps."""
-    found, clock = run.bandwidth, float(run.hardware.chip.clock_mhz)
-    used = max(1, -(-run.cycles // found.interval_cycles))
-    merge = max(1, -(-used // _MOST_POINTS))
-    steps = -(-used // merge)
-    padded = np.zeros((found.bytes.shape[0], steps * merge))
-    padded[:, : min(used, found.bytes.shape[1])] = found.bytes[:, :used]
-    cycles = np.minimum(np.arange(steps + 1) * merge * found.interval_cycles, max(1, run.cycles))
-    rates = padded.reshape(-1, steps, merge).sum(axis=2) / np.diff(cycles) * clock / 1000
-    return cycles / clock, rates
-
-
 def plot_comparison(found: Comparison) -> Figure:
     """Time by dataflow, and what Cube, Vector and the busiest movers did in it."""
-    groups = [(run, _telling_pipes(run)) for run in found.runs]
+    groups = [(run, telling_pipes(run)) for run in found.runs]
     rows = sum(len(pipes) for _, pipes in groups)
     height = 1.5 + 0.3 * rows + 0.3 * len(groups)
     energy = [0.9 + 0.35 * len(groups)] if groups and groups[0][0].energy is not None else []
@@ -212,7 +199,7 @@ def plot_comparison(found: Comparison) -> Figure:
     return figure
 
 
-def _telling_pipes(run: Result) -> list[str]:
+def telling_pipes(run: Result) -> list[str]:
     """Cube, Vector where it works, and the mover with most to do (slow memory included), in the order of the data's way."""
     taken = {kind: (row["busy"] + row["head"] + row["wait_memory"]) / max(1, row["instances"])
              for kind, row in run.stalls.items() if not kind.endswith(".s")}

@@ -22,7 +22,7 @@ def test_terms_by_hand():
     assert terms["dequant"] == pytest.approx(weights * (1 / 128 + 3 / 64) / 48 / 1850)
     # One row of fractals: K / 16 x N / 16 of them.
     assert terms["cube"] == pytest.approx(512 * 768 / 24 / 1850)
-    assert terms["memory"] == pytest.approx((2 * 16 * 8192 + weights) / 1.6e6)
+    assert terms["memory"] == pytest.approx((2 * 16 * 8192 + weights + 4 * 12288) / 1.6e6)
     assert gemm_time_us("dequant-int8", DECODE, CHIP.chip) == terms["memory"] == max(terms.values())
 
 

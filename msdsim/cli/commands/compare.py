@@ -83,7 +83,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
             found = compare(shape, hardware, names, jobs=jobs, tilings=by_name, kernels=own, progress=progress,
                             options=chosen)
             found = replace(found, runs=[with_causes(run, chosen) for run in found.runs])
-    _report(found, outputs, traced, _crossings(shape, hardware, chosen, outputs) if crossing else None)
+    _report(found, outputs, traced, chosen, _crossings(shape, hardware, chosen, outputs) if crossing else None)
     for result in _results(found):
         require_check(result)
 
@@ -124,15 +124,17 @@ def _crossings(shape: Any, hardware: Any, chosen: Any, outputs: Any) -> list[Any
 
 
 def _report(found: ShownComparison | ShownWorkloadComparison, outputs: Any, traced: dict[str, Any],
-            crossings: list[Any] | None) -> None:
+            chosen: Any, crossings: list[Any] | None) -> None:
     from rich.text import Text
 
+    from msdsim.cli.simulation import with_timeline
     from msdsim.report import console, html
     from msdsim.report.shown import ShownComparison
 
     if isinstance(found, ShownComparison):
         outputs.print(lambda terminal: console.print_comparison(terminal, found))
-        outputs.write_html(lambda: html.comparison_page(found))
+        outputs.write_html(lambda: html.comparison_page(
+            replace(found, runs=[with_timeline(run, chosen) for run in found.runs])))
         outputs.write_arrays({f"{run.dataflow}.{name}": array for run in found.runs for name, array in run.arrays.items()})
         outputs.write_trace(found.to_trace, traced)
     else:

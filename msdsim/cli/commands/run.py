@@ -88,7 +88,7 @@ def _refuse_for_kernel(text: str, shape: Any, chosen: RunOptions) -> None:
 def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, chosen: RunOptions, outputs: Outputs,
                  lines: bool, traced: dict[str, Any]) -> None:
     from msdsim.api import require_check, simulate
-    from msdsim.cli.simulation import with_causes, working
+    from msdsim.cli.simulation import with_causes, with_timeline, working
     from msdsim.ir.declarations import notes
     from msdsim.ir.kernel import Kernel
     from msdsim.ir.lets import plain
@@ -110,7 +110,7 @@ def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, c
     outputs.write_json(result.to_json() | ({"lines": [line.to_json() for line in result.lines]} if lines else {}))
     outputs.write_arrays(result.arrays)
     outputs.write_plot(result.plot)
-    outputs.write_html(lambda: _html().run_page(result))
+    outputs.write_html(lambda: _html().run_page(with_timeline(result, chosen)))
     outputs.write_trace(result.to_trace, traced)
     require_check(result)
 
