@@ -28,6 +28,7 @@ from msdsim.ir.kernel import (
     Buffer,
     For,
     Kernel,
+    Layout,
     Let,
     Op,
     PartName,
@@ -125,10 +126,10 @@ class KernelBuilder:
         self._stack: list[list[Statement]] = []
         self.core, self.sub = Var("core"), Var("sub")
 
-    def tensor(self, name: str, fmt: str, shape: tuple[int, ...], role: Role, space: str = "GM",
-               beside: int = 1) -> Handle:
+    def tensor(self, name: str, fmt: str, shape: tuple[int, ...], role: Role, space: str = "GM", beside: int = 1,
+               layout: Layout = "nd") -> Handle:
         """Declare a tensor in GM, or a workspace that a core group shares in L1 or UB."""
-        tensor = Tensor(name, fmt, shape, role, space, beside)
+        tensor = Tensor(name, fmt, shape, role, space, beside, layout)
         self._tensors.append(tensor)
         return Handle(tensor)
 

@@ -6,7 +6,7 @@
     let       := 'let' NAME '=' expr
     param     := 'param' NAME '=' N 'in' '[' N (',' N)* ']'
     tensor    := 'tensor' NAME ':' FORMAT '[' extent (',' extent)* ']' ('in' | 'out' | 'workspace' SPACE?)
-                 ('beside' N)?
+                 ('beside' N | 'nz')?
     signal    := 'signal' NAME ':' ('aic_to_aiv' | 'aiv_to_aic' | 'barrier')
     part      := ('aic' | 'aiv') block              -- runs on every core group, the aiv part on every AIV of the group
     block     := '{' statement* '}'
@@ -39,10 +39,12 @@ from dataclasses import dataclass, field
 from typing import Any, Literal, TypeAlias
 
 from msdsim.formats.number import FORMATS
+from msdsim.hardware.units.mte import FRACTAL_ROW_BYTES, FRACTAL_ROWS
 from msdsim.ir.expr import Const, Expr, lift, product
 from msdsim.units import ceil_div, round_up
 
 Role = Literal["in", "out", "workspace"]
+Layout = Literal["nd", "nz"]
 SignalKind = Literal["aic_to_aiv", "aiv_to_aic", "barrier"]
 PartName = Literal["aic", "aiv"]
 #: Memory on chip in which AIC and AIVs of a group can share a workspace.
@@ -60,7 +62,9 @@ class Tensor:
     the AIVs of a group share in ``space`` L1 or UB.
 
     With ``beside``, of a tensor of rank 3 in GM, so many consecutive matrices lie side by side: first row 0 of each, then row 1
-    of each (the heads of a KV cache, whose tokens are stored one after the other).  Indices stay as they are.
+    of each (the heads of a KV cache, whose tokens are stored one after the other).  With the layout ``nz`` every matrix of an
+    input in GM lies in fractals of 16 rows of 32 bytes, all those of its first 32 bytes of columns, then of the next.  Indices
+    stay as they are.
     """
 
     name: str
@@ -69,15 +73,32 @@ class Tensor:
     role: Role
     space: str = "GM"
     beside: int = 1
+    layout: Layout = "nd"
     line: int = field(default=0, compare=False)
 
     @property
     def strides_bytes(self) -> tuple[int, ...]:
         """Bytes between neighbours along each dimension but the last (whose elements are consecutive)."""
-        strides = [row_bytes(self.shape[-1], self.fmt)]
-        for extent in reversed(self.shape[1:-1]):
-            strides.append(strides[-1] * extent)
+        strides = [FRACTAL_ROW_BYTES if self.layout == "nz" else row_bytes(self.shape[-1], self.fmt)]
+        for place, extent in enumerate(reversed(self.shape[1:-1])):
+            whole = self._matrix_bytes if self.layout == "nz" and place == 0 else strides[-1] * extent
+            strides.append(whole)
         return tuple(reversed(strides))
+
+    @property
+    def _matrix_bytes(self) -> int:
+        """Bytes of a matrix in whole fractals."""
+        return ceil_div(self.shape[-1], self.fractal_columns) * self.column_bytes
+
+    @property
+    def fractal_columns(self) -> int:
+        """Columns of a fractal, of the layout ``nz``."""
+        return FRACTAL_ROW_BYTES * 8 // FORMATS[self.fmt].bits
+
+    @property
+    def column_bytes(self) -> int:
+        """Bytes of a column of fractals, of the layout ``nz``."""
+        return round_up(self.shape[-2], FRACTAL_ROWS) * FRACTAL_ROW_BYTES
 
     @property
     def row_stride_bytes(self) -> int:
@@ -86,6 +107,8 @@ class Tensor:
 
     @property
     def size_bytes(self) -> int:
+        if self.layout == "nz" and len(self.shape) == 2:
+            return self._matrix_bytes
         return self.strides_bytes[0] * self.shape[0]
 
     @property

@@ -24,6 +24,7 @@ from msdsim.ir.kernel import (
     Extent,
     For,
     Kernel,
+    Layout,
     Let,
     Op,
     Role,
@@ -226,7 +227,10 @@ class _Parser(ExpressionParser):
             beside = self.extent()
             if len(shape) != 3 or space != "GM" or shape[0] % beside:
                 self.fail(f"a whole number of groups of {beside} matrices in GM ('beside' needs rank 3)")
-        tensor = Tensor(name, fmt, tuple(shape), role, space, beside, line)
+        layout: Layout = "nz" if self.accept("nz") else "nd"
+        if layout == "nz" and (role != "in" or space != "GM" or beside > 1):
+            self.fail("an input in GM whose matrices do not lie side by side ('nz' is how weights are stored)")
+        tensor = Tensor(name, fmt, tuple(shape), role, space, beside, layout, line)
         self.declare(tensor, line)
         return tensor
 

@@ -30,6 +30,7 @@ def _header(kernel: Kernel) -> list[str]:
         shape = ", ".join(str(extent) for extent in tensor.shape)
         where = "" if tensor.space == "GM" else f" {tensor.space}"
         where += "" if tensor.beside == 1 else f" beside {tensor.beside}"
+        where += " nz" if tensor.layout == "nz" else ""
         lines.append(f"{_INDENT}tensor {tensor.name}: {tensor.fmt}[{shape}] {tensor.role}{where}")
     lines += [f"{_INDENT}signal {signal.name}: {signal.kind}" for signal in kernel.signals]
     return lines

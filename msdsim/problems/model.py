@@ -68,6 +68,8 @@ Flag = Annotated[bool, BeforeValidator(_flag)]
 #: Formats in which activations are given, and in which results are written.
 Activations = Literal["bf16", "int8"]
 Output = Literal["bf16", "fp32"]
+#: How weights lie in GM: row by row, or in the Cube's fractals (16 rows of 32 B, a column of them after the other).
+Layout = Literal["nd", "nz"]
 
 
 class Shape(BaseModel):
@@ -120,7 +122,9 @@ class Gemm(Shape):
 
     ``group`` is the weight group size along k (None: one scale per channel; a last group may be shorter), ``offset``
     gives the weights an offset beside the scale, ``trans_b`` stores w as [n, k].  ``x`` is what the activations come as: BF16,
-    or INT8 with one scale per row that somebody quantized before; ``out`` is the format of y.
+    or INT8 with one scale per row that somebody quantized before; ``out`` is the format of y.  ``layout`` is how w lies in GM:
+    row by row, as checkpoints have it (``nd``), or in fractals of 16 rows of 32 bytes, one column of them after the other
+    (``nz``); arrays have their axes in the order above in either case.
     """
 
     kind: Literal["gemm"] = "gemm"
@@ -132,6 +136,7 @@ class Gemm(Shape):
     trans_b: Flag = False
     x: Activations = "bf16"
     out: Output = "bf16"
+    layout: Layout = "nd"
 
 
 class GroupedGemm(Shape):
@@ -153,6 +158,7 @@ class GroupedGemm(Shape):
     trans_b: Flag = False
     x: Activations = "bf16"
     out: Output = "bf16"
+    layout: Layout = "nd"
 
     @model_validator(mode="before")
     @classmethod
@@ -177,7 +183,7 @@ class GroupedGemm(Shape):
 
     @classmethod
     def keys_text(cls) -> str:
-        return "keys: groups and m, or rows; k, n; optional: group, offset, trans_b, x, out"
+        return "keys: groups and m, or rows; k, n; optional: group, offset, trans_b, x, out, layout"
 
     def _set_keys(self) -> list[str]:
         return [key for key in super()._set_keys() if self.rows is None or key != "m"]

@@ -32,7 +32,7 @@ class Bf16:
 
     def __init__(self, problem: GemmShape, chip: Chip) -> None:
         self.problem, self.chip, self.costs = problem, chip, Costs(chip)
-        self.product = Product.of(problem, BF16.cube, out_bytes=2)
+        self.product = Product.of(problem, BF16.cube, out_bytes=4 if problem.out == "fp32" else 2)
 
     def fill(self, s: Space) -> None:
         """Tiles first, with the deepest L0 and a middling L1; then depths and rings, then bands."""

@@ -11,6 +11,7 @@ import numpy as np
 from msdsim.dataflows.vector.add_parts import NOTHING_BESIDE, Beside, adding_tile
 from msdsim.formats.mx import MX_BLOCK, element_bits
 from msdsim.hardware.chip import Chip
+from msdsim.hardware.units.mte import FRACTAL_ROW_BYTES
 from msdsim.tilings.costs import Costs, Ops
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.space import Space, Values, ceil, even_parts, up
@@ -41,6 +42,7 @@ class Product:
     n: int
     out_bytes: int
     trans_b: bool
+    nz: bool = False
 
     @classmethod
     def of(cls, problem: Any, formats: tuple[str, str], out_bytes: int, passes: int = 1) -> Product:
@@ -48,7 +50,8 @@ class Product:
         counts = getattr(problem, "rows", None)
         if counts is None:
             counts = (problem.m,) * (problem.groups if problem.kind == "grouped_gemm" else 1)
-        return cls(formats, tuple(passes * rows for rows in counts if rows), problem.k, problem.n, out_bytes, problem.trans_b)
+        return cls(formats, tuple(passes * rows for rows in counts if rows), problem.k, problem.n, out_bytes, problem.trans_b,
+                   problem.layout == "nz")
 
     @property
     def rows(self) -> int:
@@ -247,7 +250,11 @@ def main_loop(costs: Costs, product: Product, s: Space, k: Values, flow: Traffic
         pitch_n, pitch_k = b_pitch or (product.n, product.k)
         lines, along, pitch = (cols, depth, pitch_k) if product.trans_b else (depth, cols, pitch_n)
         width_b = along * bits_b // 8
-        load, more = costs.gm("GM", "L1", lines, width_b, flow.fresh_b, np.gcd(np.gcd(width_b, pitch * bits_b // 8), line))
+        if product.nz and b_pitch is None:
+            # Columns of fractals, each one piece.
+            lines, width_b, pitch = ceil(width_b, FRACTAL_ROW_BYTES), lines * FRACTAL_ROW_BYTES, 0
+        load, more = costs.gm("GM", "L1", lines, width_b, flow.fresh_b, np.gcd(np.gcd(width_b, pitch * bits_b // 8), line),
+                              several_rows=not (product.nz and b_pitch is None))
         mte2, l2 = mte2 + load, l2 + more
     if product.scale_bytes:
         blocks = ceil(depth, MX_BLOCK)

@@ -18,7 +18,7 @@ from msdsim.resources import data_dir, shipped_names
 
 P = "gemm:m=16,k=64,n=48"
 TOY = ["--hw", "toy"]
-GEMM_KEYS = "(keys: m, k, n; optional: group, offset, trans_b, x, out)"
+GEMM_KEYS = "(keys: m, k, n; optional: group, offset, trans_b, x, out, layout)"
 CHIPS = ", ".join(shipped_names("hwmodels"))
 HELP = "('msdsim run --help' shows how it is used)"
 

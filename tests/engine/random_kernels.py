@@ -180,7 +180,8 @@ class _Writer:
             cols = self.number(1, 40) * (2 if fmt == "int4" else 1) * self.pick([1, 1, 16])
             leading = tuple(self.number(1, 3) for _ in range(self.number(0, 2)))
             role = self.pick(["in", "out", "workspace"])
-            self.gm.append(self.kb.tensor(self.name_of("t"), fmt, (*leading, self.number(1, 40), cols), role))
+            layout = self.draw(st.sampled_from(["nd", "nz"])) if role == "in" else "nd"
+            self.gm.append(self.kb.tensor(self.name_of("t"), fmt, (*leading, self.number(1, 40), cols), role, layout=layout))
 
     def signals(self) -> None:
         """Names with the pipes that raise and await them in each part."""

@@ -16,6 +16,7 @@ class Gemm:
     kind: str = "gemm"
     x: str = "bf16"
     out: str = "bf16"
+    layout: str = "nd"
 
 
 @pytest.fixture(scope="session")

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from msdsim.errors import InputError, ProblemError, UnknownNameError
 from msdsim.problems import Attention, Gemm, GroupedGemm, KernelFile, Workload, parse_problem, problem_from_json
 
-GEMM_KEYS = "(keys: m, k, n; optional: group, offset, trans_b, x, out)"
-GROUPED_KEYS = "(keys: groups and m, or rows; k, n; optional: group, offset, trans_b, x, out)"
+GEMM_KEYS = "(keys: m, k, n; optional: group, offset, trans_b, x, out, layout)"
+GROUPED_KEYS = "(keys: groups and m, or rows; k, n; optional: group, offset, trans_b, x, out, layout)"
 ATTENTION_KEYS = ("(keys: batch, heads, kv_heads, head_dim, q, kv; optional: scales, causal, v_dim, shared_kv, "
                   "scale_dim, kv_layout)")
 WORKLOADS = "deepseek-v3-decode, gpt-oss-120b-decode, llama3-8b-decode, openpangu-718b-decode, qwen3-14b-decode, qwen3-235b-a22b-decode"

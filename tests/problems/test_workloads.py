@@ -137,13 +137,13 @@ def test_a_problem_as_a_table(tmp_path):
          f"{FILE}, operator 1 'a': key 'problem' = 3 must be an inline form or a table"),
         (HEAD + OP.replace('"gemm:m=1,k=2,n=3"', '{kind = "grouped_gemm", rows = [1, -1], k = 1, n = 1}'),
          f"{FILE}, operator 1 'a': grouped_gemm: rows = [1, -1] has -1 for group 2, which is no whole number from 0 to 2147483647; "
-         "give one for each group, such as 5+0+33+16 (keys: groups and m, or rows; k, n; optional: group, offset, trans_b, x, out)"),
+         "give one for each group, such as 5+0+33+16 (keys: groups and m, or rows; k, n; optional: group, offset, trans_b, x, out, layout)"),
         (HEAD + OP.replace('"gemm:m=1,k=2,n=3"', "{m = 3}"),
          f"{FILE}, operator 1 'a': a problem needs a 'kind' (gemm, grouped_gemm, attention, micro)"),
         (HEAD + OP + OP, f"{FILE} has two operators called 'a'; rename one"),
         (HEAD + OP + OP.replace('"a"', '"b"').replace("k=2", "k=0"),
          f"{FILE}, operator 2 'b': gemm: k = 0 is below 1; give a whole number of at least 1 "
-         "(keys: m, k, n; optional: group, offset, trans_b, x, out)"),
+         "(keys: m, k, n; optional: group, offset, trans_b, x, out, layout)"),
         (HEAD + OP.replace("gemm:m=1,k=2,n=3", "llama3-8b-decode"),
          f"{FILE}, operator 1 'a': unknown problem kind 'llama3-8b-decode' (kinds: gemm, grouped_gemm, attention, micro)"),
     ],

@@ -10,7 +10,7 @@ from msdsim.formats.mx import element_bits as element_bits
 from msdsim.formats.mx import element_format as element_format
 from msdsim.ir.builder import At, Handle, KernelBuilder, at
 from msdsim.ir.expr import Const, Expr, ExprLike, lift, maximum, minimum
-from msdsim.ir.kernel import Role, Slice
+from msdsim.ir.kernel import Layout, Role, Slice
 from msdsim.problems.shapes import GemmShape as GemmShape
 from msdsim.units import ceil_div
 
@@ -71,13 +71,15 @@ class Operand:
 
 def operand(kb: KernelBuilder, problem: GemmShape, name: str, fmt: str, shape: tuple[int, ...], role: Role,
             rows_axis: int | None = None) -> Operand:
-    """Declare a tensor of every expert; ``shape`` is that of one, ``rows_axis`` the axis of its rows if it has any."""
+    """Declare a tensor of every expert; ``shape`` is that of one, ``rows_axis`` the axis of its rows if it has any.  Weights,
+    ``w``, lie as the problem says."""
+    layout: Layout = "nz" if name == "w" and problem.layout == "nz" else "nd"
     experts = Experts(problem)
     if experts.uneven is not None and rows_axis is not None:
         shape = (*shape[:rows_axis], experts.total_rows, *shape[rows_axis + 1 :])
         return Operand(kb.tensor(name, fmt, shape, role), False, rows_axis)
     grouped = problem.kind == "grouped_gemm"
-    return Operand(kb.tensor(name, fmt, (experts.count, *shape) if grouped else shape, role), grouped)
+    return Operand(kb.tensor(name, fmt, (experts.count, *shape) if grouped else shape, role, layout=layout), grouped)
 
 
 def k_groups(problem: GemmShape) -> int:

@@ -10,7 +10,7 @@ import numpy as np
 from msdsim.formats.number import FORMATS
 from msdsim.formats.rounding import round_to
 from msdsim.hardware.chip import Chip, Path
-from msdsim.hardware.units.mte import drain_cost, local_copy_cost, port_cost
+from msdsim.hardware.units.mte import FRACTAL_ROW_BYTES, drain_cost, local_copy_cost, port_cost
 from msdsim.ir.expr import Const, Expr, tiles_of
 from msdsim.ir.kernel import Op, Slice, Tensor
 from msdsim.ir.ops.base import Execution, OpDef, define, require, same_shape
@@ -44,6 +44,10 @@ def _gm_offset(item: Slice) -> Expr:
     tensor = item.of
     assert isinstance(tensor, Tensor)
     offset: Expr = (item.starts[-1] * item.bits) // 8
+    if tensor.layout == "nz":
+        # Of a column of fractals whose middle a slice begins with, all that is asked for is from there on.
+        columns = tensor.fractal_columns
+        offset = item.starts[-1] // columns * tensor.column_bytes + (item.starts[-1] % columns * item.bits) // 8
     if tensor.beside > 1:
         matrix, row, size = item.starts[0], item.starts[1], tensor.strides_bytes[-1]
         group, inside = matrix // tensor.beside, matrix % tensor.beside
@@ -62,11 +66,17 @@ def _gm_rows_ok(op: Op, item: Slice) -> None:
 def transfer(op: Op, chip: Chip, gm: Slice, write: bool) -> Transfer:
     """The transfer of a GM slice over the path that ``op`` uses."""
     assert isinstance(gm.of, Tensor)
+    nz = gm.of.layout == "nz"
+    rows, row_bytes, stride = gm.rows, tiles_of(gm.cols * gm.bits, 8), gm.of.row_stride_bytes
+    if nz:
+        # Of every column of fractals the rows lie one behind the other.
+        within = gm.starts[-1] % gm.of.fractal_columns
+        rows, row_bytes = tiles_of(within + gm.cols, gm.of.fractal_columns), gm.rows * FRACTAL_ROW_BYTES
+        stride = gm.of.column_bytes
     return Transfer(
-        cost=port_cost(_path(op, chip), several_rows=gm.rows != Const(1), line_bytes=chip.l2.line_bytes),
-        path=_path_name(op, chip), write=write,
-        tensor=gm.of.name, offset=_gm_offset(gm), rows=gm.rows, row_bytes=tiles_of(gm.cols * gm.bits, 8),
-        stride_bytes=gm.of.row_stride_bytes, bypass=op.attr("l2", "") == BYPASS,
+        cost=port_cost(_path(op, chip), several_rows=not nz and rows != Const(1), line_bytes=chip.l2.line_bytes),
+        path=_path_name(op, chip), write=write, tensor=gm.of.name, offset=_gm_offset(gm), rows=rows, row_bytes=row_bytes,
+        stride_bytes=stride, bypass=op.attr("l2", "") == BYPASS,
     )
 
 

@@ -32,6 +32,7 @@ class _OneGroup:
     trans_b: bool
     x: str = "bf16"
     out: str = "bf16"
+    layout: str = "nd"
     kind: str = "gemm"
 
 
