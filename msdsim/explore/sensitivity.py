@@ -12,7 +12,7 @@ from msdsim.hardware import load_hw
 
 #: The constants of the chip files that are least certain (assumed, or inferred from few numbers) and can matter to a time.
 UNCERTAIN = (
-    "launch.head_us", "launch.mix_us", "launch.setup_us", "l2.read_gbps", "paths.gm_l1.nd2nz.l2_share",
+    "launch.head_us", "launch.mix_us", "l2.read_gbps", "paths.gm_l1.nd2nz.l2_share",
     "paths.gm_l1.nd2nz.row_cycles", "paths.gm_l1.nd2nz.unaligned_block_cycles", "hbm.efficiency",
     "hbm.extra_latency_cycles", "paths.gm_l1.outstanding_bytes", "paths.gm_ub.interval_cycles",
     "l2.same_line_cycles", "dispatch.matmul_setup_cycles", "cross_core.signal_latency_cycles",
