@@ -224,6 +224,15 @@ def prepare_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions) -> P
     return item if options.inputs is None else replace(item, executed=execute_kernel(kernel, options.inputs))
 
 
+def run_changed(result: Result, hardware: Hardware, options: RunOptions) -> ShownResult:
+    """The kernel of a result on a chip that differs in speed alone, so that it need not be verified again."""
+    build = run_passes(Build(hardware.chip, kernel=result.kernel, verified=True), "place")
+    item = PreparedRun(build, hardware, options, result.problem, result.dataflow, result.tiling)
+    started = time.perf_counter()
+    record = _timed(item)
+    return item.result(record, time.perf_counter() - started, "warm" if options.warm else "empty")
+
+
 def _timed(item: PreparedRun) -> RunRecord:
     """Time a kernel alone: on an empty L2 or, ``warm``, on what an earlier run of it has left there."""
     chip, options = item.hardware.chip, item.options.for_engine()

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import numpy as np
 
-from msdsim.analysis.counting import Amounts, sums
-from msdsim.ir.expr import evaluate, free_vars
+from msdsim.analysis.counting import Amounts, Rows, sums
+from msdsim.ir.expr import evaluate_all, free_vars
 from msdsim.ir.program import Instr, Program
 from msdsim.ir.timing import Local
 
@@ -21,8 +21,9 @@ def _amounts(instr: Instr) -> Amounts | None:
         return None
     with_conflicts, without, dims = timing.cost, timing.without_conflicts, timing.dims
 
-    def cycles(env: Mapping[str, int]) -> tuple[int]:
-        sizes = [evaluate(size, env) for size in dims]
-        return (with_conflicts.work(sizes) - without.work(sizes),)
+    def cycles(env: Rows) -> tuple[np.ndarray]:
+        columns = np.broadcast_arrays(*(np.atleast_1d(evaluate_all(size, env)) for size in dims))
+        rows = zip(*(column.tolist() for column in columns), strict=True)
+        return (np.array([with_conflicts.work(sizes) - without.work(sizes) for sizes in rows], np.int64),)
 
     return Amounts(cycles, frozenset().union(*(free_vars(size) for size in dims)))

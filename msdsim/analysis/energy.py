@@ -21,15 +21,17 @@ from functools import partial
 from math import prod
 from typing import Any, NamedTuple
 
-from msdsim.analysis.counting import Amounts, sums
+import numpy as np
+
+from msdsim.analysis.counting import Amounts, Rows, sums
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.energy import CORNERS, Estimate
-from msdsim.ir.expr import Expr, evaluate, free_vars
+from msdsim.ir.expr import Expr, evaluate_all, free_vars
 from msdsim.ir.kernel import Op
 from msdsim.ir.program import Instr, Program
 from msdsim.ir.timing import Local
 from msdsim.timeline.record import RunRecord
-from msdsim.units import ceil_div, ticks_to_us
+from msdsim.units import ticks_to_us
 
 #: Units of an energy, in the order in which reports name them.
 UNITS = ("Cube", "L0", "L1", "Vector", "UB", "L2", "HBM", "issue", "static")
@@ -177,8 +179,8 @@ def _amounts(instr: Instr, chip: Chip) -> Amounts | None:
     out = (op.out.sizes, op.out.bits)
     grains = timing.cost.grains if isinstance(timing, Local) and instr.pipe == "M" else (1,) * len(dims)
 
-    def values(env: Mapping[str, int]) -> tuple[int, int, int, int]:
-        elements = prod(ceil_div(max(0, evaluate(dim, env)), grain) * grain for dim, grain in zip(dims, grains, strict=True))
+    def values(env: Rows) -> tuple[np.ndarray | int, ...]:
+        elements = prod(-(-_atleast_0(dim, env) // grain) * grain for dim, grain in zip(dims, grains, strict=True))
         return 1, elements, sum(_bytes(item, env) for item in sizes) + again * elements, _bytes(out, env)
 
     return Amounts(values, _reads(op, dims))
@@ -190,10 +192,14 @@ def _reads(op: Op, dims: tuple[Expr, ...]) -> frozenset[str]:
     return frozenset[str]().union(*map(free_vars, sizes))
 
 
-def _bytes(item: tuple[tuple[Expr, ...], int], env: Mapping[str, int]) -> int:
+def _bytes(item: tuple[tuple[Expr, ...], int], env: Rows) -> np.ndarray | int:
     """Bytes of a slice of these sizes and bits an element."""
     sizes, bits = item
-    return ceil_div(prod(max(0, evaluate(size, env)) for size in sizes) * bits, 8)
+    return -(-prod(_atleast_0(size, env) for size in sizes) * bits // 8)
+
+
+def _atleast_0(size: Expr, env: Rows) -> Any:
+    return np.maximum(0, evaluate_all(size, env))
 
 
 def _sum(values: Iterable[Range]) -> Range:

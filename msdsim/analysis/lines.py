@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from msdsim.analysis.counting import Amounts, sums
-from msdsim.ir.expr import evaluate, free_vars
+from msdsim.ir.expr import evaluate_all, free_vars
 from msdsim.ir.lower import PHASE
 from msdsim.ir.program import Instr, Part, Program
 from msdsim.ir.timing import Transfer
@@ -142,5 +142,5 @@ def _amounts(instr: Instr) -> Amounts:
     if not isinstance(timing, Transfer):
         return Amounts(lambda env: (1, 0))
     rows, row_bytes = timing.rows, timing.row_bytes
-    return Amounts(lambda env: (1, max(0, evaluate(rows, env)) * max(0, evaluate(row_bytes, env))),
+    return Amounts(lambda env: (1, np.maximum(0, evaluate_all(rows, env)) * np.maximum(0, evaluate_all(row_bytes, env))),
                    free_vars(rows) | free_vars(row_bytes))

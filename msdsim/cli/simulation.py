@@ -107,11 +107,11 @@ def working(text: str, quiet: bool, engine: str | None = None) -> Iterator[Calla
 
 def with_causes(result: ShownResult, options: RunOptions) -> ShownResult:
     """The result with what it is bound by: the same kernel on chips that are better in one thing, where it is short enough."""
-    from msdsim.api import simulate
     from msdsim.explore.whatif import with_causes as ask
+    from msdsim.runs import run_changed
 
     plain = timing_only(options)
-    return ask(result, lambda hardware: simulate(result.kernel, hardware, options=plain))
+    return ask(result, lambda hardware: run_changed(result, hardware, plain))
 
 
 def with_timeline(result: R, options: RunOptions) -> R:

@@ -19,7 +19,7 @@ from msdsim.report.attribution import Attribution, attribution
 from msdsim.report.frames import frame
 from msdsim.report.result import Comparison, Result, WorkloadResult
 from msdsim.report.shown import ShownResult
-from msdsim.runs import RunOptions
+from msdsim.runs import RunOptions, run_changed
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -166,7 +166,7 @@ def explain_result(result: Result, progress: Progress | None = None) -> Explanat
 
     def on(hardware: Hardware) -> Result:
         # The very same kernel on every changed chip, so that only the chip differs.
-        return simulate(base.kernel, hardware, options=plain)
+        return run_changed(base, hardware, plain)
 
     path, gains = critical_path(base.record), what_if(base, on, progress)
     return Explanation(replace(base, causes=causes(gains)), tuple(by_place(path)), tuple(circuit(path)),

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TypeVar
 
 from msdsim.analysis.bottleneck import utilizations
-from msdsim.analysis.lines import line_counts
+from msdsim.analysis.counting import executions
 from msdsim.errors import MsdsimError
 from msdsim.hardware import Hardware
 from msdsim.jobs import Progress
@@ -150,13 +150,14 @@ def works_us(result: Result, change: str) -> float:
 def _signals_us(result: Result) -> float:
     """How long signals are on their way, us, in the mean over the cores."""
     program, cross = result.record.program, result.hardware.chip.cross_core
-    counts, cycles = line_counts(program), 0
+    cycles = 0
     for part in program.parts:
+        counts = executions(program, part).tolist()
         for instr in part.instructions():
             if instr.op is not None and instr.signal is not None and instr.signal[0] == "signal":
                 barrier = program.kernel.signals[instr.signal[1]].kind == "barrier"
                 latency = cross.barrier_latency_cycles if barrier else cross.signal_latency_cycles
-                cycles += counts[part.name, instr.op.line, instr.pipe].executions * latency
+                cycles += counts[instr.index] * latency
     return cycles / max(1, program.kernel.cores) / float(result.hardware.chip.clock_mhz)
 
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Any, Union
+from typing import Any, Union, cast
+
+import numpy as np
 
 #: Binary operators by symbol: precedence (higher binds tighter).
 PRECEDENCE = {"==": 1, "!=": 1, "<": 1, "<=": 1, ">": 1, ">=": 1, "+": 2, "-": 2, "*": 3, "//": 3, "%": 3}
@@ -226,6 +228,22 @@ def evaluate(expr: Expr, env: Mapping[str, int]) -> int:
 @lru_cache(maxsize=65536)
 def _function(expr: Expr) -> Callable[[Mapping[str, int]], int]:
     return compiled(source(expr))
+
+
+def evaluate_all(expr: Expr, env: Mapping[str, np.ndarray]) -> np.ndarray | int:
+    """Values of the expression, element by element, where ``env`` gives every variable an array of one length; one number where
+    it reads none."""
+    found: np.ndarray | int = _array_function(expr)(env)
+    return found
+
+
+@lru_cache(maxsize=16384)
+def _array_function(expr: Expr) -> Callable[[Mapping[str, np.ndarray]], Any]:
+    return cast(Callable[[Mapping[str, np.ndarray]], Any], eval(f"lambda env: {source(expr)}", dict(_ON_ARRAYS)))
+
+
+#: What ``min`` and ``max`` are for arrays.
+_ON_ARRAYS = {"min": np.minimum, "max": np.maximum, "__builtins__": {}}
 
 
 def compiled(text: str) -> Callable[[Mapping[str, int]], Any]:

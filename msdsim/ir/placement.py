@@ -82,10 +82,17 @@ def place(kernel: Kernel, chip: Chip, demands: Mapping[int, Demand] | None = Non
             at += round_up(tensor.bytes_per_core, chip.alignment.ub_bytes)
     if demands is None:
         demands = demands_of(kernel, chip)
-    blocks = dict(_blocks(kernel.aiv, count(1)))
-    for allocs in phases(kernel, kernel.aiv):
-        _Phase(chip, allocs, at, found, list(demands.values()), blocks).run()
-    return found
+    # One kernel on chips that differ in what no place depends on has the same places.
+    asked = tuple((demand.names, demand.rings, demand.offsets, demand.pattern, demand.weight)
+                  for demand in dict.fromkeys(demands.values()))
+    key = chip.vector.banks, chip.alignment.ub_bytes, chip.buffers.ub_bytes, asked
+    known: dict[object, Places] = kernel.__dict__.setdefault("_places", {})
+    if key not in known:
+        blocks = dict(_blocks(kernel.aiv, count(1)))
+        for allocs in phases(kernel, kernel.aiv):
+            _Phase(chip, allocs, at, found, list(demands.values()), blocks).run()
+        known[key] = found
+    return known[key]
 
 
 @dataclass(frozen=True)

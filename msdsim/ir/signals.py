@@ -6,14 +6,13 @@ is laid out, within :data:`MOST_ROWS` combinations of loop variables altogether.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
 from msdsim.errors import KernelError
-from msdsim.ir.expr import Const, Expr, free_vars, source
+from msdsim.ir.expr import Const, Expr, evaluate_all, free_vars
 from msdsim.ir.kernel import Block, For, Kernel, Op, When, operations
 
 #: Part that raises and part that awaits each kind of directed signal.
@@ -77,9 +76,6 @@ def _times(counts: set[int]) -> str:
     return " or ".join("never" if not count else f"{count} times" for count in sorted(counts))
 
 
-_FUNCTIONS = {"min": np.minimum, "max": np.maximum, "__builtins__": {}}
-
-
 @dataclass
 class _Counter:
     """Counts raisings and waits of every signal; rows are executions of a block, columns 2 for each signal."""
@@ -87,7 +83,6 @@ class _Counter:
     kernel: Kernel
     rows: int = 0
     reads: dict[int, frozenset[str]] = field(default_factory=dict)
-    code: dict[Expr, Callable[[Any], Any]] = field(default_factory=dict)
 
     def part(self, part: str) -> np.ndarray:
         """[core, AIV (one for the AIC), signal, raised / awaited]."""
@@ -100,9 +95,7 @@ class _Counter:
     def _value(self, expr: Expr, env: Env, count: int) -> np.ndarray:
         if isinstance(expr, Const):
             return np.full(count, expr.value, np.int64)
-        if expr not in self.code:
-            self.code[expr] = eval(f"lambda env: {source(expr)}", dict(_FUNCTIONS))
-        return np.broadcast_to(np.asarray(self.code[expr](env), np.int64), count)
+        return np.broadcast_to(np.asarray(evaluate_all(expr, env), np.int64), count)
 
     def _block(self, block: Block, env: Env, count: int) -> np.ndarray:
         total = np.zeros((count, 2 * len(self.kernel.signals)), np.int64)

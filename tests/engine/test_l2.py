@@ -115,7 +115,7 @@ def test_the_state_of_another_cache_is_refused():
 
 
 @given(cases(), st.booleans())
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_random_kernels_hand_on_their_l2(case: Case, elsewhere: bool):
     """Twice the same kernel, the second time with every other tensor in another place, and a third time as at first."""
     addresses = case.kernel.addresses()

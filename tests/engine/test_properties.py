@@ -31,7 +31,7 @@ TOY = load_hw("toy").chip
 
 
 @given(cases())
-@settings(max_examples=60)
+@settings(max_examples=30)
 def test_conservation_and_floors(case: Case):
     record = run(case.program(), "fast")
     assert not isinstance(record, Refused)

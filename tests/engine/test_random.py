@@ -10,7 +10,7 @@ from .random_kernels import Case, cases, long_loops
 
 
 @given(cases())
-@settings(max_examples=100)
+@settings(max_examples=50)
 def test_random_kernels_that_end(case: Case):
     assert not isinstance(assert_engines_agree(case.program()), Refused)
 
