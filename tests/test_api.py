@@ -64,7 +64,7 @@ def test_operators_of_a_workload_find_what_those_before_left():
     up, down = Gemm(m=16, k=256, n=512), Gemm(m=16, k=512, n=256)
     workload = Workload("two", "", "", None, (Entry("up", 2, up), Entry("down", 2, down), Entry("head", 1, up)))
     # Parts of K would leave their sums in L2 as well.
-    result = msdsim.simulate_workload(workload, "ascend910b1", "bf16", tiling={"split_k": 1})
+    result = msdsim.simulate_workload(workload, "ascend910b1", "bf16", tiling={"k_parts": 1})
     weights, alone = 256 * 512 * 2, msdsim.simulate(up, "ascend910b1").traffic["hbm_read_bytes"]
     assert alone == weights + 16 * 256 * 2
     assert [run.result.traffic["hbm_read_bytes"] for run in result.runs] == [weights] * 3

@@ -7,10 +7,12 @@ import io
 import os
 import pkgutil
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from typing import TextIO
 
 import click
 
@@ -89,7 +91,8 @@ def run_program(arguments: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     try:
-        code = program.main(args=arguments, prog_name="msdsim", standalone_mode=False)
+        with _notes():
+            code = program.main(args=arguments, prog_name="msdsim", standalone_mode=False)
         sys.stdout.flush()
         return code if isinstance(code, int) else DONE
     except MsdsimError as err:
@@ -119,6 +122,23 @@ def run_program(arguments: Sequence[str] | None = None) -> int:
             raise
         return _fail(f"internal error, please report it with the command: {type(err).__name__}: {err} ({_place(err)}; "
                      f"MSDSIM_TRACEBACK=1 shows the way there)", INTERNAL)
+
+
+@contextmanager
+def _notes() -> Iterator[None]:
+    """Warnings that are meant for users are notes."""
+    others = warnings.showwarning
+
+    def show(message: Warning | str, category: type[Warning], filename: str, lineno: int,
+             file: TextIO | None = None, line: str | None = None) -> None:
+        if issubclass(category, FutureWarning):
+            click.echo(f"note: {message}", err=True)
+        else:
+            others(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        yield
 
 
 class _Closed(io.StringIO):

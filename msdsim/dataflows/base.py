@@ -5,6 +5,7 @@ A dataflow is a file on any shelf of this package that registers a :class:`Dataf
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from typing import Any
@@ -40,6 +41,23 @@ class Dataflow:
 
 DATAFLOWS: Registry[Dataflow] = Registry("dataflow")
 __getattr__ = spread_names(__name__)
+
+
+class RenamedKey(FutureWarning):
+    """A key of a tiling that has another name now."""
+
+
+def current_keys(tiling: type, given: Mapping[str, int]) -> dict[str, int]:
+    """Values of a tiling under the names that its keys have now.  The class's ``RENAMED`` has the old ones, which are read for
+    one release, with a :class:`RenamedKey` warning; TilingError where a key is given under both."""
+    renamed: Mapping[str, str] = getattr(tiling, "RENAMED", {})
+    for old, new in renamed.items():
+        if old in given and new in given:
+            raise TilingError(f"tiling key '{old}' is '{new}' now, and both are given; leave out '{old}'")
+        if old in given:
+            warnings.warn(f"tiling key '{old}' is '{new}' now; the old name goes with the next release", RenamedKey,
+                          stacklevel=2)
+    return {renamed.get(key, key): value for key, value in given.items()}
 
 
 def require_positive(tiling: Any, *may_be_zero: str) -> None:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from msdsim.dataflows import DATAFLOWS
+from msdsim.dataflows.base import RenamedKey, current_keys
 from msdsim.errors import InputError
 from msdsim.report.files import write_text
 from msdsim.schedules.schedule import Schedule
@@ -59,6 +62,18 @@ def _is_schedule(file: Path) -> bool:
         return True
 
 
+def _with_current_keys(schedule: Schedule) -> Schedule:
+    """The schedule with the names that keys of its tiling have now, where they had others when it was recorded."""
+    names = [name for name in (f"{schedule.problem.get('kind')}:{schedule.dataflow}", schedule.dataflow) if name in DATAFLOWS]
+    if not names:
+        return schedule
+    tiling = DATAFLOWS[names[0]].tiling
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RenamedKey)
+        return schedule.model_copy(update={"tiling": current_keys(tiling, schedule.tiling),
+                                           "tiling_given": current_keys(tiling, schedule.tiling_given)})
+
+
 def load_schedule(file: str | Path) -> Schedule:
     """Read a schedule; InputError says what is wrong with a file that is none."""
     path = Path(file)
@@ -73,7 +88,7 @@ def load_schedule(file: str | Path) -> Schedule:
     if not isinstance(document, dict) or document.get("schema") != "msdsim.schedule/1":
         raise InputError(f"schedule file '{file}' is not of schema 'msdsim.schedule/1'; 'msdsim schedule record' writes it")
     try:
-        return Schedule.model_validate(document)
+        return _with_current_keys(Schedule.model_validate(document))
     except ValidationError as err:
         first = err.errors()[0]
         key = ".".join(str(part) for part in first["loc"])

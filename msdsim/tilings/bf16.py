@@ -39,13 +39,13 @@ class Bf16:
         chip, product = self.chip, self.product
 
         def depth() -> Values:
-            return depth_of(self.problem.k, s.split_k)
+            return depth_of(self.problem.k, s.k_parts)
 
-        s.shape = ("split_k", "base_m", "base_n")
+        s.shape = ("k_parts", "base_m", "base_n")
         s.set(a_resident=0)
-        s.cross("split_k", parts_of(self.problem.k))
+        s.cross("k_parts", parts_of(self.problem.k))
         add_rows(s, product, chip.cube.fractal_m)
-        add_columns(s, chip, product, product.units(s.base_m) * s.split_k)
+        add_columns(s, chip, product, product.units(s.base_m) * s.k_parts)
         add_bands(s, product, several=False)
         for several in (False, True):
             add_l0(s, chip, product, depth(), several)
@@ -56,16 +56,16 @@ class Bf16:
     def phases(self, s: Space) -> list[Phase]:
         """The products, and where K is split the addition of its parts."""
         costs, product = self.costs, self.product
-        units = product.tiles(s) * s.split_k
-        flow = traffic(self.chip, product, s, 2, 2, s.split_k)
-        loop = main_loop(costs, product, s, depth_of(self.problem.k, s.split_k), flow)
+        units = product.tiles(s) * s.k_parts
+        flow = traffic(self.chip, product, s, 2, 2, s.k_parts)
+        loop = main_loop(costs, product, s, depth_of(self.problem.k, s.k_parts), flow)
         cols = np.minimum(s.base_n, product.n)
         sums = costs.drain(np.minimum(s.base_m, product.rows), cols, 32)
-        loop.drain = np.where(s.split_k > 1, sums, loop.drain)
+        loop.drain = np.where(s.k_parts > 1, sums, loop.drain)
         phase = Phase(costs, s.count)
         state_main_loop(phase, s, loop, ceil(units, self.chip.cores.aic), units)
         phase.hbm_bytes = flow.a_bytes + flow.b_bytes
-        return [phase, add_parts(costs, product, s.split_k, s.count)]
+        return [phase, add_parts(costs, product, s.k_parts, s.count)]
 
 
 declare("bf16", Bf16)

@@ -171,9 +171,9 @@ def _single_where_it_must(s: Space, chip: Chip, product: Product, b_in_l1: Value
 
 
 def add_bands(s: Space, product: Product, several: bool) -> None:
-    """``band``: tiles of rows that are taken together."""
+    """``swizzle``: tiles of rows that are taken together."""
     m_tiles = ceil(product.rows, s.base_m)
-    s.options("band", m_tiles, *(np.minimum(m_tiles, band) for band in (BANDS if several else ())))
+    s.options("swizzle", m_tiles, *(np.minimum(m_tiles, band) for band in (BANDS if several else ())))
 
 
 @dataclass(frozen=True)
@@ -192,14 +192,14 @@ def traffic(chip: Chip, product: Product, s: Space, bytes_a: float, bytes_b: flo
     k, cores, room = product.k, chip.cores.aic, KEPT * chip.l2.capacity_bytes
     m_tiles, n_tiles = ceil(product.rows, s.base_m), ceil(product.n, s.base_n)
     a, b = s.base_m * k * bytes_a, s.base_n * k * bytes_b
-    width, bands = ceil(cores, s.band), ceil(m_tiles, s.band)
+    width, bands = ceil(cores, s.swizzle), ceil(m_tiles, s.swizzle)
     all_a, all_b = product.total_rows * k * bytes_a, len(product.counts) * product.n * k * bytes_b
     fits = m_tiles * a + n_tiles * b <= room
-    reads_a = np.where(fits | (s.band * a + 2 * width * b <= room), 1, ceil(n_tiles, width))
-    reads_b = np.where(fits | (bands == 1) | (n_tiles * b + s.band * a <= room), 1, bands)
+    reads_a = np.where(fits | (s.swizzle * a + 2 * width * b <= room), 1, ceil(n_tiles, width))
+    reads_b = np.where(fits | (bands == 1) | (n_tiles * b + s.swizzle * a <= room), 1, bands)
     # Cores that ask for the same together all wait for it.
-    fresh_a = np.minimum(1.0, reads_a / np.maximum(1, s.band * n_tiles * parts / cores))
-    fresh_b = np.minimum(1.0, reads_b / bands * np.minimum(1.0, cores / (s.band * parts)))
+    fresh_a = np.minimum(1.0, reads_a / np.maximum(1, s.swizzle * n_tiles * parts / cores))
+    fresh_b = np.minimum(1.0, reads_b / bands * np.minimum(1.0, cores / (s.swizzle * parts)))
     return Traffic(reads_a * all_a, reads_b * all_b, fresh_a, fresh_b)
 
 

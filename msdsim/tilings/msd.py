@@ -49,9 +49,9 @@ class Msd:
         #: Numbers per column and group that the merge needs: scales, offsets, the constant of nibbles.
         self.per_column = 0 if kind.mx else 1 + int(problem.offset) + int(kind.nibbles)
         #: Values tried where nothing fits with the usual ones.
-        self.tightest: list[dict[str, int]] = [{"split_m": 1}, {"ub_ring": 1}, {"ub_ring": 1, "split_m": 1}]
+        self.tightest: list[dict[str, int]] = [{"decompose_m": 1}, {"ub_ring": 1}, {"ub_ring": 1, "decompose_m": 1}]
         if self.group is not None:
-            self.tightest.append({"ub_ring": 1, "split_m": 1, "l1_k": self.group})
+            self.tightest.append({"ub_ring": 1, "decompose_m": 1, "l1_k": self.group})
         self._stack(kind.passes)
 
     def _stack(self, passes: int) -> None:

@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from msdsim.dataflows.base import Dataflow, TilingValues
+from msdsim.dataflows.base import Dataflow, TilingValues, current_keys
 from msdsim.engine import EngineOptions, load_engine
 from msdsim.errors import InputError, TilingError
 from msdsim.hardware.chip import Chip
@@ -157,6 +157,7 @@ def shortlist(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, 
     if _name(dataflow) not in STATEMENTS:
         return []
     try:
+        given = current_keys(dataflow.tiling, given)
         s, cycles = candidates(STATEMENTS[_name(dataflow)](problem, chip), given, width)
     except TilingError:
         return []
@@ -203,7 +204,7 @@ _MOST_KEPT = 4096
 def choose(dataflow: Dataflow, problem: Any, chip: Chip, given: TilingValues | None = None) -> Choice:
     """The tiling of a dataflow: what is given, completed by the search.  TilingError for unknown keys, bad values and what
     cannot be built."""
-    given = dict(given or {})
+    given = current_keys(dataflow.tiling, given or {})
     _check_given(dataflow, given)
     if len(given) == len(fields(dataflow.tiling)):
         return Choice(dataflow.tiling(**given))

@@ -40,8 +40,8 @@ class Split:
         return FORMATS[self.fmt].bits
 
     def blocks(self, s: Space, tile_rows: Values) -> Values:
-        """Blocks of ``split_m`` rows, none of which crosses a tile of ``tile_rows``."""
-        per_tile = ceil(np.minimum(tile_rows, max(self.counts)), s.split_m)
+        """Blocks of ``decompose_m`` rows, none of which crosses a tile of ``tile_rows``."""
+        per_tile = ceil(np.minimum(tile_rows, max(self.counts)), s.decompose_m)
         return per_tile * sum(self.counts.count(of) * ceil(of, tile_rows) for of in dict.fromkeys(self.counts))
 
     def phase(self, s: Space, tiles: Values, load: Values, sweeps: Values, v: Values, store: Values) -> Phase:
@@ -73,8 +73,8 @@ class RowSplit(Split):
         about one size; whole groups or even parts of them where their sums are wanted."""
         aiv = self.costs.chip.aiv
         most = np.clip(ceil(sum(self.counts), aiv), 1, np.minimum(tile_rows(s), MOST_ROWS))
-        s.options("split_m", *((most, np.maximum(1, most // 2), 1) if several else (most,)))
-        row = room(s) / s.split_m - msd_split.bytes_per_row(max(1, self.groups)) - 64
+        s.options("decompose_m", *((most, np.maximum(1, most // 2), 1) if several else (most,)))
+        row = room(s) / s.decompose_m - msd_split.bytes_per_row(max(1, self.groups)) - 64
 
         def deepest(ring: Values) -> Values:
             each = msd_split.bytes_per_element(self.passes, self.bits, ring, self.nibbles)
@@ -88,13 +88,13 @@ class RowSplit(Split):
             parts = np.where(depth >= self.group, depth // self.group * self.group,
                              divisor_below(self.group, depth, FOLD_LANES))
             depth = np.where(depth >= self.k, depth, parts)
-        s.set(split_k=depth)
-        s.keep((s.split_k >= FOLD_LANES) & (deepest(1) >= FOLD_LANES))
+        s.set(decompose_k=depth)
+        s.keep((s.decompose_k >= FOLD_LANES) & (deepest(1) >= FOLD_LANES))
 
     def state(self, s: Space, tile_rows: Values) -> Phase:
         """One sweep over K, or two where a row has no room: its maximum first."""
         costs, k, n = self.costs, self.k, self.passes
-        depth, rows = np.minimum(s.split_k, k), np.minimum(s.split_m, max(self.counts))
+        depth, rows = np.minimum(s.decompose_k, k), np.minimum(s.decompose_m, max(self.counts))
         tiles = ceil(k, depth)
         sweeps = np.where(tiles == 1, 1, 2)
         flat = k % depth == 0
@@ -134,13 +134,13 @@ class BlockSplit(Split):
 
         s.keep(most() >= quantum)
         depth = np.minimum(up(self.k, quantum), np.maximum(quantum, np.minimum(most(), wanted) // quantum * quantum))
-        s.options("split_k", depth, *((up(ceil(depth, 2), quantum), up(ceil(depth, 4), quantum)) if several else ()))
-        s.set(split_m=np.clip(np.minimum(most(), wanted) // s.split_k, 1, np.minimum(tile_rows(s), rows)))
+        s.options("decompose_k", depth, *((up(ceil(depth, 2), quantum), up(ceil(depth, 4), quantum)) if several else ()))
+        s.set(decompose_m=np.clip(np.minimum(most(), wanted) // s.decompose_k, 1, np.minimum(tile_rows(s), rows)))
 
     def state(self, s: Space, tile_rows: Values) -> Phase:
         """Every tile by itself."""
         costs, k, n = self.costs, self.k, self.passes
-        depth, rows = np.minimum(s.split_k, k), np.minimum(s.split_m, max(self.counts))
+        depth, rows = np.minimum(s.decompose_k, k), np.minimum(s.decompose_m, max(self.counts))
         blocks = ceil(depth, MX_BLOCK)
         v = costs.vector([("cast", 32), ("abs", 32), ("reduce_max", 32)], rows, depth)
         v = v + costs.vector([("max", 32)], rows, ceil(depth, 4)) + costs.vector(MX_SCALE, rows, blocks)

@@ -48,7 +48,7 @@ TILINGS = {
     "bf16": {"base_m": 16, "base_n": 16, "l1_k": 16, "l0_k": 16, "l1_ring": 1, "l0_ring": 1, "l0c_ring": 1},
     "dequant-int8": {"base_m": 16, "base_n": 16, "l1_k": 16, "l0_k": 16, "slot_k": 8, "slots": 1, "vector_k": 1,
                      "l1_ring": 1, "l0_ring": 1, "l0c_ring": 1, "ub_ring": 1},
-    "msd-int8": {"base_m": 16, "base_n": 16, "l1_k": 32, "l0_k": 32, "split_m": 1, "split_k": 64, "merge_m": 1, "slots": 1,
+    "msd-int8": {"base_m": 16, "base_n": 16, "l1_k": 32, "l0_k": 32, "decompose_m": 1, "decompose_k": 64, "merge_m": 1, "slots": 1,
                  "prefetch": 0, "l1_ring": 1, "l0_ring": 1, "l0c_ring": 1, "ub_ring": 1},
 }
 

@@ -17,7 +17,7 @@ DEQUANT = ["dequant-int8", "dequant-int4", "dequant-mxfp4"]
 
 
 def cycles(shape, chip, dataflow, split):
-    key = "split_k" if dataflow == "bf16" else "k_parts"
+    key = "k_parts"
     result = msdsim.simulate(shape, chip, dataflow, tiling=None if split else {key: 1})
     return result.cycles, result.to_json()["tiling"][key]
 

@@ -13,7 +13,7 @@ LINE = 256
 
 #: A careful choice for 256 rows of 4096 x 4096 weights, with 512 of K in a slot.
 MANY_ROWS = {"base_m": 128, "base_n": 192, "l1_k": 256, "l0_k": 64, "slot_k": 512, "slots": 10, "vector_k": 64, "l1_ring": 2,
-             "l0_ring": 2, "l0c_ring": 1, "ub_ring": 2, "direct": 0, "band": 1, "k_parts": 1}
+             "l0_ring": 2, "l0c_ring": 1, "ub_ring": 2, "direct": 0, "swizzle": 1, "k_parts": 1}
 #: The same for 16 rows.
 FEW_ROWS = MANY_ROWS | {"base_m": 16, "slots": 4, "vector_k": 24, "l0c_ring": 2}
 
@@ -73,18 +73,18 @@ def test_groups_that_never_end_with_lines_get_deep_slots():
 @pytest.mark.parametrize("chip", ["ascend910b1", "ascend950dt"])
 def test_a_row_is_split_in_one_tile_where_one_buffer_of_it_fits(chip):
     """14336 of K fit with one buffer of x, and an AIV has only one row of 16; two tiles would read x twice."""
-    whole, halves = with_changes("gemm:m=16,k=14336,n=4096", "w8a8", chip, split_k=7168)
-    assert whole.tiling["split_k"] == 14336
+    whole, halves = with_changes("gemm:m=16,k=14336,n=4096", "w8a8", chip, decompose_k=7168)
+    assert whole.tiling["decompose_k"] == 14336
     assert halves.traffic["l2_read_bytes"] - whole.traffic["l2_read_bytes"] == 2 * 16 * 14336
     assert whole.cycles < halves.cycles
 
 
 def test_the_second_reading_of_a_row_takes_time():
     """Of a careful choice for the 950DT."""
-    tiling = {"base_m": 16, "base_n": 256, "l1_k": 384, "l0_k": 128, "split_m": 1, "merge_m": 8, "passes": 1, "slots": 2,
-              "prefetch": 2, "l1_ring": 2, "l0_ring": 2, "l0c_ring": 2, "ub_ring": 2, "band": 1, "direct": 0, "stepwise": 0,
+    tiling = {"base_m": 16, "base_n": 256, "l1_k": 384, "l0_k": 128, "decompose_m": 1, "merge_m": 8, "passes": 1, "slots": 2,
+              "prefetch": 2, "l1_ring": 2, "l0_ring": 2, "l0c_ring": 2, "ub_ring": 2, "swizzle": 1, "direct": 0, "stepwise": 0,
               "preload": 1, "k_parts": 2, "a_resident": 0}
-    one, two = (msdsim.simulate("gemm:m=16,k=14336,n=4096", "ascend950dt", "w8a8", tiling=tiling | {"split_k": depth})
+    one, two = (msdsim.simulate("gemm:m=16,k=14336,n=4096", "ascend950dt", "w8a8", tiling=tiling | {"decompose_k": depth})
                 for depth in (14336, 7168))
     assert one.cycles < 0.99 * two.cycles
 

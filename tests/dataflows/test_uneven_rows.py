@@ -54,14 +54,14 @@ def test_any_rows(dataflow, rows, k, n, seed):
 
 STEPS = {"stepwise": 1, "direct": 0, "l1_k": 64, "base_m": 32, "base_n": 32, "merge_m": 2}
 VARIANTS = [
-    ("bf16", "toy", "rows=90+1+0+40,k=64,n=130", {"base_m": 16, "base_n": 32, "band": 2}),
-    ("bf16", "toy", "rows=90+1+0+40,k=64,n=130", {"base_m": 16, "base_n": 32, "band": 4}),
-    ("bf16", "toy", "rows=20+0+3,k=300,n=70", {"base_m": 16, "base_n": 32, "split_k": 3}),
+    ("bf16", "toy", "rows=90+1+0+40,k=64,n=130", {"base_m": 16, "base_n": 32, "swizzle": 2}),
+    ("bf16", "toy", "rows=90+1+0+40,k=64,n=130", {"base_m": 16, "base_n": 32, "swizzle": 4}),
+    ("bf16", "toy", "rows=20+0+3,k=300,n=70", {"base_m": 16, "base_n": 32, "k_parts": 3}),
     ("dequant-int8", "toy", "rows=40+0+3+17,k=100,n=70", {"base_m": 16, "base_n": 32}),
-    ("dequant-int8", "ascend950pr", "rows=40+0+3+17,k=700,n=130", {"direct": 1, "base_m": 16, "band": 2}),
+    ("dequant-int8", "ascend950pr", "rows=40+0+3+17,k=700,n=130", {"direct": 1, "base_m": 16, "swizzle": 2}),
     ("dequant-int8", "ascend950pr", "rows=40+0+3+17,k=700,n=130", {"direct": 0, "base_m": 16, "vector_k": 16, "l1_k": 64, "l0_k": 32,
                                                                   "slots": 15}),
-    ("mxfp8", "ascend950pr", "rows=40+0+3+17,k=300,n=130", {"direct": 1, "base_m": 16, "band": 2}),
+    ("mxfp8", "ascend950pr", "rows=40+0+3+17,k=300,n=130", {"direct": 1, "base_m": 16, "swizzle": 2}),
     ("msd-int8", "toy", "rows=20+0+5,k=320,n=70,group=64,offset=1", {**STEPS, "preload": 0}),
     ("msd-int8", "toy", "rows=20+0+5,k=320,n=70,group=64,offset=1", {**STEPS, "preload": 1}),
     ("msd-int4", "ascend910b1", "rows=20+0+5,k=300,n=70", {"k_parts": 2}),

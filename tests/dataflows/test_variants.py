@@ -15,27 +15,27 @@ SMALL = {"base_m": 16, "base_n": 32}
 GROUPED = "gemm:m=20,k=320,n=70,group=64,offset=1"
 STEPS = {"stepwise": 1, "direct": 0, "l1_k": 64, "base_m": 32, "base_n": 32, "merge_m": 2}
 VARIANTS = [
-    ("bf16", "toy", "gemm:m=90,k=64,n=130", {**SMALL, "band": 2}),
-    ("bf16", "toy", "gemm:m=90,k=64,n=130", {**SMALL, "band": 4}),
-    ("bf16", "toy", "grouped_gemm:groups=3,m=90,k=64,n=70", {**SMALL, "band": 4}),
+    ("bf16", "toy", "gemm:m=90,k=64,n=130", {**SMALL, "swizzle": 2}),
+    ("bf16", "toy", "gemm:m=90,k=64,n=130", {**SMALL, "swizzle": 4}),
+    ("bf16", "toy", "grouped_gemm:groups=3,m=90,k=64,n=70", {**SMALL, "swizzle": 4}),
     ("dequant-int8", "ascend950pr", "gemm:m=40,k=700,n=130", {"direct": 0, "vector_k": 16, "l1_k": 64, "l0_k": 32}),
-    ("dequant-int8", "ascend950pr", "gemm:m=40,k=700,n=130", {"base_m": 16, "direct": 1, "band": 2}),
+    ("dequant-int8", "ascend950pr", "gemm:m=40,k=700,n=130", {"base_m": 16, "direct": 1, "swizzle": 2}),
     ("dequant-int4", "ascend950pr", "gemm:m=40,k=700,n=130,trans_b=1", {"base_m": 16, "direct": 1}),
     ("dequant-mxfp4", "ascend950pr", "gemm:m=40,k=320,n=130", {"base_m": 16, "direct": 1}),
     ("msd-int8", "ascend950pr", "gemm:m=40,k=300,n=130,offset=1", {"direct": 0, "merge_m": 2}),
     ("msd-int8", "ascend950pr", "gemm:m=40,k=300,n=130,offset=1", {"direct": 1, "slots": 1, "base_m": 32, "merge_m": 3}),
     ("msd-int8", "ascend950pr", GROUPED, {"direct": 0, "merge_m": 2}),
     ("msd-mxfp4", "ascend950pr", "gemm:m=40,k=300,n=130", {"direct": 0, "merge_m": 2}),
-    ("mxfp8", "ascend950pr", "gemm:m=40,k=300,n=130", {"direct": 1, "base_m": 16, "band": 2}),
+    ("mxfp8", "ascend950pr", "gemm:m=40,k=300,n=130", {"direct": 1, "base_m": 16, "swizzle": 2}),
     ("msd-int8", "toy", GROUPED, {**STEPS, "preload": 0}),
     ("msd-int8", "toy", GROUPED, {**STEPS, "preload": 1}),
     ("msd-int4", "ascend910b1", GROUPED, {**STEPS, "base_m": 48, "l0_k": 64, "preload": 1, "slots": 3}),
     ("a8w4", "toy", GROUPED + ",trans_b=1", {**STEPS, "l0_k": 64, "preload": 1}),
     ("w8a8", "toy", "grouped_gemm:groups=3,m=20,k=320,n=70,group=32", {**STEPS, "base_m": 16, "preload": 1}),
-    ("bf16", "toy", "gemm:m=20,k=300,n=70", {**SMALL, "split_k": 3}),
-    ("bf16", "ascend910b1", "grouped_gemm:groups=3,m=20,k=300,n=70,trans_b=1", {"split_k": 2}),
+    ("bf16", "toy", "gemm:m=20,k=300,n=70", {**SMALL, "k_parts": 3}),
+    ("bf16", "ascend910b1", "grouped_gemm:groups=3,m=20,k=300,n=70,trans_b=1", {"k_parts": 2}),
     ("bf16", "toy", "gemm:m=13,k=300,n=130", {**SMALL, "a_resident": 1}),
-    ("msd-int8", "toy", "gemm:m=20,k=300,n=70,offset=1", {**SMALL, "split_k": 128, "k_parts": 3, "merge_m": 2}),
+    ("msd-int8", "toy", "gemm:m=20,k=300,n=70,offset=1", {**SMALL, "decompose_k": 128, "k_parts": 3, "merge_m": 2}),
     ("msd-int4", "ascend910b1", "grouped_gemm:groups=3,m=20,k=300,n=70", {"k_parts": 2}),
     ("w8a8", "ascend950pr", "gemm:m=20,k=700,n=70,trans_b=1", {"k_parts": 4, "direct": 0, "merge_m": 4}),
     ("a8w4", "toy", "gemm:m=5,k=300,n=130", {**SMALL, "a_resident": 1, "merge_m": 1}),
@@ -94,13 +94,13 @@ def test_straight_to_the_cube_spares_l2_the_weights():
 def test_bands_keep_the_rows_in_l2():
     """8192 x 8192 BF16 activations are as large as the L2 of the 950: column after column of tiles reads them again and again."""
     banded = msdsim.simulate("gemm:m=8192,k=8192,n=4096", "ascend950pr", "bf16")
-    columns = msdsim.simulate("gemm:m=8192,k=8192,n=4096", "ascend950pr", "bf16", tiling={**banded.tiling, "band": 32})
-    assert banded.tiling["band"] < 32
+    columns = msdsim.simulate("gemm:m=8192,k=8192,n=4096", "ascend950pr", "bf16", tiling={**banded.tiling, "swizzle": 32})
+    assert banded.tiling["swizzle"] < 32
     assert banded.traffic["hbm_read_bytes"] < 0.5 * columns.traffic["hbm_read_bytes"]
     assert banded.time_us < columns.time_us
 
 
-@pytest.mark.parametrize(("dataflow", "key"), [("bf16", "split_k"), ("w8a8", "k_parts")])
+@pytest.mark.parametrize(("dataflow", "key"), [("bf16", "k_parts"), ("w8a8", "k_parts")])
 def test_few_tiles_share_k(dataflow, key):
     """256 columns are one or two tiles: without a split of K most cores would look on."""
     split, whole = (msdsim.simulate("gemm:m=64,k=7168,n=256", "ascend910b1", dataflow, tiling=tiling) for tiling in (None, {key: 1}))

@@ -56,7 +56,7 @@ def stated(problem, chip, scheme):
 def test_every_instruction_is_stated(name, extra):
     hardware, problem = load_hw("ascend910b1"), parse_problem(f"gemm:m={M},k={K},n={N}{extra}")
     found, tiles = counted(problem, hardware, name)
-    assert getattr(tiles, "split_k", K) >= K, "rows of several tiles are swept twice"
+    assert getattr(tiles, "decompose_k", K) >= K, "rows of several tiles are swept twice"
     assert found == stated(problem, hardware.chip, SCHEMES[name])
 
 

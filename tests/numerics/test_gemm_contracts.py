@@ -277,7 +277,7 @@ def test_k_in_parts_is_the_sum_of_gemms_over_the_parts(name):
     """Every part by itself, sums added in fp32 with parts ascending: 300 in three parts is 128 + 128 + 44."""
     shape, contract = Gemm(m=3, k=300, n=6), contract_for("gemm", name)
     operands = contract.operands(shape, None, 7)
-    parted = contract.for_tiling({"k_parts": 3} if name != "bf16" else {"split_k": 3})
+    parted = contract.for_tiling({"k_parts": 3})
     passes = [1] if name != "msd-mxfp4" else [1, 2]
     for count in passes:
         whole = contract if name != "msd-mxfp4" else contract.with_passes(count)

@@ -9,7 +9,7 @@ from msdsim.api import compare, simulate
 P = "gemm:m=16,k=256,n=192"
 #: Fixed, so that what the reports say does not hang on which tiling is chosen.
 TILING = {"base_m": 16, "base_n": 96, "l1_k": 128, "l0_k": 16, "slot_k": 256, "slots": 4, "vector_k": 26, "l1_ring": 2, "l0_ring": 2,
-          "l0c_ring": 2, "ub_ring": 2, "direct": 0, "band": 1, "k_parts": 1}
+          "l0c_ring": 2, "ub_ring": 2, "direct": 0, "swizzle": 1, "k_parts": 1}
 
 
 @pytest.fixture(scope="session")

@@ -69,7 +69,7 @@ def test_larger_buffers_are_used():
     ("gemm:m=96,k=4096,n=4096", "ascend950pr", "dequant-int8", {"slot_k": 128, "slots": 2}),
     ("gemm:m=64,k=4096,n=4096", "ascend910b1", "dequant-int4", {"k_parts": 3, "slot_k": 128, "slots": 2}),
     ("gemm:m=256,k=8192,n=3072", "ascend950dt", "dequant-int8",
-     {"base_m": 128, "base_n": 192, "slot_k": 160, "vector_k": 80, "band": 2}),
+     {"base_m": 128, "base_n": 192, "slot_k": 160, "vector_k": 80, "swizzle": 2}),
 ])
 def test_no_worse_than_what_was_found_by_hand(problem, hw, dataflow, found):
     hardware = load_hw(hw)
@@ -100,7 +100,7 @@ def test_the_estimate_knows_the_work_of_the_pipes():
     """Cycles of the Cube and of the loads that are stated for a tiling are those that the engine counts."""
     hardware, shape = load_hw("ascend910b1"), parse_problem("gemm:m=64,k=2048,n=3072")
     statement = STATEMENTS["gemm:bf16"](shape, hardware.chip)
-    space, estimate = candidates(statement, {"split_k": 1}, QUICK.width)
+    space, estimate = candidates(statement, {"k_parts": 1}, QUICK.width)
     result = msdsim.simulate(shape, hardware, "bf16", tiling=space.row(0))
     [phase, _] = statement.phases(space)
     part = next(part for part in result.record.program.parts if part.name == "aic")

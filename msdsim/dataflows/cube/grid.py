@@ -32,7 +32,7 @@ class Grid:
     """Output tiles of ``base_m`` rows and ``base_n`` columns, dealt to the cores round robin in an order that lets L2 serve
     neighbours.
 
-    Expert after expert; inside one, bands of ``band`` tiles of rows, and in a band column after column of tiles::
+    Expert after expert; inside one, bands of ``swizzle`` tiles of rows, and in a band column after column of tiles::
 
         band 2:   0 2 4 6 ...      all rows in one band:   0 3 6 ...
                   1 3 5 7 ...                              1 4 7 ...
@@ -45,7 +45,7 @@ class Grid:
     n: int
     base_m: int
     base_n: int
-    band: int
+    swizzle: int
 
     @property
     def m_tiles(self) -> int:
@@ -101,17 +101,17 @@ class Grid:
 
     def _even(self, inside: Expr) -> tuple[Expr, Expr]:
         """Tile of rows and tile of columns where every expert has as many."""
-        if self.band >= self.m_tiles:
+        if self.swizzle >= self.m_tiles:
             return inside % self.m_tiles, inside // self.m_tiles
-        of_band = self.band * self.n_tiles
-        row, column = inside // of_band * self.band + inside % self.band, inside % of_band // self.band
-        full = self.m_tiles // self.band
-        rest = self.m_tiles - full * self.band
+        of_band = self.swizzle * self.n_tiles
+        row, column = inside // of_band * self.swizzle + inside % self.swizzle, inside % of_band // self.swizzle
+        full = self.m_tiles // self.swizzle
+        rest = self.m_tiles - full * self.swizzle
         if rest:
             # In the lower last band tiles count with its own height: choose by a condition that is 0 or 1.
             beyond = inside - full * of_band
             last = inside >= full * of_band
-            row = minimum(self.m_tiles - 1, row + last * (full * self.band + beyond % rest - row))
+            row = minimum(self.m_tiles - 1, row + last * (full * self.swizzle + beyond % rest - row))
             column = minimum(self.n_tiles - 1, column + last * (beyond // rest - column))
         return row, column
 
@@ -120,10 +120,10 @@ class Grid:
         if self.m_tiles == 1:
             return Const(0), minimum(self.n_tiles - 1, inside)
         m_tiles = self.row_tiles_of(expert)
-        if self.band >= self.m_tiles:
+        if self.swizzle >= self.m_tiles:
             return inside % m_tiles, minimum(self.n_tiles - 1, inside // m_tiles)
-        of_band = self.band * self.n_tiles
+        of_band = self.swizzle * self.n_tiles
         band = inside // of_band
-        height = maximum(1, minimum(self.band, m_tiles - band * self.band))
-        row = minimum(m_tiles - 1, band * self.band + inside % of_band % height)
+        height = maximum(1, minimum(self.swizzle, m_tiles - band * self.swizzle))
+        row = minimum(m_tiles - 1, band * self.swizzle + inside % of_band % height)
         return row, minimum(self.n_tiles - 1, inside % of_band // height)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from msdsim.dataflows.base import require_positive
 from msdsim.dataflows.cube.experts import Expert, Experts
@@ -26,8 +27,10 @@ BF16 = SCHEMES["bf16"]
 @dataclass(frozen=True)
 class Bf16Tiling:
     """Output tile ``base_m x base_n``, K per L1 and L0 tile, ring depths of L1, L0 and the accumulator; output tiles are taken
-    in bands of ``band`` tiles of rows.  ``split_k`` cores share a tile's K (:mod:`~msdsim.dataflows.vector.add_parts`);
+    in bands of ``swizzle`` tiles of rows.  ``k_parts`` cores share a tile's K (:mod:`~msdsim.dataflows.vector.add_parts`);
     ``a_resident`` 1 keeps the only tile of rows of A in L1 for all tiles of columns of a core."""
+
+    RENAMED: ClassVar = {"band": "swizzle", "split_k": "k_parts"}
 
     base_m: int
     base_n: int
@@ -36,8 +39,8 @@ class Bf16Tiling:
     l1_ring: int = 2
     l0_ring: int = 2
     l0c_ring: int = 2
-    band: int = 1
-    split_k: int = 1
+    swizzle: int = 1
+    k_parts: int = 1
     a_resident: int = 0
 
 
@@ -46,16 +49,16 @@ def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling) -> Kernel:
     require_positive(tile, "a_resident")
     kinds = CubeOperands(*BF16.cube, transpose_b=problem.trans_b)
     m, k, n, experts = problem.m, problem.k, problem.n, Experts(problem)
-    if tile.a_resident and (m > tile.base_m or tile.split_k > 1 or experts.several):
+    if tile.a_resident and (m > tile.base_m or tile.k_parts > 1 or experts.several):
         raise TilingError(f"tiling a_resident={tile.a_resident} holds one tile of rows in L1: it needs base_m of at least {m}, "
-                          f"split_k=1 and no groups of experts")
+                          f"k_parts=1 and no groups of experts")
     check_cube_tiling(chip, tile, kinds, held_a_bytes=2 * tile.base_m * k if tile.a_resident else None)
-    grid = Grid(experts, n, tile.base_m, tile.base_n, tile.band)
+    grid = Grid(experts, n, tile.base_m, tile.base_n, tile.swizzle)
     kb = KernelBuilder("bf16", chip.cores.aic, chip.cores.aiv_per_aic)
     x = operand(kb, problem, "x", "bf16", (m, k), "in", rows_axis=0)
     w = operand(kb, problem, "w", "bf16", (n, k) if problem.trans_b else (k, n), "in")
     y = operand(kb, problem, "y", problem.out, (m, n), "out", rows_axis=0)
-    split = FloatParts(kb, chip, problem, tile.split_k) if part_size(k, tile.split_k) < k else None
+    split = FloatParts(kb, chip, problem, tile.k_parts) if part_size(k, tile.k_parts) < k else None
     parts = split.parts if split is not None else 1
     held = None
     if tile.a_resident:

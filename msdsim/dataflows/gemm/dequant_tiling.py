@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from msdsim.dataflows.cube.limits import check_cube_tiling
 from msdsim.dataflows.cube.operands import CubeOperands
@@ -18,10 +19,12 @@ class DequantTiling:
     tile.
 
     ``direct`` 1 puts the ring into L1: AIVs write there straight from UB, every tile of rows dequantizes its weights anew, and
-    output tiles are taken in bands of ``band`` tiles of rows.  0 puts it into GM, where tiles of rows share the weights.
+    output tiles are taken in bands of ``swizzle`` tiles of rows.  0 puts it into GM, where tiles of rows share the weights.
 
     ``k_parts`` core groups share the K of a tile (:mod:`~msdsim.dataflows.vector.add_parts`).
     """
+
+    RENAMED: ClassVar = {"band": "swizzle"}
 
     base_m: int
     base_n: int
@@ -35,7 +38,7 @@ class DequantTiling:
     l0c_ring: int = 2
     ub_ring: int = 2
     direct: int = 0
-    band: int = 1
+    swizzle: int = 1
     k_parts: int = 1
 
 

@@ -128,12 +128,13 @@ def _split(ctx: MsdContext) -> None:
     if ctx.given:
         return
     if ctx.scheme.mx:
-        require_multiple(ctx.tile, "split_k", mx_split.QUANTUM, "two blocks fill a repeat of Vector")
+        require_multiple(ctx.tile, "decompose_k", mx_split.QUANTUM, "two blocks fill a repeat of Vector")
         assert ctx.block_scales is not None
         assert ctx.components is not None
         mx_split.MxSplit(
             ctx.kb, ctx.chip, ctx.x, ctx.components, ctx.block_scales, ctx.problem.k, ctx.experts, ctx.tile_rows,
-            ctx.scheme.component, ctx.passes, ctx.scheme.spec.scale_rule, ctx.tile.split_m, ctx.tile.split_k, ctx.tile.ub_ring,
+            ctx.scheme.component, ctx.passes, ctx.scheme.spec.scale_rule, ctx.tile.decompose_m, ctx.tile.decompose_k,
+            ctx.tile.ub_ring,
         ).emit()
     else:
         RowSplit(ctx).emit()

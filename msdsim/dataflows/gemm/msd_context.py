@@ -38,9 +38,9 @@ class MsdContext:
         m, k, n = problem.m, problem.k, problem.n
         self.experts = Experts(problem)
         self.tile_rows = tile.base_m // tile.passes
-        self.grid = Grid(self.experts, n, self.tile_rows, tile.base_n, tile.band)
+        self.grid = Grid(self.experts, n, self.tile_rows, tile.base_n, tile.swizzle)
         #: Rows as the split deals them.
-        self.row_blocks = RowBlocks(self.experts, self.tile_rows, tile.split_m)
+        self.row_blocks = RowBlocks(self.experts, self.tile_rows, tile.decompose_m)
         self.shares = MergeShares(self.experts, self.tile_rows, tile.base_n, self.aivs)
         self.share_rows, self.share_cols = self.shares.rows, self.shares.cols
         self.kb = kb = KernelBuilder(scheme.name.replace("-", "_"), self.cores, self.aivs)

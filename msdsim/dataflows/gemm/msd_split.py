@@ -32,7 +32,7 @@ def bytes_per_row(groups: int) -> int:
 def ring_depth(ctx: MsdContext) -> int:
     """Ring of the tiles of x: no deeper than there are loads for it to run ahead of.  Few rows give every AIV one tile at most,
     and the second buffer's room is better used for more of K, since x is read twice where a row does not fit."""
-    tile, alone = ctx.tile, ctx.row_blocks.count <= ctx.chip.aiv and ctx.problem.k <= ctx.tile.split_k
+    tile, alone = ctx.tile, ctx.row_blocks.count <= ctx.chip.aiv and ctx.problem.k <= ctx.tile.decompose_k
     return 1 if alone and not tile.stepwise else tile.ub_ring
 
 
@@ -41,12 +41,12 @@ class RowSplit:
 
     def __init__(self, ctx: MsdContext) -> None:
         self.ctx, self.kb, self.tile = ctx, ctx.kb, ctx.tile
-        self.k_tiles = ceil_div(ctx.problem.k, ctx.tile.split_k)
+        self.k_tiles = ceil_div(ctx.problem.k, ctx.tile.decompose_k)
         self.ring = ring_depth(ctx)
-        group, split_k = ctx.group, ctx.tile.split_k
-        if ctx.row_sum is not None and group is not None and self.k_tiles > 1 and split_k % group and group % split_k:
-            raise TilingError(f"tiling split_k={split_k} cuts groups of {group} unevenly, whose sums the offsets need; give a "
-                              f"multiple or a divisor of {group}")
+        group, decompose_k = ctx.group, ctx.tile.decompose_k
+        if ctx.row_sum is not None and group is not None and self.k_tiles > 1 and decompose_k % group and group % decompose_k:
+            raise TilingError(f"tiling decompose_k={decompose_k} cuts groups of {group} unevenly, whose sums the offsets need; "
+                              f"give a multiple or a divisor of {group}")
 
     def emit(self) -> None:
         """Rows of x to components: ``r = x * f; a1 = round(r / M); r -= a1 * M; r *= g; a2 = round(r / M) ...``
@@ -60,7 +60,7 @@ class RowSplit:
         ctx, kb = self.ctx, self.kb
 
         def rows_of(block: RowBlock) -> None:
-            top = kb.buffer("step_top", "UB", "fp32", (self.tile.split_m, 1), self.tile.ub_ring)[at(0, block.rows), 0]
+            top = kb.buffer("step_top", "UB", "fp32", (self.tile.decompose_m, 1), self.tile.ub_ring)[at(0, block.rows), 0]
             assert ctx.row_top is not None
             kb.copy(top, ctx.row_top.at(block.expert, at(block.row, block.rows), 0))
             xf, q = self.load_x(block, start, size, depth, "_step")
@@ -69,8 +69,8 @@ class RowSplit:
         self.row_blocks("bs", rows_of)
 
     def row_blocks(self, var: str, emit: Callable[[RowBlock], None]) -> None:
-        """Deal blocks of ``split_m`` rows to the AIVs.  A block never crosses a tile of rows, so that its components are one
-        rectangle of the stacked layout."""
+        """Deal blocks of ``decompose_m`` rows to the AIVs.  A block never crosses a tile of rows, so that its components are
+        one rectangle of the stacked layout."""
         ctx, kb, blocks = self.ctx, self.kb, self.ctx.row_blocks
         with (
             kb.loop(var, kb.core * ctx.aivs + kb.sub, blocks.count, ctx.cores * ctx.aivs) as b,
@@ -92,20 +92,20 @@ class RowSplit:
         sweeps = 1 if self.tile.stepwise else 2
         with kb.loop("sweep", 0, sweeps * k_tiles) as sweep:
             at_k = sweep % k_tiles
-            size = ragged(k, self.tile.split_k, at_k)
-            xf, q = self.load_x(block, at_k * self.tile.split_k, size)
+            size = ragged(k, self.tile.decompose_k, at_k)
+            xf, q = self.load_x(block, at_k * self.tile.decompose_k, size)
             with kb.when(sweep < k_tiles):
                 stats.fold(xf, q, sweep, size)
             with kb.when(sweep.equals(k_tiles - 1)):
                 stats.reduce()
             if sweeps == 2:
                 with kb.when(sweep >= k_tiles):
-                    self.decompose(block, at_k * self.tile.split_k, xf, q, stats.top)
+                    self.decompose(block, at_k * self.tile.decompose_k, xf, q, stats.top)
 
     def load_x(self, block: RowBlock, start: Expr, size: Expr, depth: int = 0, suffix: str = "") -> tuple[Slice, Slice]:
-        """x as FP32 in UB, and a scratch tile of the same shape; ``depth`` is the K of the tile if it is not ``split_k``."""
+        """x as FP32 in UB, and a scratch tile of the same shape; ``depth`` is its K where that is not ``decompose_k``."""
         kb, tile, rows = self.kb, self.tile, block.rows
-        shape, here = (tile.split_m, depth or tile.split_k), (at(0, rows), at(0, size))
+        shape, here = (tile.decompose_m, depth or tile.decompose_k), (at(0, rows), at(0, size))
         xb = kb.buffer("xb" + suffix, "UB", "bf16", shape, self.ring)[here]
         xf = kb.buffer("xf" + suffix, "UB", "fp32", shape)
         q = kb.buffer("q" + suffix, "UB", "fp32", shape)[here]
@@ -116,7 +116,7 @@ class RowSplit:
     def decompose(self, block: RowBlock, start: Expr, xf: Slice, q: Slice, top: Slice) -> None:
         """Components of the rows in ``xf``, whose K begins at ``start``."""
         ctx, kb, tile, spec = self.ctx, self.kb, self.tile, self.ctx.scheme.spec
-        shape, size = (tile.split_m, xf.of.shape[1]), xf.sizes[1]
+        shape, size = (tile.decompose_m, xf.of.shape[1]), xf.sizes[1]
         here = (at(0, block.rows), at(0, size))
         # A single component leaves nothing to a next one.
         t = kb.buffer("t", "UB", "fp32", shape)[here] if tile.passes > 1 else q
@@ -155,12 +155,12 @@ class _RowStatistics:
         self.factor = self._vector("factor")
         # What is stored lies side by side, so that one flag covers all of it.
         groups = ctx.groups if ctx.row_sum is not None else 0
-        self.stored = ctx.kb.buffer("stored", "UB", "fp32", (ctx.tile.split_m, 1 + groups))
+        self.stored = ctx.kb.buffer("stored", "UB", "fp32", (ctx.tile.decompose_m, 1 + groups))
         if ctx.row_sum is not None:
             self.sum_lanes = self._vector("sum_lanes", FOLD_LANES)
 
     def _vector(self, name: str, cols: int = 1) -> Slice:
-        buffer = self.kb.buffer(name, "UB", "fp32", (self.ctx.tile.split_m, cols))
+        buffer = self.kb.buffer(name, "UB", "fp32", (self.ctx.tile.decompose_m, cols))
         return buffer[at(0, self.rows), at(0, cols)]
 
     def _sum(self, group: Expr) -> Slice:
@@ -173,19 +173,19 @@ class _RowStatistics:
         kb.op("fold_max", self.lanes, scratch, accumulate=index)
         if ctx.row_sum is None:
             return
-        split_k, k = ctx.tile.split_k, ctx.problem.k
+        decompose_k, k = ctx.tile.decompose_k, ctx.problem.k
         if ctx.group is None:
             kb.op("fold_add", self.sum_lanes, xf, accumulate=index)
-        elif ctx.group <= split_k or split_k >= k:
+        elif ctx.group <= decompose_k or decompose_k >= k:
             # Whole groups inside the tile.
             each = min(ctx.group, k)
             with kb.loop("g", 0, tiles_of(size, each)) as g:
                 kb.op("fold_add", self.sum_lanes, Slice(xf.of, (Const(0), g * each), (self.rows, ragged_of(size, each, g))))
-                kb.op("reduce_add", self._sum(index * (split_k // each) + g), self.sum_lanes)
+                kb.op("reduce_add", self._sum(index * (decompose_k // each) + g), self.sum_lanes)
         else:
-            tiles = ctx.group // split_k
+            tiles = ctx.group // decompose_k
             kb.op("fold_add", self.sum_lanes, xf, accumulate=index % tiles)
-            last = (index % tiles).equals(tiles - 1) + index.equals(ceil_div(k, split_k) - 1)
+            last = (index % tiles).equals(tiles - 1) + index.equals(ceil_div(k, decompose_k) - 1)
             with kb.when(last > 0):
                 kb.op("reduce_add", self._sum(index // tiles), self.sum_lanes)
 

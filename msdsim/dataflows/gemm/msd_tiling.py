@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from msdsim.dataflows.base import require_positive
 from msdsim.dataflows.cube.experts import Experts
@@ -16,9 +17,9 @@ from msdsim.hardware.chip import Chip
 
 @dataclass(frozen=True)
 class MsdTiling:
-    """Cube tiles over stacked rows; ``passes`` components; ``split_m x split_k`` tile of the split, ``merge_m`` rows of the
-    merge, ``slots`` of the ring of products, ``prefetch`` weight tiles fetched into L2 beside the first; output tiles are
-    taken in bands of ``band`` tiles of rows.
+    """Cube tiles over stacked rows; ``passes`` components; ``decompose_m x decompose_k`` tile of the split, ``merge_m`` rows
+    of the merge, ``slots`` of the ring of products, ``prefetch`` weight tiles fetched into L2 beside the first; output tiles
+    are taken in bands of ``swizzle`` tiles of rows.
 
     ``direct`` 1 puts the ring into UB: the Cube's results go there straight from L0C.  0 puts it into GM, where a slot holds
     all groups of scales of an L1 tile.
@@ -31,12 +32,14 @@ class MsdTiling:
     ``k_parts`` cores share the K of a tile; the merge then waits for all of them and adds up their exact sums first.
     """
 
+    RENAMED: ClassVar = {"band": "swizzle", "split_m": "decompose_m", "split_k": "decompose_k"}
+
     base_m: int
     base_n: int
     l1_k: int
     l0_k: int
-    split_m: int
-    split_k: int
+    decompose_m: int
+    decompose_k: int
     merge_m: int
     passes: int = 2
     slots: int = 2
@@ -45,7 +48,7 @@ class MsdTiling:
     l0_ring: int = 2
     l0c_ring: int = 2
     ub_ring: int = 2
-    band: int = 1
+    swizzle: int = 1
     direct: int = 0
     stepwise: int = 0
     preload: int = 1

@@ -29,7 +29,7 @@ class MxSplit:
     """The split of ``x`` [m, k] into ``passes`` components of ``element`` format by an MX scale rule.
 
     ``components`` [expert row tiles, passes, tile_rows, k] and ``scales`` (the same with blocks for k) receive them; a split
-    tile is ``split_m`` rows by ``split_k``.
+    tile is ``decompose_m`` rows by ``decompose_k``.
     """
 
     kb: KernelBuilder
@@ -43,15 +43,15 @@ class MxSplit:
     element: str
     passes: int
     rule: str
-    split_m: int
-    split_k: int
+    decompose_m: int
+    decompose_k: int
     ub_ring: int
 
     def emit(self) -> None:
         """Every AIV takes blocks of rows; a block never crosses a tile of rows."""
         kb = self.kb
-        blocks = RowBlocks(self.experts, self.tile_rows, self.split_m)
-        k_tiles = ceil_div(self.k, self.split_k)
+        blocks = RowBlocks(self.experts, self.tile_rows, self.decompose_m)
+        k_tiles = ceil_div(self.k, self.decompose_k)
         cores, aivs = self.chip.cores.aic, self.chip.cores.aiv_per_aic
         with (
             kb.loop("b", kb.core * aivs + kb.sub, blocks.count * k_tiles, cores * aivs) as b,
@@ -61,20 +61,20 @@ class MxSplit:
 
     def _tile(self, block: RowBlock, at_k: Expr) -> None:
         kb, rows = self.kb, block.rows
-        size = ragged(self.k, self.split_k, at_k)
-        blocks, first = tiles_of(size, MX_BLOCK), at_k * (self.split_k // MX_BLOCK)
-        shape, of_blocks = (self.split_m, self.split_k), (self.split_m, self.split_k // MX_BLOCK)
+        size = ragged(self.k, self.decompose_k, at_k)
+        blocks, first = tiles_of(size, MX_BLOCK), at_k * (self.decompose_k // MX_BLOCK)
+        shape, of_blocks = (self.decompose_m, self.decompose_k), (self.decompose_m, self.decompose_k // MX_BLOCK)
         here, there = (at(0, rows), at(0, size)), (at(0, rows), at(0, blocks))
         xb = kb.buffer("xb", "UB", "bf16", shape, self.ub_ring)[here]
         xf = kb.buffer("xf", "UB", "fp32", shape)[here]
         q = kb.buffer("q", "UB", "fp32", shape)[here]
         q16 = kb.buffer("q16", "UB", "bf16", shape)[here]
         top = kb.buffer("top", "UB", "fp32", of_blocks)[there]
-        kb.copy(xb, self.x.at(block.expert, at(block.row, rows), at(at_k * self.split_k, size)))
+        kb.copy(xb, self.x.at(block.expert, at(block.row, rows), at(at_k * self.decompose_k, size)))
         kb.op("cast", xf, xb)
         def store(number: int, component: Slice, scale: Slice) -> None:
             place = block.row_tile, number, at(block.inside, rows)
-            kb.copy(self.components[(*place, at(at_k * self.split_k, size))], component)
+            kb.copy(self.components[(*place, at(at_k * self.decompose_k, size))], component)
             kb.copy(self.scales[(*place, at(first, blocks))], scale)
 
         decompose_mx(kb, self.element, self.rule, self.passes, xf, q, q16, top,

@@ -8,6 +8,7 @@ dataflows.  All AIVs first quantize the activations, then meet at a barrier.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 from msdsim.dataflows.base import require_multiple
 from msdsim.dataflows.cube.grid import OutputTile
@@ -34,10 +35,12 @@ MXFP8 = SCHEMES["mxfp8"]
 
 @dataclass(frozen=True)
 class Mxfp8Tiling(DequantTiling):
-    """The tiling of a dequantizing dataflow, and the ``split_m x split_k`` tile in which activations are quantized."""
+    """The tiling of a dequantizing dataflow, and the ``decompose_m x decompose_k`` tile in which activations are quantized."""
 
-    split_m: int = 1
-    split_k: int = mx_split.QUANTUM
+    RENAMED: ClassVar = {"band": "swizzle", "split_m": "decompose_m", "split_k": "decompose_k"}
+
+    decompose_m: int = 1
+    decompose_k: int = mx_split.QUANTUM
 
 
 class QuantizedRows:
@@ -50,7 +53,7 @@ class QuantizedRows:
         self.a_scale = g.kb.tensor("a_scale", "e8m0", (*stacked, block_count(k)), "workspace")
         g.kb.signal("split_done", "barrier")
         self.split = mx_split.MxSplit(g.kb, g.chip, g.x, self.a, self.a_scale, k, g.experts, tile.base_m, element, 1,
-                                      spec.scale_rule, tile.split_m, tile.split_k, tile.ub_ring)
+                                      spec.scale_rule, tile.decompose_m, tile.decompose_k, tile.ub_ring)
 
     def prologue(self) -> None:
         self.split.emit()
@@ -102,7 +105,7 @@ class Widened:
 def _build(problem: GemmShape, chip: Chip, tile: Mxfp8Tiling) -> Kernel:
     # Scales go to the Cube, which wants rows of columns whatever the layout of the weights.
     g = WeightRing(problem, chip, tile, MXFP8, (block_count(problem.k), problem.n))
-    require_multiple(tile, "split_k", mx_split.QUANTUM, "two blocks fill a repeat of Vector")
+    require_multiple(tile, "decompose_k", mx_split.QUANTUM, "two blocks fill a repeat of Vector")
     require_multiple(tile, "slot_k", MX_BLOCK, "a ring slot holds whole blocks")
     return pipeline(g, QuantizedRows(g, tile), Widened(g))
 

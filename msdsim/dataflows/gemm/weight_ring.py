@@ -70,7 +70,7 @@ class WeightRing:
         self.layout.check()
         self.cores, self.experts = chip.cores.aic, Experts(problem)
         m, k, n = problem.m, problem.k, problem.n
-        self.grid = Grid(self.experts, n, tile.base_m, tile.base_n, tile.band)
+        self.grid = Grid(self.experts, n, tile.base_m, tile.base_n, tile.swizzle)
         #: K of a part, and ring slots of it; a shorter last part leaves some of them empty.
         self.part_k = part_size(k, tile.k_parts)
         self.k_parts = ceil_div(k, self.part_k)

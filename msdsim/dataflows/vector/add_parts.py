@@ -64,9 +64,9 @@ def adding_tile(chip: Chip, counts: Sequence[int], n: int, parts: int, ring: int
 class FloatParts:
     """FP32 partial sums in GM, [parts, m, n], and their addition."""
 
-    def __init__(self, kb: KernelBuilder, chip: Chip, problem: GemmShape, split_k: int) -> None:
+    def __init__(self, kb: KernelBuilder, chip: Chip, problem: GemmShape, k_parts: int) -> None:
         self.kb, self.chip, self.problem = kb, chip, problem
-        self.depth = part_size(problem.k, split_k)
+        self.depth = part_size(problem.k, k_parts)
         self.parts = ceil_div(problem.k, self.depth)
         shape = (self.parts, problem.m, problem.n)
         self.sums: Operand = operand(kb, problem, "partial", "fp32", shape, "workspace", rows_axis=1)

@@ -102,8 +102,9 @@ def _check_problem(spec: Spec) -> None:
     problem = parse_inline(first[0])
     dataflows = [find_dataflow(problem, name) for name in spec.dataflow]
     known = list(dict.fromkeys(item.name for dataflow in dataflows for item in fields(dataflow.tiling)))
+    old = {name for dataflow in dataflows for name in getattr(dataflow.tiling, "RENAMED", {})}
     for name in tilings:
-        if name not in known:
+        if name not in known and name not in old:
             raise InputError(f"sweep spec: nothing uses the parameter 'tiling.{name}' (keys of "
                              f"{', '.join(item.name for item in dataflows)}: {', '.join(known)})")
 

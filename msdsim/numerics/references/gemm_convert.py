@@ -44,10 +44,10 @@ _ROWS_AT_ONCE, _COLUMNS_AT_ONCE = 512, 256
 
 @dataclass(frozen=True)
 class ConvertGemm(Contract):
-    """bf16 times weights that are only converted; ``split_k`` parts of K are cut by :func:`~msdsim.units.part_size`."""
+    """bf16 times weights that are only converted; ``k_parts`` parts of K are cut by :func:`~msdsim.units.part_size`."""
 
     scheme: Scheme
-    split_k: int = 1
+    k_parts: int = 1
 
     @property
     def weights_format(self) -> str:
@@ -55,7 +55,7 @@ class ConvertGemm(Contract):
 
     def for_tiling(self, tiling: Mapping[str, int]) -> ConvertGemm:
         """The contract with the parts of K of a kernel."""
-        return replace(self, split_k=tiling.get("k_parts", 1))
+        return replace(self, k_parts=tiling.get("k_parts", 1))
 
     def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         return gemm_operands(problem, inputs, seed, self.scheme.weight_name)
@@ -70,7 +70,7 @@ class ConvertGemm(Contract):
     def _columns(self, problem: GemmShape, x16: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
         """Some columns of the result, before its last rounding."""
         x, scale, total = x16.astype(np.float32), _scale(weight), None
-        group, depth = self.scheme.group(problem.group), part_size(problem.k, self.split_k)
+        group, depth = self.scheme.group(problem.group), part_size(problem.k, self.k_parts)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             for start in range(0, problem.k, depth):
                 part = slice(start, min(start + depth, problem.k))
@@ -112,7 +112,7 @@ class ConvertGemm(Contract):
         Nothing is claimed where a sum before its scale may leave fp32."""
         x, weight = np.abs(operands["x"].astype(np.float64)), logical_weight(problem, operands)
         group = self.scheme.group(problem.group)
-        groups, parts = group_slices(problem.k, group), -(-problem.k // part_size(problem.k, self.split_k))
+        groups, parts = group_slices(problem.k, group), -(-problem.k // part_size(problem.k, self.k_parts))
         depth = max(part.stop - part.start for part in groups)
         scale, scaled, largest, shift = _scale(weight).astype(np.float64), 0.0, 0.0, np.zeros(y64.shape)
         for g, part in enumerate(groups):

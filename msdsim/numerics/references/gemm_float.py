@@ -95,12 +95,12 @@ def magnitude_gemm(x: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
 class FloatGemm(Contract):
     """bf16 x bf16 in fp32, ascending k; ``weights`` is the format in which the weights are stored.
 
-    ``matmul`` is the method of the product; every one gives the same bits.  ``split_k`` parts of K (cut by
+    ``matmul`` is the method of the product; every one gives the same bits.  ``k_parts`` parts of K (cut by
     :func:`~msdsim.units.part_size`) are summed by themselves, then added in ascending order.
     """
 
     weights: str = "bf16"
-    split_k: int = 1
+    k_parts: int = 1
     weight_rule: str = "ocp-floor"
     matmul: Callable[..., np.ndarray] = field(default=matmul_strips, repr=False)
 
@@ -114,7 +114,7 @@ class FloatGemm(Contract):
 
     def for_tiling(self, tiling: Mapping[str, int]) -> FloatGemm:
         """The contract with the parts of K of a kernel."""
-        return replace(self, split_k=tiling.get("k_parts", tiling.get("split_k", 1)))
+        return replace(self, k_parts=tiling.get("k_parts", 1))
 
     def with_scale_rule(self, rule: str) -> FloatGemm:
         """The same contract with another rule for the scales of MXFP4 weights."""
@@ -124,7 +124,7 @@ class FloatGemm(Contract):
         return gemm_operands(problem, inputs, seed, self.weights, self.weight_rule)
 
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
-        x, weight, depth = operands["x"], logical_weight(problem, operands), part_size(problem.k, self.split_k)
+        x, weight, depth = operands["x"], logical_weight(problem, operands), part_size(problem.k, self.k_parts)
         y32 = np.empty((problem.m, problem.n), np.float32)
         for start in range(0, problem.n, _COLUMNS_AT_ONCE):
             columns = slice(start, min(start + _COLUMNS_AT_ONCE, problem.n))
