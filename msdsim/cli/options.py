@@ -83,6 +83,17 @@ trace_options = (
 )
 
 
+#: Files of a sweep.
+sweep_report_options = (
+    click.option("--csv", "csv_to", metavar="FILE.csv", help="Write all rows as CSV."),
+    click.option("--plot", "plot_to", metavar="FILE.png", help="Write a picture (.png, .svg, .pdf)."),
+    click.option("--kind", type=click.Choice(["auto", "lines", "heat", "front"]), default="auto", show_default=True,
+                 help="What --plot shows: lines over one parameter, heat maps over two, or the Pareto front of time against "
+                      "energy, error or traffic."),
+    click.option("--html", "html_to", metavar="FILE", help="Write a self-contained page with pictures and every row."),
+)
+
+
 def options(*groups: Callable[[F], F] | tuple[Callable[[F], F], ...]) -> Callable[[F], F]:
     """Several options, or groups of them, as one decorator; help lists them in the order given."""
     flat = [item for group in groups for item in (group if isinstance(group, tuple) else (group,))]

@@ -30,6 +30,7 @@ class Outputs:
     arrays_to: str | None = None
     trace_to: str | None = None
     quiet: bool = False
+    csv_to: str | None = None
 
     def validate(self) -> None:
         """Refuse what could not be written, before anything is simulated."""
@@ -37,7 +38,8 @@ class Outputs:
         from msdsim.report.trace import ENDINGS as TRACES
 
         files = [("--json", self.json_to, ()), ("--plot", self.plot_to, PICTURES), ("--html", self.html_to, ()),
-                 ("--outputs", self.arrays_to, (".npz",)), ("--trace", self.trace_to, TRACES)]
+                 ("--outputs", self.arrays_to, (".npz",)), ("--csv", self.csv_to, (".csv",)),
+                 ("--trace", self.trace_to, TRACES)]
         seen: dict[str, str] = {}
         for option, file, endings in files:
             if file is None or (option, file) == ("--json", "-"):
@@ -76,6 +78,14 @@ class Outputs:
         from msdsim.report.files import write_text
 
         write_text(self.html_to, page())
+
+    def write_csv(self, text: Callable[[], str]) -> None:
+        """Rows as CSV, where they were asked for."""
+        if self.csv_to is None:
+            return
+        from msdsim.report.files import write_text
+
+        write_text(self.csv_to, text())
 
     def write_arrays(self, arrays: Mapping[str, np.ndarray]) -> None:
         """Output arrays as npz, where they were asked for."""

@@ -21,7 +21,8 @@ from msdsim.errors import MsdsimError
 from msdsim.registry import unknown_name
 
 #: The order in which help lists commands; others follow by name.
-_ORDER = ("run", "compare", "explain", "sweep", "tune", "schedule", "ir", "claims", "validate", "calibrate", "import", "list")
+_ORDER = ("run", "compare", "explain", "sweep", "report", "tune", "schedule", "ir", "claims", "validate",
+          "calibrate", "import", "list")
 
 DONE, USER_ERROR, INTERNAL, NO_OUTPUT, INTERRUPTED, BROKEN_PIPE = 0, 2, 70, 74, 130, 141
 #: Nobody reads more of an error than this.

@@ -147,6 +147,7 @@ def outliers(tables: Iterable[MicroTable]) -> list[tuple[MicroTable, MicroRow]]:
     return [(table, row) for table in tables if table.target for row in table.rows if abs(row.error) > OUTLIER]
 
 
-def median_error(tables: Iterable[MicroTable]) -> float:
-    """Median of |error| over the rows of the target tables."""
-    return median(abs(row.error) for table in tables if table.target for row in table.rows)
+def median_error(tables: Iterable[MicroTable]) -> float | None:
+    """Median of |error| over the rows of the target tables, None where there are none."""
+    errors = [abs(row.error) for table in tables if table.target for row in table.rows]
+    return median(errors) if errors else None

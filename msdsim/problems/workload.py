@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,6 +71,18 @@ def workload_of(raw: dict[str, Any], name: str, where: str, parse: Callable[[str
             raise ProblemError(f"{where} has two operators called '{entry.name}'; rename one")
         seen.add(entry.name)
     return Workload(raw.get("name", name), raw["description"], raw["source"], batch, entries, raw.get("dataflow"))
+
+
+def workload_toml(workload: Workload) -> str:
+    """The text of a file that gives this workload."""
+    def keys(item: Workload | Entry, names: tuple[str, ...]) -> list[str]:
+        return [f"{name} = {json.dumps(getattr(item, name))}" for name in names if getattr(item, name) is not None]
+
+    lines = keys(workload, ("name", "description", "source", "batch", "dataflow"))
+    for entry in workload.entries:
+        lines += ["", "[[op]]", *keys(entry, ("name", "count")), f"problem = {json.dumps(str(entry.problem))}",
+                  *keys(entry, ("weights", "experts", "dataflow"))]
+    return "\n".join(lines) + "\n"
 
 
 def _entry(item: object, index: int, where: str, parse: Callable[[str], Problem]) -> Entry:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from html import escape
-from typing import Any
 
 import numpy as np
 
@@ -48,13 +47,13 @@ def pipe_bars(pipes: PipeTimes, total_us: float) -> str:
             f'<div class="r role">busy</div>{rows}')
 
 
-def flow_bars(runs: Sequence[Result], pipes_of: Any) -> str:
-    """Time by dataflow, fastest first, and what some of its pipes do in it; bars are as long as the time."""
+def flow_bars(runs: Sequence[Result], pipes: Sequence[str]) -> str:
+    """Time by dataflow, fastest first, and what these pipes do in it; bars are as long as the time."""
     longest = max((run.time_us for run in runs), default=1.0)
     parts = [keys(CATEGORIES)]
     for run in sorted(runs, key=lambda run: run.cycles):
         bars = []
-        for kind in pipes_of(run):
+        for kind in (kind for kind in pipes if kind in run.stalls):
             row = run.stalls[kind]
             whole = row["instances"] * max(1, run.cycles)
             shares = {name: row[name] / whole for name in CATEGORIES if row[name]}

@@ -73,6 +73,17 @@ def measures(run: Result) -> dict[str, Any]:
     return found
 
 
+def workload_measures(found: WorkloadResult) -> dict[str, Any]:
+    """What came of a whole workload: the totals over its entries and their counts."""
+    measured: dict[str, Any] = {"time_us": found.time_us, "cycles": found.cycles,
+                                "bottleneck": max(found.runs, key=lambda run: run.count * run.result.cycles).name,
+                                "hbm_gbps": found.hbm_bytes / found.time_us / 1000 if found.time_us else 0.0, **found.traffic}
+    if found.energy is not None:
+        total = found.energy.total
+        measured |= {"energy_uj": total.middle, "energy_uj.low": total.low, "energy_uj.high": total.high}
+    return measured
+
+
 def _flat(key: str, value: Any) -> dict[str, Any]:
     """A nested value as columns; lists stay out."""
     if isinstance(value, Mapping):

@@ -31,7 +31,7 @@ def comparison_page(found: Comparison) -> str:
     report = comparison_report(found)
     sections = [Section("Side by side", _summary(report))]
     if found.runs:
-        sections.append(Section("Time by dataflow", flow_bars(found.runs, telling_pipes)))
+        sections.append(Section("Time by dataflow", flow_bars(found.runs, telling_pipes(found.runs))))
     if report.formulas is not None:
         sections.append(Section("By formula", table(report.formulas)))
     for run in sorted(found.runs, key=lambda run: run.cycles):

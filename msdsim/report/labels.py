@@ -18,6 +18,8 @@ class Look:
     colour: str
     meaning: str
     text_style: str = ""
+    #: Lines or dots over the colour in pictures, where it looks like its neighbours in grey.
+    hatch: str = ""
 
     @property
     def style(self) -> str:
@@ -30,9 +32,9 @@ LOOKS = (
     Look("busy", "█", "#", "#0072B2", "doing its work"),
     Look("head", "▓", "+", "#56B4E9", "start-up and latency of an instruction"),
     Look("wait_memory", "▒", "m", "#D55E00", "a transfer takes longer than it would alone"),
-    Look("wait_data", "░", "d", "#E69F00", "another pipe has not produced the data yet"),
-    Look("wait_buffer", "▚", "b", "#F0E442", "another pipe still uses the buffer slot"),
-    Look("wait_sync", "\u2571", "s", "#CC79A7", "a signal of another core has not come yet"),
+    Look("wait_data", "░", "d", "#E69F00", "another pipe has not produced the data yet", hatch="////"),
+    Look("wait_buffer", "▚", "b", "#F0E442", "another pipe still uses the buffer slot", hatch="...."),
+    Look("wait_sync", "\u2571", "s", "#CC79A7", "a signal of another core has not come yet", hatch="\\\\\\\\"),
     Look("wait_issue", "┊", "i", "#666666", "the scalar unit has not dispatched yet (on S: a queue is full)", "bright_black"),
     Look("drained", "·", ".", "#E5E5E5", "no more work", "bright_black"),
 )

@@ -26,6 +26,9 @@ from msdsim.report.labels import (
     resource_label,
     us,
 )
+from msdsim.report.labels import (
+    figure as figure_text,
+)
 from msdsim.timeline.record import HBM_READ, HBM_WRITE, L2_READ, L2_WRITE
 
 if TYPE_CHECKING:
@@ -63,7 +66,8 @@ def save(figure: Figure, to: str | Path | IO[bytes], kind: str = "") -> None:
     kind = kind or Path(str(to)).suffix.lower().lstrip(".")
     # A file that depends on the day it was made cannot be compared with the one before.
     metadata: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
-    with matplotlib.rc_context({"svg.hashsalt": "msdsim"}):
+    # Text stays text, to be found, read aloud and edited.
+    with matplotlib.rc_context({"svg.hashsalt": "msdsim", "svg.fonttype": "none", "pdf.fonttype": 42}):
         figure.savefig(to, format=kind, dpi=_DPI, metadata=metadata)
 
 
@@ -71,10 +75,9 @@ def plot_result(run: Result) -> Figure:
     """Where each pipe's cycles went, and the bandwidth of HBM and L2 over time."""
     pipes = ordered_pipes(run.stalls)
     energy = [1.0] if run.energy is not None else []
-    figure = Picture(figsize=(9, 4.4 + 0.3 * len(pipes) + 1.2 * len(energy)), layout="constrained")
+    figure = new_figure(9, 4.4 + 0.3 * len(pipes) + 1.2 * len(energy),
+                        f"{run.dataflow}, {problem_text(run.problem)} on {run.hardware.name}: {us(run.time_us)}, {_bound(run)}")
     bars, hbm, l2, *rest = figure.subplots(3 + len(energy), 1, height_ratios=[0.3 * len(pipes) + 0.3, 1.5, 1.3, *energy])
-    figure.suptitle(f"{run.dataflow}, {problem_text(run.problem)} on {run.hardware.name}: {us(run.time_us)}, {_bound(run)}",
-                    fontsize=11)
     _stall_bars(bars, run, pipes)
     _memories(hbm, l2, run)
     for axes in rest:
@@ -130,7 +133,7 @@ def stacked_bar(axes: Axes, at: float, row: Mapping[str, float], scale: float, h
     for look in LOOKS:
         length = row.get(look.category, 0) * scale
         if length > 0:
-            axes.barh(at, length, left=left, height=height, color=look.colour, edgecolor="white", linewidth=0.4)
+            axes.barh(at, length, left=left, height=height, **_paint(look))
             left += length
     return left
 
@@ -139,7 +142,14 @@ def category_patches(stalls: Iterable[Mapping[str, int]]) -> list[Patch]:
     """Legend entries of the categories that occur."""
     rows = list(stalls)
     shown: list[Look] = [look for look in LOOKS if any(row.get(look.category) for row in rows)]
-    return [Patch(facecolor=look.colour, label=look.category.replace("_", " ")) for look in shown]
+    return [Patch(label=look.category.replace("_", " "), **_paint(look)) for look in shown]
+
+
+def _paint(look: Look) -> dict[str, Any]:
+    """Colour and hatch; the hatch has the colour of the edge, which is not drawn beside it."""
+    if look.hatch:
+        return {"facecolor": look.colour, "hatch": look.hatch, "edgecolor": "#00000066", "linewidth": 0.0}
+    return {"facecolor": look.colour, "edgecolor": "white", "linewidth": 0.4}
 
 
 def _bandwidth(axes: Axes, run: Result, name: str, series: Mapping[str, int], peaks: Mapping[str, float]) -> None:
@@ -166,46 +176,60 @@ def _bandwidth(axes: Axes, run: Result, name: str, series: Mapping[str, int], pe
 
 def plot_comparison(found: Comparison) -> Figure:
     """Time by dataflow, and what Cube, Vector and the busiest movers did in it."""
-    groups = [(run, telling_pipes(run)) for run in found.runs]
-    rows = sum(len(pipes) for _, pipes in groups)
+    pipes = telling_pipes(found.runs)
+    groups = sorted(found.runs, key=lambda run: run.cycles)
+    rows = len(pipes) * len(groups)
     height = 1.5 + 0.3 * rows + 0.3 * len(groups)
-    energy = [0.9 + 0.35 * len(groups)] if groups and groups[0][0].energy is not None else []
-    figure = Picture(figsize=(9, height + sum(energy)), layout="constrained")
+    energy = [0.9 + 0.35 * len(groups)] if groups and groups[0].energy is not None else []
+    title = f"{problem_text(groups[0].problem)} on {groups[0].hardware.name}" if groups else ""
+    figure = new_figure(9, height + sum(energy), title)
     axes, *rest = np.atleast_1d(figure.subplots(1 + len(energy), 1, height_ratios=[height - 0.6, *energy]))
     ticks: list[tuple[float, str]] = []
     at, longest = 0.0, max((run.time_us for run in found.runs), default=1.0)
-    for run, pipes in groups:
+    for run in groups:
         middle = at + (len(pipes) - 1) / 2
         for kind in pipes:
-            stacked_bar(axes, at, run.stalls[kind], run.time_us / (run.stalls[kind]["instances"] * max(1, run.cycles)), 0.86)
+            if kind in run.stalls:
+                row = run.stalls[kind]
+                stacked_bar(axes, at, row, run.time_us / (row["instances"] * max(1, run.cycles)), 0.86)
             ticks.append((at, pipe_label(kind)))
             at += 1
-        axes.text(run.time_us + 0.01 * longest, middle, f"{us(run.time_us)}\n{_bound(run)}", va="center", fontsize=8.5)
+        axes.text(run.time_us + 0.01 * longest, middle, _beside(run), va="center", fontsize=8.5, linespacing=1.15)
         axes.text(-0.11, middle, run.dataflow, va="center", ha="right", fontsize=10, fontweight="bold",
                   transform=axes.get_yaxis_transform())
         at += 0.7
     axes.set_yticks([tick for tick, _ in ticks], [name for _, name in ticks], fontsize=8)
     axes.set_ylim(at - 1.1, -0.6)
-    axes.set_xlim(0, longest * 1.22)
+    axes.set_xlim(0, longest * 1.32)
     axes.set_xlabel("time (us); each bar is a kind of pipe, mean over its instances", fontsize=9)
     tidy(axes)
     if found.runs:
-        axes.legend(handles=category_patches(run.stalls[kind] for run, pipes in groups for kind in pipes), loc="lower center",
-                    bbox_to_anchor=(0.5, 1.0), ncols=8, fontsize=8, frameon=False, handlelength=1.0, columnspacing=1.2,
-                    handletextpad=0.5)
-        figure.suptitle(f"{problem_text(found.runs[0].problem)} on {found.runs[0].hardware.name}", fontsize=11)
+        axes.legend(handles=category_patches(run.stalls[kind] for run in groups for kind in pipes if kind in run.stalls),
+                    loc="lower center", bbox_to_anchor=(0.45, 1.0), ncols=8, fontsize=8, frameon=False, handlelength=1.4,
+                    columnspacing=1.2, handletextpad=0.5)
     for below in rest:
-        _energy(below, found.runs)
+        _energy(below, groups)
     return figure
 
 
-def telling_pipes(run: Result) -> list[str]:
-    """Cube, Vector where it works, and the mover with most to do (slow memory included), in the order of the data's way."""
-    taken = {kind: (row["busy"] + row["head"] + row["wait_memory"]) / max(1, row["instances"])
-             for kind, row in run.stalls.items() if not kind.endswith(".s")}
-    movers = sorted((kind for kind in taken if kind not in ("aic.m", "aiv.v")), key=lambda kind: -taken[kind])
-    chosen = [kind for kind in ("aic.m", "aiv.v") if taken.get(kind)] + movers[:1]
-    return [kind for kind in ordered_pipes(run.stalls) if kind in chosen]
+def _beside(run: Result) -> str:
+    """What stands beside the bars of a run: time, what binds it, and the error where numbers were checked."""
+    lines = [us(run.time_us), *textwrap.wrap(_bound(run), 26)]
+    if run.numerics is not None:
+        lines.append(f"rel. L2 {figure_text(run.numerics.relative_l2)}")
+    return "\n".join(lines)
+
+
+def telling_pipes(runs: Sequence[Result]) -> list[str]:
+    """The pipes that tell most of some runs, the same for all: Cube, Vector where it works, and the mover with most to do (slow
+    memory included) of every run, in the order of the data's way."""
+    chosen: set[str] = set()
+    for run in runs:
+        taken = {kind: (row["busy"] + row["head"] + row["wait_memory"]) / max(1, row["instances"])
+                 for kind, row in run.stalls.items() if not kind.endswith(".s")}
+        movers = sorted((kind for kind in taken if kind not in ("aic.m", "aiv.v")), key=lambda kind: -taken[kind])
+        chosen |= {kind for kind in ("aic.m", "aiv.v") if taken.get(kind)} | set(movers[:1])
+    return ordered_pipes(dict.fromkeys(chosen))
 
 
 def plot_workload(found: WorkloadResult) -> Figure:
@@ -221,7 +245,7 @@ def plot_workload_comparison(found: WorkloadComparison) -> Figure:
 
 def _layers(runs: Sequence[WorkloadResult], title: str) -> Figure:
     names = [run.name for run in runs[0].runs] if runs else []
-    figure = Picture(figsize=(9, 1.6 + (0.22 * max(1, len(runs)) + 0.16) * len(names)), layout="constrained")
+    figure = new_figure(9, 1.6 + (0.22 * max(1, len(runs)) + 0.16) * len(names), title)
     axes = figure.subplots()
     height = 0.8 / max(1, len(runs))
     longest = max((run.count * run.result.time_us for item in runs for run in item.runs), default=1.0)
@@ -230,14 +254,14 @@ def _layers(runs: Sequence[WorkloadResult], title: str) -> Figure:
         at = [row - 0.4 + height * (index + 0.5) for row in range(len(names))]
         axes.barh(at, spent, height=height * 0.92, color=SERIES[index % len(SERIES)],
                   label=f"{item.dataflow}, {us(item.time_us)}")
-        for row, value in zip(at, spent, strict=True):
-            axes.text(value + 0.006 * longest, row, f"{value:,.0f}", va="center", fontsize=8)
+        for row, value, run in zip(at, spent, item.runs, strict=True):
+            share = percent(value / item.time_us) if item.time_us else ""
+            axes.text(value + 0.006 * longest, row, f"{value:,.0f}  {share}  {_bound(run.result)}", va="center", fontsize=7.5)
     axes.set_yticks(range(len(names)), names, fontsize=9)
     axes.set_ylim(len(names) - 0.5, -0.5)
-    axes.set_xlim(0, longest * 1.1)
+    axes.set_xlim(0, longest * 1.4)
     axes.set_xlabel("time over all layers of a kind (us)", fontsize=9)
     tidy(axes)
-    figure.suptitle(title, fontsize=11)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     if len(runs) > 1:
         axes.legend(loc="lower center", bbox_to_anchor=(0.5, 1.0), ncols=4, fontsize=8, frameon=False, handlelength=1.0)

@@ -81,7 +81,7 @@ def plot_accuracy(problem: str, rows: Sequence[Any]) -> Figure:
         points = [(row.relative_l2_fp32 or floor, names.index((row.method, row.passes))) for row in rows if row.input == name]
         axes.plot(*zip(*points, strict=True), linestyle="", marker=MARKERS[number % len(MARKERS)], label=name,
                   color=SERIES[number % len(SERIES)], markersize=6, markeredgecolor="white", markeredgewidth=0.5)
-    labels = [method + (f", {passes} passes" if passes else "") for method, passes in names]
+    labels = [method + (f", {passes} pass{'es' if passes > 1 else ''}" if passes else "") for method, passes in names]
     axes.set_yticks(range(len(names)), labels, fontsize=9)
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_xscale("log")

@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
+from msdsim.report.frames import csv_text
 from msdsim.report.table import TextTable
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import Console
 
 
@@ -24,6 +26,25 @@ def write_parquet(rows: Sequence[Mapping[str, Any]], folder: Path) -> Path:
     path = folder / "results.parquet"
     pd.DataFrame(rows).to_parquet(path)
     return path
+
+
+def write_files(outputs: Any, rows: Sequence[Mapping[str, Any]], name: str, kind: str) -> None:
+    """CSV, picture and page of a sweep's rows, where they were asked for (:class:`msdsim.cli.outputs.Outputs`)."""
+    outputs.write_csv(lambda: csv_text(rows))
+    outputs.write_plot(lambda: _plot(rows, kind))
+    outputs.write_html(lambda: _page(rows, name))
+
+
+def _plot(rows: Sequence[Mapping[str, Any]], kind: str) -> Figure:
+    from msdsim.report.sweep_plot import plot_sweep
+
+    return plot_sweep(rows, kind)
+
+
+def _page(rows: Sequence[Mapping[str, Any]], name: str) -> str:
+    from msdsim.report.sweep_page import sweep_page
+
+    return sweep_page(rows, name)
 
 
 def print_sweep(console: Console, rows: Sequence[Mapping[str, Any]], parameters: Sequence[str], stored: Path,

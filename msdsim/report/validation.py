@@ -10,6 +10,7 @@ from rich.text import Text
 from msdsim.report.table import TextTable
 
 if TYPE_CHECKING:
+    from matplotlib.figure import Figure
     from rich.console import Console
 
 
@@ -89,6 +90,41 @@ def print_micro(console: Console, tables: Sequence[Any]) -> None:
         for row in found.rows:
             table.add(f"{row.size:,}", f"{row.published:,.1f}", f"{row.simulated:,.1f}", _percent(row.error))
         _show(console, table)
+
+
+def plot_micro(tables: Sequence[Any]) -> Figure:
+    """Every table in a panel: published cycles as marks, simulated ones as a line."""
+    import math
+    import textwrap
+
+    from matplotlib.ticker import EngFormatter, MaxNLocator
+
+    from msdsim.errors import InputError
+    from msdsim.report.plots import SERIES, new_figure
+
+    if not tables:
+        raise InputError("there is no published table of this chip, so that there is nothing to plot")
+    columns = min(4, len(tables))
+    lines = math.ceil(len(tables) / columns)
+    figure = new_figure(3.4 * columns, 0.8 + 2.6 * lines, "Single transfers and instructions: published and simulated cycles")
+    grid = figure.subplots(lines, columns, squeeze=False)
+    for axes, found in zip(grid.flat, tables, strict=False):
+        sizes = [row.size for row in found.rows]
+        axes.plot(sizes, [row.simulated for row in found.rows], color=SERIES[0], linewidth=1.3, label="simulated")
+        axes.plot(sizes, [row.published for row in found.rows], color=SERIES[1], linestyle="", marker="o", markersize=3,
+                  label="published")
+        axes.set_title("\n".join(textwrap.wrap(f"{found.title}, {found.chip}", 38)), fontsize=7.5)
+        axes.set_xlabel(found.size, fontsize=7.5)
+        axes.tick_params(labelsize=7)
+        axes.xaxis.set_major_locator(MaxNLocator(4))
+        axes.xaxis.set_major_formatter(EngFormatter(sep=""))
+        axes.set_ylim(bottom=0)
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(True, color="#DDDDDD", linewidth=0.5)
+    grid[0, 0].legend(fontsize=7, frameon=False)
+    for axes in list(grid.flat)[len(tables):]:
+        axes.set_visible(False)
+    return figure
 
 
 def _show(console: Console, table: TextTable) -> None:

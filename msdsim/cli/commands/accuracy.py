@@ -40,10 +40,10 @@ def command(problem: str, names: str | None, inputs: str | None, seed: int, dtyp
     from msdsim.explore.accuracy.study import accuracy_study
     from msdsim.formats.mx import DEFAULT_RULE
     from msdsim.registry import unknown_name
-    from msdsim.report.studies import print_accuracy
+    from msdsim.report.studies import plot_accuracy, print_accuracy
 
-    if weights is None and (plot_to is not None or scale_rule is not None):
-        raise InputError("--plot and --scale-rule of accuracy belong to --weights; add --weights PATH:TENSOR")
+    if weights is None and scale_rule is not None:
+        raise InputError("--scale-rule of accuracy belongs to --weights; add --weights PATH:TENSOR")
     outputs = Outputs(json_to=json_to, plot_to=plot_to, quiet=quiet)
     outputs.validate()
     shape = read_single_problem(problem, "accuracy")
@@ -60,6 +60,7 @@ def command(problem: str, names: str | None, inputs: str | None, seed: int, dtyp
     outputs.print(lambda console: print_accuracy(console, str(shape), rows))
     outputs.write_json({"schema": "msdsim.accuracy/1", "problem": shape.to_json(), "seed": seed,
                         "rows": [asdict(row) for row in rows]})
+    outputs.write_plot(lambda: plot_accuracy(str(shape), rows))
 
 
 def _on_checkpoint(shape: Any, weights: str, names: list[str], inputs: Any, seed: int, rule: str, outputs: Outputs) -> None:

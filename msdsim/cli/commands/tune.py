@@ -15,7 +15,7 @@ from msdsim.cli.options import dataflow_options, engine_options, hardware_option
          click.option("--budget", type=click.IntRange(min=1), default=200, show_default=True, help="Most simulations."),
          click.option("--reference", metavar="DATAFLOW:PROBLEM",
                       help="Of a .kir file: whose numbers every candidate must compute."),
-         engine_options, report_options[0], report_options[3])
+         engine_options, report_options[:2], report_options[3])
 def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, budget: int,
             **given: Any) -> None:
     """Climb from the automatic tiling of a dataflow on PROBLEM, or the one given; every candidate is simulated.
@@ -31,7 +31,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     from msdsim.ir.kernel import Kernel
     from msdsim.report.tune import print_tuning
 
-    outputs = Outputs(json_to=given["json_to"], quiet=given["quiet"])
+    outputs = Outputs(json_to=given["json_to"], plot_to=given["plot_to"], quiet=given["quiet"])
     outputs.validate()
     shape, hardware = read_kernel_or_problem(problem, "tune"), read_hardware(hw, changes)
     refuse_for_kernel(problem, shape)
@@ -42,3 +42,4 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
         found = tune(shape, hardware, dataflow, budget, options=chosen, progress=progress)
     outputs.print(lambda console: print_tuning(console, found))
     outputs.write_json(found.to_json())
+    outputs.write_plot(found.plot)

@@ -16,9 +16,10 @@ from msdsim.dataflows.lookup import find_dataflow
 from msdsim.errors import InputError, MsdsimError, UnknownNameError
 from msdsim.explore.sweep.spec import Spec, parse_spec
 from msdsim.hardware import Hardware, load_hw
-from msdsim.problems import parse_inline
-from msdsim.report.frames import measures
-from msdsim.runs import RunOptions, as_problem, run
+from msdsim.problems import Workload
+from msdsim.report.frames import measures, workload_measures
+from msdsim.runs import RunOptions, read_problem, run
+from msdsim.workload_runs import run_workload
 
 #: What became of a point: it ran; a rule of the problem, the chip or the dataflow refused it; something broke.
 DONE, REFUSED, FAILED = "done", "refused", "failed"
@@ -52,9 +53,11 @@ class Setting:
     version: str
 
     @classmethod
-    def of(cls, spec: Spec) -> Setting:
-        """Look up chips, dataflows and parameters; InputError for a name that does not exist, before anything runs."""
-        setting = cls(spec, {name: load_hw(name) for name in spec.hw}, code_version())
+    def of(cls, spec: Spec, chips: Mapping[str, Hardware] | None = None) -> Setting:
+        """Look up chips (those that ``chips`` does not have), dataflows and parameters; InputError for a name that does not
+        exist, before anything runs."""
+        known = chips or {}
+        setting = cls(spec, {name: known[name] if name in known else load_hw(name) for name in spec.hw}, code_version())
         _check_problem(spec)
         _check_chip_parameters(setting)
         return setting
@@ -75,8 +78,8 @@ class Setting:
 
     @cached_property
     def _kernel(self) -> str:
-        """Digest of the kernel's text, where the problem is one."""
-        if not self.spec.problem.endswith(".kir"):
+        """Digest of the text of a kernel or workload file, where the problem is one."""
+        if not self.spec.problem.endswith((".kir", ".toml")):
             return ""
         return hashlib.sha256(Path(self.spec.problem).read_bytes()).hexdigest()
 
@@ -99,7 +102,12 @@ def _check_problem(spec: Spec) -> None:
                 raise InputError(f"sweep spec: nothing uses the parameter 'tiling.{name}' (params of the kernel "
                                  f"'{spec.problem}': {', '.join(params) or 'none'})")
         return
-    problem = parse_inline(first[0])
+    problem = read_problem(first[0])
+    if isinstance(problem, Workload):
+        if tilings:
+            raise InputError(f"sweep spec: nothing uses the parameter 'tiling.{tilings[0]}', since every operator of the "
+                             f"workload '{problem.name}' has a tiling of its own")
+        return
     dataflows = [find_dataflow(problem, name) for name in spec.dataflow]
     known = list(dict.fromkeys(item.name for dataflow in dataflows for item in fields(dataflow.tiling)))
     old = {name for dataflow in dataflows for name in getattr(dataflow.tiling, "RENAMED", {})}
@@ -143,5 +151,8 @@ def _simulate(setting: Setting, point: Point) -> dict[str, Any]:
     changes = {name: value for name, value in point.parameters if "." in name and not name.startswith("tiling.")}
     tiling = {name.removeprefix("tiling."): value for name, value in point.parameters if name.startswith("tiling.")}
     options = RunOptions(tiling=tiling or None, memory=setting.spec.memory, check=setting.spec.check)
-    result = run(as_problem(point.problem), hardware.replace(**changes) if changes else hardware, point.dataflow, options)
-    return measures(result) | {"version": __version__}
+    hardware = hardware.replace(**changes) if changes else hardware
+    shape = read_problem(point.problem)
+    if isinstance(shape, Workload):
+        return workload_measures(run_workload(shape, hardware, point.dataflow, options)) | {"version": __version__}
+    return measures(run(shape, hardware, point.dataflow, options)) | {"version": __version__}

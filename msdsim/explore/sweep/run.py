@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, nullcontext
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from msdsim.errors import InputError
@@ -14,7 +15,14 @@ from msdsim.explore.sweep.point import Point, Setting
 from msdsim.explore.sweep.spec import Spec, parse_spec
 from msdsim.explore.sweep.store import Store
 from msdsim.explore.sweep.workers import rows_of
+from msdsim.hardware import Hardware, load_hw
+from msdsim.hardware.hardware import leaves
+from msdsim.ir.kernel import Kernel
+from msdsim.ir.printer import print_kernel
 from msdsim.jobs import Progress
+from msdsim.problems import Problem, Workload
+from msdsim.problems.workload import workload_toml
+from msdsim.report.frames import frame
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -24,16 +32,18 @@ _MEASURED_S, _WORTH_SAYING_S = 3.0, 30.0
 
 
 def run_sweep(spec: Mapping[str, Any] | Spec, out: str | Path | None = None, *, jobs: int = 1, scheduler: str | None = None,
-              progress: Progress | None = None, tell: Callable[[str], None] | None = None) -> list[dict[str, Any]]:
+              progress: Progress | None = None, tell: Callable[[str], None] | None = None,
+              chips: Mapping[str, Hardware] | None = None) -> list[dict[str, Any]]:
     """Rows of all points, in the order of :func:`~msdsim.explore.sweep.spec.points`.
 
     With ``out``, a folder, every row is on disk as soon as its point is done (``results.jsonl``), and a sweep that was
     interrupted goes on where it stopped; rows of another chip, problem or version of msdsim in that folder stay and are not
     used.  ``jobs`` processes work at the same time (0: one for each core); ``scheduler`` is the address of a Dask cluster to
-    work on instead.  ``tell`` hears how many points there are and how long they will take.  InputError for a spec that is
-    wrong (before anything runs), a folder in use or full, a cluster that is gone.
+    work on instead; ``chips`` are chips of the spec by name that are no files.  ``tell`` hears how many points there are and
+    how long they will take.  InputError for a spec that is wrong (before anything runs), a folder in use or full, a cluster
+    that is gone.
     """
-    setting = Setting.of(spec if isinstance(spec, Spec) else parse_spec(spec))
+    setting = Setting.of(spec if isinstance(spec, Spec) else parse_spec(spec), chips)
     total = len(setting.spec)
     with Store(Path(out)) if out is not None else nullcontext() as store:
         done = dict(store.rows) if store is not None else {}
@@ -104,27 +114,73 @@ def _duration(seconds: float) -> str:
     return f"{seconds / 86_400:,.0f} days"
 
 
-def sweep(problem: str, hw: str | Sequence[str] = "ascend910b1", dataflow: str | Sequence[str] = "bf16", *,
-          parameters: Mapping[str, Any] | None = None, samples: int | None = None, seed: int = 0, memory: str = "bandwidth",
-          check: bool = False, out: str | Path | None = None, jobs: int = 1, progress: Progress | None = None) -> pd.DataFrame:
-    """A sweep as a pandas DataFrame (install ``msdsim[sweep]``); arguments are the keys of a spec.
+def sweep(problem: str | Path | Problem | Workload | Kernel,
+          hw: str | Path | Hardware | Sequence[str | Path | Hardware] = "ascend910b1",
+          dataflow: str | Sequence[str] = "bf16", *, parameters: Mapping[str, Any] | None = None,
+          samples: int | None = None, seed: int = 0, memory: str = "bandwidth", check: bool = False,
+          out: str | Path | None = None, jobs: int = 1, progress: Progress | None = None) -> pd.DataFrame:
+    """A sweep as a pandas DataFrame (install ``msdsim[frames]``); arguments are the keys of a spec.
+
+    ``problem`` is an inline form with ``{name}`` for parameters, or a problem, workload or kernel by name, path or as such;
+    ``hw`` chips, one or several, by name, path or as such.  Columns are what was asked for and what came of it: times, bytes,
+    the share of every category of every kind of pipe, the tiling, and where there are such, errors and energy (docs/sweeps.md).
 
     >>> import msdsim
     >>> table = msdsim.sweep("gemm:m={m},k=256,n=256", "toy", ["bf16", "msd-int8"], parameters={"m": [1, 16]})
     >>> len(table)
     4
     """
-    try:
-        import pandas as pd
-    except ImportError:
-        raise InputError("msdsim.sweep needs pandas; install it with: pip install 'msdsim[sweep]'") from None
-    spec: dict[str, Any] = {"problem": problem, "hw": hw if isinstance(hw, str) else list(hw),
+    frame([], "msdsim.sweep")  # refused before anything runs
+    chips = _chips([hw] if isinstance(hw, str | Path | Hardware) else hw)
+    with TemporaryDirectory(prefix="msdsim-") as temporary:
+        folder = Path(temporary) if out is None else Path(out)
+        folder.mkdir(parents=True, exist_ok=True)
+        spec = _spec(_text(problem, folder), list(chips), dataflow, parameters, memory, check, samples, seed)
+        rows = run_sweep(spec, out, jobs=jobs, progress=progress, chips=chips)
+    if isinstance(problem, Kernel | Workload):
+        rows = [row | {"problem": problem.name} for row in rows]
+    return frame(rows)
+
+
+def _chips(given: Sequence[str | Path | Hardware]) -> dict[str, Hardware]:
+    """Chips by what rows call them: names and paths as given, objects by their name and what was changed about them."""
+    found: dict[str, Hardware] = {}
+    for item in given:
+        hardware, name = load_hw(item), str(item)
+        if isinstance(item, Hardware):
+            changed = [key for key, origin in item.provenance.items() if origin.kind == "override"]
+            values = leaves(item.chip.model_dump()) if changed else {}
+            name = ", ".join([item.name, *(f"{key}={values[key]}" for key in changed)])
+        if name in found:
+            raise InputError(f"hw has '{name}' twice; every point runs once")
+        found[name] = hardware
+    return found
+
+
+def _text(problem: str | Path | Problem | Workload | Kernel, folder: Path) -> str:
+    """A problem as a spec names it; a kernel or workload that is no file becomes one in ``folder``."""
+    if isinstance(problem, str | Path):
+        return str(problem)
+    if isinstance(problem, Kernel):
+        path = folder / f"{problem.name}.kir"
+        path.write_text(print_kernel(problem), encoding="utf-8")
+        return str(path)
+    if isinstance(problem, Workload):
+        path = folder / f"{problem.name.replace('/', '-').replace(' ', '-')}.toml"
+        path.write_text(workload_toml(problem), encoding="utf-8")
+        return str(path)
+    return str(problem)
+
+
+def _spec(problem: str, hw: list[str], dataflow: str | Sequence[str], parameters: Mapping[str, Any] | None, memory: str,
+          check: bool, samples: int | None, seed: int) -> dict[str, Any]:
+    spec: dict[str, Any] = {"problem": problem, "hw": hw,
                             "dataflow": dataflow if isinstance(dataflow, str) else list(dataflow),
                             "memory": memory, "check": check,
                             "parameters": {name: _plain(values) for name, values in (parameters or {}).items()}}
     if samples is not None:
         spec["random"] = {"samples": samples, "seed": seed}
-    return pd.DataFrame(run_sweep(spec, out, jobs=jobs, progress=progress))
+    return spec
 
 
 def _plain(values: Any) -> Any:

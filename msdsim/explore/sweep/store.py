@@ -70,18 +70,33 @@ class Store:
                              f"command goes on from them") from None
 
     def _read(self) -> Iterator[dict[str, Any]]:
-        if not self.path.exists():
-            return
-        with self.path.open("rb") as file:
-            for line in file:
-                try:
-                    row = json.loads(line)
-                except (ValueError, RecursionError):
-                    continue
-                if isinstance(row, dict) and isinstance(row.get("key"), str):
-                    yield row
+        if self.path.exists():
+            yield from _rows(self.path)
 
     def _ends_with_newline(self) -> bool:
         with self.path.open("rb") as file:
             file.seek(-1, os.SEEK_END)
             return file.read(1) == b"\n"
+
+
+def _rows(path: Path) -> Iterator[dict[str, Any]]:
+    with path.open("rb") as file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if isinstance(row, dict) and isinstance(row.get("key"), str):
+                yield row
+
+
+def read_rows(folder: Path) -> list[dict[str, Any]]:
+    """The rows of a sweep's folder, each point's last; InputError where there are none."""
+    path = folder / RESULTS
+    try:
+        found = {row["key"]: row for row in _rows(path)}
+    except OSError as err:
+        raise InputError(f"'{path}' cannot be read ({err.strerror}); give the folder of a sweep") from None
+    if not found:
+        raise InputError(f"'{path}' has no rows; give the folder of a sweep")
+    return list(found.values())
