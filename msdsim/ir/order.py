@@ -61,6 +61,10 @@ def check_order(program: Program) -> OrderCheck:
         return _Check(facts, flags=True).run()
 
 
+class CannotFinish(KernelError):
+    """A wait stands before what raises it, on whatever pipes: where a wait holds the scalar unit, nothing behind it begins."""
+
+
 class _Unordered(KernelError):
     """Two accesses without an order."""
 
@@ -171,8 +175,8 @@ class _Check:
             if live and (self.events, len(live)) == before:
                 first = self.units[min(live)]
                 others = ", ".join(f"{self.units[index].name} in {self.units[index].stuck}" for index in sorted(live)[1:4])
-                raise KernelError(f"{first.stuck}: the kernel cannot finish: {first.name} waits here"
-                                  f"{', ' + others if others else ''}; what they wait for is raised only behind these waits")
+                raise CannotFinish(f"{first.stuck}: the kernel cannot finish in the order of its text: {first.name} waits here"
+                                   f"{', ' + others if others else ''}; what they wait for is raised only behind these waits")
         return OrderCheck(self.events, True)
 
     def full(self) -> bool:

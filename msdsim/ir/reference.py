@@ -267,7 +267,8 @@ from that; none is written. With `ring 2` the load of the next iteration overlap
 Between cores order is written: `signal s on PIPE` raises s when that pipe has finished all before it, `wait s on PIPE` holds that pipe until
 s has been raised once more (by both AIVs, if they are the senders). `aic_to_aiv` and `aiv_to_aic` join the cores of a group, `barrier` joins
 all that raise it. Each must be awaited as often as it is raised. What cores share in a ring of n slots begins with n raisings of a
-signal that says "free", and ends with n waits for it.
+signal that says "free", and ends with n waits for it. A core's text must be able to run in its order: what a wait waits for is raised by
+what other cores do before their own waits, or stands before the wait.
 
 Two accesses of one place in GM (or in a shared workspace), at least one a write, need an order by one pipe, by buffers, or by signals. `ir
 --verify` and `run FILE.kir --check` refuse a kernel without it, whatever the times are.

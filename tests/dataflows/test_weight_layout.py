@@ -71,5 +71,5 @@ def test_rows_and_fractals_as_published(base_n, layout, measured):
     """hicann/catlass, 11_matmul_optimization: 20 AIC, 24 or 20 tiles of columns.  Row-major with 320 columns, 252.4 us, is a quarter
     too fast: its rows of 640 B cross lines of L2."""
     found = msdsim.simulate(f"gemm:m=20,k=16384,n=6144,layout={layout}", "ascend910b3", "bf16",
-                            tiling={"base_m": 32, "base_n": base_n, "l1_k": 256, "l0_k": 32, "split_k": 1})
+                            tiling={"base_m": 32, "base_n": base_n, "l1_k": 256, "l0_k": 32, "k_parts": 1})
     assert found.time_us == pytest.approx(measured, rel=0.15)

@@ -6,8 +6,8 @@ import re
 
 import pytest
 
-from msdsim.api import dataflows_for, find_dataflow
-from msdsim.errors import KernelError
+from msdsim.api import dataflows_for, find_dataflow, simulate
+from msdsim.errors import Deadlock, KernelError
 from msdsim.hardware import load_hw
 from msdsim.ir import order as order_module
 from msdsim.ir import print_kernel
@@ -172,5 +172,14 @@ def test_the_end_of_what_is_looked_at_is_said(monkeypatch):
 def test_a_wait_before_its_own_raising_cannot_finish():
     text = text_of(*MSD)
     turned = re.sub(r"(\n    signal split_done on MTE3)(\n    wait split_done on MTE2)", r"\2\1", text)
-    with pytest.raises(KernelError, match=r"line \d+: the kernel cannot finish: core 0 .* waits here"):
+    with pytest.raises(KernelError, match=r"line \d+: the kernel cannot finish in the order of its text: core 0 .* waits here"):
         checked(turned)
+
+
+@pytest.mark.parametrize("engine", ["fast", "reference"])
+def test_running_it_is_a_deadlock(engine):
+    """The engines' pipes could run ahead of the text; the numbers, and a chip whose waits hold the scalar unit, cannot."""
+    turned = re.sub(r"(\n    signal split_done on MTE3)(\n    wait split_done on MTE2)", r"\2\1", text_of(*MSD))
+    with pytest.raises(Deadlock, match="cannot finish in the order of its text"):
+        simulate(parse_kernel(turned), TOY, engine=engine)
+    assert simulate(parse_kernel(text_of(*MSD)), TOY, engine=engine).cycles > 0
