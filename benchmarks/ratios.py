@@ -61,12 +61,9 @@ tiny = kb.build()
 best(lambda: msdsim.simulate(tiny, "ascend910b1"), 20)
 """
 _POINTS = _PRELUDE + """
-from pathlib import Path
-import tempfile
 from msdsim.explore.sweep import sweep
-spec = {"problem": "gemm:m=16,k=4096,n=4096", "hw": "ascend910b1", "dataflow": ["msd-int8"],
-        "hbm.bandwidth_gbps": [1000 + 10 * i for i in range(100)], "l2.read_gbps": [4000, 5000]}
-best(lambda: sweep(spec), 1)
+numbers = {"hbm.bandwidth_gbps": [1000 + 10 * i for i in range(100)], "l2.read_gbps": [4000, 5000]}
+best(lambda: sweep("gemm:m=16,k=4096,n=4096", "ascend910b1", "msd-int8", parameters=numbers), 1)
 """
 
 
@@ -95,7 +92,7 @@ CASES = (
     Case("engine, bf16 m=k=n=8192", "1/2", code=_engine("gemm:m=8192,k=8192,n=8192", "bf16")),
     Case("engine, causal prefill", "1/2", code=_engine(_PREFILL, "bf16")),
     Case("deepseek-v3-decode", "1/3", code=_PRELUDE + (
-        "from msdsim.problems import load_workload\nworkload = load_workload('deepseek-v3-decode')\n"
+        "workload = parse_problem('deepseek-v3-decode')\n"
         "best(lambda: msdsim.simulate_workload(workload, 'ascend910b1', 'msd-int8'), 2)\n"), pairs=1),
     Case("simulate 15 instructions", "1/15", code=_TINY),
     Case("compare --html", "1/2", ("compare", _MAIN, "--html", "{out}/page.html")),

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from itertools import count
+from threading import Lock
 from typing import cast
 
 from msdsim.errors import KernelError
@@ -41,10 +42,31 @@ def plain(kernel: Kernel) -> Kernel:
 
 
 def built(written: Kernel) -> Kernel:
-    """A kernel as its builder leaves it, which people will see as :func:`tidy` has it."""
-    found = copied(written, _source=Source(written))
+    """A kernel as its builder leaves it, which people will see as :func:`tidy` has it.
+
+    What is written as one of the last kernels was is that kernel, with all that has been worked out about it.
+    """
+    names = tuple(tensor.name for tensor in written.tensors)
+    key = written.name, len(written.aic), len(written.aiv), names, tuple(tensor.shape for tensor in written.tensors)
+    alike = _RECENT.get(key, ())
+    known = next((kernel for kernel in alike if kernel.__dict__["_source"].written == written), None)
+    if known is not None:
+        return known
+    found = cast(Kernel, copied(written, _source=Source(written)))
     del found.__dict__["aic"], found.__dict__["aiv"]
-    return cast(Kernel, found)
+    with _LOCK:
+        _RECENT.pop(key, None)
+        _RECENT[key] = (found, *alike)[:_MOST_ALIKE]
+        if len(_RECENT) > _MOST_RECENT:
+            del _RECENT[next(iter(_RECENT))]
+    return found
+
+
+#: The kernels built last, by what is quickly compared; the oldest go first.
+_RECENT: dict[tuple[object, ...], tuple[Kernel, ...]] = {}
+_MOST_RECENT, _MOST_ALIKE = 32, 8
+#: Kernels may be built in several threads.
+_LOCK = Lock()
 
 
 class Source:
