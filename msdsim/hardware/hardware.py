@@ -81,9 +81,10 @@ def scaled(hardware: Hardware, factors: Mapping[str, float]) -> Hardware:
         new = value * factors[key]
         if key.endswith(("_share", "efficiency")):
             new = min(1.0, new)
-        # Few digits: the engines count with exact fractions.
+        # Few digits: the engines count with exact fractions, an efficiency with that of the rate that it is of.
+        digits = 3 if key.endswith("efficiency") else 4
         whole = isinstance(value, int) and not key.endswith(("_gbps", "_us"))
-        changes[key] = round(new) if whole else float(f"{new:.4g}")
+        changes[key] = round(new) if whole else float(f"{new:.{digits}g}")
     return override(hardware, changes) if changes else hardware
 
 

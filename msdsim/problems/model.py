@@ -213,7 +213,8 @@ class Attention(Shape):
     ``causal`` aligns the last query row with the last KV row.  ``shared_kv`` stores one cache: V is the first v_dim channels of
     K, with K's scales.  ``v_dim`` and ``scale_dim`` are head_dim where they are left out.  ``kv_layout`` is how the cache lies
     in GM: ``bsnd``, all heads of a token side by side as in the pages of serving stacks, or ``bnsd``, all tokens of a head;
-    arrays have their axes in the order above in either case.
+    arrays have their axes in the order above in either case.  With ``page`` the cache lies in pages of so many tokens, each of
+    which is asked for by itself; where the pages lie is not part of the problem, they are taken to follow each other.
 
     Multi-head latent attention: ``heads=128,kv_heads=1,head_dim=576,v_dim=512,shared_kv=1,scale_dim=192`` in the absorbed
     form of a decode step (the softmax has the scale of the heads as they were trained, 128 + 64 channels), and
@@ -233,6 +234,7 @@ class Attention(Shape):
     shared_kv: Flag = False
     scale_dim: Size | None = None
     kv_layout: Literal["bsnd", "bnsd"] = "bsnd"
+    page: Size | None = None
 
     @property
     def value_dim(self) -> int:

@@ -157,7 +157,9 @@ def conditions(run: Result) -> list[Fact]:
     """Under which conditions a run was timed, where they are not the usual ones."""
     found = []
     if run.problem.get("kind") == "attention" and run.problem["kv_heads"] > 1:
-        found.append(Fact("KV cache", _LAYOUTS[str(run.problem.get("kv_layout", "bsnd"))]))
+        page = run.problem.get("page")
+        found.append(Fact("KV cache", _LAYOUTS[str(run.problem.get("kv_layout", "bsnd"))]
+                          + (f", in pages of {page} tokens that follow each other" if page else "")))
     if run.l2_start in _L2_STARTS:
         found.append(Fact("L2", _L2_STARTS[run.l2_start]))
     if run.energy is None and run.hardware.chip.energy is not None:

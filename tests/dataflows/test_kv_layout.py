@@ -64,3 +64,31 @@ def test_heads_side_by_side_are_slower_on_the_a2():
 def test_no_other_layout():
     with pytest.raises(InputError, match="kv_layout"):
         msdsim.simulate(PROBLEM + ",kv_layout=nz")
+
+
+@pytest.mark.parametrize("dataflow", ["bf16", "dequant-int8", "dequant-int4", "msd-int8"])
+@pytest.mark.parametrize("page", [12, 64, 512])
+def test_pages_change_no_number(dataflow, page):
+    """Pages that do not divide a tile, some that do, and one that holds everything."""
+    whole = msdsim.simulate(PROBLEM, "toy", dataflow, check=True, keep=("y",))
+    paged = msdsim.simulate(f"{PROBLEM},page={page}", "toy", dataflow, check=True, keep=("y",), tiling=whole.tiling)
+    assert paged.numerics.good
+    assert np.array_equal(paged.arrays["y"], whole.arrays["y"])
+    assert paged.traffic == whole.traffic
+    assert paged.record.instructions >= whole.record.instructions + (page == 12)
+    assert 0.98 * whole.cycles <= paged.cycles <= 1.5 * whole.cycles
+
+
+@pytest.mark.parametrize("memory", ["bandwidth", "banked"])
+def test_engines_agree_on_pages(memory):
+    problem = f"{PROBLEM},page=48"
+    runs = [msdsim.simulate(problem, "ascend910b1", "dequant-int8", engine=name, memory=memory) for name in ("fast", "reference")]
+    assert runs[0].cycles == runs[1].cycles
+
+
+def test_a_copy_for_each_page():
+    """Nine tokens in pages of three: K and V of the one tile come in three copies each, where there was one."""
+    problem = "attention:batch=1,heads=1,kv_heads=1,head_dim=32,q=1,kv=9"
+    plain = msdsim.simulate(problem, "toy", "bf16")
+    paged = msdsim.simulate(f"{problem},page=3", "toy", "bf16", tiling=plain.tiling)
+    assert paged.record.instructions == plain.record.instructions + 2 * (3 - 1)

@@ -17,7 +17,7 @@ from msdsim.problems import Attention, Gemm, GroupedGemm, KernelFile, Workload, 
 GEMM_KEYS = "(keys: m, k, n; optional: group, offset, trans_b, x, out, layout)"
 GROUPED_KEYS = "(keys: groups and m, or rows; k, n; optional: group, offset, trans_b, x, out, layout)"
 ATTENTION_KEYS = ("(keys: batch, heads, kv_heads, head_dim, q, kv; optional: scales, causal, v_dim, shared_kv, "
-                  "scale_dim, kv_layout)")
+                  "scale_dim, kv_layout, page)")
 WORKLOADS = "deepseek-v3-decode, gpt-oss-120b-decode, llama3-8b-decode, openpangu-718b-decode, qwen3-14b-decode, qwen3-235b-a22b-decode"
 
 SIZES = st.integers(1, 2**31 - 1)

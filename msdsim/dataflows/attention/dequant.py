@@ -22,7 +22,7 @@ from msdsim.dataflows.attention.bf16 import CUBE_FORMATS, ub_bytes
 from msdsim.dataflows.attention.bf16 import NEEDS as BF16_NEEDS
 from msdsim.dataflows.attention.context import Chunk, Context, Operands
 from msdsim.dataflows.attention.conversions import PlainConversions
-from msdsim.dataflows.attention.operands import Caches, GmCache, PlainQueries, cache_tensors, to_l1
+from msdsim.dataflows.attention.operands import Caches, GmCache, PlainQueries, cache_tensors, copy_rows, to_l1
 from msdsim.dataflows.attention.pipeline import Ahead, attention
 from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, check
 from msdsim.dataflows.attention.work import AttentionShape, Step, refuse_odd
@@ -105,7 +105,8 @@ class _Dequantizer:
         alike = len(set(self.dims)) == 1
         for number, here in enumerate(tiles):
             with kb.when(which.equals(number)):
-                kb.copy(w8[here], self.stored[number][head, rows, :])
+                copy_rows(self.ctx, lambda inside, width=here[1]: w8[inside, width],  # type: ignore[misc]
+                          self.stored[number], head, rows)
         for number, here in enumerate(tiles[:1] if alike else tiles):
             with nullcontext() if alike else kb.when(which.equals(number)):
                 to_fp32(kb, w8[here], w16[here], w32[here])

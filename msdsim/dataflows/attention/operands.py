@@ -11,8 +11,8 @@ from msdsim.dataflows.attention.work import Step
 from msdsim.dataflows.cube.operands import ragged_of
 from msdsim.formats.number import FORMATS
 from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Expr, tiles_of
-from msdsim.ir.kernel import Slice
+from msdsim.ir.expr import Expr, maximum, minimum, tiles_of
+from msdsim.ir.kernel import Slice, Tensor
 from msdsim.units import ceil_div
 
 #: Q in L1 for a step of the item that it was loaded for.
@@ -58,6 +58,21 @@ def cache_tensors(ctx: Context, fmt: str) -> Caches:
                  for name, dim in sizes)
 
 
+def copy_rows(ctx: Context, target: Callable[[At], Slice], cache: Handle, head: Expr, rows: At, cols: At | None = None) -> None:
+    """Rows of a cache to ``target``, which counts them from the first: in one copy, or, where the cache has pages, in one for
+    each page that they lie in."""
+    kb, page = ctx.kb, ctx.problem.page
+    assert isinstance(cache.of, Tensor)
+    columns = at(0, cache.of.shape[-1]) if cols is None else cols
+    if page is None or cache.of.role != "in":
+        kb.copy(target(at(0, rows.size)), cache[head, rows, columns])
+        return
+    before = rows.start % page
+    with kb.loop("g", 0, tiles_of(before + rows.size, page)) as g:
+        first, last = maximum(0, g * page - before), minimum(rows.size, (g + 1) * page - before)
+        kb.copy(target(at(first, last - first)), cache[head, at(rows.start + first, last - first), columns])
+
+
 def to_l1(ctx: Context, name: str, source: Slice, most_rows: int, most_cols: int) -> Chunk:
     """A rectangle of a cache to an L1 buffer."""
     buffer = ctx.kb.buffer(name, "L1", ctx.fmt, (most_rows, most_cols), ctx.tile.l1_ring)
@@ -100,8 +115,10 @@ class GmCache:
         return self._bring("v1", self.caches[-1], step, rows, most_rows, cols, most_cols)
 
     def _bring(self, name: str, cache: Handle, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
-        source = cache[step.head, at(step.start + rows.start, rows.size), cols]
-        return to_l1(self.ctx, name, source, most_rows, most_cols)
+        buffer = self.ctx.kb.buffer(name, "L1", self.ctx.fmt, (most_rows, most_cols), self.ctx.tile.l1_ring)
+        copy_rows(self.ctx, lambda inside: buffer[inside, at(0, cols.size)], cache, step.head,
+                  at(step.start + rows.start, rows.size), cols)
+        return Chunk(lambda rows, cols: buffer[rows, cols])
 
 
 def fetch_into_l2(ctx: Context, cache: Cache, step: Step) -> None:
@@ -117,5 +134,6 @@ def fetch_into_l2(ctx: Context, cache: Cache, step: Step) -> None:
         warm = kb.buffer("warm", "UB", fmt, (chunk, dim))
         rows = ragged_of(size, chunk, f)
         for stored in cache.stored:
-            source = stored[step.head, at(step.start + kb.sub * share + f * chunk, rows), :]
-            kb.copy(warm[at(0, rows), at(0, stored.of.shape[-1])], source)
+            width = at(0, stored.of.shape[-1])
+            copy_rows(ctx, lambda inside, width=width: warm[inside, width], stored, step.head,  # type: ignore[misc]
+                      at(step.start + kb.sub * share + f * chunk, rows))
