@@ -8,6 +8,9 @@ from typing import Any
 
 import click
 
+_ROLE = re.compile(r":(?:class|mod|func|attr|data|meth|exc):<code>~?([^<]+)</code>")
+_EXAMPLE = re.compile(r"(?:<blockquote>\s*){3}<p>(.*?)</p>\s*(?:</blockquote>\s*){3}", re.DOTALL)
+
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -31,8 +34,9 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Roles of docstrings (``:class:`Name```) as the name alone."""
-    return re.sub(r":(?:class|mod|func|attr|data|meth|exc):<code>~?([^<]+)</code>", r"<code>\1</code>", html)
+    """Roles of docstrings (``:class:`Name```) as the name alone, and their examples, which Markdown takes for quotations."""
+    html = _EXAMPLE.sub(r"<pre><code>\1</code></pre>", html)
+    return _ROLE.sub(r"<code>\1</code>", html)
 
 
 def _keys() -> list[str]:

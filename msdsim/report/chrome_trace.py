@@ -58,9 +58,8 @@ def _events(shown: Shown, prefix: str, run: int) -> Iterator[Event]:
         for item in track.slices:
             start = _us(item.start, shown)
             if item.kind == "wait":
-                if track.pipe.pipe != "S":  # the vendor's scalar unit is empty while a queue is full
-                    waits += 1
-                    yield from _wait(item, where, f"{run}{waits:08}", start, _us(item.end, shown))
+                waits += 1
+                yield from _wait(item, where, f"{run}{waits:08}", start, _us(item.end, shown))
                 continue
             yield {"args": _arguments(item), "cname": colour, "dur": round(_us(item.end, shown) - start, 6), "name": item.name,
                    "ph": "X", **where, "ts": start}

@@ -6,7 +6,6 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import CounterDescriptor, TracePacket, TrackEvent
-from perfetto.trace_builder.proto_builder import TraceProtoBuilder
 
 from msdsim.naming import PipeName
 from msdsim.report.labels import problem_text
@@ -15,14 +14,26 @@ from msdsim.report.tracks import MOST_FLOWS, Counter, Shown, Slice
 _SEQUENCE = 1
 
 
+def _varint(number: int) -> bytes:
+    """The length of a packet as protobuf writes it: seven bits a byte, the lowest first."""
+    found = bytearray()
+    while number > 127:
+        found.append(number & 127 | 128)
+        number >>= 7
+    found.append(number)
+    return bytes(found)
+
+
+#: Tag of a packet in a trace: field 1, with a length.
+_PACKET = b"\x0a"
+
+
 def perfetto_bytes(shown: Sequence[Shown]) -> bytes:
     """The trace of several runs, one group of tracks each."""
-    builder = TraceProtoBuilder()
-    writer = _Writer(builder)
+    writer = _Writer()
     for index, item in enumerate(shown):
         writer.run(item, index * (MOST_FLOWS + 1))
-    data: bytes = builder.serialize()
-    return data
+    return b"".join(writer.chunks)
 
 
 def pipe_text(pipe: PipeName) -> str:
@@ -33,8 +44,9 @@ def pipe_text(pipe: PipeName) -> str:
 class _Writer:
     """Adds packets to a trace; every track has its own id, every text is written once and then referred to by number."""
 
-    def __init__(self, builder: TraceProtoBuilder) -> None:
-        self.builder, self.tracks = builder, 0
+    def __init__(self) -> None:
+        self.chunks: list[bytes] = []
+        self.tracks = 0
         self.interned: dict[tuple[str, str], int] = {}
         self.flags = TracePacket.SEQ_INCREMENTAL_STATE_CLEARED
         self.ns_per_cycle, self.first_flow = 1.0, 0
@@ -61,7 +73,7 @@ class _Writer:
 
     def track(self, name: str, parent: int | None, unit: str = "") -> int:
         self.tracks += 1
-        packet = self.builder.add_packet()
+        packet = TracePacket()
         packet.track_descriptor.uuid = self.tracks
         packet.track_descriptor.name = name
         if parent is not None:
@@ -69,7 +81,14 @@ class _Writer:
         if unit:
             packet.track_descriptor.counter.unit_name = unit
             packet.track_descriptor.counter.type = CounterDescriptor.COUNTER_UNSPECIFIED
+        self.put(packet)
         return self.tracks
+
+    def put(self, packet: TracePacket) -> None:
+        """Add a packet.  A trace is its packets one behind the other, each with its tag and length: no tree of all of them is
+        built, which would take most of the time."""
+        data = packet.SerializeToString()
+        self.chunks += (_PACKET, _varint(len(data)), data)
 
     def slice(self, track: int, item: Slice) -> None:
         """A slice; packets of one form (name, names of arguments, texts) are made once and then copied with other numbers."""
@@ -82,19 +101,18 @@ class _Writer:
             slot.int_value = value
         packet.timestamp = round(item.start * self.ns_per_cycle)
         packet.track_event.track_uuid = track
-        packets = self.builder.trace.packet
-        packets.append(packet)
-        if item.outgoing or item.incoming:
-            event = packets[-1].track_event
-            event.flow_ids.extend(self.first_flow + number for number in item.outgoing)
-            event.terminating_flow_ids.extend(self.first_flow + number for number in item.incoming)
+        event = packet.track_event
+        del event.flow_ids[:], event.terminating_flow_ids[:]
+        event.flow_ids.extend(self.first_flow + number for number in item.outgoing)
+        event.terminating_flow_ids.extend(self.first_flow + number for number in item.incoming)
+        self.put(packet)
         self.closing.timestamp = round(item.end * self.ns_per_cycle)
         self.closing.track_event.track_uuid = track
-        packets.append(self.closing)
+        self.put(self.closing)
 
     def form(self, item: Slice) -> tuple[TracePacket, list[Any]]:
         """The packet of slices like this one, and its arguments that are numbers."""
-        texts = self.builder.add_packet()
+        texts = TracePacket()
         packet = TracePacket(trusted_packet_sequence_id=_SEQUENCE, sequence_flags=TracePacket.SEQ_NEEDS_INCREMENTAL_STATE)
         packet.track_event.type = TrackEvent.TYPE_SLICE_BEGIN
         packet.track_event.name_iid = self.intern(texts, "event_names", item.name)
@@ -107,6 +125,7 @@ class _Writer:
             annotation.name_iid = self.intern(texts, "debug_annotation_names", key)
         texts.trusted_packet_sequence_id, texts.sequence_flags = _SEQUENCE, self.flags
         self.flags = TracePacket.SEQ_NEEDS_INCREMENTAL_STATE
+        self.put(texts)
         return packet, numbers
 
     def intern(self, packet: Any, table: str, text: str) -> int:
@@ -122,20 +141,15 @@ class _Writer:
                 entry.name = text
         return number
 
-    def event(self, track: int, kind: Any, at: int) -> Any:
-        packet = self.builder.add_packet()
-        packet.timestamp = round(at * self.ns_per_cycle)
-        packet.trusted_packet_sequence_id = _SEQUENCE
-        packet.sequence_flags = self.flags
-        self.flags = TracePacket.SEQ_NEEDS_INCREMENTAL_STATE
-        packet.track_event.type = kind
-        packet.track_event.track_uuid = track
-        return packet
-
     def counter(self, counter: Counter, parent: int) -> None:
         track = self.track(counter.name, parent, counter.unit)
         for at, value in steps(counter):
-            self.event(track, TrackEvent.TYPE_COUNTER, at).track_event.double_counter_value = value
+            packet = TracePacket(trusted_packet_sequence_id=_SEQUENCE, sequence_flags=self.flags)
+            packet.timestamp = round(at * self.ns_per_cycle)
+            self.flags = TracePacket.SEQ_NEEDS_INCREMENTAL_STATE
+            packet.track_event.type, packet.track_event.track_uuid = TrackEvent.TYPE_COUNTER, track
+            packet.track_event.double_counter_value = value
+            self.put(packet)
 
 
 def steps(counter: Counter) -> Iterator[tuple[int, float]]:

@@ -188,26 +188,30 @@ class Shown:
         return found
 
     def _scalar(self, unit: int) -> list[Slice]:
-        """The scalar unit: issuing, and waiting for room in a queue.  Instructions issued one right after the other are one
-        slice."""
+        """The scalar unit: what it issues, where nothing is it waits for room in a queue.  Instructions issued one right after
+        the other are one slice, with the wait before it as arguments."""
         part, dispatch = self._part(unit), self.record.program.chip.dispatch
         cost = np.array([dispatch.issue_cycles * (1 + len(item.waits) + len(item.posts)) for item in part.instructions()])
         rows = self.table[self.table[:, _UNIT] == unit]
         rows = rows[np.argsort(rows[:, _DISPATCHED], kind="stable")]
-        found: list[Slice] = []
+        dispatched, busy = rows[:, _DISPATCHED], cost[rows[:, _INSTR]]
+        issued = np.concatenate([[0], dispatched[:-1]]) + busy
+        # Where an instruction waits for its queue, the next begins a slice of its own.
+        waits = np.flatnonzero(dispatched > issued)
+        firsts = np.concatenate([[0], waits + 1])
+        lasts = np.concatenate([waits, [len(rows) - 1]])
         begin, end = self.span
-        at = since = count = 0
-        for dispatched, busy, pipe in np.stack([rows[:, _DISPATCHED], cost[rows[:, _INSTR]], rows[:, _PIPE]], axis=1).tolist():
-            count += 1
-            if dispatched > at + busy:
-                found += [Slice("issue", "issue", since, at + busy, {}, {"instructions": count}),
-                          Slice("wait", f"wait for room in the queue of {part.pipes[pipe]}", at + busy, dispatched,
-                                {}, {"cycles": dispatched - at - busy})]
-                since, count = dispatched, 0
-            at = dispatched
-        if count:
-            found.append(Slice("issue", "issue", since, at, {}, {"instructions": count}))
-        return [item for item in found if item.end > begin and item.start < end and item.end > item.start]
+        found: list[Slice] = []
+        texts: dict[str, str] = {}
+        numbers: dict[str, int] = {}
+        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
+            if first <= last:
+                start, until = int(dispatched[first - 1]) if first else 0, int(issued[last])
+                if until > start and until > begin and start < end:
+                    found.append(Slice("issue", "issue", start, until, texts, {"instructions": last - first + 1, **numbers}))
+            texts = {"waited_for": f"room in the queue of {part.pipes[int(rows[last, _PIPE])]}"}
+            numbers = {"waited_cycles": int(dispatched[last] - issued[last])}
+        return found
 
     def _flows(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
         """Numbers of the arrows that begin and end at rows of the table: from the instruction whose flag or signal was the last
