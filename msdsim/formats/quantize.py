@@ -103,7 +103,11 @@ def _symmetric(w: np.ndarray, starts: np.ndarray, limit: float) -> np.ndarray:
 
 def _asymmetric(w: np.ndarray, starts: np.ndarray, bits: int) -> tuple[np.ndarray, np.ndarray]:
     high, low = _extremes(w, starts)
-    span = (high - low) / np.float32(2**bits - 1)
+    steps = np.float32(2**bits - 1)
+    with np.errstate(over="ignore"):
+        span = (high - low) / steps
+    # A column may span more than FP32 holds.
+    span = np.where(np.isfinite(span), span, high / steps - low / steps)
     # A constant column has no span: its value is the scale, q is 0 and the offset 1 or -1.  The lowest code with an offset of
     # 129 would be the same value, but its products cancel only where nothing is rounded.
     constant = span <= 0

@@ -103,6 +103,16 @@ def test_a_dataflow_that_cannot_compute_does_not_cost_the_others():
         msdsim.compare(ATTENTION, dataflows=["bf16", "msd-int8"], check=True, inputs=given)
 
 
+@pytest.mark.parametrize(("fmt", "steps"), [("int8", 255), ("int4", 15)])
+@pytest.mark.filterwarnings("error")
+def test_a_column_that_spans_more_than_fp32_holds(fmt, steps):
+    w = np.linspace(-3.3e38, 3.3e38, 64, dtype=np.float64).astype(np.float32)[:, None]
+    found = quantize_weight(w, fmt, offset=True)
+    assert found.scale[0] == pytest.approx(6.6e38 / steps, rel=1e-6)
+    # Half a step, and as much where the offset was rounded.
+    assert np.abs(found.values().astype(float) - w).max() <= 6.6e38 / steps
+
+
 def test_groups_without_span_have_codes_of_zero():
     w = np.concatenate([np.full((32, 3), 0.7), np.full((32, 3), -0.3), np.zeros((32, 3))]).astype(np.float32)
     for fmt in ("int8", "int4"):

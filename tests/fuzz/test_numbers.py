@@ -1,0 +1,16 @@
+"""The fast part of the fuzzer of numbers."""
+
+from __future__ import annotations
+
+from tests.fuzz.numbers import cases, outcome
+
+
+def test_awkward_arrays_of_every_dataflow():
+    broken, kinds = [], set()
+    for number, problem, chip, dataflow, drawn, arrays in cases(40, seed=7):
+        found = outcome(problem, chip, dataflow, arrays)
+        kinds.add(found)
+        if found not in ("good", "overflowed", "refused"):
+            broken.append((number, problem, chip, dataflow, drawn, found))
+    assert broken == []
+    assert {"good", "overflowed"} <= kinds
