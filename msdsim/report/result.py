@@ -17,6 +17,7 @@ from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware import Hardware
 from msdsim.hardware.hardware import leaves
 from msdsim.ir.kernel import Kernel
+from msdsim.ir.lets import plain
 from msdsim.numerics.check import Numerics
 from msdsim.timeline.record import Bandwidth, RunRecord
 from msdsim.units import ticks_to_us
@@ -69,7 +70,9 @@ class Result:
     @property
     def launch_us(self) -> float:
         """What its launch takes beside it."""
-        return self.hardware.chip.launch.of(bool(self.kernel.aic and self.kernel.aiv))
+        # Of a kernel as its dataflow builds it, the readable text is only made for who wants to read it.
+        kernel = plain(self.kernel)
+        return self.hardware.chip.launch.of(bool(kernel.aic and kernel.aiv))
 
     @property
     def stalls(self) -> dict[str, dict[str, int]]:

@@ -36,6 +36,15 @@ def test_golden_files_cover_the_first_dataflows_on_two_chips():
     assert kinds >= {(hw, dataflow) for hw in ("toy", "ascend910b1") for dataflow in ("bf16", "dequant-int8", "msd-int8")}
 
 
+def test_golden_files_cover_problems_chips_and_memory():
+    found = [(schedule.problem, schedule.hw, schedule.memory, schedule.tiling) for schedule in map(load_schedule, GOLDEN)]
+    assert {problem["kind"] for problem, *_ in found} == {"gemm", "grouped_gemm", "attention"}
+    assert {hw for _, hw, *_ in found} >= {"toy", "ascend910b1", "ascend950pr"}
+    assert {memory for _, _, memory, _ in found} == {"bandwidth", "banked"}
+    assert any(problem.get("group") for problem, *_ in found)
+    assert any(tiling.get("split_k", 1) > 1 for *_, tiling in found)
+
+
 @pytest.fixture
 def schedule():
     return record_schedule(Gemm(m=4, k=64, n=48), "toy", "msd-int8")
