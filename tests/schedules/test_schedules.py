@@ -42,7 +42,7 @@ def test_golden_files_cover_problems_chips_and_memory():
     assert {hw for _, hw, *_ in found} >= {"toy", "ascend910b1", "ascend950pr"}
     assert {memory for _, _, memory, _ in found} == {"bandwidth", "banked"}
     assert any(problem.get("group") for problem, *_ in found)
-    assert any(tiling.get("split_k", 1) > 1 for *_, tiling in found)
+    assert any(tiling.get("k_parts", 1) > 1 for *_, tiling in found)
 
 
 @pytest.fixture
