@@ -1,4 +1,4 @@
-"""What a sweep costs above its simulations: CPU a point with every row on disk at once, against the same points simulated in a loop.
+"""What a sweep costs above its simulations: CPU a point with every row on disk at once, against the same points in a loop.
 
     python benchmarks/sweeps.py [--points 200] [--times 3]
 
@@ -42,8 +42,9 @@ def main() -> None:
             work()
             spent = (time.process_time() - start) / len(points) * 1000
             best[name] = min(best.get(name, spent), spent) if name in best else float("inf")
-    print(f"{len(points)} points: a sweep takes {best['swept']:.2f} ms of CPU a point, the simulations alone {best['simulated']:.2f} ms; "
-          f"{best['swept'] - best['simulated']:.2f} ms for the row, its key and the disk (at most 3 are wanted)")
+    above = best["swept"] - best["simulated"]
+    print(f"{len(points)} points: a sweep takes {best['swept']:.2f} ms of CPU a point, the simulations alone "
+          f"{best['simulated']:.2f} ms; {above:.2f} ms for the row, its key and the disk (at most 3 are wanted)")
 
 
 if __name__ == "__main__":
