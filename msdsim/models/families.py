@@ -5,6 +5,7 @@ from msdsim.models import (
     families_hybrid,
     families_latent,
     families_moe,
+    families_recurrent,
     families_special,
     families_state,
 )
@@ -16,6 +17,7 @@ __all__ = [
     "families_hybrid",
     "families_latent",
     "families_moe",
+    "families_recurrent",
     "families_special",
     "families_state",
 ]

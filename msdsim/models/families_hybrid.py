@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from msdsim.models.attention import head_sizes, latent, latent_sizes, query_rank, softmax
 from msdsim.models.config import Config
+from msdsim.models.experts_of import counted_shared, moe_mlps, shared_size, width_shared, zipped
 from msdsim.models.families_dense import inner_of
-from msdsim.models.families_moe import counted_shared, moe_mlps, shared_size, width_shared, zipped
 from msdsim.models.family import decoder, family
 from msdsim.models.mlp import dense, expert_numbers, mixture, stepped_layers
 from msdsim.models.parts import Decoder, Layer, Mixer

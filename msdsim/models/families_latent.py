@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from msdsim.models.attention import latent, latent_sizes, query_rank
 from msdsim.models.config import Config
-from msdsim.models.families_moe import Which, moe_mlps, routed_width, zipped
+from msdsim.models.experts_of import Which, moe_mlps, routed_width, zipped
 from msdsim.models.family import decoder, family
 from msdsim.models.mlp import (
     dense,
