@@ -81,7 +81,7 @@ def _one(run: Result) -> str:
 
 def _run_sections(run: Result, report: Report) -> list[Section]:
     sections = [Section("Pipes", pipe_bars(report.pipes, run.time_us) if report.pipes is not None else ""),
-                Section("Bandwidth", f"<h3>Bandwidth</h3>{bandwidth_curves(run)}")]
+                Section("Bandwidth", bandwidth_curves(run))]
     if shown := timeline(run):
         sections.append(Section("Timeline", shown))
     return sections

@@ -31,7 +31,7 @@ class Look:
 LOOKS = (
     Look("busy", "█", "#", "#0072B2", "doing its work"),
     Look("head", "▓", "+", "#56B4E9", "start-up and latency of an instruction"),
-    Look("wait_memory", "▒", "m", "#D55E00", "a transfer takes longer than it would alone"),
+    Look("wait_memory", "▒", "m", "#D55E00", "a transfer takes longer than it would alone", hatch="||"),
     Look("wait_data", "░", "d", "#E69F00", "another pipe has not produced the data yet", hatch="////"),
     Look("wait_buffer", "▚", "b", "#F0E442", "another pipe still uses the buffer slot", hatch="...."),
     Look("wait_sync", "\u2571", "s", "#CC79A7", "a signal of another core has not come yet", hatch="\\\\\\\\"),

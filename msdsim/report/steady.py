@@ -12,7 +12,7 @@ from msdsim.naming import PIPES
 from msdsim.report.labels import ordered_pipes, pipe_label
 from msdsim.report.result import Result
 from msdsim.report.waits import semaphore_text, transfer_text
-from msdsim.timeline.record import CATEGORIES, WAIT_ISSUE, WAIT_SYNC
+from msdsim.timeline.record import CATEGORIES, HEAD, WAIT_ISSUE, WAIT_MEMORY, WAIT_SYNC
 
 #: Rectangles that a timeline may have, and turns of the steady state that it shows.
 _MOST_PIECES, _TURNS = 700, 4
@@ -103,7 +103,10 @@ def _pieces(run: Result, begin: int, end: int) -> list[tuple[str, list[_Piece]]]
                 if work > cursor:
                     pieces.append((cursor, work, "busy", text))
                 if stop > max(cursor, work):
-                    pieces.append((max(cursor, work), stop, "head", text))
+                    # What a transfer takes beyond its work is mostly latency, or mostly waiting for memory.
+                    spent = record.instr_totals[part.name][instr.index]
+                    kind = "wait_memory" if spent[WAIT_MEMORY] > spent[HEAD] else "head"
+                    pieces.append((max(cursor, work), stop, kind, text))
                 cursor = max(cursor, stop)
             found[f"{part_name.lower()}.{pipe.lower()}"] = pieces
     return [(pipe_label(kind), found[kind]) for kind in ordered_pipes(found)]
