@@ -76,6 +76,15 @@ def test_runs_through_what_takes_it(name, tmp_path):
         assert found.weights in json.dumps(found.to_json()["weights"])
 
 
+@pytest.mark.parametrize(("name", "said", "bits"), [("gptq-3-bits", "INT3", 3), ("gptq-8-bits", "INT8", 8), ("awq", "INT4", 4), ("compressed-8", "INT8", 8),
+                                                    ("w8a8", "INT8", 8), ("w4a8-a-byte-each", "INT4", 4), ("msmodelslim-w4a8", "INT4", 4),
+                                                    ("quark-int4", "INT4", 4)])
+def test_width_of_the_integers(name, said, bits, tmp_path):
+    stored = read_weight(MADE[name].write(tmp_path))
+    assert stored.bits == bits
+    assert f", {said}, " in f"{stored.layout}, "
+
+
 def test_what_a_dataflow_cannot_take(tmp_path):
     made = files.bytes8()
     stored = read_weight(made.write(tmp_path))

@@ -33,6 +33,10 @@ def gguf_file(tmp_path):
     data = blocks.reshape(48, 8 * 17)
     truth["MXFP4"] = gguf.quants.dequantize(data, gguf.GGMLQuantizationType.MXFP4)
     writer.add_tensor("MXFP4.weight", data, raw_dtype=gguf.GGMLQuantizationType.MXFP4)
+    # Experts in front.
+    stacked = gguf.quants.quantize(np.stack([w, -w, 2 * w]), kinds["Q8_0"])
+    truth["experts"] = gguf.quants.dequantize(stacked, kinds["Q8_0"])
+    writer.add_tensor("experts.weight", stacked, raw_dtype=kinds["Q8_0"])
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -44,8 +48,8 @@ def test_gguf(gguf_file):
     path, truth = gguf_file
     for name, values in truth.items():
         stored = read_weight(f"{path}:{name}.weight")
-        np.testing.assert_array_equal(np.ascontiguousarray(stored.decoded().T), values, err_msg=name)
-        assert stored.kind == {"Q8_0": "integer", "Q4_0": "integer", "MXFP4": "mxfp4"}.get(name, "float")
+        np.testing.assert_array_equal(np.swapaxes(stored.decoded(), -1, -2), values, err_msg=name)
+        assert stored.kind == {"Q8_0": "integer", "experts": "integer", "Q4_0": "integer", "MXFP4": "mxfp4"}.get(name, "float")
 
 
 def test_damaged_gguf(gguf_file, tmp_path):

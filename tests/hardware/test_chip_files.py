@@ -55,6 +55,10 @@ MISTAKES = {
         edited("[vector.ops.muls]", "[vector.ops.mulls]"),
         f"{FILE}: key 'vector.ops.mulls' is not a Vector operation (known: {OPS}); key 'vector.ops.muls' is missing",
     ),
+    "half a range": (
+        on_toy('[energy.mac_pj]\nbf16 = { value = 1, low = 0.5, kind = "assumed" }'),
+        f"{FILE}, key 'energy.mac_pj.bf16': a range has both low and high beside its value",
+    ),
     "zero": (on_toy("clock_mhz = 0"), f"{FILE}: key 'clock_mhz' = 0 must be above 0"),
     "negative": (on_toy("[cores]\naic = -2"), f"{FILE}: key 'cores.aic' = -2 must be above 0"),
     "negative cycles": (

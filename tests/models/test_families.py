@@ -143,6 +143,11 @@ def test_keys_that_change_nothing_are_no_obstacle():
     assert decoder(LLAMA | more).notes == ("keys that were not read: mystery",)
 
 
+@pytest.mark.parametrize("off", [None, False, "", 0, [], {}])
+def test_what_is_switched_off_is_no_obstacle(off):
+    assert decoder(LLAMA | {"shared_attention_every": off}).total == decoder(LLAMA).total
+
+
 def test_null_counts_as_left_out_even_where_the_family_has_a_default():
     assert decoder({"model_type": "mistral"}).mixer_counts()["windowed"] == 32
     assert decoder({"model_type": "mistral", "sliding_window": None}).mixer_counts()["full"] == 32

@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from msdsim.explore.import_model import model_of
-from msdsim.models.step import Step, operators
+from msdsim.models.parts import Linear, Part
+from msdsim.models.quantization import Quantization
+from msdsim.models.step import Step, _matmuls, operators
 from msdsim.problems.parse import parse_inline
 
 PUBLISHED = tomllib.loads((Path(__file__).parent / "published.toml").read_text(encoding="utf-8"))
@@ -48,3 +50,11 @@ def test_devices_share_the_weights(name):
     copied = 2 * half - whole
     assert 0 <= copied < 0.05 * whole
     assert quarter == pytest.approx((whole - copied) / 4 + copied, rel=1e-3)
+
+
+@pytest.mark.parametrize(("repeats", "form"), [(1, "gemm:m=3,k=16,n=32"), (2, "grouped_gemm:groups=2,m=3,k=16,n=32")])
+def test_matrices_side_by_side_are_groups(repeats, form):
+    """Two already: each has an input of its own."""
+    item = Linear("mix", 16, (Part("mix", 32),), repeats=repeats)
+    found = list(_matmuls(item, "", 3, Step(3, 1, 64), Quantization("", lambda module: None), ()))
+    assert [operator.problem for operator in found] == [form]
