@@ -5,9 +5,11 @@ What is looked at iteration by iteration is bounded for the whole kernel, by :da
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
-from msdsim.ir.expr import Binary, Const, Expr, Var, evaluate, free_vars
+import numpy as np
+
+from msdsim.ir.expr import Binary, Const, Expr, Var, evaluate_all, free_vars
 from msdsim.ir.kernel import For, Kernel, Op, When
 from msdsim.ir.ranges import Ranges, lower_bound, upper_bound
 
@@ -22,53 +24,59 @@ class TooMany(Exception):
 
 
 class Points:
-    """Goes through the iterations that run; ``left`` are the values that may still be tried."""
+    """Lays out the iterations that run; ``left`` are the values that may still be tried."""
 
     def __init__(self, kernel: Kernel, part: str) -> None:
         self.kernel, self.part, self.left = kernel, part, MOST_POINTS
 
     def reach(self, path: Sequence[For | When], start: Expr, size: Expr) -> tuple[int, int]:
         """Lowest start and highest end over the iterations that run; TooMany where they are too many."""
-        low, end = 0, 0
-        for env in self.iterations(path, free_vars(start) | free_vars(size)):
-            at, extent = evaluate(start, env), evaluate(size, env)
-            if extent > 0:
-                low, end = min(low, at), max(end, at + extent)
-        return low, end
+        env, count = self._iterations(path, free_vars(start) | free_vars(size))
+        at, extent = (np.broadcast_to(np.asarray(evaluate_all(expr, env), np.int64), count) for expr in (start, size))
+        at, end = at[extent > 0], (at + extent)[extent > 0]
+        return int(at.min(initial=0)), int(end.max(initial=0))
 
-    def iterations(self, path: Sequence[For | When], wanted: frozenset[str]) -> Iterator[dict[str, int]]:
-        """Values of the wanted variables, and of those that decide whether an iteration runs, over the loops of ``path``."""
+    def always_even(self, path: Sequence[For | When], expr: Expr) -> bool:
+        """Whether an expression is even in every iteration that runs; TooMany where they are too many."""
+        env, count = self._iterations(path, free_vars(expr))
+        return not count or not np.any(np.asarray(evaluate_all(expr, env)) % 2)
+
+    def _iterations(self, path: Sequence[For | When], wanted: frozenset[str]) -> tuple[dict[str, np.ndarray], int]:
+        """Values of the wanted variables, and of those that decide whether an iteration runs, over the loops of ``path``, side
+        by side; and how many iterations these are."""
         for item in reversed(path):
             if isinstance(item, When):
                 wanted |= free_vars(item.condition)
             elif item.var in wanted:
                 wanted |= free_vars(item.low) | free_vars(item.high)
-        cores = range(self.kernel.cores) if "core" in wanted else range(1)
-        subs = range(self.kernel.aiv_per_core) if self.part == "aiv" and "sub" in wanted else range(1)
-        for core in cores:
-            for sub in subs:
-                yield from self._inner(path, wanted, {"core": core, "sub": sub})
+        cores = self.kernel.cores if "core" in wanted else 1
+        subs = self.kernel.aiv_per_core if self.part == "aiv" and "sub" in wanted else 1
+        core, sub = np.divmod(np.arange(cores * subs, dtype=np.int64), max(1, subs))
+        env, count = {"core": core, "sub": sub}, cores * subs
+        for item in path:
+            self._spend(count)
+            if isinstance(item, When):
+                kept = np.flatnonzero(np.broadcast_to(evaluate_all(item.condition, env), count))
+                env, count = {name: values[kept] for name, values in env.items()}, len(kept)
+            elif item.var in wanted:
+                env, count = self._laid_out(item, env, count)
+        self._spend(count)
+        return env, count
 
-    def _inner(self, path: Sequence[For | When], wanted: frozenset[str], env: dict[str, int]) -> Iterator[dict[str, int]]:
-        self.left -= 1
+    def _laid_out(self, loop: For, env: dict[str, np.ndarray], count: int) -> tuple[dict[str, np.ndarray], int]:
+        """Every iteration of a loop beside those of its blocks."""
+        low, high = (np.broadcast_to(np.asarray(evaluate_all(expr, env), np.int64), count) for expr in (loop.low, loop.high))
+        trips = np.maximum(0, -((low - high) // loop.step))
+        if trips.sum(dtype=float) > self.left:
+            self._spend(self.left + 1)
+        parent = np.repeat(np.arange(count), trips)
+        turn = np.arange(len(parent)) - np.repeat(np.cumsum(trips) - trips, trips)
+        return {**{name: values[parent] for name, values in env.items()}, loop.var: low[parent] + turn * loop.step}, len(parent)
+
+    def _spend(self, count: int) -> None:
+        self.left -= count
         if self.left < 0:
             raise TooMany
-        if not path:
-            yield env
-            return
-        item, rest = path[0], path[1:]
-        if isinstance(item, When):
-            if evaluate(item.condition, env):
-                yield from self._inner(rest, wanted, env)
-        elif item.var in wanted:
-            for value in range(evaluate(item.low, env), evaluate(item.high, env), item.step):
-                yield from self._inner(rest, wanted, {**env, item.var: value})
-        else:
-            yield from self._inner(rest, wanted, env)
-
-    def always_even(self, path: Sequence[For | When], expr: Expr) -> bool:
-        """Whether an expression is even in every iteration that runs; TooMany where they are too many."""
-        return all(evaluate(expr, env) % 2 == 0 for env in self.iterations(path, free_vars(expr)))
 
     # Sums
 
