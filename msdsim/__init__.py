@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from msdsim import moved
+from msdsim.version import __version__
 
 if TYPE_CHECKING:
     from msdsim.api import compare as compare
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from msdsim.hardware import load_hw as load_hw
     from msdsim.runs import RunOptions as RunOptions
 
-__version__ = "0.1.0"
 
 #: Public names and the modules they live in (a module itself: nothing); loaded when first used, so that ``import msdsim`` stays
 #: fast.

@@ -20,6 +20,7 @@ MOVED = {
     "msdsim.dataflows.cube_tiles": "msdsim.tilings.cube",
     "msdsim.dataflows.experts": "msdsim.dataflows.cube.experts",
     "msdsim.dataflows.split_k": "msdsim.dataflows.vector.add_parts",
+    "msdsim.code_version": "msdsim.version",
     "msdsim.numerics.accuracy": "msdsim.explore.accuracy.study",
     "msdsim.numerics.claim_series": "msdsim.explore.accuracy.claim_series",
     "msdsim.numerics.claims": "msdsim.explore.accuracy.claims",
@@ -33,6 +34,7 @@ MOVED = {
 MOVED_NAMES = {
     "msdsim.hardware.chip": ("msdsim.hardware.hardware", ("Hardware", "Provenance")),
     "msdsim.ir.printer": ("msdsim.ir.identity", ("kernel_hash",)),
+    "msdsim.ir.lets": ("msdsim.ir.tidy", ("tidy",)),
     "msdsim.hardware.load": ("msdsim.hardware.hardware", ("leaves", "override", "parse_value")),
 }
 

@@ -16,9 +16,9 @@ from typing import TextIO
 
 import click
 
-from msdsim import __version__
 from msdsim.errors import MsdsimError
 from msdsim.registry import unknown_name
+from msdsim.version import __version__
 
 #: The order in which help lists commands; others follow by name.
 _ORDER = ("run", "compare", "explain", "sweep", "report", "tune", "schedule", "ir", "claims", "validate",

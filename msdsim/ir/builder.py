@@ -211,7 +211,7 @@ class KernelBuilder:
 
     def build(self) -> Kernel:
         """The finished kernel, every statement carrying the line it has in the kernel's text."""
-        from msdsim.ir.lets import built
+        from msdsim.ir.built import built
 
         return built(Kernel(self._name, self._cores, self._aiv_per_core, tuple(self._tensors), tuple(self._signals),
                             tuple(self._parts["aic"]), tuple(self._parts["aiv"])))

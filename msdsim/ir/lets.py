@@ -1,31 +1,23 @@
-"""Names for index expressions: putting them in where a kernel is worked on, and finding good ones where it is written.
+"""Names for index expressions, put in where a kernel is worked on (:mod:`msdsim.ir.tidy` finds good ones where it is written).
 
 ``plain`` is what every later step works on: no names, every expression in its simplest form, so that two spellings of one size
-are one size.  ``tidy`` is what people read: each block begins with ``let`` for the expressions that it uses more than once.
-A built kernel has its readable text only once somebody asks for it (:class:`Source`).
+are one size.
 """
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from itertools import count
-from threading import Lock
-from typing import cast
+from collections.abc import Callable
+from dataclasses import replace
 
 from msdsim.errors import KernelError
-from msdsim.ir.expr import FUNCTIONS, Binary, Const, Expr, Interval, Var, free_vars, substitute
-from msdsim.ir.kernel import Alloc, Block, Extent, For, Kernel, Let, Op, Slice, Statement, When, copied, walk
-from msdsim.ir.printer import number_lines, statement_text
+from msdsim.ir.expr import Binary, Const, Expr, Interval, free_vars, substitute
+from msdsim.ir.kernel import Alloc, Block, Extent, For, Kernel, Let, Op, Slice, Statement, When, copied
+from msdsim.ir.printer import statement_text
 from msdsim.ir.ranges import Ranges, simplify
+from msdsim.moved import old_names
 
 #: Operators and operands that an expression may have once its names are put in.
 MOST_TERMS = 2000
-#: Lines longer than this have their expressions named even where that saves nothing.
-_LONG_LINE = 108
-_KEYWORDS = ("core", "sub", "let", "for", "in", "when", "buffer", "ring", "at", "step", "on", *FUNCTIONS)
 
 Change = Callable[[Expr], Expr]
 
@@ -35,100 +27,10 @@ def plain(kernel: Kernel) -> Kernel:
     given twice or where an expression grows too large."""
     known: Kernel | None = kernel.__dict__.get("_plain")
     if known is None:
-        source: Source | None = kernel.__dict__.get("_source")
-        known = _simplified(inlined(kernel)) if source is None else source.plain()
+        source = kernel.__dict__.get("_source")  # of a kernel that was built, not read
+        known = simplified(inlined(kernel)) if source is None else source.plain()
         known.__dict__["_plain"] = kernel.__dict__["_plain"] = known
     return known
-
-
-def built(written: Kernel) -> Kernel:
-    """A kernel as its builder leaves it, which people will see as :func:`tidy` has it.
-
-    What is written as one of the last kernels was is that kernel, with all that has been worked out about it.
-    """
-    names = tuple(tensor.name for tensor in written.tensors)
-    key = written.name, len(written.aic), len(written.aiv), names, tuple(tensor.shape for tensor in written.tensors)
-    alike = _RECENT.get(key, ())
-    known = next((kernel for kernel in alike if kernel.__dict__["_source"].written == written), None)
-    if known is not None:
-        return known
-    found = cast(Kernel, copied(written, _source=Source(written)))
-    del found.__dict__["aic"], found.__dict__["aiv"]
-    with _LOCK:
-        _RECENT.pop(key, None)
-        _RECENT[key] = (found, *alike)[:_MOST_ALIKE]
-        if len(_RECENT) > _MOST_RECENT:
-            del _RECENT[next(iter(_RECENT))]
-    return found
-
-
-#: The kernels built last, by what is quickly compared; the oldest go first.
-_RECENT: dict[tuple[object, ...], tuple[Kernel, ...]] = {}
-_MOST_RECENT, _MOST_ALIKE = 32, 8
-#: Kernels may be built in several threads.
-_LOCK = Lock()
-
-
-class Source:
-    """What a built kernel is made from, and its readable text when somebody wants to see it."""
-
-    def __init__(self, written: Kernel) -> None:
-        self.written = written
-
-    @cached_property
-    def readable(self) -> Kernel:
-        """The tidy kernel with the lines of its text."""
-        if any(isinstance(item, Let) for part in ("aic", "aiv") for item in walk(self.written.part(part))):
-            return number_lines(tidy(self.written))
-        return number_lines(_Namer(self.simple).run())
-
-    @cached_property
-    def simple(self) -> Kernel:
-        """The kernel without names and with simple expressions."""
-        return _simplified(inlined(self.written))
-
-    @cached_property
-    def statements(self) -> dict[str, list[Statement]]:
-        """The readable statements of each part in their order, without names."""
-        return {part: [item for item in walk(self.readable.part(part)) if not isinstance(item, Let)] for part in ("aic", "aiv")}
-
-    def plain(self) -> Kernel:
-        """:func:`plain`, its statements being those of the readable text when they are shown."""
-        try:
-            found = self.simple
-        except KernelError:
-            # Said with the lines of the text.
-            return _simplified(inlined(self.readable))
-        aic, aiv = (self._block(found.part(part), part, count()) for part in ("aic", "aiv"))
-        return replace(found, aic=aic, aiv=aiv)
-
-    def _block(self, block: Block, part: str, numbers: Iterator[int]) -> Block:
-        found = []
-        for statement in block:
-            item = copied(statement, _shown=_Shows(self, part, next(numbers)))
-            for later in ("line", "written"):
-                item.__dict__.pop(later, None)
-            if isinstance(item, For | When):
-                item.__dict__["body"] = self._block(item.body, part, numbers)
-            found.append(item)
-        return tuple(found)
-
-
-@dataclass(frozen=True)
-class _Shows:
-    """Finds a statement in the readable text."""
-
-    source: Source
-    part: str
-    number: int
-
-    def __call__(self) -> Statement:
-        return self.source.statements[self.part][self.number]
-
-
-def tidy(kernel: Kernel) -> Kernel:
-    """The kernel with simple expressions, and with names for those that blocks use more than once."""
-    return _Namer(_simplified(kernel)).run()
 
 
 def changed(statement: Statement, change: Change) -> Statement:
@@ -253,7 +155,8 @@ def _terms(expr: Expr, known: dict[int, int]) -> int:
 # Simple expressions
 
 
-def _simplified(kernel: Kernel) -> Kernel:
+def simplified(kernel: Kernel) -> Kernel:
+    """The kernel with every expression in its simplest form."""
     if kernel.__dict__.get("_plain") is kernel:
         return kernel
     return replace(kernel, aic=_simple_block(kernel.aic, part_ranges(kernel, "aic")),
@@ -301,197 +204,4 @@ def _inside(ranges: Ranges, loop: For) -> Ranges:
     return Ranges({name: interval for name, interval in ranges.intervals.items() if name != loop.var}, ranges.limits)
 
 
-# Finding names
-
-
-@dataclass(eq=False)
-class _Scope:
-    """A block that binds a variable (or a part's own block), with the names it will get."""
-
-    var: str
-    depth: int
-    outer: _Scope | None = None
-    names: dict[Expr, str] = field(default_factory=dict)
-    uses: Counter[Expr] = field(default_factory=Counter)
-    role: dict[Expr, str] = field(default_factory=dict)
-
-    def home(self, expr: Expr) -> _Scope:
-        """The innermost scope that binds a variable of the expression, where its name belongs."""
-        read, scope = free_vars(expr), self
-        while scope.outer is not None and scope.var not in read:
-            scope = scope.outer
-        return scope
-
-
-class _Namer:
-    def __init__(self, kernel: Kernel) -> None:
-        self.kernel = kernel
-        self.scopes: dict[int, _Scope] = {}
-        self.order: list[_Scope] = []
-        #: Length of the text of an expression.
-        self.texts: dict[Expr, int] = {}
-        self.taken = {*_KEYWORDS, *(tensor.name for tensor in kernel.tensors), *(signal.name for signal in kernel.signals)}
-        for part in (kernel.aic, kernel.aiv):
-            self.taken |= _names(part)
-
-    def run(self) -> Kernel:
-        return replace(self.kernel, aic=self._part(self.kernel.aic), aiv=self._part(self.kernel.aiv))
-
-    def _part(self, block: Block) -> Block:
-        self.order = []
-        scope = self._scope("", 2, None)
-        self._count(block, scope, 2)
-        self._choose()
-        return self._written(block, scope)
-
-    def _scope(self, var: str, depth: int, outer: _Scope | None) -> _Scope:
-        scope = _Scope(var, depth, outer)
-        self.order.append(scope)
-        return scope
-
-    # Counting
-
-    def _count(self, block: Block, scope: _Scope, depth: int) -> None:
-        for statement in block:
-            long = 2 * depth + len(statement_text(statement)) > _LONG_LINE
-            for expr, role in _expressions(statement):
-                self._use(expr, role, scope, long)
-            if isinstance(statement, For):
-                inner = self.scopes[id(statement)] = self._scope(statement.var, depth + 1, scope)
-                self._count(statement.body, inner, depth + 1)
-            elif isinstance(statement, When):
-                self._count(statement.body, scope, depth + 1)
-
-    def _use(self, expr: Expr, role: str, scope: _Scope, long: bool) -> None:
-        if not isinstance(expr, Binary):
-            return
-        home = scope.home(expr)
-        home.uses[expr] += 1
-        home.role.setdefault(expr, role)
-        if long and self._length(expr) > 12:
-            home.role[expr] = f"long {role}"
-        self._use(expr.left, "v", home, False)
-        self._use(expr.right, "v", home, False)
-
-    def _length(self, expr: Expr) -> int:
-        if expr not in self.texts:
-            self.texts[expr] = len(str(expr))
-        return self.texts[expr]
-
-    # Choosing
-
-    def _choose(self) -> None:
-        """The longest first: what a name stands for is then written once, and its parts occur that much less often."""
-        found = [(scope, expr) for scope in self.order for expr in scope.uses]
-        for scope, expr in sorted(found, key=lambda item: -self._length(item[1])):
-            count, length = scope.uses[expr], self._length(expr)
-            role = scope.role[expr]
-            name = self._name(role.removeprefix("long "), scope, expr)
-            saved = count * (length - len(name)) - (2 * scope.depth + len(f"let {name} = ") + length + 1)
-            if count and (saved > 0 or role.startswith("long ")):
-                scope.names[expr] = name
-                self.taken.add(name)
-                if count > 1:
-                    assert isinstance(expr, Binary)
-                    for part in (expr.left, expr.right):
-                        self._less(part, count - 1, scope)
-
-    def _less(self, expr: Expr, count: int, scope: _Scope) -> None:
-        if isinstance(expr, Binary):
-            home = scope.home(expr)
-            home.uses[expr] -= count
-            self._less(expr.left, count, home)
-            self._less(expr.right, count, home)
-
-    def _name(self, role: str, scope: _Scope, expr: Expr) -> str:
-        read = free_vars(expr)
-        what = scope.var or next((name for name in ("sub", "core") if name in read), "all")
-        name = f"{role}_{what.replace('$', '_')}"
-        number = 2
-        while name in self.taken:
-            name, number = f"{role}_{what}_{number}", number + 1
-        return name
-
-    # Writing
-
-    def _written(self, block: Block, scope: _Scope, begins: bool = True) -> Block:
-        found: list[Statement] = []
-        if begins:
-            # Small expressions first: what a larger one names is then known.
-            for expr, name in sorted(scope.names.items(), key=lambda item: self._length(item[0])):
-                found += self._lets(Let(name, self._named(expr, scope, True)), scope)
-        for original in block:
-            statement = changed(original, lambda expr: self._named(expr, scope))
-            if isinstance(statement, Op) and statement.written is not None:
-                statement = copied(statement, written=None)
-            if isinstance(statement, For | When):
-                inner = self.scopes.get(id(original), scope)
-                statement = copied(statement, body=self._written(statement.body, inner, isinstance(statement, For)))
-            found.append(statement)
-        return tuple(found)
-
-    def _lets(self, let: Let, scope: _Scope) -> list[Statement]:
-        """A name in one line, or in several where what it stands for is long."""
-        room = _LONG_LINE - 2 * scope.depth - len(f"let {let.name} = ")
-        length = len(str(let.value))
-        if length <= room:
-            return [let]
-        parts = [part for part in _parts(let.value) if len(str(part)) <= max(room, length // 2)]
-        longest = max(parts, key=lambda part: len(str(part)))
-        first = Let(self._name("v", scope, longest), longest)
-        self.taken.add(first.name)
-        return [*self._lets(first, scope), *self._lets(Let(let.name, _replaced(let.value, longest, Var(first.name))), scope)]
-
-    def _named(self, expr: Expr, scope: _Scope, itself: bool = False) -> Expr:
-        if not isinstance(expr, Binary):
-            return expr
-        home = scope.home(expr)
-        if not itself and expr in home.names:
-            return Var(home.names[expr])
-        left, right = self._named(expr.left, home), self._named(expr.right, home)
-        return expr if left is expr.left and right is expr.right else Binary(expr.op, left, right)
-
-
-def _parts(expr: Expr) -> Iterator[Binary]:
-    """What an expression is made of, without itself, as far as it has parts of its own."""
-    for side in (expr.left, expr.right) if isinstance(expr, Binary) else ():
-        if isinstance(side, Binary):
-            yield side
-            yield from _parts(side)
-
-
-def _replaced(expr: Expr, part: Expr, by: Expr) -> Expr:
-    if expr == part:
-        return by
-    if not isinstance(expr, Binary):
-        return expr
-    return Binary(expr.op, _replaced(expr.left, part, by), _replaced(expr.right, part, by))
-
-
-def _names(block: Block) -> set[str]:
-    found: set[str] = set()
-    for statement in block:
-        if isinstance(statement, Alloc):
-            found.add(statement.buffer.name)
-        elif isinstance(statement, Let):
-            found.add(statement.name)
-        elif isinstance(statement, For | When):
-            found |= _names(statement.body) | ({statement.var} if isinstance(statement, For) else set())
-    return found
-
-
-def _expressions(statement: Statement) -> Iterator[tuple[Expr, str]]:
-    """The expressions of a statement with what they say: where something starts, how much of it there is, or another value."""
-    if isinstance(statement, Op):
-        for item in (statement.out, *statement.ins):
-            if item is not None:
-                yield from ((start, "at") for start in item.starts)
-                yield from ((size, "n") for size in item.sizes)
-        yield from ((value, "v") for _, value in statement.attrs if isinstance(value, Expr))
-    elif isinstance(statement, For):
-        yield statement.low, "at"
-        yield statement.high, "n"
-    elif isinstance(statement, When):
-        yield statement.condition, "v"
-    elif isinstance(statement, Let):
-        yield statement.value, "v"
+__getattr__ = old_names(__name__)

@@ -7,7 +7,6 @@ import json
 import os
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, Literal
 
@@ -29,6 +28,7 @@ from msdsim.report.shown import ShownResult
 from msdsim.runs import DEFAULT_ENGINE, RunOptions
 from msdsim.runs import run as run_problem
 from msdsim.tilings import choose_tiling
+from msdsim.version import __version__
 
 
 class StallRow(BaseModel):
@@ -142,7 +142,7 @@ def _kernel_of(given: Kernel | KernelFile, folder: Path | None,
 def _schedule(run: ShownResult, hw: str, hardware: Hardware, dataflow: str, tiling_given: dict[str, int], text: str,
               problem: dict[str, Any]) -> Schedule:
     return Schedule(
-        msdsim=_version(), problem=problem, hw=hw, overrides=run.overrides, chip_sha256=chip_hash(hardware),
+        msdsim=__version__, problem=problem, hw=hw, overrides=run.overrides, chip_sha256=chip_hash(hardware),
         dataflow=dataflow, memory=run.memory, warm=run.l2_start == "warm", tiling_given=tiling_given, tiling=dict(run.tiling),
         kernel_sha256=kernel_hash(run.kernel), cycles=run.cycles, instructions=run.record.instructions,
         traffic=run.traffic, pipes=run.stalls, numbers=_numbers(run), chip=leaves(_chip_values(hardware)),
@@ -174,14 +174,6 @@ def _dataflow_of(dataflow: str, folder: Path | None) -> str:
 def _from(folder: Path | None, path: str) -> Path:
     """A path that a schedule in ``folder`` names; the folder itself may not be there yet."""
     return ((folder or Path()) / path).resolve()
-
-
-def _version() -> str:
-    """Version of the installed msdsim; a source tree that is not installed has none."""
-    try:
-        return version("msdsim")
-    except PackageNotFoundError:
-        return "unknown"
 
 
 def _asked(recorded: Schedule) -> Problem | Kernel | KernelFile:

@@ -11,9 +11,10 @@ from msdsim.errors import KernelError
 from msdsim.hardware import load_hw
 from msdsim.ir import kernel_hash, print_kernel
 from msdsim.ir.kernel import walk
-from msdsim.ir.lets import MOST_TERMS, plain, tidy
+from msdsim.ir.lets import MOST_TERMS, plain
 from msdsim.ir.lower import lower
 from msdsim.ir.parser import parse_kernel
+from msdsim.ir.tidy import tidy
 from msdsim.ir.verify import verify
 from msdsim.numerics.executor import execute
 

@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from msdsim import __version__
-from msdsim.code_version import code_version
 from msdsim.dataflows.lookup import find_dataflow
 from msdsim.errors import InputError, MsdsimError, UnknownNameError
 from msdsim.explore.sweep.spec import Spec, parse_spec
@@ -19,6 +17,7 @@ from msdsim.hardware import Hardware, load_hw
 from msdsim.problems import Workload
 from msdsim.report.frames import measures, workload_measures
 from msdsim.runs import RunOptions, read_problem, run
+from msdsim.version import __version__, code_version
 from msdsim.workload_runs import run_workload
 
 #: What became of a point: it ran; a rule of the problem, the chip or the dataflow refused it; something broke.

@@ -199,7 +199,7 @@ def _quiet(library: str) -> Iterator[None]:
 
 
 def _on_worker(setting: Setting, version: str, point: Point) -> Row:
-    from msdsim.code_version import code_version
+    from msdsim.version import code_version
 
     if code_version() != version:
         return point.row() | {"status": FAILED, "error": f"the worker has msdsim {code_version()}, the sweep {version}; "
