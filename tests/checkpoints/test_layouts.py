@@ -85,6 +85,14 @@ def test_width_of_the_integers(name, said, bits, tmp_path):
     assert f", {said}, " in f"{stored.layout}, "
 
 
+@pytest.mark.parametrize(("code", "bits"), [(7, 4), (8, 8), (-8, 4), (-9, 8)])
+def test_a_code_beyond_4_bits_makes_a_byte_each_8(code, bits, tmp_path):
+    made = files.bytes8(groups=4, bits=4)
+    made.tensors["weight"][:] = 0
+    made.tensors["weight"][3, 5] = code
+    assert read_weight(made.write(tmp_path)).bits == bits
+
+
 def test_what_a_dataflow_cannot_take(tmp_path):
     made = files.bytes8()
     stored = read_weight(made.write(tmp_path))

@@ -16,6 +16,7 @@ from msdsim.hardware.chip import Path
 from msdsim.hardware.describe import rows, unit_of
 from msdsim.hardware.sanity import CUBE_FORMATS, rates
 from msdsim.hardware.units.mte import port_cost
+from msdsim.hardware.units.vector import lanes
 from msdsim.resources import data_dir, shipped_names
 
 CHIPS = shipped_names("hwmodels")
@@ -276,3 +277,9 @@ def test_rows_that_begin_inside_a_block_are_read_block_by_block():
     assert cost.port_bytes(512, 32) < 17 * 184
     assert cost.port_bytes(20, 4) == cost.granule_bytes
     assert port_cost(load_hw("ascend950pr").chip.paths["gm_l1"], several_rows=True, line_bytes=512).port_bytes(512, 2) <= 1024
+
+
+@pytest.mark.parametrize(("bits", "count"), [(32, 64), (16, 128), (8, 256)])
+def test_elements_of_a_repeat(bits, count):
+    """A repeat of the A2 works on 256 bytes (CANN, vector instructions)."""
+    assert lanes(load_hw("ascend910b1").chip, bits) == count

@@ -199,6 +199,13 @@ def test_names_and_paths():
     )
 
 
+def test_causal_attention_may_begin_with_an_empty_cache():
+    form = "attention:batch=1,heads=4,kv_heads=2,head_dim=64,q=8,kv={},causal=1"
+    assert parse_problem(form.format(8)).kv == 8
+    with pytest.raises(ProblemError, match="kv"):
+        parse_problem(form.format(7))
+
+
 def test_problems_do_not_need_numpy():
     code = "import sys, msdsim.problems; sys.exit('numpy' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
