@@ -45,6 +45,8 @@ def _rows(report: Any) -> TextTable:
         found.add(row.id + (" (?)" if row.ambiguous else ""), row.chip, row.family, row.scope, f"{row.measured_us or 0:,.1f}",
                   f"{row.predicted_us:,.1f}", "" if row.error is None else f"{row.error:+.1%}")
         for part in row.components:
-            found.add(f"  of it {part.name}", "", "", "", f"{part.measured_us:,.1f}", f"{part.predicted_us:,.1f}",
+            # Named after its row, so that it stays beside it when the table is sorted.
+            name = f"{row.id}: of it {part.name}"
+            found.add(name, "", "", "", f"{part.measured_us:,.1f}", f"{part.predicted_us:,.1f}",
                       f"{part.error:+.1%}", style="dim")
     return found

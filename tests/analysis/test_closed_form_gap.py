@@ -64,7 +64,7 @@ def test_random_gemms(**sizes):
 
 
 @pytest.mark.slow
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(**GEMM_SIZES)
 def test_many_random_gemms(**sizes):
     _gemm(**sizes)
@@ -90,7 +90,7 @@ def test_random_attention(**sizes):
 
 
 @pytest.mark.slow
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(**ATTENTION_SIZES)
 def test_many_random_attentions(**sizes):
     _attention(**sizes)

@@ -17,7 +17,9 @@ from pathlib import Path
 import pytest
 
 import msdsim
+from msdsim.explore.sweep import run_sweep
 from msdsim.problems import Entry, Gemm, Workload
+from msdsim.report.sweep_page import sweep_page
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium; the Debian package 'chromium' has one")
@@ -102,11 +104,13 @@ def pages():
         "compare": compared.html(), "run": compared.runs[1].html(), "explain": compared.runs[2].explain().html(),
         "workload": msdsim.simulate(TWO, "toy", "bf16").html(),
         "workloads": msdsim.compare(TWO, "toy", ["bf16", "msd-int8"]).html(),
+        "sweep": sweep_page(run_sweep({"problem": "gemm:m=4,k=64,n=96", "hw": "toy", "dataflow": ["bf16", "msd-int8"],
+                                       "parameters": {"hbm.bandwidth_gbps": [32, 128]}}), "small"),
     }
 
 
 CASES = [("compare", 1280, False), ("compare", 390, True), ("run", 390, False), ("explain", 390, False), ("workload", 390, True),
-         ("workloads", 390, False)]
+         ("workloads", 390, False), ("sweep", 390, True)]
 
 
 @pytest.mark.parametrize(("name", "width", "dark"), CASES)
