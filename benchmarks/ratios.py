@@ -86,7 +86,7 @@ CASES = (
     Case("compare --check, no cache", "1/5", ("compare", _MAIN, "--check"), fresh=True, pairs=1),
     Case("sweep of 200 points", "1/10", code=_POINTS, pairs=1),
     Case("build, verify, lower causal prefill", "1/10", code=_PRELUDE + (
-        f"best(lambda: lower(kernel({_PREFILL!r}, 'msd-int8'), HARDWARE.chip), 3)\n")),
+        f"best(lambda: lower(kernel({_PREFILL!r}, 'msd-int8'), HARDWARE.chip), 1)\n")),
     Case("engine, bf16 m=16 k=8192 n=12288", "1/5", code=_engine(_MAIN, "bf16")),
     Case("engine, bf16 m=1024 k=n=4096", "1/2", code=_engine("gemm:m=1024,k=4096,n=4096", "bf16")),
     Case("engine, bf16 m=k=n=8192", "1/2", code=_engine("gemm:m=8192,k=8192,n=8192", "bf16")),
