@@ -33,6 +33,14 @@ def plain(kernel: Kernel) -> Kernel:
     return known
 
 
+def unnamed(kernel: Kernel) -> Kernel:
+    """The kernel without names but with its expressions as they were written, for who needs :func:`plain` only to run it."""
+    source = kernel.__dict__.get("_source")
+    found = inlined(kernel if source is None else source.written)
+    found.__dict__["_plain"] = found
+    return found
+
+
 def changed(statement: Statement, change: Change) -> Statement:
     """A statement with its own expressions changed (those of its body stay); the same object where nothing changes."""
     if isinstance(statement, Op):

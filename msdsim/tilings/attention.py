@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from msdsim.dataflows.attention import bf16, dequant, msd, mx
+from msdsim.dataflows.attention.operands import FETCH_BYTES
 from msdsim.dataflows.attention.output import MERGE_ROWS
 from msdsim.dataflows.attention.tiling import Needs, UbTiles, arriving_bytes, has_direct_paths
 from msdsim.dataflows.attention.work import AttentionShape
@@ -33,6 +34,8 @@ ONE_ACCUMULATOR, WIDE_COLUMNS = 256, (256, 192, 128, 64, 32)
 LOAD_BYTES = 32768
 #: KV rows of a chunk in L1 as parts of a step; parts of the rows in UB; the first are where the search begins.
 CHUNKS, PIECES = (2, 1, 4, 8, 16), (1, 2, 4)
+#: Steps that the AIVs fetch the cache into L2 before it is needed.
+AHEAD = (2, 6)
 #: Vector instructions of a step on a few numbers per row: of the softmax, and of the merge of splits for each of them.
 ROW_OPS: Ops = tuple((name, 32) for name in ("reduce_max", "max", "sub", "exp", "max", "reduce_add", "mul", "add"))
 STATE_OPS: Ops = tuple((name, 32) for name in ("max", "sub", "exp", "mul", "add"))
@@ -43,6 +46,9 @@ class Attention:
 
     #: Values tried where nothing fits with the usual ones.
     tightest: ClassVar[tuple[dict[str, int], ...]] = ({"ub_ring": 1}, {"l0_ring": 1}, {"ub_ring": 1, "l0_ring": 1})
+
+    #: What is tried for ``l2_ahead`` besides 0.
+    ahead: ClassVar[tuple[int, ...]] = AHEAD
 
     def __init__(self, problem: AttentionShape, chip: Chip, needs: Needs) -> None:
         self.problem, self.chip, self.needs, self.costs = problem, chip, needs, Costs(chip)
@@ -82,10 +88,14 @@ class Attention:
     def _steps(self, s: Space) -> Values:
         """KV tiles of an item."""
         tiles = ceil(self.problem.kv, s.kv_tile)
-        positions, before = self._per_tile(s)[1], self.problem.kv - self.problem.q
-        # What both row tiles of a pair see.
-        seen = 2 * before + (self._q_tiles(s) + 1) * positions
-        return np.where(self._paired(s), np.maximum(1, ceil(seen, s.kv_tile)), ceil(tiles, s.kv_splits))
+        # Of the last KV tile of a row tile only a part is seen, in the mean half of it.
+        more = np.maximum(0.0, 1 - self._per_tile(s)[1] / s.kv_tile)
+        pair = np.maximum(2, np.rint(self._seen(s) / s.kv_tile + more)).astype(np.int64)
+        return np.where(self._paired(s), pair, ceil(tiles, s.kv_splits))
+
+    def _seen(self, s: Space) -> Values:
+        """KV columns that both row tiles of a pair see."""
+        return 2 * (self.problem.kv - self.problem.q) + (self._q_tiles(s) + 1) * self._per_tile(s)[1]
 
     # Space
 
@@ -115,6 +125,7 @@ class Attention:
         self._chunks(s, several=True)
         s.narrow()
         s.options("ub_ring", 2, 1)
+        s.options("l2_ahead", 0, *self.ahead)
         s.options("preload", s.preload, np.where(s.direct == 1, 1, 3))
         self._chunks(s, several=False)
         self._vector(s, several=True)
@@ -251,7 +262,7 @@ class Attention:
             return self._ub_bytes(*more).ub_bytes(UbTiles(share, vec_m, out_m, kv_tile, self.dim, self.out, slots, ring))
 
         found = np.array([(of(kind, 0, 0), of(kind, 64, 0), of(kind, 0, 64)) for kind in kinds], float)[which.reshape(-1)]
-        return found[:, 0], (found[:, 1] - found[:, 0]) / 64, np.maximum((found[:, 2] - found[:, 0]) / 64, 1.0)
+        return found[:, 0] + FETCH_BYTES * (s.l2_ahead > 0), (found[:, 1] - found[:, 0]) / 64, np.maximum((found[:, 2] - found[:, 0]) / 64, 1.0)
 
     def _ub_keys(self, s: Space) -> tuple[Column, ...]:
         return ()
@@ -268,13 +279,13 @@ class Attention:
         items = self._whole_items(s) * s.kv_splits
         rounds, steps, cores = ceil(items, chip.cores.aic), self._steps(s), np.minimum(chip.cores.aic, items)
         count = rounds * steps
-        kv = np.minimum(s.kv_tile, problem.kv)
         # Of the last KV tile, and of the diagonal, only a part is there.
         tiles = ceil(problem.kv, s.kv_tile)
-        even = np.where(s.kv_splits > 1, tiles / (steps * s.kv_splits), 1.0)
-        part = np.where(self._paired(s), 1.0, problem.kv / (tiles * kv) * even)
+        columns = np.where(s.kv_splits > 1, np.minimum(problem.kv, s.kv_tile * tiles / s.kv_splits), problem.kv)
+        columns = np.where(self._paired(s), self._seen(s), columns)
+        kv = np.minimum(s.kv_tile, ceil(columns, steps)).astype(np.int64)
         cube = self._cube(phase, s, kv, count, items)
-        vector, store = self._softmax(phase, s, kv, count, part)
+        vector, store = self._softmax(phase, s, kv, count)
         self._bring(phase, s, kv, count)
         signal, passes = chip.cross_core.signal_latency_cycles, self.passes
         # S goes to Vector and P back while preload steps are between them.
@@ -380,7 +391,7 @@ class Attention:
         to_ub = self.aivs * self.passes * self.costs.local("L0C", "UB", self._share(s), cols, 32)
         return np.where(s.direct == 1, to_ub, to_gm)
 
-    def _softmax(self, phase: Phase, s: Space, kv: Values, count: Values, part: Values) -> tuple[Values, Values]:
+    def _softmax(self, phase: Phase, s: Space, kv: Values, count: Values) -> tuple[Values, Values]:
         """The AIVs' part of a step; cycles of the softmax, and of the store of the last tile of P."""
         costs, n, share, direct = self.costs, self.passes, self._share(s), s.direct == 1
         vec_m, out_m = np.minimum(s.vec_m, share), np.minimum(s.out_m, share)
@@ -394,8 +405,8 @@ class Attention:
         if direct.any():
             store = np.where(direct, n * costs.local("UB", "L1", vec_m, kv, self.bits), store)
         for name, cycles, each in (("AIV.MTE2", load_s, tiles_s), ("AIV.MTE2", load_o, tiles_o),
-                                   ("AIV.V", v_s * part, tiles_s), ("AIV.V", v_o, tiles_o),
-                                   ("AIV.MTE3", store * part, tiles_s)):
+                                   ("AIV.V", v_s, tiles_s), ("AIV.V", v_o, tiles_o),
+                                   ("AIV.MTE3", store, tiles_s)):
             phase.pipe(name, cycles, each * count)
         into = costs.latency("GM", "UB")
         phase.ring(np.where(direct, 0.0, load_s + into + v_s), s.ub_ring, tiles_s * count)
@@ -403,7 +414,12 @@ class Attention:
         return load_s + tiles_s * v_s, store
 
     def _bring(self, phase: Phase, s: Space, kv: Values, count: Values) -> None:
-        """What the AIVs do for the cache in a step."""
+        """What the AIVs do for the cache in a step: they fetch it into L2."""
+        rows, caches = ceil(kv, self.aivs), 1 if self.problem.shared_kv else 2
+        width = max(self.dim, self.out) * self.needs.cache_bits // 8
+        load = caches * self.costs.gm("GM", "UB", rows, width, 1.0)[0]
+        if (s.l2_ahead > 0).any():
+            phase.pipe("AIV.MTE2", np.where(s.l2_ahead > 0, load, 0.0), count)
 
     def _merge(self, s: Space) -> Phase:
         """The states of the splits, after all cores have met."""
@@ -430,6 +446,9 @@ class Attention:
 
 class DequantAttention(Attention):
     """A cache that Vector turns into BF16: every KV tile when it is needed, or all of it before."""
+
+    #: Vector reads it anyway.
+    ahead = ()
 
     def __init__(self, problem: AttentionShape, chip: Chip, cache: str) -> None:
         super().__init__(problem, chip, dequant.needs_of(chip, cache, fused=True))

@@ -41,6 +41,8 @@ from msdsim.units import ceil_div, round_up
 
 #: K of a slot, slots, K of a tile in L1 and UB tiles to a share that are tried; the first are where the search begins.
 SLOT_DEPTHS, SLOTS, L1_DEPTHS, PIECES = (256, 64, 128, 512, 1024), (4, 2, 3, 6, 8), (256, 64, 128, 512), (1, 2, 4)
+#: Deeper rings that are tried at last.
+RINGS = (4,)
 #: Slots beyond those that hold all of K.
 SPARE = (2, 0, 1, 4, 6)
 #: E8M0 scales to FP32 (:mod:`msdsim.ir.ops.mx`).
@@ -95,7 +97,16 @@ class Dequant:
         self._slots(s, several=True)
         self._vector(s, several=True)
         s.narrow()
+        self._rings(s)
         add_bands(s, product, several=True)
+
+    def _rings(self, s: Space) -> None:
+        """Deeper rings, where they have room, let loads run further ahead of what uses them."""
+        kept, per_k = self._ring_bytes(s, s.slots), self.product.l1_bytes(s, s.direct != 1)
+        room = self.chip.buffers.l1_bytes - kept
+        s.options("l1_ring", s.l1_ring, *(np.where(ring * s.l1_k * per_k <= room, ring, s.l1_ring) for ring in RINGS))
+        s.options("ub_ring", s.ub_ring, *(np.where(s.ub_ring > 1, ring, s.ub_ring) for ring in RINGS))
+        self._vector(s, several=False)
 
     def parts(self) -> list[int]:
         """Parts of K that are tried."""

@@ -6,8 +6,8 @@ and how often it comes, and the buffers that are handed on from pipe to pipe.  A
 * a pipe: the sum of its instructions; HBM and L2: all bytes of the chip over their rates;
 * a ring: its stages one after the other, over its depth, since a slot comes back only when all of them are through with it;
 
-and beside it the rest of the way of one piece of data through all units, from its load to the last result, which nothing
-overlaps.  Pipes and memories that are about equally slow delay each other a little (:data:`OVERLAP`).
+and beside it most of the rest of the way of one piece of data through all units, from its load to the last result
+(:data:`SHOWING`).  Pipes and memories that are about equally slow delay each other a little (:data:`OVERLAP`).
 """
 
 from __future__ import annotations
@@ -19,6 +19,9 @@ from msdsim.tilings.space import Column, Values
 
 #: Exponent of the mean in which the units of a phase are put together: two that are equally slow take 12% longer than one.
 OVERLAP = 6.0
+#: Share of the way that shows beside the slowest unit: its stages wait for each other, but loads of several kinds set out
+#: together.  Of 0.4 to 1 what ranks 4,800 tilings of 40 random problems best.
+SHOWING = 0.7
 
 
 class Phase:
@@ -64,7 +67,7 @@ class Phase:
         """The phase's time."""
         def beside(total: Values, single: Values) -> Values:
             """With what is of the way beside the unit's own part of it."""
-            return total + np.maximum(0.0, self.way - single)
+            return total + SHOWING * np.maximum(0.0, self.way - single)
 
         load = np.maximum(self.single.get("MTE2", 0.0), self.single.get("AIV.MTE2", 0.0))
         memory = (self.hbm_bytes / self.costs.hbm_rate, self.l2_read_bytes / self.costs.l2_read,

@@ -102,7 +102,8 @@ class Msd:
         add_l1_of_groups(s, chip, product, group, several)
 
     def _vector(self, s: Space, several: bool) -> None:
-        s.options("slots", *(SLOTS if several else SLOTS[:1]))
+        # Parts of K pass no ring.
+        s.options("slots", *(np.where(s.k_parts == 1, slots, SLOTS[0]) for slots in (SLOTS if several else SLOTS[:1])))
         s.keep(s.slots <= self.chip.cross_core.max_outstanding)
         s.keep(self._ring_bytes(s) <= self.chip.buffers.ub_bytes * 3 // 4)
         self._merge(s, several)
@@ -152,13 +153,17 @@ class Msd:
         cols = np.minimum(s.base_n, product.n) * bits_b // 8
         tiles = 1 + s.prefetch
         fetched = np.minimum(flow.b_bytes, tiles * s.l1_k * cols * np.minimum(units, cores))
-        first.pipe("MTE2", costs.gm("GM", "L1", s.l1_k, cols, 1.0)[0], tiles)
+        load = costs.gm("GM", "L1", s.l1_k, cols, 1.0)[0]
+        first.pipe("MTE2", load, tiles)
         first.hbm_bytes = first.hbm_bytes + fetched
         second, third = Phase(costs, s.count), Phase(costs, s.count)
         flow = Traffic(np.zeros(s.count), flow.b_bytes - fetched, np.zeros(s.count), flow.fresh_b)
         second.hbm_bytes = flow.b_bytes
         drains = 1 if self.group is None else ceil(product.k, self.group)
         self._multiply(second, s, self._loop(s, flow), ceil(units, cores), units, drains)
+        # Only components are still to come for the first products.
+        second.pipes["MTE2"] = np.maximum(0.0, second.pipes["MTE2"] - tiles * load)
+        second.once(-load)
         self._merging(second, s, np.where(s.k_parts == 1, ceil(units, cores), 0), drains)
         third.only(s.k_parts > 1)
         self._merging(third, s, ceil(product.tiles(s), cores), drains)

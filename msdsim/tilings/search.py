@@ -7,7 +7,7 @@ that the same problem on the same chip always gets the same tiling.
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from msdsim.engine import EngineOptions, load_engine
 from msdsim.errors import InputError, TilingError
 from msdsim.hardware.chip import Chip
 from msdsim.ir.declarations import check_declarations
-from msdsim.ir.lets import plain
+from msdsim.ir.lets import unnamed
 from msdsim.ir.lower import lower
 from msdsim.ir.placement import Placement
 from msdsim.ir.program import Program
@@ -54,21 +54,25 @@ def declare(name: str, make: Maker, kind: str = "gemm") -> None:
 
 @dataclass(frozen=True)
 class Effort:
-    """How far a search goes: rows of the table that go on at each step; candidates that the engine judges, among those with an
-    estimate within ``margin`` of the best; and how much work the judging may be, in about microseconds (:func:`_work`)."""
+    """How far a search goes: rows of the table that go on at each step; candidates that the engine judges, the first of
+    ``shapes`` shapes with an estimate within ``margin`` of the best and then others of the fastest shapes; and how much work
+    the judging may be, in about microseconds (:func:`_work`)."""
 
     width: int
+    shapes: int
     judged: int
     margin: float
     work: float
 
 
 #: What choosing a tiling takes when nobody has asked for more.
-QUICK = Effort(width=24, judged=6, margin=1.10, work=40e3)
+QUICK = Effort(width=60, shapes=8, judged=12, margin=1.4, work=40e3)
+#: Fastest shapes of which further candidates are judged.
+_SHAPES_AGAIN = 2
 #: Width of the table where nothing of a narrower one can be built.
 _WIDEST = 600
 #: Work of a statement of a kernel on its way to the engine, and of an instruction in it.
-_PER_STATEMENT, _PER_INSTRUCTION = 120.0, 0.35
+_PER_STATEMENT, _PER_INSTRUCTION = 60.0, 0.35
 
 
 @dataclass(frozen=True)
@@ -123,33 +127,68 @@ def search(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int
         return _by_force(dataflow, problem, chip, given)
     instructions = chip.cores.aic * np.sum([np.broadcast_to(phase.instructions * phase.where, (s.count,))
                                             for phase in statement.phases(s)], axis=0)
-    best, least, judged, done = None, 0, 0, 0.0
-    for number in _varied(s, cycles, effort.margin):
-        if judged and cycles[number] > cycles.min() * effort.margin:
-            break
+    turns, done = _Turns(s, cycles, effort), 0.0
+    while (number := turns.next()) is not None:
         tiling = dataflow.tiling(**s.row(number))
         try:
             program = _program(dataflow, problem, chip, tiling)
         except InputError:
+            turns.refused.add(number)
             continue
         work = _work(program, float(instructions[number]))
         done += work
         # The first needs no judge if there is no time for a second.
-        if judged == 0 and (done + work > effort.work or effort.judged < 2):
+        if not turns.judged and (done + work > effort.work or effort.judged < 2):
             return Choice(tiling, s.ranked)
-        time = load_engine("fast").run(program, EngineOptions()).cycles
-        tried(tiling, time)
-        judged += 1
-        if best is None or time < least:
-            best, least = tiling, time
-        if judged >= effort.judged or done + work > effort.work:
+        turns.judged[number] = load_engine("fast").run(program, EngineOptions()).cycles
+        tried(tiling, turns.judged[number])
+        if done + work > effort.work:
             break
-    if best is not None:
-        return Choice(best, s.ranked, judged)
+    if turns.judged:
+        best = min(turns.judged, key=lambda number: turns.judged[number])
+        return Choice(dataflow.tiling(**s.row(best)), s.ranked, len(turns.judged))
     if effort.width < _WIDEST:
         # None of the first can be built: others, further down the table, may.
         return search(dataflow, problem, chip, given, replace(effort, width=_WIDEST), tried)
     return _by_force(dataflow, problem, chip, given)
+
+
+class _Turns:
+    """Whose turn it is to be judged.  What is alike is estimated alike, so that the engine has little to decide between and the
+    estimate errs most between shapes: the best of every shape comes first, then others of the shapes that were fastest."""
+
+    def __init__(self, s: Space, cycles: Column, effort: Effort) -> None:
+        self.cycles, self.effort, self.shape_of = cycles, effort, s.shapes()
+        self.firsts = np.unique(self.shape_of, return_index=True)[1]
+        self.firsts.sort()
+        #: Cycles of those that were judged, and those that cannot be built.
+        self.judged: dict[int, int] = {}
+        self.refused: set[int] = set()
+
+    def next(self) -> int | None:
+        """A row of the table; None when enough were judged."""
+        near = self.cycles <= self.cycles.min() * self.effort.margin
+        if len(self.judged) < self.effort.shapes:
+            for row in self.firsts[near[self.firsts]].tolist():
+                if self._is_new(row):
+                    return int(row)
+        if not self.judged:
+            return next(filter(self._is_new, range(len(self.cycles))), None)
+        return self._again() if len(self.judged) < self.effort.judged else None
+
+    def _is_new(self, row: int) -> bool:
+        return row not in self.judged and row not in self.refused
+
+    def _again(self) -> int | None:
+        """Of the fastest shapes the row with the least estimate, corrected by what their fastest took."""
+        fastest_of: dict[int, int] = {}
+        for row in sorted(self.judged, key=lambda row: self.judged[row]):
+            fastest_of.setdefault(int(self.shape_of[row]), row)
+        expected = {}
+        for shape, fastest in list(fastest_of.items())[:_SHAPES_AGAIN]:
+            for row in filter(self._is_new, np.flatnonzero(self.shape_of == shape).tolist()):
+                expected[row] = float(self.cycles[row] * self.judged[fastest] / self.cycles[fastest])
+        return min(expected, key=lambda row: expected[row], default=None)
 
 
 def shortlist(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int], width: int) -> list[dict[str, int]]:
@@ -161,25 +200,19 @@ def shortlist(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, 
         s, cycles = candidates(STATEMENTS[_name(dataflow)](problem, chip), given, width)
     except TilingError:
         return []
-    return [s.row(number) for number in _varied(s, cycles, QUICK.margin)]
+    # The best of every shape first; those far from the best at last.
+    far = cycles > cycles.min() * QUICK.margin
+    return [s.row(number) for number in np.lexsort((np.arange(s.count), s.turns(np.arange(s.count)) > 0, far)).tolist()]
 
 
 def _name(dataflow: Dataflow) -> str:
     return f"{dataflow.kind}:{dataflow.name}"
 
 
-def _varied(s: Space, cycles: Column, margin: float) -> Iterator[int]:
-    """Candidates within ``margin`` of the best estimate, the best of every shape first: what is alike is estimated alike, so
-    that the engine has little to decide between.  Those beyond the margin come at last, in case that none of the first can be
-    built."""
-    turns, near = s.turns(np.arange(s.count)), cycles <= cycles.min() * margin
-    yield from np.lexsort((np.arange(s.count), turns > 0, ~near)).tolist()
-
-
 def _program(dataflow: Dataflow, problem: Any, chip: Chip, tiling: Any) -> Program:
     """What the engine runs of a tiling, but for bank conflicts, which hardly tell tilings apart; InputError if it cannot be
     built."""
-    kernel = plain(dataflow.build(problem, chip, tiling))
+    kernel = unnamed(dataflow.build(problem, chip, tiling))
     check_declarations(kernel, chip)
     return lower(kernel, chip, placement=Placement({}, {}))
 

@@ -97,16 +97,24 @@ class Space:
         late = self.turns(order) >= ONE_SHAPE
         self.keep(np.concatenate([order[~late], order[late]])[: times * self.width])
 
+    def shapes(self) -> Column:
+        """A number for each candidate's shape, the same for equal ones."""
+        if not self.shape:
+            return np.arange(self.count)
+        code: Column = np.zeros(self.count, np.int64)
+        for name in self.shape:
+            values, which = np.unique(self.columns[name], return_inverse=True)
+            code = code * len(values) + which.reshape(-1)
+        return code
+
     def turns(self, order: Column) -> Column:
         """Of candidates in an order, how many of the same shape come before each."""
-        if not self.shape:
-            return np.arange(len(order))
-        seen: dict[tuple[int, ...], int] = {}
-        found = []
-        for key in zip(*(self.columns[name][order].tolist() for name in self.shape), strict=True):
-            found.append(seen.get(key, 0))
-            seen[key] = found[-1] + 1
-        return np.array(found)
+        of_shape = self.shapes()[order]
+        sort = np.argsort(of_shape, kind="stable")
+        starts = np.flatnonzero(np.diff(of_shape[sort], prepend=-1))
+        found = np.empty(len(order), np.int64)
+        found[sort] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
+        return found
 
     def row(self, number: int) -> dict[str, int]:
         """One candidate's values."""

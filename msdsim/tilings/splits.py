@@ -15,6 +15,7 @@ from msdsim.ir.ops.vector import FOLD_LANES
 from msdsim.tilings.costs import Costs, Ops
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.space import Space, Values, ceil, divisor_below, up
+from msdsim.units import ceil_div
 
 #: Values that follow from the candidates as they are when it is called.
 Of = Callable[[Space], Values]
@@ -126,7 +127,7 @@ class BlockSplit(Split):
     def add(self, s: Space, tile_rows: Of, room: Of, several: bool) -> None:
         """Tiles for all AIVs, of at least a few KiB, that fit ``room`` bytes of UB."""
         quantum, rows = mx_split.QUANTUM, max(self.counts)
-        wanted = max(1024, -(-rows * self.k // self.costs.chip.aiv))
+        wanted = max(1024, ceil_div(sum(self.counts) * self.k, self.costs.chip.aiv))
 
         def most() -> Values:
             each = 2 * s.ub_ring + 4 + 4 + 2 + self.passes * self.bits / 8 + (4 + self.passes) / MX_BLOCK
