@@ -23,7 +23,7 @@ from msdsim.units import ceil_div, round_up
 #: Rows of stacked operands of a step: 128 is what the vendor's kernels use.
 MOST_ROWS = 128
 #: KV columns of a step; numbers of parts of the KV length that others cut evenly, and columns that these aim at.
-KV_TILES, EVEN_PARTS, EVEN_COLUMNS = (2048, 1024, 512, 256, 128, 64), (1, 2, 3, 4, 6, 8), (512, 256, 128)
+KV_TILES, EVEN_PARTS, EVEN_COLUMNS = (2048, 1024, 512, 256, 128, 64), (1, 2, 3, 4, 6, 8), (1024, 512, 256, 128)
 #: Share of L2 that the rings and the cache that streams by may take before lines of the rings leave it: sets fill unevenly.
 KEPT = 0.55
 #: Rounds of items over the cores that splits aim at.
@@ -262,7 +262,8 @@ class Attention:
             return self._ub_bytes(*more).ub_bytes(UbTiles(share, vec_m, out_m, kv_tile, self.dim, self.out, slots, ring))
 
         found = np.array([(of(kind, 0, 0), of(kind, 64, 0), of(kind, 0, 64)) for kind in kinds], float)[which.reshape(-1)]
-        return found[:, 0] + FETCH_BYTES * (s.l2_ahead > 0), (found[:, 1] - found[:, 0]) / 64, np.maximum((found[:, 2] - found[:, 0]) / 64, 1.0)
+        fixed = found[:, 0] + FETCH_BYTES * (s.l2_ahead > 0)
+        return fixed, (found[:, 1] - found[:, 0]) / 64, np.maximum((found[:, 2] - found[:, 0]) / 64, 1.0)
 
     def _ub_keys(self, s: Space) -> tuple[Column, ...]:
         return ()
@@ -333,7 +334,8 @@ class Attention:
         def load(lines: Values, cols: Values, width: int, new: Values) -> tuple[Values, Values]:
             """Cycles and times of the chunks of K or V in a step."""
             lines = np.minimum(lines, kv)
-            cycles, l2 = costs.gm("GM", "L1", lines, cols * bits // 8, new, np.gcd(width * bits // 8, cols * bits // 8))
+            pitch = width * bits // 8
+            cycles, l2 = costs.gm("GM", "L1", lines, cols * bits // 8, new, np.gcd(pitch, cols * bits // 8), pitch)
             times = ceil(kv, lines) * ceil(width, cols)
             # Of the last chunk only a part is there.
             there = here * kv / (ceil(kv, lines) * lines)
@@ -417,7 +419,7 @@ class Attention:
         """What the AIVs do for the cache in a step: they fetch it into L2."""
         rows, caches = ceil(kv, self.aivs), 1 if self.problem.shared_kv else 2
         width = max(self.dim, self.out) * self.needs.cache_bits // 8
-        load = caches * self.costs.gm("GM", "UB", rows, width, 1.0)[0]
+        load = caches * self.costs.gm("GM", "UB", rows, width, 1.0, width, width)[0]
         if (s.l2_ahead > 0).any():
             phase.pipe("AIV.MTE2", np.where(s.l2_ahead > 0, load, 0.0), count)
 
@@ -491,7 +493,8 @@ class DequantAttention(Attention):
     def _tile(self, s: Space) -> tuple[Values, Values, Values]:
         """Cycles of ``dequant_kv`` rows of the cache on MTE2, V and MTE3."""
         costs, rows, bits = self.costs, s.dequant_kv, self.needs.cache_bits
-        load, _ = costs.gm("GM", "UB", rows, self.widest * bits // 8, 1.0)
+        width = self.widest * bits // 8
+        load, _ = costs.gm("GM", "UB", rows, width, 1.0, width, width)
         v = costs.vector([("cast", 16), ("cast", 32), ("cast", 32)], rows, self.widest, flat=True)
         v = v + costs.vector([("mul", 32)], rows, self.widest)
         store, _ = costs.gm("UB", "GM", rows, self.widest * 2)

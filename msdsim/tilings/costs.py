@@ -53,14 +53,15 @@ class Costs:
         return self.chip.need_path(source, destination).latency_cycles + fresh * self.chip.hbm.extra_latency_cycles
 
     def gm(self, source: str, destination: str, rows: Values, row_bytes: Values, fresh: Values = 0.0,
-           grid: Values = 0, several_rows: bool = True) -> tuple[Values, Values]:
+           grid: Values = 0, pitch: Values = np.inf, several_rows: bool = True) -> tuple[Values, Values]:
         """Cycles that a transfer of ``rows`` to or from GM holds its pipe, a share ``fresh`` of them from HBM, and the bytes of
-        L2's bandwidth it takes.  Rows begin at multiples of ``grid`` bytes (0: at lines of L2)."""
+        L2's bandwidth it takes.  Rows begin at multiples of ``grid`` bytes (0: at lines of L2), ``pitch`` after each other."""
         cost = self.port(source, destination, several_rows and bool(np.max(rows) > 1))
         window = cost.outstanding_bytes / np.maximum(1.0, self.latency(source, destination, fresh))
         count = rows * port_bytes(cost, row_bytes, grid)
         # A row in flight takes whole slots of the window, unless the next one follows it at once.
         flying = row_bytes if cost.slot_bytes == 1 else ceil(row_bytes, cost.slot_bytes) * cost.slot_bytes
+        flying = np.minimum(flying, np.maximum(row_bytes, pitch))
         busy = np.maximum(count / float(cost.bytes_per_cycle), rows * flying / window)
         return cost.interval + np.maximum(busy, cost.minimum), count / float(cost.l2_share)
 

@@ -228,13 +228,27 @@ class MainLoop:
                           zip(vars(self).values(), vars(other).values(), strict=True)))
 
 
+def load_b(costs: Costs, product: Product, s: Space, depth: Values, fresh: Values,
+           b_pitch: tuple[Values, Values] | None = None) -> tuple[Values, Values]:
+    """Cycles of the load of ``depth`` of K of B into L1, a share ``fresh`` of it from HBM, and bytes of L2's bandwidth."""
+    (_, bits), line, cols = product.bits, costs.chip.l2.line_bytes, np.minimum(s.base_n, product.n)
+    pitch_n, pitch_k = b_pitch or (product.n, product.k)
+    lines, along, pitch = (cols, depth, pitch_k) if product.trans_b else (depth, cols, pitch_n)
+    width, pitch, nz = along * bits // 8, pitch * bits // 8, product.nz and b_pitch is None
+    if nz:
+        # Columns of fractals, each one piece.
+        lines, width, pitch = ceil(width, FRACTAL_ROW_BYTES), lines * FRACTAL_ROW_BYTES, 0
+    grid = np.gcd(np.gcd(width, pitch), line)
+    return costs.gm("GM", "L1", lines, width, fresh, grid, np.inf if nz else pitch, several_rows=not nz)
+
+
 def main_loop(costs: Costs, product: Product, s: Space, k: Values, flow: Traffic, *, b_streams: bool = True, passes: int = 1,
               chunk: Values | None = None, b_pitch: tuple[Values, Values] | None = None) -> MainLoop:
     """An output tile over ``k`` elements of K, ``chunk`` of them at a time, A coming in a rectangle for each of ``passes``.
 
     ``b_pitch`` are the columns and K of what holds B in GM (default: all of them); ``b_streams`` false says that B lies in L1.
     """
-    (bits_a, bits_b), line = product.bits, costs.chip.l2.line_bytes
+    bits_a, bits_b = product.bits
     rows, cols = np.minimum(s.base_m, product.rows), np.minimum(s.base_n, product.n)
     piece = k if chunk is None else np.minimum(chunk, k)
     depth = np.minimum(s.l1_k, piece)
@@ -244,17 +258,11 @@ def main_loop(costs: Costs, product: Product, s: Space, k: Values, flow: Traffic
     # Of the last tile of a piece only a part is there.
     share = k / (steps * depth)
     width_a = depth * bits_a // 8
-    mte2, l2 = costs.gm("GM", "L1", ceil(rows, passes), width_a, flow.fresh_a, np.gcd(width_a, product.k * bits_a // 8))
+    mte2, l2 = costs.gm("GM", "L1", ceil(rows, passes), width_a, flow.fresh_a, np.gcd(width_a, product.k * bits_a // 8),
+                       product.k * bits_a // 8)
     mte2, l2 = passes * mte2, passes * l2
     if b_streams:
-        pitch_n, pitch_k = b_pitch or (product.n, product.k)
-        lines, along, pitch = (cols, depth, pitch_k) if product.trans_b else (depth, cols, pitch_n)
-        width_b = along * bits_b // 8
-        if product.nz and b_pitch is None:
-            # Columns of fractals, each one piece.
-            lines, width_b, pitch = ceil(width_b, FRACTAL_ROW_BYTES), lines * FRACTAL_ROW_BYTES, 0
-        load, more = costs.gm("GM", "L1", lines, width_b, flow.fresh_b, np.gcd(np.gcd(width_b, pitch * bits_b // 8), line),
-                              several_rows=not (product.nz and b_pitch is None))
+        load, more = load_b(costs, product, s, depth, flow.fresh_b, b_pitch)
         mte2, l2 = mte2 + load, l2 + more
     if product.scale_bytes:
         blocks = ceil(depth, MX_BLOCK)

@@ -274,7 +274,8 @@ class Dequant:
         extent = self.product.k if self.transposed else self.product.n
         lines, run = np.minimum(s.vector_k, share), np.minimum(run, extent)
         width = run * self.stored // 8
-        load, l2 = costs.gm("GM", "UB", lines, width, 1.0, np.gcd(width, extent * self.stored // 8))
+        pitch = extent * self.stored // 8
+        load, l2 = costs.gm("GM", "UB", lines, width, 1.0, np.gcd(width, pitch), pitch)
         v = costs.vector(self.convert, lines, run, flat=extent % run == 0)
         if self.scaling and self.group is None:
             v = v + costs.vector(self.scaling, lines, run)

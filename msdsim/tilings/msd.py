@@ -25,6 +25,7 @@ from msdsim.tilings.cube import (
     add_l1_of_groups,
     add_rows,
     depth_of,
+    load_b,
     main_loop,
     parts_of,
     state_main_loop,
@@ -150,20 +151,19 @@ class Msd:
         flow = traffic(self.chip, product, s, product.bits[0] / 8, bits_b / 8, s.k_parts)
         units, cores = product.tiles(s) * s.k_parts, self.chip.cores.aic
         # The first weights, and what is fetched beside them, come while Vector splits.
-        cols = np.minimum(s.base_n, product.n) * bits_b // 8
-        tiles = 1 + s.prefetch
-        fetched = np.minimum(flow.b_bytes, tiles * s.l1_k * cols * np.minimum(units, cores))
-        load = costs.gm("GM", "L1", s.l1_k, cols, 1.0)[0]
-        first.pipe("MTE2", load, tiles)
-        first.hbm_bytes = first.hbm_bytes + fetched
+        depth = np.minimum(s.l1_k, self._depth(s))
+        tiles = np.minimum(1 + s.prefetch, ceil(self._depth(s), depth) * ceil(units, cores))
+        load, _ = load_b(costs, product, s, depth, 1.0)
+        before = np.minimum(tiles * load, first.cycles())
+        fetched = before / load * depth * np.minimum(s.base_n, product.n) * bits_b / 8 * np.minimum(units, cores)
         second, third = Phase(costs, s.count), Phase(costs, s.count)
-        flow = Traffic(np.zeros(s.count), flow.b_bytes - fetched, np.zeros(s.count), flow.fresh_b)
-        second.hbm_bytes = flow.b_bytes
+        left = np.maximum(0.0, flow.b_bytes - fetched)
+        second.hbm_bytes = left
         drains = 1 if self.group is None else ceil(product.k, self.group)
-        self._multiply(second, s, self._loop(s, flow), ceil(units, cores), units, drains)
-        # Only components are still to come for the first products.
-        second.pipes["MTE2"] = np.maximum(0.0, second.pipes["MTE2"] - tiles * load)
-        second.once(-load)
+        loop = self._loop(s, Traffic(np.zeros(s.count), left, np.zeros(s.count), flow.fresh_b))
+        self._multiply(second, s, loop, ceil(units, cores), units, drains)
+        second.pipes["MTE2"] = np.maximum(0.0, second.pipes["MTE2"] - before)
+        second.once(-np.minimum(load, before))
         self._merging(second, s, np.where(s.k_parts == 1, ceil(units, cores), 0), drains)
         third.only(s.k_parts > 1)
         self._merging(third, s, ceil(product.tiles(s), cores), drains)

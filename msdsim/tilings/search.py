@@ -167,14 +167,20 @@ class _Turns:
 
     def next(self) -> int | None:
         """A row of the table; None when enough were judged."""
-        near = self.cycles <= self.cycles.min() * self.effort.margin
         if len(self.judged) < self.effort.shapes:
-            for row in self.firsts[near[self.firsts]].tolist():
-                if self._is_new(row):
-                    return int(row)
-        if not self.judged:
+            first = self._first()
+            if first is not None or self.judged:
+                return first if first is not None else self._again()
             return next(filter(self._is_new, range(len(self.cycles))), None)
-        return self._again() if len(self.judged) < self.effort.judged else None
+        if len(self.judged) >= self.effort.judged:
+            return None
+        again = self._again()
+        return self._first() if again is None else again
+
+    def _first(self) -> int | None:
+        """The best of a shape that is new."""
+        near = self.cycles[self.firsts] <= self.cycles.min() * self.effort.margin
+        return next(filter(self._is_new, self.firsts[near].tolist()), None)
 
     def _is_new(self, row: int) -> bool:
         return row not in self.judged and row not in self.refused
@@ -186,8 +192,11 @@ class _Turns:
             fastest_of.setdefault(int(self.shape_of[row]), row)
         expected = {}
         for shape, fastest in list(fastest_of.items())[:_SHAPES_AGAIN]:
+            # Equal estimates are of tilings that differ in nothing that matters.
+            known = {float(self.cycles[row]) for row in self.judged if self.shape_of[row] == shape}
             for row in filter(self._is_new, np.flatnonzero(self.shape_of == shape).tolist()):
-                expected[row] = float(self.cycles[row] * self.judged[fastest] / self.cycles[fastest])
+                if float(self.cycles[row]) not in known:
+                    expected[row] = float(self.cycles[row] * self.judged[fastest] / self.cycles[fastest])
         return min(expected, key=lambda row: expected[row], default=None)
 
 

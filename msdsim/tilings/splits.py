@@ -115,7 +115,7 @@ class RowSplit(Split):
         else:
             narrow: Ops = (*n * (("cast", 32), ("cast", 32), ("cast", 16)), *(n - 1) * (("sub", 32), ("muls", 32)))
             v = v + over([("muls", 32), *narrow], [*n * (("div", 32),), *(n - 1) * (("mul", 32),)])
-        load, _ = costs.gm("GM", "UB", rows, depth * 2, 1 / sweeps, np.gcd(depth * 2, k * 2))
+        load, _ = costs.gm("GM", "UB", rows, depth * 2, 1 / sweeps, np.gcd(depth * 2, k * 2), k * 2)
         store = n * costs.gm("UB", "GM", rows, depth * self.bits // 8)[0]
         return self.phase(s, ceil(self.blocks(s, tile_rows), costs.chip.aiv) * tiles, load, sweeps, v, store)
 
@@ -149,7 +149,7 @@ class BlockSplit(Split):
         v = v + n * costs.vector([*SCALED, *narrow], rows, depth)
         v = v + (n - 1) * costs.vector([("cast", 16), ("cast", 32), *SCALED, ("sub", 32)], rows, depth)
         v = v + (n - 1) * costs.vector([("adds", 16)], rows, blocks)
-        load, _ = costs.gm("GM", "UB", rows, depth * 2, 1.0, np.gcd(depth * 2, k * 2))
+        load, _ = costs.gm("GM", "UB", rows, depth * 2, 1.0, np.gcd(depth * 2, k * 2), k * 2)
         store = n * (costs.gm("UB", "GM", rows, depth * self.bits // 8)[0] + costs.gm("UB", "GM", rows, blocks)[0])
         tiles = ceil(self.blocks(s, tile_rows) * ceil(k, depth), costs.chip.aiv)
         return self.phase(s, tiles, load, 1, v, store)

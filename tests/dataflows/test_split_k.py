@@ -39,9 +39,7 @@ def test_never_slower(dataflow, shape, chip):
         pytest.skip("not on this chip")
     whole, _ = cycles(shape, chip, dataflow, split=False)
     parted, _ = cycles(shape, chip, dataflow, split=True)
-    if (dataflow, shape, chip) == ("dequant-int4", "gemm:m=64,k=4096,n=4096", "ascend950pr") and parted > 1.08 * whole:
-        pytest.xfail("8.5%: the search does not time the narrower tiles that lines in flight on the 950 now favour")
-    assert parted <= 1.08 * whole
+    assert parted <= whole
 
 
 def test_parts_hold_whole_groups():
