@@ -45,7 +45,8 @@ class Attention:
     """Query rows of a KV head in row tiles, KV tiles, and the pipeline of both products with the softmax between them."""
 
     #: Values tried where nothing fits with the usual ones.
-    tightest: ClassVar[tuple[dict[str, int], ...]] = ({"ub_ring": 1}, {"l0_ring": 1}, {"ub_ring": 1, "l0_ring": 1})
+    tightest: ClassVar[tuple[dict[str, int], ...]] = ({"ub_ring": 1}, {"l0_ring": 1}, {"ub_ring": 1, "l0_ring": 1},
+                                                     {"ub_ring": 1, "rows": 2}, {"ub_ring": 1, "rows": 1})
 
     #: What is tried for ``l2_ahead`` besides 0.
     ahead: ClassVar[tuple[int, ...]] = AHEAD
@@ -102,7 +103,7 @@ class Attention:
     def fill(self, s: Space) -> None:
         """Rows, KV tiles and splits first, with the largest tiles that fit; then the tiles and the rings."""
         problem, chip = self.problem, self.chip
-        s.shape = ("direct", "rows", "kv_tile", "kv_splits", "pv_n")
+        s.shape, s.parts = ("direct", "rows", "kv_tile", "kv_splits", "pv_n"), "kv_splits"
         s.cross("direct", (1, 0) if has_direct_paths(chip) else (0,))
         self.more(s)
         s.set(l2_ahead=0, p_ring=1)
@@ -208,7 +209,8 @@ class Attention:
             s.set(**{key: np.choose(which, [np.broadcast_to(row[key], (s.count,)) for row in table]) for key in table[0]})
             s.first(fits, {"q_ring": 2}, {"q_ring": 1})
             return
-        s.first(fits, *[choice(part, 2, q_ring) for part in CHUNKS for q_ring in (2, 1)])
+        s.first(fits, *[choice(part, 2, q_ring) for part in CHUNKS for q_ring in (2, 1)],
+                *[choice(part, 1, 1) for part in CHUNKS])
 
     @property
     def _quantum(self) -> int:

@@ -41,7 +41,7 @@ class Bf16:
         def depth() -> Values:
             return depth_of(self.problem.k, s.k_parts)
 
-        s.shape = ("k_parts", "base_m", "base_n")
+        s.shape, s.parts = ("k_parts", "base_m", "base_n"), "k_parts"
         s.set(a_resident=0)
         s.cross("k_parts", parts_of(self.problem.k))
         add_rows(s, product, chip.cube.fractal_m)

@@ -77,7 +77,7 @@ class Dequant:
     def fill(self, s: Space) -> None:
         """The Cube's tiles first; then the slots' depth, the depths of L0 and L1, the slots and Vector's tiles, bands."""
         chip, product = self.chip, self.product
-        s.shape = ("direct", "k_parts", "base_m", "base_n", "slot_k")
+        s.shape, s.parts = ("direct", "k_parts", "base_m", "base_n", "slot_k"), "k_parts"
         s.cross("direct", (1, 0) if chip.path("UB", "L1") is not None else (0,))
         s.cross("k_parts", self.parts())
         s.set(ub_ring=2)

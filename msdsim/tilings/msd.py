@@ -70,7 +70,7 @@ class Msd:
         """The Cube's tiles first; then the depths, the ring and Vector's tiles, bands and what is fetched ahead."""
         self._stack(max(1, s.given.get("passes", self.kind.passes)))
         chip, product = self.chip, self.product
-        s.shape = ("direct", "k_parts", "base_m", "base_n")
+        s.shape, s.parts = ("direct", "k_parts", "base_m", "base_n"), "k_parts"
         s.set(passes=self.passes, stepwise=0, preload=1, a_resident=0, ub_ring=2, prefetch=1)
         s.cross("direct", (1, 0) if chip.path("L0C", "UB") is not None else (0,))
         s.cross("k_parts", parts_of(self.problem.k) if self.group is None else (1,))

@@ -161,6 +161,11 @@ class _Turns:
         self.cycles, self.effort, self.shape_of = cycles, effort, s.shapes()
         self.firsts = np.unique(self.shape_of, return_index=True)[1]
         self.firsts.sort()
+        if s.parts is not None:
+            # Soon one in other parts, since there may not be time for many.
+            parts = s.columns[s.parts][self.firsts]
+            other = np.flatnonzero(parts != parts[0])[:1]
+            self.firsts = np.concatenate([self.firsts[:1], self.firsts[other], np.delete(self.firsts[1:], other - 1)])
         #: Cycles of those that were judged, and those that cannot be built.
         self.judged: dict[int, int] = {}
         self.refused: set[int] = set()

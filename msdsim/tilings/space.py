@@ -39,6 +39,8 @@ class Space:
         self.ranked = 0
         #: Keys that make two tilings of different shape; what has one shape is estimated, and is, about as fast.
         self.shape: tuple[str, ...] = ()
+        #: Key of the parts that several cores share, whose putting together the estimate knows least.
+        self.parts: str | None = None
 
     def __getattr__(self, key: str) -> Column:
         try:
