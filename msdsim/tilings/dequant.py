@@ -106,6 +106,7 @@ class Dequant:
         room = self.chip.buffers.l1_bytes - kept
         s.options("l1_ring", s.l1_ring, *(np.where(ring * s.l1_k * per_k <= room, ring, s.l1_ring) for ring in RINGS))
         s.options("ub_ring", s.ub_ring, *(np.where(s.ub_ring > 1, ring, s.ub_ring) for ring in RINGS))
+        self.more(s)
         self._vector(s, several=False)
 
     def parts(self) -> list[int]:

@@ -66,7 +66,7 @@ class Effort:
 
 
 #: What choosing a tiling takes when nobody has asked for more.
-QUICK = Effort(width=60, shapes=8, judged=12, margin=1.4, work=40e3)
+QUICK = Effort(width=60, shapes=8, judged=12, margin=1.4, work=60e3)
 #: Fastest shapes of which further candidates are judged.
 _SHAPES_AGAIN = 2
 #: Width of the table where nothing of a narrower one can be built.
@@ -162,9 +162,9 @@ class _Turns:
         self.firsts = np.unique(self.shape_of, return_index=True)[1]
         self.firsts.sort()
         if s.parts is not None:
-            # Soon one in other parts, since there may not be time for many.
-            parts = s.columns[s.parts][self.firsts]
-            other = np.flatnonzero(parts != parts[0])[:1]
+            # Soon one that is divided if the first is not, and the other way round: there may not be time for many.
+            whole = s.columns[s.parts][self.firsts] == 1
+            other = np.flatnonzero(whole != whole[0])[:1]
             self.firsts = np.concatenate([self.firsts[:1], self.firsts[other], np.delete(self.firsts[1:], other - 1)])
         #: Cycles of those that were judged, and those that cannot be built.
         self.judged: dict[int, int] = {}

@@ -97,7 +97,12 @@ class Space:
         self.ranked += self.count
         order = np.argsort(self.rank(self), kind="stable")
         late = self.turns(order) >= ONE_SHAPE
-        self.keep(np.concatenate([order[~late], order[late]])[: times * self.width])
+        order = np.concatenate([order[~late], order[late]])
+        if self.parts is not None:
+            # Something undivided stays, whatever the estimate says of parts.
+            whole = order[self.columns[self.parts][order] == 1][:ONE_SHAPE]
+            order = np.concatenate([order[: times * self.width], np.setdiff1d(whole, order[: times * self.width])])
+        self.keep(order[: times * self.width + ONE_SHAPE])
 
     def shapes(self) -> Column:
         """A number for each candidate's shape, the same for equal ones."""

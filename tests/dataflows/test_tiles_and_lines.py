@@ -73,20 +73,10 @@ def test_groups_that_never_end_with_lines_get_deep_slots():
 @pytest.mark.parametrize("chip", ["ascend910b1", "ascend950dt"])
 def test_a_row_is_split_in_one_tile_where_one_buffer_of_it_fits(chip):
     """14336 of K fit with one buffer of x, and an AIV has only one row of 16; two tiles would read x twice."""
-    whole, halves = with_changes("gemm:m=16,k=14336,n=4096", "w8a8", chip, decompose_k=7168)
+    whole, halves = with_changes("gemm:m=16,k=14336,n=64", "w8a8", chip, decompose_k=7168)
     assert whole.tiling["decompose_k"] == 14336
     assert halves.traffic["l2_read_bytes"] - whole.traffic["l2_read_bytes"] == 2 * 16 * 14336
-    assert whole.cycles < halves.cycles
-
-
-def test_the_second_reading_of_a_row_takes_time():
-    """Of a careful choice for the 950DT."""
-    tiling = {"base_m": 16, "base_n": 256, "l1_k": 384, "l0_k": 128, "decompose_m": 1, "merge_m": 8, "passes": 1, "slots": 2,
-              "prefetch": 2, "l1_ring": 2, "l0_ring": 2, "l0c_ring": 2, "ub_ring": 2, "swizzle": 1, "direct": 0, "stepwise": 0,
-              "preload": 1, "k_parts": 2, "a_resident": 0}
-    one, two = (msdsim.simulate("gemm:m=16,k=14336,n=4096", "ascend950dt", "w8a8", tiling=tiling | {"decompose_k": depth})
-                for depth in (14336, 7168))
-    assert one.cycles < 0.99 * two.cycles
+    assert whole.cycles < 0.99 * halves.cycles
 
 
 @pytest.mark.parametrize(("dataflow", "k"), [("w8a8", 14400), ("msd-int8", 10816), ("a8w4", 9408)])
