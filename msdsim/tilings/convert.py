@@ -43,6 +43,11 @@ class Convert(Dequant):
             return [("cast", 16)], ()
         return super().operations()[0], ()
 
+    @property
+    def loads(self) -> int:
+        """Weights, sums, their scales, offsets and the sums of rows."""
+        return 3 + 2 * self.offset
+
     # Space
 
     def parts(self) -> list[int]:

@@ -72,6 +72,11 @@ class Dequant:
             widen = [(op, bits) for op, bits, _ in DECODE_FP4]
         return [*widen, ("cast", 32), ("cast", 32)], [("add", 32)] * int(self.problem.offset) + [("mul", 32)]
 
+    @property
+    def loads(self) -> int:
+        """Buffers of UB that Vector waits for: the weights, and their scales and offsets by group."""
+        return 1 if self.group is None else 2 + int(self.problem.offset)
+
     # Space
 
     def fill(self, s: Space) -> None:
@@ -105,7 +110,8 @@ class Dequant:
         kept, per_k = self._ring_bytes(s, s.slots), self.product.l1_bytes(s, s.direct != 1)
         room = self.chip.buffers.l1_bytes - kept
         s.options("l1_ring", s.l1_ring, *(np.where(ring * s.l1_k * per_k <= room, ring, s.l1_ring) for ring in RINGS))
-        s.options("ub_ring", s.ub_ring, *(np.where(s.ub_ring > 1, ring, s.ub_ring) for ring in RINGS))
+        most = self.chip.dispatch.event_ids_per_pipe_pair // self.loads
+        s.options("ub_ring", s.ub_ring, *(np.where(s.ub_ring > 1, ring, s.ub_ring) for ring in RINGS if ring <= most))
         self.more(s)
         self._vector(s, several=False)
 

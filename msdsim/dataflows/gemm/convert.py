@@ -186,7 +186,7 @@ class Converting:
         g.ring.drain()
         if g.sums is not None:
             kb.raise_signal("summed", "MTE3")
-            g.sums.add_up(g.y)
+            g.sums.add_up(g.y, beside=Beside(fixed=ring.ub_bytes))
 
     def _one_tile(self, merge: Merge, t: Expr) -> None:
         """Every slot is followed by the sums of the slot ``ahead`` before it, of the previous unit where there is none::

@@ -47,6 +47,11 @@ class SumRing:
         pipes = ("FIX", "V" if self.direct else "MTE2")
         self.ring = Ring.between(g.kb, tensor, self.depth, "to_vector", ("product", "merged"), pipes)
 
+    @property
+    def ub_bytes(self) -> int:
+        """Bytes of UB that the ring takes."""
+        return self.depth * self.shares.rows * self.shares.cols * 4 if self.direct else 0
+
     def _slot(self, columns: Columns, mt: Expr, p: Expr, j: Expr) -> Expr:
         number = columns.turn * self.g.grid.m_tiles + mt if self.several else columns.turn
         return (number * self.per_tile + (p * self.packs.groups + j if self.direct else p)) % self.depth

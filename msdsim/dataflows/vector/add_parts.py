@@ -31,8 +31,9 @@ _SPARE_BYTES = 1024
 
 @dataclass(frozen=True)
 class Beside:
-    """UB that scaling a sum takes beside the sums: bytes for each column, row and element of a tile."""
+    """UB that is taken beside the sums: ``fixed`` bytes, and bytes for each column, row and element of a tile."""
 
+    fixed: int = 0
     column: int = 0
     row: int = 0
     element: int = 0
@@ -45,7 +46,7 @@ def adding_tile(chip: Chip, counts: Sequence[int], n: int, parts: int, ring: int
                 beside: Beside = NOTHING_BESIDE) -> tuple[int, int]:
     """Rows and columns of the tiles in which Vector adds ``parts`` sums of ``counts`` rows for each expert by ``n`` columns:
     no more rows than fit UB, and so many tiles that all AIVs are busy to the end."""
-    most, room = max(counts), chip.buffers.ub_bytes - _SPARE_BYTES
+    most, room = max(counts), chip.buffers.ub_bytes - _SPARE_BYTES - beside.fixed
     rows = cols = 0
     for width in _COLUMNS:
         if cols and width >= cols:
