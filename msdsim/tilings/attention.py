@@ -56,6 +56,8 @@ class Attention:
         self.fmt, self.passes, self.bits = (needs.fmt, needs.fmt), needs.passes, element_bits(needs.fmt)
         self.deep, self.step = chip.cube.need_rate(*self.fmt).fractal_k, chip.cube.fractal_n
         self.dim, self.out, self.aivs = problem.head_dim, problem.value_dim, chip.cores.aiv_per_aic
+        #: Rows of the cache from one token of a head to its next.
+        self.apart = problem.kv_heads if problem.kv_layout == "bsnd" else 1
         self.group, self.heads = problem.heads // problem.kv_heads, problem.batch * problem.kv_heads
 
     # How the work is divided (:class:`~msdsim.dataflows.attention.work.Work`)
@@ -323,9 +325,10 @@ class Attention:
         phase.hbm_bytes = phase.hbm_bytes + 2 * left * cores * count * rings
 
     def _fresh(self, s: Space) -> Values:
-        """Share of the loads of K and V that find nothing in L2: row tiles of a head that ask for them together all wait."""
+        """Share of the loads of K and V that find nothing in L2: row tiles of a head that ask for them together all wait; none
+        where the AIVs have fetched them."""
         rounds_of_head = np.maximum(1.0, ceil(self.group, self._per_tile(s)[0]) * self._q_tiles(s) / self.chip.cores.aic)
-        return 1 / rounds_of_head
+        return np.where(s.l2_ahead > 0, 0.0, 1 / rounds_of_head)
 
     def _cube(self, phase: Phase, s: Space, kv: Values, count: Values, items: Values) -> Values:
         """The AIC's part of a step; cycles of Q K^T from its load to S."""
@@ -336,7 +339,7 @@ class Attention:
         def load(lines: Values, cols: Values, width: int, new: Values) -> tuple[Values, Values]:
             """Cycles and times of the chunks of K or V in a step."""
             lines = np.minimum(lines, kv)
-            pitch = width * bits // 8
+            pitch = self.apart * width * bits // 8
             cycles, l2 = costs.gm("GM", "L1", lines, cols * bits // 8, new, np.gcd(pitch, cols * bits // 8), pitch)
             times = ceil(kv, lines) * ceil(width, cols)
             # Of the last chunk only a part is there.
@@ -421,7 +424,7 @@ class Attention:
         """What the AIVs do for the cache in a step: they fetch it into L2."""
         rows, caches = ceil(kv, self.aivs), 1 if self.problem.shared_kv else 2
         width = max(self.dim, self.out) * self.needs.cache_bits // 8
-        load = caches * self.costs.gm("GM", "UB", rows, width, 1.0, width, width)[0]
+        load = caches * self.costs.gm("GM", "UB", rows, width, 1.0, width, self.apart * width)[0]
         if (s.l2_ahead > 0).any():
             phase.pipe("AIV.MTE2", np.where(s.l2_ahead > 0, load, 0.0), count)
 
@@ -496,7 +499,7 @@ class DequantAttention(Attention):
         """Cycles of ``dequant_kv`` rows of the cache on MTE2, V and MTE3."""
         costs, rows, bits = self.costs, s.dequant_kv, self.needs.cache_bits
         width = self.widest * bits // 8
-        load, _ = costs.gm("GM", "UB", rows, width, 1.0, width, width)
+        load, _ = costs.gm("GM", "UB", rows, width, 1.0, width, self.apart * width)
         v = costs.vector([("cast", 16), ("cast", 32), ("cast", 32)], rows, self.widest, flat=True)
         v = v + costs.vector([("mul", 32)], rows, self.widest)
         store, _ = costs.gm("UB", "GM", rows, self.widest * 2)
