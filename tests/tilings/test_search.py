@@ -84,6 +84,37 @@ def test_a_better_memory_makes_nothing_slower(problem, dataflow, hw):
     assert cycles(problem, dataflow, faster) <= 1.03 * cycles(problem, dataflow, hardware)
 
 
+def test_more_room_in_ub_makes_no_addition_of_parts_slower():
+    """All AIVs add up the parts of K, however large their UB."""
+    hardware, problem = load_hw("ascend950dt"), "gemm:m=96,k=1984,n=544"
+    larger = hardware.replace(buffers__ub_bytes=2 * hardware.chip.buffers.ub_bytes)
+    assert cycles(problem, "bf16", larger) <= 1.03 * cycles(problem, "bf16", hardware)
+    assert cycles(problem, "bf16", larger, {"split_k": 4}) <= 1.03 * cycles(problem, "bf16", hardware, {"split_k": 4})
+
+
+@pytest.mark.parametrize(("problem", "dataflow"), [(GEMM, "bf16"), (DECODE, "bf16"), ("gemm:m=16,k=2048,n=1024", "msd-int8")])
+def test_more_cores_make_nothing_slower(problem, dataflow):
+    hardware = load_hw("ascend910b3")
+    assert cycles(problem, dataflow, hardware.replace(cores__aic=24)) <= 1.03 * cycles(problem, dataflow, hardware)
+
+
+@pytest.mark.parametrize(("small", "large", "dataflow"), [
+    ("gemm:m=16,k=1024,n=256", "gemm:m=16,k=1024,n=320", "mxfp8"), ("gemm:m=16,k=1024,n=512", "gemm:m=24,k=1024,n=512", "bf16"),
+    ("gemm:m=16,k=1024,n=512", "gemm:m=16,k=1280,n=512", "dequant-int8")])
+def test_a_larger_problem_is_hardly_faster(small, large, dataflow):
+    hardware = load_hw("ascend950dt")
+    assert cycles(large, dataflow, hardware) >= 0.95 * cycles(small, dataflow, hardware)
+
+
+@pytest.mark.parametrize(("problem", "dataflow"), [
+    ("gemm:m=1,k=49,n=2,group=49,offset=1", "convert-int8"), ("gemm:m=2,k=92,n=6,group=46", "convert-int4"),
+    ("gemm:m=32,k=86,n=2,group=86,trans_b=1", "dequant-int4"), ("gemm:m=11,k=400,n=102,group=2,offset=1", "w8a8"),
+    ("gemm:m=86,k=352,n=2,group=176,offset=1,trans_b=1", "msd-int8")])
+def test_odd_groups_have_tilings_on_the_smallest_buffers(problem, dataflow):
+    result = msdsim.simulate(problem, "toy", dataflow, check=True)
+    assert result.numerics.bit_exact, result.numerics.first_mismatch
+
+
 def test_a_choice_is_the_same_every_time_and_kept():
     hardware, shape = load_hw("ascend910b1"), parse_problem(GEMM)
     flow = find_dataflow(shape, "dequant-int8")
