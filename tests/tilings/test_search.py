@@ -89,7 +89,7 @@ def test_more_room_in_ub_makes_no_addition_of_parts_slower():
     hardware, problem = load_hw("ascend950dt"), "gemm:m=96,k=1984,n=544"
     larger = hardware.replace(buffers__ub_bytes=2 * hardware.chip.buffers.ub_bytes)
     assert cycles(problem, "bf16", larger) <= 1.03 * cycles(problem, "bf16", hardware)
-    assert cycles(problem, "bf16", larger, {"split_k": 4}) <= 1.03 * cycles(problem, "bf16", hardware, {"split_k": 4})
+    assert cycles(problem, "bf16", larger, {"k_parts": 4}) <= 1.03 * cycles(problem, "bf16", hardware, {"k_parts": 4})
 
 
 @pytest.mark.parametrize(("problem", "dataflow"), [(GEMM, "bf16"), (DECODE, "bf16"), ("gemm:m=16,k=2048,n=1024", "msd-int8")])
