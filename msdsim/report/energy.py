@@ -60,14 +60,16 @@ def _range_text(total: Range) -> str:
     return f"{_mj(total.middle)} mJ ({_mj(total.low)} to {_mj(total.high)})"
 
 
-def compared_energy(runs: Sequence[_HasEnergy]) -> list[tuple[str, str]]:
-    """Energies of runs, and how they compare with the first: each with the same figures for both, low, middle and high."""
-    first, *others = runs
-    if first.energy is None or not others:
+def compared_energy(runs: Sequence[_HasEnergy], named: _HasEnergy | None) -> list[tuple[str, str]]:
+    """How the energy of one run compares with that of the first: with the same figures for both, low, middle and high.
+
+    The quotient is far better known than either energy.
+    """
+    first = runs[0]
+    if named is None or named is first or named.energy is None or first.energy is None:
         return []
-    found = [f"{run.dataflow} {millijoules(run.energy)}, {_ratio(run.energy.total.over(first.energy.total))}"
-             for run in others if run.energy is not None]
-    return [("energy", f"{first.dataflow} {millijoules(first.energy)} mJ; {'; '.join(found)}")]
+    return [("energy", f"middle figures; {named.dataflow} takes {_ratio(named.energy.total.over(first.energy.total))} that of "
+                       f"{first.dataflow} with the same figures for both")]
 
 
 def _ratio(found: Range) -> str:

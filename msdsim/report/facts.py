@@ -231,7 +231,7 @@ def comparison_report(found: Comparison) -> Report:
     if not found.runs:
         return Report(skipped=tuple(found.skipped))
     first = found.runs[0]
-    energy = [Fact(name, text) for name, text in compared_energy(found.runs)]
+    energy = [Fact(name, text) for name, text in compared_energy(found.runs, found.winner)]
     return Report(title(first, subject=""), _comparison_table(found), (*conditions(first), *energy),
                   formulas=formulas_table(found.runs), verdict=verdict(found),
                   skipped=tuple(found.skipped))
@@ -241,15 +241,16 @@ def _comparison_table(found: Comparison) -> TextTable:
     """One line per dataflow."""
     checked = any(run.numerics is not None for run in found.runs)
     first = found.runs[0]
-    titles = ["dataflow", "time us", "speed\nup", "Cube\nwaits", "HBM\nGB/s", "HBM\nMB"]
-    table = TextTable([*titles, "busiest", *(["rel. L2", "bits"] if checked else [])], right=frozenset({1, 2, 3, 4, 5, 7}),
-                      indent=0)
+    energy = any(run.energy is not None for run in found.runs)
+    titles = ["dataflow", "time us", "speed\nup", "Cube\nwaits", "HBM\nGB/s", *(["mJ"] if energy else [])]
+    table = TextTable([*titles, "busiest", *(["rel. L2", "bits"] if checked else [])],
+                      right=frozenset({*range(1, len(titles)), len(titles) + 1}), indent=0)
     for run in found.runs:
         row = run.stalls.get("aic.m")
         cells: list[Cell] = [
             run.dataflow, f"{run.time_us:,.1f}", f"{first.cycles / max(1, run.cycles):.2f}x",
-            percent(stall_share(row, run.cycles)) if row else "", f"{run.hbm_gbps:,.0f}", megabytes(run.hbm_bytes),
-            _busiest(run),
+            percent(stall_share(row, run.cycles)) if row else "", f"{run.hbm_gbps:,.0f}",
+            *([millijoules(run.energy)] if energy else []), _busiest(run),
         ]
         if checked:
             cells += _number_cells(run.numerics)
@@ -321,8 +322,8 @@ def workload_comparison_report(found: WorkloadComparison) -> Report:
     head = title(result, subject="", what=first.name)
     return Report(replace(head, where=f"{head.where}, us over all layers of a kind"), _workload_comparison_table(found.runs),
                   (*conditions(result), *_comparison_notes(found.runs),
-                   *(Fact(name, text) for name, text in compared_energy(found.runs))), verdict=workload_verdict(found),
-                  skipped=tuple(found.skipped))
+                   *(Fact(name, text) for name, text in compared_energy(found.runs, found.winner))),
+                  verdict=workload_verdict(found), skipped=tuple(found.skipped))
 
 
 def _comparison_notes(runs: Sequence[WorkloadResult]) -> list[Fact]:
