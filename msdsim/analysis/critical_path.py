@@ -69,17 +69,19 @@ def by_place(path: Sequence[Segment]) -> list[Step]:
     return [Step(*place, visits[place], total) for place, total in sorted(cycles.items(), key=lambda item: (-item[1], item[0]))]
 
 
-def circuit(path: Sequence[Segment], agreement: float = 0.9) -> list[Step]:
+def circuit(path: Sequence[Segment], agreement: float = 0.8) -> list[Step]:
     """The loop that the path runs in its steady state: places of one period with their mean cycles, in order.
 
-    Looked for in the middle half of the path: the shortest period under which at least ``agreement`` of the places repeat.
-    Empty where there is none.
+    Looked for in the middle half of the path's cycles: the shortest period under which at least ``agreement`` of the cycles
+    are spent in places that repeat.  Empty where there is none.
     """
-    middle = [s for s in path[len(path) // 4 : len(path) * 3 // 4] if s.cycles]
+    cycles = path[-1].end - path[0].begin if path else 0
+    middle = [s for s in path if s.cycles and cycles <= 4 * s.begin and 4 * s.end <= 3 * cycles]
+    whole = sum(segment.cycles for segment in middle)
     places = [segment.place for segment in middle]
     for period in range(1, len(places) // 3 + 1):
-        same = sum(a == b for a, b in zip(places, places[period:], strict=False))
-        if same >= agreement * (len(places) - period):
+        same = sum(segment.cycles for segment, a, b in zip(middle, places, places[period:], strict=False) if a == b)
+        if same >= agreement * (whole - sum(segment.cycles for segment in middle[len(middle) - period :])):
             break
     else:
         return []

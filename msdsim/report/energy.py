@@ -38,7 +38,7 @@ def millijoules(energy: Energy | None) -> str:
 
 def _mj(uj: float) -> str:
     value = uj / _UJ_PER_MJ
-    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}" if value >= 0.1 else f"{value:.4f}"
 
 
 def energy_facts(energy: Energy | None) -> list[tuple[str, str]]:
