@@ -55,7 +55,8 @@ def test_addresses_by_hand():
 def test_heads_side_by_side_are_slower_on_the_a2():
     """Rows of 256 B keep half a line each in flight: three paged kernels reach 0.91 to 1.08 TB/s of a 910B2's 1.6."""
     problem = "attention:batch=1,heads=32,kv_heads=8,head_dim=128,q=1,kv=32768"
-    paged, plain = (msdsim.simulate(f"{problem},kv_layout={layout}", "ascend910b2", "bf16") for layout in ("bsnd", "bnsd"))
+    paged, plain = (msdsim.simulate(f"{problem},kv_layout={layout}", "ascend910b2", "bf16", tiling={"l2_ahead": 0})
+                    for layout in ("bsnd", "bnsd"))
     rate = 2 * 8 * 32768 * 256 / paged.time_us / 1e6
     assert 0.85 < rate < 1.15
     assert paged.cycles > 1.2 * plain.cycles
@@ -89,6 +90,6 @@ def test_engines_agree_on_pages(memory):
 def test_a_copy_for_each_page():
     """Nine tokens in pages of three: K and V of the one tile come in three copies each, where there was one."""
     problem = "attention:batch=1,heads=1,kv_heads=1,head_dim=32,q=1,kv=9"
-    plain = msdsim.simulate(problem, "toy", "bf16")
+    plain = msdsim.simulate(problem, "toy", "bf16", tiling={"l2_ahead": 0})
     paged = msdsim.simulate(f"{problem},page=3", "toy", "bf16", tiling=plain.tiling)
     assert paged.record.instructions == plain.record.instructions + 2 * (3 - 1)

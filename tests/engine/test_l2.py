@@ -267,9 +267,10 @@ def test_a_core_does_not_wait_for_itself(engine):
     assert record_of(read_kernel(0, 0, 0), engine, chip).cycles == record_of(read_kernel(0, 0, 0), engine).cycles
 
 
-@pytest.mark.parametrize(("chip", "least", "most"), [("ascend910b1", 1.10, 1.20), ("ascend950pr", 1.01, 1.05)])
+@pytest.mark.parametrize(("chip", "least", "most"), [("ascend910b1", 1.10, 1.20), ("ascend950pr", 1.01, 1.25)])
 def test_lockstep_costs_what_is_published_and_streams_do_not(chip, least, most):
-    """All AIVs read one matrix in the same order: 10 to 20% slower, says the vendor of the A2."""
+    """All AIVs read one matrix in the same order: 10 to 20% slower, says the vendor of the A2.  Nothing is published of the 950,
+    whose turn at a line is taken from there; its ports hold what is in flight by lines, which makes turns longer."""
     problem = "micro:read_matrix,m=6144,n=512,base_m=128,base_n=64,shared=1"
     hardware = load_hw(chip)
     apart = hardware.replace(l2__same_line_cycles=0)
