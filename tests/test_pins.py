@@ -23,4 +23,4 @@ def test_a_tool_is_pinned_where_the_package_allows_it(tool):
 
 
 def test_ci_uses_the_pins():
-    assert re.search(r"pip install .*-c \.ci/constraints\.txt -e '\.\[test\]'", (ROOT / ".ci/run").read_text(encoding="utf-8"))
+    assert re.search(r"pip install .*-c \.ci/constraints\.txt -e '\.\[test,docs\]'", (ROOT / ".ci/run").read_text(encoding="utf-8"))
