@@ -87,9 +87,12 @@ def _decomposed(problem: Gemm) -> bool:
 def tiling_of(row: Measurement, chip: Chip) -> dict[str, int]:
     """The tiling a row asks for: keys and values, or the words "base MxNxK" and "no double buffering".
 
-    A weight-only GEMM without is taken to be the vendor's operator, since all that are published are.
+    A weight-only GEMM without is taken to be the vendor's operator, since all that are published are; kernels of attention read
+    the cache on the AICs alone, for the same reason.
     """
     if not isinstance(row.tiling, str):
+        if row.problem.startswith("attention:") and row.dataflow == "bf16":
+            return {"l2_ahead": 0, **row.tiling}
         problem = parse_inline(row.problem) if row.problem.startswith("gemm:") else None
         if not row.tiling and row.dataflow in ("dequant-int4", "dequant-int8") and chip.arch == "2201" \
                 and isinstance(problem, Gemm) and not _decomposed(problem):

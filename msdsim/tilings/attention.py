@@ -128,10 +128,20 @@ class Attention:
         self._chunks(s, several=True)
         s.narrow()
         s.options("ub_ring", 2, 1)
-        s.options("l2_ahead", 0, *self.ahead)
+        ahead = self._loads_bind(s)
+        s.options("l2_ahead", 0, *[np.where(ahead, tiles, 0) for tiles in self.ahead])
         s.options("preload", s.preload, np.where(s.direct == 1, 1, 3))
         self._chunks(s, several=False)
         self._vector(s, several=True)
+
+    def _loads_bind(self, s: Space) -> Column:
+        """Where it can pay that the AIVs bring the cache into L2: only one row tile reads it (others find it there anyway), and
+        a fractal of it takes the port longer than the Cube, which multiplies it once, or twice where K and V are one."""
+        once = self._whole_items(s) == self.heads
+        port, uses = float(self.chip.need_path("GM", "L1").bytes_per_cycle), 2 if self.problem.shared_kv else 1
+        rate, fractal_bytes = self.chip.cube.need_rate(*self.fmt), self.deep * self.step * self.bits / 8
+        cube = uses * self._cube_rows(s) // self.chip.cube.fractal_m * float(rate.cycles_per_fractal)
+        return once & (cube < fractal_bytes / port)
 
     def more(self, s: Space) -> None:
         """Further keys of a dataflow, before the others."""
