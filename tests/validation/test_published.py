@@ -25,6 +25,7 @@ INEXPRESSIBLE = {"a2-gelu-fp32-8192", "a2-nd2nz-8192", "950-rmsnormquant-4096x81
 #: Rows that are further off than 30%, and what is known about them.
 OUTLIERS = {
     "910c-mla-amla": "K and V come one after the other, there they are one load",
+    "910b1-w4a16-5120x17408-g32": "the vendor's operator meets at a barrier each round",
     "950-copy-l1-same-address": "twice the time of cores that begin apart, which no serving of a line explains",
     "910b4-m128-4096": "the fastest kernel has both kinds of core, whose launch the benchmark's has not",
     **dict.fromkeys(("950-mxfp4-128x8192x4096", "950-mxfp4-4096x1024x4096"), "MX tiles that hold scales for all of K"),
