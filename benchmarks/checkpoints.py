@@ -2,8 +2,8 @@
 
     python benchmarks/checkpoints.py [--mb 100] [--times 3]
 
-The pass is numpy's: the bytes are read by ``numpy.fromfile`` and copied once with a change of every byte.  Seconds that
-pass, the best of several runs on an idle machine, since FP8 is decoded by several threads; the ratio is what matters.
+The pass is numpy's: the bytes are read by ``numpy.fromfile`` and copied once with a change of every byte.  CPU seconds of this
+process, the best of several runs; the ratio is what matters.
 """
 
 from __future__ import annotations
@@ -64,12 +64,12 @@ def save(path: Path, found: dict[str, tuple[str, np.ndarray]]) -> int:
 
 
 def best(work: Callable[[], object], times: int) -> float:
-    """Seconds of the fastest run."""
+    """CPU seconds of the fastest run."""
     found = []
     for _ in range(times):
-        start = time.perf_counter()
+        start = time.process_time()
         work()
-        found.append(time.perf_counter() - start)
+        found.append(time.process_time() - start)
     return min(found)
 
 

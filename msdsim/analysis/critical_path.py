@@ -11,6 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 
@@ -72,16 +73,17 @@ def by_place(path: Sequence[Segment]) -> list[Step]:
 def circuit(path: Sequence[Segment], agreement: float = 0.8) -> list[Step]:
     """The loop that the path runs in its steady state: places of one period with their mean cycles, in order.
 
-    Looked for in the middle half of the path's cycles: the shortest period under which at least ``agreement`` of the cycles
-    are spent in places that repeat.  Empty where there is none.
+    Looked for in the middle half of the path's cycles: the shortest period by which places repeat for three turns and more at a
+    time, in at least ``agreement`` of the cycles.  Empty where there is none.
     """
     cycles = path[-1].end - path[0].begin if path else 0
     middle = [s for s in path if s.cycles and cycles <= 4 * s.begin and 4 * s.end <= 3 * cycles]
-    whole = sum(segment.cycles for segment in middle)
     places = [segment.place for segment in middle]
+    whole = sum(segment.cycles for segment in middle)
     for period in range(1, len(places) // 3 + 1):
-        same = sum(segment.cycles for segment, a, b in zip(middle, places, places[period:], strict=False) if a == b)
-        if same >= agreement * (whole - sum(segment.cycles for segment in middle[len(middle) - period :])):
+        same = [a == b for a, b in zip(places, places[period:], strict=False)]
+        last = sum(segment.cycles for segment in middle[len(middle) - period :])
+        if _in_long_runs(same, middle, 2 * period) >= agreement * (whole - last):
             break
     else:
         return []
@@ -90,6 +92,16 @@ def circuit(path: Sequence[Segment], agreement: float = 0.8) -> list[Step]:
     # Where turns differ, most of them are right: the first may still come from elsewhere.
     usual = [Counter(places[at : turns * period : period]).most_common(1)[0][0] for at in range(period)]
     return [Step(*usual[at], 1, round(spent[at])) for at in range(period)]
+
+
+def _in_long_runs(same: Sequence[bool], segments: Sequence[Segment], least: int) -> int:
+    """Cycles of the segments that are the same as the one a period later, ``least`` and more of them in a row."""
+    found = 0
+    for is_same, run in groupby(zip(same, segments, strict=False), key=lambda pair: pair[0]):
+        members = [segment for _, segment in run]
+        if is_same and len(members) >= least:
+            found += sum(segment.cycles for segment in members)
+    return found
 
 
 class _Walk:

@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
-from threading import Lock
 
 import numpy as np
 
@@ -15,8 +11,6 @@ from msdsim.checkpoints.bits import PIECE_BYTES, Packed, unpack_last
 from msdsim.checkpoints.stored import StoredWeight
 from msdsim.formats.number import E8M0, FP4_E2M1
 
-#: Threads that decode FP8 side by side; more gain nothing, since memory is what they wait for.
-_THREADS = 4
 _PLAIN = {"F64": "FP64", "F32": "FP32", "F16": "FP16", "BF16": "BF16"}
 _FP8_SCALES = ("weight_scale_inv", "weight_scale", "scale", "qscale_weight", "_scale_inv", "_scale", "scale_inv")
 
@@ -68,32 +62,17 @@ def _times(codes: Packed, scale: np.ndarray, block: tuple[int, int]) -> np.ndarr
     n, k = codes.shape[-2:]
     out, most = np.empty((len(scale), n, k), np.float32), max(1, PIECE_BYTES // k)
     table = np.arange(256, dtype=np.uint8).view(codes.dtype).astype(np.float32)
-    reading = Lock()
-
-    def fill(piece: tuple[int, int, int]) -> None:
-        expert, start, stop = piece
-        with reading:
-            own_codes = codes.rows(expert * n + start, expert * n + stop).view(np.uint8).copy()
-        own = scale[expert, start:stop] if block[0] == 1 else scale[expert, start // block[0]][None]
-        rows = out[expert, start:stop]
-        np.take(table, own_codes, out=rows, mode="clip")
-        rows *= own if own.shape[1] == 1 else np.repeat(own, block[1], axis=1)[:, :k]
-
-    # Most of the time goes into memory that is touched for the first time, which cores do side by side.
-    with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-        for _ in threads.map(fill, _pieces(len(scale), n, most, block[0])):
-            pass
-    return out
-
-
-def _pieces(experts: int, n: int, most: int, block: int) -> Iterator[tuple[int, int, int]]:
-    """Expert, first and last row of pieces that lie within one row of blocks, or have a row of scales for each of their own."""
-    for expert in range(experts):
+    for expert, blocks in enumerate(scale):
         start = 0
         while start < n:
-            stop = min(start + most, n, n if block == 1 else start - start % block + block)
-            yield expert, start, stop
+            # A piece lies within one row of blocks, or has a row of scales for each of its own.
+            stop = min(start + most, n, n if block[0] == 1 else start - start % block[0] + block[0])
+            own = blocks[start:stop] if block[0] == 1 else blocks[start // block[0]][None]
+            rows = out[expert, start:stop]
+            np.take(table, codes.rows(expert * n + start, expert * n + stop).view(np.uint8), out=rows, mode="clip")
+            rows *= own if own.shape[1] == 1 else np.repeat(own, block[1], axis=1)[:, :k]
             start = stop
+    return out
 
 
 def _block(w: Beside, scale: np.ndarray, rest: str) -> tuple[tuple[int, int], str]:

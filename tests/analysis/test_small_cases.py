@@ -37,7 +37,7 @@ def _path(places):
     return [Segment(0, "aiv", pipe, number, 10 * at, 10 * at + 10) for at, (pipe, number) in enumerate(places)]
 
 
-def test_a_circuit_repeats_in_nine_of_ten_places():
+def test_a_circuit_repeats_for_three_turns_at_a_time():
     turn = [("MTE2", 0), ("V", 1)]
     assert [(step.pipe, step.instr, step.cycles) for step in circuit(_path(turn * 40))] == [("MTE2", 0, 10), ("V", 1, 10)]
     # Every fourth turn goes another way: three of four turns alike are no steady state.
