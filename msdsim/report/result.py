@@ -193,6 +193,8 @@ class Result:
             from msdsim.report.formulas import formula_json
 
             found["closed_form"] = formula_json(self)
+        if self.chosen:
+            found["chosen"] = self.chosen
         if self.weights:
             found["weights"] = self.weights
         if self.overrides:
