@@ -241,7 +241,7 @@ def prepare_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions) -> P
 
 
 def run_changed(result: Result, hardware: Hardware, options: RunOptions) -> ShownResult:
-    """The kernel of a result on a chip that differs in speed alone, so that it need not be verified again."""
+    """The kernel of a result once more, on its chip or one that differs in speed alone: it need not be verified again."""
     build = run_passes(Build(hardware.chip, kernel=result.kernel, verified=True), "place")
     item = PreparedRun(build, hardware, options, result.problem, result.dataflow, result.tiling)
     started = time.perf_counter()

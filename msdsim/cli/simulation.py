@@ -116,12 +116,12 @@ def with_causes(result: ShownResult, options: RunOptions) -> ShownResult:
 
 def with_timeline(result: R, options: RunOptions) -> R:
     """The result with its timeline, where its kernel is short enough to keep one for a page."""
-    from msdsim.api import simulate
     from msdsim.explore.whatif import MOST_INSTRUCTIONS
+    from msdsim.runs import run_changed
 
     if result.record.timeline is not None or result.record.instructions > MOST_INSTRUCTIONS:
         return result
-    again = simulate(result.kernel, result.hardware, options=timing_only(options).but(timeline=True))
+    again = run_changed(result, result.hardware, timing_only(options).but(timeline=True))
     return replace(result, record=again.record)
 
 

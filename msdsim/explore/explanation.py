@@ -158,9 +158,8 @@ def explain_result(result: Result, progress: Progress | None = None) -> Explanat
     """A result explained: its kernel simulated again where it kept no timeline, and on every changed chip."""
     plain = RunOptions(engine=result.engine, memory=result.memory, warm=result.l2_start == "warm")
     if result.record.timeline is None or result.l2_start == "workload" or not isinstance(result, ShownResult):
-        again = simulate(result.kernel, result.hardware, options=plain.but(timeline=True))
-        base = replace(again, problem=result.problem, dataflow=result.dataflow, tiling=result.tiling, seed=result.seed,
-                       numerics=result.numerics, weights=result.weights, chosen=result.chosen)
+        again = run_changed(result, result.hardware, plain.but(timeline=True))
+        base = replace(again, seed=result.seed, numerics=result.numerics, weights=result.weights, chosen=result.chosen)
     else:
         base = result
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any
 
@@ -37,6 +38,8 @@ if TYPE_CHECKING:
     from msdsim.report.result import Comparison, Result, WorkloadComparison, WorkloadResult
 
 _DPI = 150
+#: Decimals of a position in a figure.
+_DIGITS = 9
 _GREY = "#444444"
 #: Colours of the series over time, and of dataflows.
 SERIES = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442", "#999999", "#7F5539")
@@ -67,8 +70,25 @@ def save(figure: Figure, to: str | Path | IO[bytes], kind: str = "") -> None:
     # A file that depends on the day it was made cannot be compared with the one before.
     metadata: dict[str, Any] = {"png": {"Software": None}, "svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(kind, {})
     # Text stays text, to be found, read aloud and edited.
-    with matplotlib.rc_context({"svg.hashsalt": "msdsim", "svg.fonttype": "none", "pdf.fonttype": 42}):
+    with matplotlib.rc_context({"svg.hashsalt": "msdsim", "svg.fonttype": "none", "pdf.fonttype": 42}), _settled(figure):
         figure.savefig(to, format=kind, dpi=_DPI, metadata=metadata)
+
+
+@contextmanager
+def _settled(figure: Figure) -> Iterator[None]:
+    """The figure with its axes where the layout has put them, rounded: what the solver finds differs in the last bit from time
+    to time, and names in an SVG are hashes of it."""
+    engine = figure.get_layout_engine()
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")
+    for axes in figure.axes:
+        left, bottom, width, height = (round(side, _DIGITS) for side in axes.get_position().bounds)
+        axes.set_position((left, bottom, width, height))
+        axes.set_in_layout(True)
+    try:
+        yield
+    finally:
+        figure.set_layout_engine(engine)
 
 
 def plot_result(run: Result) -> Figure:

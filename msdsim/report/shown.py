@@ -24,9 +24,39 @@ def _explain(found: Any) -> Any:
     return import_module("msdsim").explain(found)
 
 
+class _Traced:
+    """What has timelines: one run, or several side by side."""
+
+    def _timelines(self) -> Sequence[Result]:
+        raise NotImplementedError
+
+    def to_trace(self, path: str, *, window_us: tuple[float, float] | None = None, cores: Iterable[int] | None = None,
+                 flows: bool = False) -> list[str]:
+        """Write the timelines as a trace, a group of tracks for each run: ``.pftrace`` for ui.perfetto.dev, ``.json`` for
+        MindStudio Insight; simulate or compare with ``timeline=True``.
+
+        ``window_us`` and ``cores`` choose a part of it; ``flows`` draws arrows from what was waited for.  Returns what was left
+        out for the sake of size, in sentences.
+        """
+        from msdsim.report.trace import write_traces
+        from msdsim.report.tracks import TraceOptions
+
+        chosen = TraceOptions(window_us, None if cores is None else frozenset(cores), flows)
+        return write_traces(self._timelines(), path, chosen)
+
+    def to_perfetto(self, path: str) -> None:
+        """Write the timelines as one trace that ui.perfetto.dev opens; simulate or compare with ``timeline=True``."""
+        from msdsim.report.trace import write_perfetto
+
+        write_perfetto(self._timelines(), path)
+
+
 @dataclass(frozen=True, repr=False)
-class ShownResult(Result):
+class ShownResult(_Traced, Result):
     """One simulated kernel."""
+
+    def _timelines(self) -> Sequence[Result]:
+        return [self]
 
     def plot(self) -> Figure:
         """Where each pipe's cycles went, and HBM bandwidth over time."""
@@ -50,26 +80,6 @@ class ShownResult(Result):
 
         return run_page(self)
 
-    def to_trace(self, path: str, *, window_us: tuple[float, float] | None = None, cores: Iterable[int] | None = None,
-                 flows: bool = False) -> list[str]:
-        """Write the timeline as a trace: ``.pftrace`` for ui.perfetto.dev, ``.json`` for MindStudio Insight; simulate with
-        ``timeline=True``.
-
-        ``window_us`` and ``cores`` choose a part of it; ``flows`` draws arrows from what was waited for.  Returns what was left
-        out for the sake of size, in sentences.
-        """
-        from msdsim.report.trace import write_traces
-        from msdsim.report.tracks import TraceOptions
-
-        chosen = TraceOptions(window_us, None if cores is None else frozenset(cores), flows)
-        return write_traces([self], path, chosen)
-
-    def to_perfetto(self, path: str) -> None:
-        """Write the timeline as a trace that ui.perfetto.dev opens; simulate with ``timeline=True``."""
-        from msdsim.report.trace import write_perfetto
-
-        write_perfetto([self], path)
-
     def _repr_html_(self) -> str:
         from msdsim.report.facts import run_report
         from msdsim.report.notebook import notebook_html
@@ -78,10 +88,13 @@ class ShownResult(Result):
 
 
 @dataclass(frozen=True, repr=False)
-class ShownComparison(Comparison):
+class ShownComparison(_Traced, Comparison):
     """Dataflows side by side."""
 
     runs: Sequence[ShownResult]
+
+    def _timelines(self) -> Sequence[Result]:
+        return self.runs
 
     def plot(self) -> Figure:
         """Time by dataflow, split by what the busiest pipes do."""
@@ -102,26 +115,6 @@ class ShownComparison(Comparison):
         from msdsim.report.html import comparison_page
 
         return comparison_page(self)
-
-    def to_trace(self, path: str, *, window_us: tuple[float, float] | None = None, cores: Iterable[int] | None = None,
-                 flows: bool = False) -> list[str]:
-        """Write the timelines of all runs as a trace: ``.pftrace`` for ui.perfetto.dev, ``.json`` for MindStudio Insight;
-        compare with ``timeline=True``.
-
-        ``window_us`` and ``cores`` choose a part of it; ``flows`` draws arrows from what was waited for.  Returns what was left
-        out for the sake of size, in sentences.
-        """
-        from msdsim.report.trace import write_traces
-        from msdsim.report.tracks import TraceOptions
-
-        chosen = TraceOptions(window_us, None if cores is None else frozenset(cores), flows)
-        return write_traces(self.runs, path, chosen)
-
-    def to_perfetto(self, path: str) -> None:
-        """Write the timelines of all runs as one trace; compare with ``timeline=True``."""
-        from msdsim.report.trace import write_perfetto
-
-        write_perfetto(self.runs, path)
 
     def _repr_html_(self) -> str:
         from msdsim.report.facts import comparison_report

@@ -28,7 +28,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
     refuse_for_kernel(problem, shape)
     timing = timing_options(given).but(tiling=read_tiling(tiling), warm=given["warm"])
     named = None if not hasattr(shape, "kind") else dataflow
-    with working(f"explaining {dataflow}", outputs.quiet, timing.engine) as progress:
+    with working(f"explaining {named or problem}", outputs.quiet, timing.engine) as progress:
         found = explain(shape, hardware, named, progress=progress, options=timing)
     outputs.print(lambda console: print_explanation(console, found))
     outputs.write_json(found.to_json())
