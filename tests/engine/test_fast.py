@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from msdsim.engine import EngineOptions, load_engine
-from msdsim.engine.fast import compiled
+from msdsim.engine.fast import compiled, engine
 from msdsim.errors import InputError, KernelError
 from msdsim.hardware import load_hw
 from msdsim.ir import KernelBuilder, at
@@ -113,8 +113,13 @@ def cycles_of_copies(trips: int) -> int:
     return load_engine("fast").run(lower(kb.build(), TOY.chip), EngineOptions()).cycles
 
 
-def test_iterations_without_an_instruction_take_no_time_and_leave_room_for_an_interruption():
-    assert cycles_of_copies(2**26) == cycles_of_copies(2) > cycles_of_copies(0)
+def test_iterations_without_an_instruction_take_no_time_and_leave_room_for_an_interruption(monkeypatch):
+    run, calls = engine._compiled_run(), []
+    monkeypatch.setattr(engine, "_compiled_run", lambda: lambda *arrays: (calls.append(1), run(*arrays)))
+    long, in_pieces = cycles_of_copies(2**26), len(calls)
+    assert long == cycles_of_copies(2) > cycles_of_copies(0)
+    # Between two calls Python sees that Ctrl-C was pressed.
+    assert in_pieces > len(calls) - in_pieces == 2
 
 
 def test_division_by_what_may_be_zero_is_refused():

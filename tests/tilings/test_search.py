@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import asdict
 
+import numpy as np
 import pytest
 
 import msdsim
@@ -139,3 +140,16 @@ def test_the_estimate_knows_the_work_of_the_pipes():
         spent = result.record.totals[:, part.pipes.index(pipe), :2].sum(axis=1).max()
         assert phase.pipes[pipe][0] == pytest.approx(spent, rel=0.15)
     assert estimate[0] == pytest.approx(result.cycles, rel=0.25)
+
+
+@pytest.mark.parametrize(("shape", "ahead"), [
+    # One row tile of four rows reads the cache; the port is slower than the Cube.
+    ("batch=8,heads=32,kv_heads=8,head_dim=128,q=1,kv=4096", True),
+    # Several row tiles read it, few rows each or many.
+    ("batch=1,heads=4,kv_heads=4,head_dim=64,q=256,kv=4096", False),
+    # One row tile of 128 rows, which the Cube multiplies with K and with V from one load.
+    ("batch=4,heads=128,kv_heads=1,head_dim=576,v_dim=512,q=1,kv=4096,shared_kv=1,scale_dim=192", False)])
+def test_the_cache_is_read_ahead_only_where_loads_bind(shape, ahead):
+    problem, chip = parse_problem(f"attention:{shape}"), load_hw("ascend910b1").chip
+    table, _ = candidates(STATEMENTS["attention:bf16"](problem, chip), {"rows": 16} if "q=256" in shape else {}, 600)
+    assert bool(np.any(table.l2_ahead > 0)) == ahead
