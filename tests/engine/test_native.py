@@ -84,5 +84,5 @@ def test_every_word_of_the_arrays_is_described():
     text = layout.describe()
     for name in ("P_FREE", "X_AT", "G_STATUS", "I_COST", "K_UNITS", "T_UNCHARGED"):
         assert re.search(rf"^ +\d+ {name} +\S", text, re.MULTILINE), name
-    used = set(re.findall(r"\bat\.([A-Z]+_[A-Z0-9_]+)\b", (SOURCE / "machine.py").read_text()))
+    used = {name for file in native.SOURCES for name in re.findall(r"\bat\.([A-Z]+_[A-Z0-9_]+)\b", (SOURCE / file).read_text())}
     assert all(hasattr(layout, name) for name in used)
