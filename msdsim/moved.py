@@ -35,6 +35,7 @@ MOVED_NAMES = {
     "msdsim.hardware.chip": ("msdsim.hardware.hardware", ("Hardware", "Provenance")),
     "msdsim.ir.printer": ("msdsim.ir.identity", ("kernel_hash",)),
     "msdsim.ir.lets": ("msdsim.ir.tidy", ("tidy",)),
+    "msdsim.dataflows.cube.operands": ("msdsim.ir", ("ragged", "share_of")),
     "msdsim.hardware.load": ("msdsim.hardware.hardware", ("leaves", "override", "parse_value")),
 }
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from msdsim.errors import TilingError
 from msdsim.hardware.chip import Chip
-from msdsim.ir.kernel import Kernel
+from msdsim.ir import Kernel
 from msdsim.moved import spread_names
 from msdsim.registry import Registry
 

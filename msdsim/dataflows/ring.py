@@ -18,8 +18,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Literal
 
-from msdsim.ir.builder import Handle, KernelBuilder
-from msdsim.ir.expr import Const, Expr
+from msdsim.ir import Const, Expr, Handle, KernelBuilder
 from msdsim.ir.kernel import SignalKind
 
 #: Where nothing is shared.

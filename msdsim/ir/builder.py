@@ -15,12 +15,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from numbers import Integral
 from typing import Any
 
 from msdsim.errors import KernelError
-from msdsim.ir.expr import Binary, Const, Expr, ExprLike, Var, binary, lift
+from msdsim.ir.expr import Binary, Const, Expr, ExprLike, Var, binary, lift, ragged, tiles_of
 from msdsim.ir.kernel import (
     Alloc,
     AttrValue,
@@ -70,6 +70,14 @@ class At:
 
     def __init__(self, start: ExprLike, size: ExprLike) -> None:
         self.start, self.size = _expr(start), _expr(size)
+
+
+class Tile(At):
+    """One of the tiles that a range is cut into: its number, and where it lies."""
+
+    def __init__(self, number: Expr, start: ExprLike, size: ExprLike) -> None:
+        super().__init__(start, size)
+        self.number = number
 
 
 def _expr(value: Any) -> Expr:
@@ -125,6 +133,8 @@ class KernelBuilder:
         self._parts: dict[str, list[Statement]] = {"aic": [], "aiv": []}
         self._stack: list[list[Statement]] = []
         self.core, self.sub = Var("core"), Var("sub")
+        #: This AIV's number among those of all core groups.
+        self.aiv = self.core * aiv_per_core + self.sub
 
     def tensor(self, name: str, fmt: str, shape: tuple[int, ...], role: Role, space: str = "GM", beside: int = 1,
                layout: Layout = "nd") -> Handle:
@@ -156,6 +166,20 @@ class KernelBuilder:
         yield Var(var)
         self._stack.pop()
         outer.append(For(var, first, end, step, tuple(body)))
+
+    @contextmanager
+    def tiles(self, var: str, total: ExprLike, size: int) -> Iterator[Tile]:
+        """Loop over the tiles of ``size`` that ``total`` is cut into; the last may be smaller."""
+        with self.loop(var, 0, tiles_of(total, size)) as number:
+            yield Tile(number, number * size, ragged(total, size, number))
+
+    def each_core(self, var: str, units: ExprLike) -> AbstractContextManager[Var]:
+        """Loop over the units of work of this core, when all cores take turns at them."""
+        return self.loop(var, self.core, units, self._cores)
+
+    def each_aiv(self, var: str, units: ExprLike) -> AbstractContextManager[Var]:
+        """Loop over the units of work of this AIV, when all AIVs take turns at them."""
+        return self.loop(var, self.aiv, units, self._cores * self._aiv_per_core)
 
     @contextmanager
     def when(self, condition: Expr) -> Iterator[None]:
@@ -208,6 +232,11 @@ class KernelBuilder:
     def wait_signal(self, name: str, pipe: str) -> None:
         """Append ``wait``: ``pipe`` goes on when the signal has been raised once more."""
         self.op("wait", name=name, pipe=pipe)
+
+    def meet(self, name: str, last: str = "MTE3", first: str = "MTE2") -> None:
+        """Signal that ``last`` is done, then let ``first`` wait for all others who do."""
+        self.raise_signal(name, last)
+        self.wait_signal(name, first)
 
     def build(self) -> Kernel:
         """The finished kernel, every statement carrying the line it has in the kernel's text."""

@@ -199,6 +199,21 @@ def tiles_of(extent: ExprLike, size: int) -> Expr:
     return (lift(extent) + (size - 1)) // size
 
 
+def ragged(total: ExprLike, tile: int, index: ExprLike) -> Expr:
+    """Size of tile ``index`` when ``total`` is cut into tiles of ``tile``: the last may be smaller."""
+    whole = lift(total)
+    if isinstance(whole, Const) and whole.value % tile == 0:
+        return Const(tile)
+    if isinstance(whole, Const) and whole.value < tile:
+        return whole
+    return minimum(tile, whole - lift(index) * tile)
+
+
+def share_of(total: ExprLike, share: int, index: ExprLike) -> Expr:
+    """What unit ``index`` has of ``total`` when each takes ``share`` in turn: the last ones may have less, or nothing."""
+    return minimum(share, maximum(0, lift(total) - lift(index) * share))
+
+
 def product(*factors: ExprLike) -> Expr:
     """Product of several factors; non-constant times non-constant is allowed here since only sizes use it."""
     result: Expr = Const(1)

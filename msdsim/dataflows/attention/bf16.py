@@ -11,7 +11,7 @@ from msdsim.dataflows.attention.work import AttentionShape
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
 from msdsim.dataflows.cube.limits import refuse_rate
 from msdsim.hardware.chip import Chip
-from msdsim.ir.kernel import Kernel
+from msdsim.ir import Kernel
 from msdsim.ir.ops.vector import FOLD_LANES
 
 CUBE_FORMATS = ("bf16", "bf16")

@@ -11,13 +11,10 @@ import numpy as np
 
 from msdsim.dataflows.attention.tiling import AttentionTiling
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step, Work
-from msdsim.dataflows.cube.operands import ragged_of
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import At, Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
-from msdsim.ir.kernel import Slice
+from msdsim.ir import At, Const, Expr, Handle, KernelBuilder, Slice, at, maximum, minimum, ragged, tiles_of
 from msdsim.units import ceil_div, round_up
 
 
@@ -137,7 +134,7 @@ class Context:
         """This AIV's share of a row tile, ``most`` rows at a time."""
         mine = self.my_part(tile.rows, self.share)
         with self.kb.loop(var, 0, tiles_of(mine, most)) as r:
-            yield Rows(r * most, ragged_of(mine, most, r), self.kb.sub * self.share + r * most)
+            yield Rows(r * most, ragged(mine, most, r), self.kb.sub * self.share + r * most)
 
     def per_row_tile(self, buffer: Handle, tile: RowTile, rows: Rows) -> Slice:
         """Rows of what is kept for every row tile."""
@@ -149,16 +146,16 @@ class Context:
 
     def scalars(self, name: str, rows: Rows, cols: int = 1, most: int = 0) -> Slice:
         """A few FP32 values per row of a UB tile of ``most`` rows, by default ``vec_m``."""
-        return self.kb.buffer(name, "UB", "fp32", (most or self.tile.vec_m, cols))[at(0, rows.size), at(0, cols)]
+        return self.kb.buffer(name, "UB", "fp32", (most or self.tile.vec_m, cols))[:rows.size, :cols]
 
     def of_logits(self, name: str, fmt: str, rows: Rows, cols: Expr, ring: int = 1) -> Slice:
         """A UB tile of the shape of S, ``vec_m`` rows at a time."""
-        return self.kb.buffer(name, "UB", fmt, (self.tile.vec_m, self.tile.kv_tile), ring)[at(0, rows.size), at(0, cols)]
+        return self.kb.buffer(name, "UB", fmt, (self.tile.vec_m, self.tile.kv_tile), ring)[:rows.size, :cols]
 
     def of_output(self, name: str, fmt: str, rows: Rows, ring: int = 1) -> Slice:
         """A UB tile of the shape of O, ``out_m`` rows at a time."""
-        return self.kb.buffer(name, "UB", fmt, (self.tile.out_m, self.out_dim), ring)[at(0, rows.size), :]
+        return self.kb.buffer(name, "UB", fmt, (self.tile.out_m, self.out_dim), ring)[:rows.size, :]
 
     def of_query(self, name: str, fmt: str, rows: Rows) -> Slice:
         """A UB tile of the shape of Q, ``out_m`` rows at a time."""
-        return self.kb.buffer(name, "UB", fmt, (self.tile.out_m, self.dim))[at(0, rows.size), at(0, self.dim)]
+        return self.kb.buffer(name, "UB", fmt, (self.tile.out_m, self.dim))[:rows.size, :self.dim]

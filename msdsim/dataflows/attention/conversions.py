@@ -8,8 +8,7 @@ from msdsim.dataflows.attention.context import Components, Context, Rows
 from msdsim.dataflows.attention.output import ScaleOutput
 from msdsim.dataflows.attention.rings import ToCube, ToVector
 from msdsim.dataflows.attention.work import Step
-from msdsim.ir.expr import Const
-from msdsim.ir.kernel import Slice
+from msdsim.ir import Const, Slice
 
 
 class Logits(NamedTuple):

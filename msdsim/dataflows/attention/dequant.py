@@ -28,11 +28,11 @@ from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, c
 from msdsim.dataflows.attention.work import AttentionShape, Step, refuse_odd
 from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_switch
 from msdsim.dataflows.cube.limits import refuse_rate
-from msdsim.dataflows.cube.operands import ragged_of
 from msdsim.dataflows.vector.dequantize import to_fp32
 from msdsim.errors import TilingError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
+from msdsim.ir import ragged
 from msdsim.ir.builder import At, Handle, at
 from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
 from msdsim.ir.kernel import Kernel, Slice
@@ -158,7 +158,7 @@ class FusedCache:
                 if dequantizer.per_channel:
                     scales = dequantizer.load_scales(which, one.head, Const(0), Const(1), 1)
                 with kb.loop("v", 0, tiles_of(mine, tile.dequant_kv)) as v:
-                    rows = at(kb.sub * share + v * tile.dequant_kv, ragged_of(mine, tile.dequant_kv, v))
+                    rows = at(kb.sub * share + v * tile.dequant_kv, ragged(mine, tile.dequant_kv, v))
                     in_cache = at(one.start + rows.start, rows.size)
                     if not dequantizer.per_channel:
                         scales = dequantizer.load_scales(which, one.head, in_cache.start, rows.size, tile.dequant_kv)

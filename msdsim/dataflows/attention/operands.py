@@ -8,11 +8,9 @@ from typing import Protocol, TypeAlias
 from msdsim.dataflows.attention.context import Chunk, Context
 from msdsim.dataflows.attention.tiling import FETCH_BYTES
 from msdsim.dataflows.attention.work import Step
-from msdsim.dataflows.cube.operands import ragged_of
 from msdsim.formats.number import FORMATS
-from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Expr, maximum, minimum, tiles_of
-from msdsim.ir.kernel import Slice, Tensor
+from msdsim.ir import At, Expr, Handle, Slice, at, maximum, minimum, ragged, tiles_of
+from msdsim.ir.kernel import Tensor
 from msdsim.units import ceil_div
 
 #: Q in L1 for a step of the item that it was loaded for.
@@ -77,7 +75,7 @@ def to_l1(ctx: Context, name: str, source: Slice, most_rows: int, most_cols: int
     """A rectangle of a cache to an L1 buffer."""
     buffer = ctx.kb.buffer(name, "L1", ctx.fmt, (most_rows, most_cols), ctx.tile.l1_ring)
     rows, cols = source.sizes[-2:]
-    ctx.kb.copy(buffer[at(0, rows), at(0, cols)], source)
+    ctx.kb.copy(buffer[:rows, :cols], source)
     return Chunk(lambda rows, cols: buffer[rows, cols])
 
 
@@ -116,7 +114,7 @@ class GmCache:
 
     def _bring(self, name: str, cache: Handle, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
         buffer = self.ctx.kb.buffer(name, "L1", self.ctx.fmt, (most_rows, most_cols), self.ctx.tile.l1_ring)
-        copy_rows(self.ctx, lambda inside: buffer[inside, at(0, cols.size)], cache, step.head,
+        copy_rows(self.ctx, lambda inside: buffer[inside, :cols.size], cache, step.head,
                   at(step.start + rows.start, rows.size), cols)
         return Chunk(lambda rows, cols: buffer[rows, cols])
 
@@ -132,7 +130,7 @@ def fetch_into_l2(ctx: Context, cache: Cache, step: Step) -> None:
     chunk = min(share, max(1, FETCH_BYTES * 8 // (dim * FORMATS[fmt].bits)))
     with kb.loop("f", 0, tiles_of(size, chunk)) as f:
         warm = kb.buffer("warm", "UB", fmt, (chunk, dim))
-        rows = ragged_of(size, chunk, f)
+        rows = ragged(size, chunk, f)
         for stored in cache.stored:
             width = at(0, stored.of.shape[-1])
             copy_rows(ctx, lambda inside, width=width: warm[inside, width], stored, step.head,  # type: ignore[misc]

@@ -7,11 +7,8 @@ from typing import TypeAlias
 
 from msdsim.dataflows.attention.context import Context, Rows
 from msdsim.dataflows.attention.work import Step
-from msdsim.dataflows.cube.operands import ragged
 from msdsim.dataflows.vector.softmax import MergeScratch, RowState, merge_states, move
-from msdsim.ir.builder import At, at
-from msdsim.ir.expr import Expr
-from msdsim.ir.kernel import Slice
+from msdsim.ir import At, Expr, Slice, at, ragged
 from msdsim.units import ceil_div
 
 #: Most rows that are merged at a time: of more, the latency of instructions is no longer felt.
@@ -46,7 +43,7 @@ class Output:
         kb, ctx = self.kb, self.ctx
         if self.scale is not None:
             self.scale(acc, head)
-        yb = kb.buffer(name, "UB", "bf16", (most, ctx.out_dim), ctx.tile.ub_ring)[at(0, rows.size), :]
+        yb = kb.buffer(name, "UB", "bf16", (most, ctx.out_dim), ctx.tile.ub_ring)[:rows.size, :]
         kb.op("cast", yb, acc, round="rint")
         kb.copy(self.y[head, rows, :], yb)
 
@@ -56,10 +53,10 @@ class Output:
         here = at(step.head * ctx.work.rows_per_head + step.row + rows.start, rows.size)
         out = ctx.of_output("part_out", "fp32", rows, ctx.tile.ub_ring)
         stats = kb.buffer("stats_out", "UB", "fp32", (ctx.tile.out_m, 2), ctx.tile.ub_ring)
-        move(kb, stats[at(0, rows.size), 0], state.top)
-        move(kb, stats[at(0, rows.size), 1], state.sum)
+        move(kb, stats[:rows.size, 0], state.top)
+        move(kb, stats[:rows.size, 1], state.sum)
         move(kb, out, acc)
-        kb.copy(self.split_stats[here, at(step.split * 2, 2)], stats[at(0, rows.size), :])
+        kb.copy(self.split_stats[here, at(step.split * 2, 2)], stats[:rows.size, :])
         kb.copy(self.split_acc[here, at(step.split * dim, dim)], out)
 
     def merge_splits(self, taken: int) -> None:
@@ -77,7 +74,7 @@ class Output:
             # One buffer for both loads, so that one flag covers them.
             loaded = kb.buffer("loaded", "UB", "fp32", (most, splits * (dim + 2)), ctx.tile.ub_ring)
             kb.copy(loaded[size, at(splits * dim, splits * 2)], self.split_stats[here, :])
-            kb.copy(loaded[size, at(0, splits * dim)], self.split_acc[here, :])
+            kb.copy(loaded[size, :splits * dim], self.split_acc[here, :])
             states = [RowState(*(loaded[size, splits * dim + 2 * split + i] for i in range(2))) for split in range(splits)]
             accs = [loaded[size, at(split * dim, dim)] for split in range(splits)]
             scalars = [kb.buffer(name, "UB", "fp32", (most, 1))[size, 0] for name in ("mtop", "mw", "ml", "mone")]

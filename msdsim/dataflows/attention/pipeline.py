@@ -47,9 +47,7 @@ from msdsim.dataflows.attention.products import Products
 from msdsim.dataflows.attention.rings import ToCube, ToVector
 from msdsim.dataflows.attention.work import Step
 from msdsim.dataflows.vector.softmax import LOWEST, RowState, online_softmax
-from msdsim.ir.builder import Handle, at
-from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
-from msdsim.ir.kernel import Kernel
+from msdsim.ir import Const, Expr, Handle, Kernel, at, maximum, minimum, tiles_of
 from msdsim.ir.ops.vector import FOLD_LANES
 
 

@@ -7,9 +7,8 @@ from msdsim.dataflows.attention.operands import Cache, LoadedQueries
 from msdsim.dataflows.attention.rings import ToCube, ToVector
 from msdsim.dataflows.attention.work import Step
 from msdsim.dataflows.cube.mainloop import L0Tiles, through_l0
-from msdsim.dataflows.cube.operands import CubeOperands, ragged, ragged_of
-from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
+from msdsim.dataflows.cube.operands import CubeOperands
+from msdsim.ir import At, Const, Expr, Handle, at, maximum, minimum, ragged, tiles_of
 from msdsim.units import ceil_div
 
 
@@ -44,10 +43,10 @@ class Products:
         """K in chunks of ``l1_kv`` whole rows, columns of S in accumulators of ``qk_n``."""
         kb, tile, dim = self.kb, self.tile, self.ctx.dim
         with kb.loop("c", 0, tiles_of(step.cols, tile.l1_kv)) as c:
-            size = ragged_of(step.cols, tile.l1_kv, c)
+            size = ragged(step.cols, tile.l1_kv, c)
             k1 = self.cache.keys(step, at(c * tile.l1_kv, size), tile.l1_kv, at(0, dim), dim)
             with kb.loop("b", 0, tiles_of(size, tile.qk_n)) as b:
-                cols = ragged_of(size, tile.qk_n, b)
+                cols = ragged(size, tile.qk_n, b)
                 s0 = self._accumulator("s0", self.qk, tile.s_ring)
                 self._multiply(self.qk, step, s0, q(step), k1, at(0, dim), at(b * tile.qk_n, cols), Const(0))
                 self.s.put(step, at(c * tile.l1_kv + b * tile.qk_n, cols), s0)
@@ -55,7 +54,7 @@ class Products:
     def _logits_tile(self, step: Step, q: LoadedQueries, t: Expr) -> None:
         """``qk_n`` columns of S, K coming in chunks of ``l1_k`` columns."""
         tile, dim = self.tile, self.ctx.dim
-        cols = ragged_of(step.cols, tile.qk_n, t)
+        cols = ragged(step.cols, tile.qk_n, t)
         s0 = self._accumulator("s0", self.qk, tile.s_ring)
         with self.kb.loop("h", 0, ceil_div(dim, tile.l1_k)) as h:
             depth = at(h * tile.l1_k, ragged(dim, tile.l1_k, h))
@@ -82,7 +81,7 @@ class Products:
         kb, tile, dim = self.kb, self.tile, self.ctx.out_dim
         o0 = self._accumulator("o0", self.pv, tile.o_ring)
         with kb.loop("c", 0, tiles_of(step.cols, tile.l1_kv)) as c:
-            size = ragged_of(step.cols, tile.l1_kv, c)
+            size = ragged(step.cols, tile.l1_kv, c)
             chunk = at(c * tile.l1_kv, size)
             if self.cache.early_values:
                 v1 = self.cache.values(step, chunk, tile.l1_kv, at(0, dim), dim)
@@ -100,7 +99,7 @@ class Products:
         cols = at(n * tile.pv_n, ragged(self.ctx.out_dim, tile.pv_n, n))
         o0 = self._accumulator("o0", self.pv, tile.o_ring)
         with self.kb.loop("c", 0, tiles_of(step.cols, tile.l1_v)) as c:
-            size = ragged_of(step.cols, tile.l1_v, c)
+            size = ragged(step.cols, tile.l1_v, c)
             v1 = self.cache.values(step, at(c * tile.l1_v, size), tile.l1_v, cols, tile.pv_n)
             self._multiply(self.pv, step, o0, p1, v1, at(c * tile.l1_v, size), at(0, cols.size), c)
         self.o.put(step, cols, o0)
@@ -150,9 +149,9 @@ class Products:
         ``before`` is zero where this is the first product of the sum.
         """
         rows, transpose = at(0, step.rows * self.ctx.passes), tiles.kinds.transpose_b
-        acc = accumulator[rows, at(0, cols.size)]
+        acc = accumulator[rows, :cols.size]
         with self.kb.loop("d" if transpose else "e", 0, tiles_of(depth.size, tiles.k)) as d:
-            size = ragged_of(depth.size, tiles.k, d)
+            size = ragged(depth.size, tiles.k, d)
             of_a = rows, at(depth.start + d * tiles.k, size)
             inside = at(d * tiles.k, size)
             of_b = (cols, inside) if transpose else (inside, cols)

@@ -13,9 +13,8 @@ from contextlib import nullcontext
 from msdsim.dataflows.attention.context import Chunk, Components, Context, Rows, blocks_of
 from msdsim.dataflows.attention.work import Step
 from msdsim.formats.mx import MX_BLOCK
-from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Expr, maximum, minimum, tiles_of
-from msdsim.ir.kernel import Slice, Tensor
+from msdsim.ir import At, Expr, Handle, Slice, at, maximum, minimum, tiles_of
+from msdsim.ir.kernel import Tensor
 
 
 class ToVector:
@@ -35,7 +34,7 @@ class ToVector:
         """Columns of the step from an accumulator: whole to GM, or the rows of each AIV to its UB."""
         ctx, kb, rows = self.ctx, self.ctx.kb, step.rows * self.ctx.passes
         if not ctx.tile.direct:
-            kb.op("fixpipe", _slot(ctx, self.tensor, step, at(0, rows), cols), accumulator[at(0, rows), at(0, cols.size)])
+            kb.op("fixpipe", _slot(ctx, self.tensor, step, at(0, rows), cols), accumulator[:rows, :cols.size])
             return
         with kb.loop("aiv", 0, ctx.aivs) as aiv:
             size = minimum(ctx.share, maximum(0, step.rows - aiv * ctx.share))
@@ -43,7 +42,7 @@ class ToVector:
                 for number in range(ctx.passes):
                     target = self.tensor[kb.core, aiv, step.number % ctx.slots, at(number * ctx.share, size), cols]
                     kb.op("fixpipe", target,
-                          accumulator[at(step.rows * number + aiv * ctx.share, size), at(0, cols.size)])
+                          accumulator[at(step.rows * number + aiv * ctx.share, size), :cols.size])
 
     def filled(self) -> None:
         """The Cube has put all of a step."""
@@ -58,11 +57,11 @@ class ToVector:
         ctx, kb, numbers = self.ctx, self.ctx.kb, range(self.ctx.passes)
         if ctx.tile.direct:
             mine = kb.core, kb.sub, step.number % ctx.slots
-            return [self.tensor[(*mine, at(n * ctx.share + rows.local, rows.size), at(0, cols))] for n in numbers]
+            return [self.tensor[*mine, at(n * ctx.share + rows.local, rows.size), :cols] for n in numbers]
         # One buffer for all components, so that one flag covers them.
         shape = (ctx.passes * self.most, self.cols)
         buffer = kb.buffer(name, "UB", ctx.operands.sums, shape, ctx.tile.ub_ring)
-        pieces = [buffer[at(n * self.most, rows.size), at(0, cols)] for n in numbers]
+        pieces = [buffer[at(n * self.most, rows.size), :cols] for n in numbers]
         for n, piece in enumerate(pieces):
             start = step.rows * n + kb.sub * ctx.share + rows.local
             kb.copy(piece, _slot(ctx, self.tensor, step, at(start, rows.size), at(0, cols)))
@@ -117,7 +116,7 @@ class ToCube:
         depth = ctx.tile.p_ring if ctx.wide_output else ctx.tile.l1_ring
         buffer = kb.buffer(self.l1_name, "L1", self.tensor.of.fmt, (ctx.cube_rows, most), depth)
         with nullcontext() if live is None else kb.when(live):
-            kb.copy(buffer[rows, at(0, cols.size)], _slot(ctx, self.tensor, step, rows, cols))
+            kb.copy(buffer[rows, :cols.size], _slot(ctx, self.tensor, step, rows, cols))
         return lambda rows, inside: buffer[rows, inside]
 
 

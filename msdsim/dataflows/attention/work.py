@@ -18,8 +18,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msdsim.dataflows.cube.operands import ragged
-from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
+from msdsim.ir import Const, Expr, maximum, minimum, ragged, tiles_of
 from msdsim.problems.shapes import AttentionShape as AttentionShape
 from msdsim.units import ceil_div
 

@@ -20,8 +20,7 @@ from dataclasses import dataclass
 from itertools import accumulate, pairwise
 from typing import Any
 
-from msdsim.ir.builder import KernelBuilder
-from msdsim.ir.expr import Const, Expr, lift, maximum, minimum
+from msdsim.ir import Const, Expr, KernelBuilder, lift, maximum, minimum
 
 
 @dataclass(frozen=True)

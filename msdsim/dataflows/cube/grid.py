@@ -7,9 +7,7 @@ from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from msdsim.dataflows.cube.experts import Expert, Experts, named
-from msdsim.dataflows.cube.operands import ragged, ragged_of
-from msdsim.ir.builder import KernelBuilder
-from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
+from msdsim.ir import Const, Expr, KernelBuilder, maximum, minimum, ragged, tiles_of
 from msdsim.units import ceil_div
 
 
@@ -89,7 +87,7 @@ class Grid:
         """An output tile of an expert that has ``before`` tiles of rows before its own."""
         cols = ragged(self.n, self.base_n, nt)
         if expert.first is None:
-            rows = ragged_of(expert.rows, self.base_m, mt)
+            rows = ragged(expert.rows, self.base_m, mt)
             yield OutputTile(expert, mt, nt, mt * self.base_m, rows, cols, before + mt)
             return
         # Limits that say nothing new, for the verifier.

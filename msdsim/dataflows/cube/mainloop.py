@@ -6,11 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from msdsim.dataflows.cube.operands import CubeOperands, element_format, ragged_of
+from msdsim.dataflows.cube.operands import CubeOperands, element_format
 from msdsim.formats.mx import MX_BLOCK
-from msdsim.ir.builder import Handle, KernelBuilder, at
-from msdsim.ir.expr import Expr, ExprLike, lift, tiles_of
-from msdsim.ir.kernel import Slice
+from msdsim.ir import Expr, ExprLike, Handle, KernelBuilder, Slice, at, lift, ragged, tiles_of
 
 
 class CubeTiling(Protocol):
@@ -71,12 +69,12 @@ def accumulate(
     """
     rows, cols = acc.sizes
     with kb.loop("k1", 0, tiles_of(extent, tile.l1_k)) as k1:
-        start, size = k1 * tile.l1_k, ragged_of(extent, tile.l1_k, k1)
+        start, size = k1 * tile.l1_k, ragged(extent, tile.l1_k, k1)
         # Weights first: they come from HBM and take longest.
         b1 = bring(kb, tile, kinds, "b", cols, b, start, size)
         a1 = bring(kb, tile, kinds, "a", rows, a, start, size)
         with kb.loop("k0", 0, tiles_of(size, tile.l0_k)) as k0:
-            at_k, size0 = k0 * tile.l0_k, ragged_of(size, tile.l0_k, k0)
+            at_k, size0 = k0 * tile.l0_k, ragged(size, tile.l0_k, k0)
             multiply(kb, tile, kinds, acc, at_k, size0, a1, b1, before + k1 + k0)
 
 
@@ -117,16 +115,16 @@ def through_l0(kb: KernelBuilder, tiles: L0Tiles, acc: Slice, a1: Slice, b1: Sli
                accumulated: ExprLike) -> None:
     """``acc += A B`` for tiles in L1, with the ``scales`` of the blocks of both if they are MX."""
     (rows, cols), size, kinds, ring = acc.sizes, a1.sizes[-1], tiles.kinds, tiles.ring
-    a0 = kb.buffer(f"{tiles.a}0", "L0A", element_format(kinds.a), (tiles.m, tiles.k), ring)[at(0, rows), at(0, size)]
-    b0 = kb.buffer(f"{tiles.b}0", "L0B", element_format(kinds.b), (tiles.k, tiles.n), ring)[at(0, size), at(0, cols)]
+    a0 = kb.buffer(f"{tiles.a}0", "L0A", element_format(kinds.a), (tiles.m, tiles.k), ring)[:rows, :size]
+    b0 = kb.buffer(f"{tiles.b}0", "L0B", element_format(kinds.b), (tiles.k, tiles.n), ring)[:size, :cols]
     kb.copy(a0, a1)
     _to_l0b(kb, b0, b1, kinds.transpose_b)
     if scales is None:
         kb.op("mmad", acc, a0, b0, accumulate=lift(accumulated))
         return
     blocks, count = tiles.k // MX_BLOCK, tiles_of(size, MX_BLOCK)
-    sa0 = kb.buffer(f"s{tiles.a}0", "L0A_MX", "e8m0", (tiles.m, blocks), ring)[at(0, rows), at(0, count)]
-    sb0 = kb.buffer(f"s{tiles.b}0", "L0B_MX", "e8m0", (blocks, tiles.n), ring)[at(0, count), at(0, cols)]
+    sa0 = kb.buffer(f"s{tiles.a}0", "L0A_MX", "e8m0", (tiles.m, blocks), ring)[:rows, :count]
+    sb0 = kb.buffer(f"s{tiles.b}0", "L0B_MX", "e8m0", (blocks, tiles.n), ring)[:count, :cols]
     kb.copy(sa0, scales[0])
     _to_l0b(kb, sb0, scales[1], tiles.transpose_scales)
     kb.op("mmad_mx", acc, a0, sa0, b0, sb0, accumulate=lift(accumulated))
@@ -155,7 +153,7 @@ def bring(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, name: str, a
         source.load(buffer, start, size)
 
         def data(at_k: Expr, count: Expr) -> Slice:
-            return buffer[at(0, along), at(at_k, count)] if rows_first else buffer[at(at_k, count), at(0, along)]
+            return buffer[:along, at(at_k, count)] if rows_first else buffer[at(at_k, count), :along]
 
     if source.load_scales is None:
         return Held(data), None
@@ -165,6 +163,6 @@ def bring(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, name: str, a
     source.load_scales(scales, start // MX_BLOCK, tiles_of(size, MX_BLOCK))
 
     def of_blocks(first: Expr, count: Expr) -> Slice:
-        return scales[at(0, along), at(first, count)] if name == "a" else scales[at(first, count), at(0, along)]
+        return scales[:along, at(first, count)] if name == "a" else scales[at(first, count), :along]
 
     return Held(data), Held(of_blocks)

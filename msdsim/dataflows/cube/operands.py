@@ -8,33 +8,13 @@ from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.formats.mx import MX_ELEMENTS as MX_ELEMENTS
 from msdsim.formats.mx import element_bits as element_bits
 from msdsim.formats.mx import element_format as element_format
-from msdsim.ir.builder import At, Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr, ExprLike, lift, maximum, minimum
-from msdsim.ir.kernel import Layout, Role, Slice
+from msdsim.ir import At, ExprLike, Handle, KernelBuilder, Slice, at
+from msdsim.ir.kernel import Layout, Role
+from msdsim.moved import old_names
 from msdsim.problems.shapes import GemmShape as GemmShape
 from msdsim.units import ceil_div
 
-
-def ragged(total: int, tile: int, index: ExprLike) -> Expr:
-    """Size of tile ``index`` when ``total`` is cut into tiles of ``tile``: the last may be smaller."""
-    if total % tile == 0:
-        return Const(tile)
-    if total < tile:
-        return Const(total)
-    return minimum(tile, total - lift(index) * tile)
-
-
-def ragged_of(total: ExprLike, tile: int, index: ExprLike) -> Expr:
-    """Like :func:`ragged` for a total that is itself an expression."""
-    total = lift(total)
-    if isinstance(total, Const):
-        return ragged(total.value, tile, index)
-    return minimum(tile, total - lift(index) * tile)
-
-
-def share_of(total: ExprLike, share: int, index: ExprLike) -> Expr:
-    """What unit ``index`` has of ``total`` when each takes ``share`` in turn: the last ones may have less, or nothing."""
-    return minimum(share, maximum(0, lift(total) - lift(index) * share))
+__getattr__ = old_names(__name__)
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from msdsim.dataflows.cube.experts import Expert, Experts
-from msdsim.dataflows.cube.operands import ragged, ragged_of
-from msdsim.ir.builder import KernelBuilder
-from msdsim.ir.expr import Const, Expr, minimum
+from msdsim.ir import Const, Expr, KernelBuilder, minimum, ragged
 from msdsim.units import ceil_div
 
 
@@ -60,7 +58,7 @@ class RowBlocks:
             ):
                 mt, inside = number // self._per_tile, number % self._per_tile * self.size
                 row_tile = minimum(before + mt, experts.units(lambda m: ceil_div(m, tile_rows)) - 1)
-                rows = minimum(self.size, ragged_of(expert.rows, tile_rows, mt) - inside)
+                rows = minimum(self.size, ragged(expert.rows, tile_rows, mt) - inside)
                 yield RowBlock(expert, row_tile, inside, mt * tile_rows + inside, rows)
             return
         m, m_tiles = experts.rows, ceil_div(experts.rows, tile_rows)

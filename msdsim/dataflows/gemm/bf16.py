@@ -10,15 +10,13 @@ from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.dataflows.cube.grid import Grid
 from msdsim.dataflows.cube.limits import check_cube_tiling, refuse_rate
 from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate
-from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, Operand, operand, ragged
+from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, Operand, operand
 from msdsim.dataflows.gemm.register import register_gemm
 from msdsim.dataflows.vector.add_parts import FloatParts
 from msdsim.errors import TilingError
 from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr
-from msdsim.ir.kernel import Kernel
+from msdsim.ir import Const, Expr, Handle, Kernel, KernelBuilder, at, ragged
 from msdsim.units import ceil_div, part_size
 
 BF16 = SCHEMES["bf16"]
@@ -74,15 +72,15 @@ def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling) -> Kernel:
         acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)
 
         def load_a(a1: Handle, start: Expr, size: Expr) -> None:
-            kb.copy(a1[at(0, rows), at(0, size)], x.at(e, at(row, rows), at(first + start, size)))
+            kb.copy(a1[:rows, :size], x.at(e, at(row, rows), at(first + start, size)))
 
         def load_b(b1: Handle, start: Expr, size: Expr) -> None:
             if problem.trans_b:
-                kb.copy(b1[at(0, cols), at(0, size)], w.at(e, at(nt * tile.base_n, cols), at(first + start, size)))
+                kb.copy(b1[:cols, :size], w.at(e, at(nt * tile.base_n, cols), at(first + start, size)))
             else:
-                kb.copy(b1[at(0, size), at(0, cols)], w.at(e, at(first + start, size), at(nt * tile.base_n, cols)))
+                kb.copy(b1[:size, :cols], w.at(e, at(first + start, size), at(nt * tile.base_n, cols)))
 
-        whole = acc[at(0, rows), at(0, cols)]
+        whole = acc[:rows, :cols]
         accumulate(kb, tile, kinds, whole, depth, held or Stream(load_a), Stream(load_b))
         here = at(row, rows), at(nt * tile.base_n, cols)
         kb.op("fixpipe", y.at(e, *here) if split is None else split.sums.at(e, part, *here), whole)
@@ -99,8 +97,8 @@ def _hold(kb: KernelBuilder, x: Operand, m: int, k: int, tile: Bf16Tiling) -> He
     whole = kb.buffer("a_all", "L1", "bf16", (tile.base_m, k))
     with kb.loop("h", 0, ceil_div(k, tile.l1_k)) as h:
         depth = at(h * tile.l1_k, ragged(k, tile.l1_k, h))
-        kb.copy(whole[at(0, m), depth], x.at(Expert(Const(0), Const(m)), at(0, m), depth))
-    return Held(lambda start, size: whole[at(0, m), at(start, size)])
+        kb.copy(whole[:m, depth], x.at(Expert(Const(0), Const(m)), at(0, m), depth))
+    return Held(lambda start, size: whole[:m, at(start, size)])
 
 
 def _refuse(problem: GemmShape, chip: Chip) -> str | None:

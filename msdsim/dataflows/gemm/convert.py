@@ -18,7 +18,7 @@ from msdsim.dataflows.cube.experts import Expert
 from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scales
 from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply
-from msdsim.dataflows.cube.operands import GemmShape, k_groups, ragged_of
+from msdsim.dataflows.cube.operands import GemmShape, k_groups
 from msdsim.dataflows.gemm.convert_merge import Merge, SumRing, load_per_column
 from msdsim.dataflows.gemm.convert_tiling import ConvertTiling, Packs, check_sums
 from msdsim.dataflows.gemm.dequant import PlainRows, stored, ub_tiles
@@ -30,9 +30,7 @@ from msdsim.dataflows.vector.row_sums import RowSums
 from msdsim.formats.mx import block_count
 from msdsim.formats.schemes import SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
-from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir import At, Const, Expr, Handle, Kernel, Slice, at, maximum, minimum, ragged, tiles_of
 from msdsim.ir.ops.vector import vector_casts
 
 #: Slots of weights that Vector is ahead of the sums it scales, so that the Cube has multiplied them meanwhile.
@@ -86,7 +84,7 @@ class Converting:
             else:
                 with kb.loop("p", 0, packs.count) as p:
                     acc = g.accumulator(product.place)
-                    slots = Const(packs.slots) if g.k_slots % packs.slots == 0 else ragged_of(g.k_slots, packs.slots, p)
+                    slots = Const(packs.slots) if g.k_slots % packs.slots == 0 else ragged(g.k_slots, packs.slots, p)
                     with kb.loop("c", 0, slots) as i, g.ring.consume(product.first, product.last):
                         c = p * packs.slots + i
                         b = g.operand(product.columns, c, product.place.cols, None)
@@ -118,17 +116,17 @@ class Converting:
         if tile.l1_k < group:
             with kb.loop("j", 0, tiles_of(depth, group)) as j:
                 acc = g.accumulator(place)
-                accumulate(kb, tile, g.kinds, acc, ragged_of(depth, group, j), _from(stream, j * group), _from(b, j * group))
+                accumulate(kb, tile, g.kinds, acc, ragged(depth, group, j), _from(stream, j * group), _from(b, j * group))
                 self._drain(product, c, j, acc)
             return
         with kb.loop("k1", 0, tiles_of(depth, tile.l1_k)) as k1:
-            start, size = k1 * tile.l1_k, ragged_of(depth, tile.l1_k, k1)
+            start, size = k1 * tile.l1_k, ragged(depth, tile.l1_k, k1)
             b1 = bring(kb, tile, g.kinds, "b", place.cols, b, start, size)
             a1 = bring(kb, tile, g.kinds, "a", place.rows, stream, start, size)
             with kb.loop("j", 0, tiles_of(size, group)) as j:
-                acc, extent = g.accumulator(place), ragged_of(size, group, j)
+                acc, extent = g.accumulator(place), ragged(size, group, j)
                 with kb.loop("k0", 0, tiles_of(extent, tile.l0_k)) as k0:
-                    multiply(kb, tile, g.kinds, acc, j * group + k0 * tile.l0_k, ragged_of(extent, tile.l0_k, k0), a1, b1, k0)
+                    multiply(kb, tile, g.kinds, acc, j * group + k0 * tile.l0_k, ragged(extent, tile.l0_k, k0), a1, b1, k0)
                 self._drain(product, c, k1 * (tile.l1_k // group) + j, acc)
 
     # AIV
@@ -166,9 +164,9 @@ class Converting:
         scales, offsets = load_per_column(self.g, e, cols, (Const(0), Const(1)), shape)
         here = 0, at(0, cols.size)
         if offsets is not None and self.row_sums is not None:
-            of_rows = kb.buffer("of_rows", "UB", "fp32", (total.of.shape[0], 1), self.tile.ub_ring)[at(0, rows.size), at(0, 1)]
+            of_rows = kb.buffer("of_rows", "UB", "fp32", (total.of.shape[0], 1), self.tile.ub_ring)[:rows.size, :1]
             kb.copy(of_rows, self.row_sums.sums.at(e, rows, at(0, 1)))
-            u = kb.buffer("u", "UB", "fp32", (total.of.shape[0], shape[1]))[at(0, rows.size), at(0, cols.size)]
+            u = kb.buffer("u", "UB", "fp32", (total.of.shape[0], shape[1]))[:rows.size, :cols.size]
             kb.op("mul", u, offsets[here], of_rows)
             kb.op("add", total, total, u)
         kb.op("mul", total, total, scales[here])

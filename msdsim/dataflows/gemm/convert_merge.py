@@ -13,16 +13,14 @@ from contextlib import contextmanager, nullcontext
 
 from msdsim.dataflows.cube.experts import Expert
 from msdsim.dataflows.cube.grid import OutputTile
-from msdsim.dataflows.cube.operands import Operand, ragged_of
+from msdsim.dataflows.cube.operands import Operand
 from msdsim.dataflows.gemm.convert_tiling import ConvertTiling, Packs
 from msdsim.dataflows.gemm.merge_shares import MergeShares
 from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
 from msdsim.dataflows.ring import Ring
 from msdsim.dataflows.vector.add_parts import store
 from msdsim.dataflows.vector.row_sums import RowSums
-from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Const, Expr, tiles_of
-from msdsim.ir.kernel import Slice
+from msdsim.ir import At, Const, Expr, Handle, Slice, at, ragged, tiles_of
 from msdsim.units import ceil_div
 
 
@@ -60,20 +58,20 @@ class SumRing:
         """The AIC's sum of group ``j`` of pack ``p`` into its slot."""
         kb, slot, (rows, cols) = self.g.kb, self._slot(columns, place.mt, p, j), acc.sizes
         if not self.direct:
-            kb.op("fixpipe", self.ring.tensor[kb.core, slot, j, at(0, rows), at(0, cols)], acc)
+            kb.op("fixpipe", self.ring.tensor[kb.core, slot, j, :rows, :cols], acc)
             return
         with self.ring.produce():
             for sub in range(self.g.chip.cores.aiv_per_aic):
                 row, own_rows, col, own_cols = self.shares.of(rows, cols, Const(sub))
-                kb.op("fixpipe", self.ring.tensor[kb.core, sub, slot, at(0, own_rows), at(0, own_cols)],
+                kb.op("fixpipe", self.ring.tensor[kb.core, sub, slot, :own_rows, :own_cols],
                       Slice(acc.of, (row, col), (own_rows, own_cols)))
 
     def in_ub(self, share: Share, p: Expr, j: Expr, start: Expr, size: Expr) -> Slice:
         """Some rows of an AIV's share of a sum, in UB."""
         kb, tile, slot = self.g.kb, share.tile, self._slot(share.columns, share.place.mt, p, j)
         if self.direct:
-            return self.ring.tensor[kb.core, kb.sub, slot, at(start, size), at(0, share.cols)]
-        piece = kb.buffer("ci", "UB", "fp32", (tile.merge_m, self.shares.cols), tile.ub_ring)[at(0, size), at(0, share.cols)]
+            return self.ring.tensor[kb.core, kb.sub, slot, at(start, size), :share.cols]
+        piece = kb.buffer("ci", "UB", "fp32", (tile.merge_m, self.shares.cols), tile.ub_ring)[:size, :share.cols]
         kb.copy(piece, self.ring.tensor[kb.core, slot, j, at(share.row + start, size), at(share.col, share.cols)])
         return piece
 
@@ -119,7 +117,7 @@ class Merge:
             self._channel(share)
             return
         total = ceil_div(self.g.part_k, self.packs.group)
-        first, count = p * self.packs.groups, ragged_of(total, self.packs.groups, p)
+        first, count = p * self.packs.groups, ragged(total, self.packs.groups, p)
         before = columns.part * total
         scales, offsets = self._per_column(share, before + first, count)
         of_rows = self._per_row(share, self.ring.shares.rows, Const(0), share.rows, before + first, count)
@@ -129,11 +127,11 @@ class Merge:
             ring.ring.consume() if ring.direct else nullcontext(), self._row_tiles(share) as (start, size),
         ):
             c, there = ring.in_ub(share, p, j, start, size), (at(start, size), at(0, share.cols))
-            scale = scales[j, at(0, share.cols)]
+            scale = scales[j, :share.cols]
             self._add_up(first + j, self.totals[there], c, scale)
             if offsets is not None and of_rows is not None and self.shifts is not None:
-                u = kb.buffer("u", "UB", "fp32", self.shape)[at(0, size), at(0, share.cols)]
-                kb.op("mul", u, offsets[j, at(0, share.cols)], of_rows[at(start, size), at(j, 1)])
+                u = kb.buffer("u", "UB", "fp32", self.shape)[:size, :share.cols]
+                kb.op("mul", u, offsets[j, :share.cols], of_rows[at(start, size), at(j, 1)])
                 self._add_up(first + j, self.shifts[there], u, scale)
         with kb.when(p.equals(self.packs.count - 1)), self._row_tiles(share, "rf") as (start, size):
             there = (at(start, size), at(0, share.cols))
@@ -157,8 +155,8 @@ class Merge:
             c = self.ring.in_ub(share, Const(0), Const(0), start, size)
             of_rows = self._per_row(share, self.tile.merge_m, start, size, Const(0), Const(1))
             if offsets is not None and of_rows is not None:
-                u = kb.buffer("u", "UB", "fp32", self.shape)[at(0, size), here]
-                kb.op("mul", u, offsets[0, here], of_rows[at(0, size), at(0, 1)])
+                u = kb.buffer("u", "UB", "fp32", self.shape)[:size, here]
+                kb.op("mul", u, offsets[0, here], of_rows[:size, :1])
                 kb.op("add", c, c, u)
             kb.op("mul", c, c, scales[0, here])
             self._store(share, start, size, c)
@@ -167,7 +165,7 @@ class Merge:
     def _row_tiles(self, share: Share, var: str = "r") -> Iterator[tuple[Expr, Expr]]:
         """Loop over the rows of a share, ``merge_m`` at a time: first row and rows."""
         with self.kb.loop(var, 0, tiles_of(share.rows, self.tile.merge_m)) as r:
-            yield r * self.tile.merge_m, ragged_of(share.rows, self.tile.merge_m, r)
+            yield r * self.tile.merge_m, ragged(share.rows, self.tile.merge_m, r)
 
     def _per_column(self, share: Share, first: Expr, count: Expr) -> tuple[Handle, Handle | None]:
         """Scales and offsets of some groups, for the columns of a share."""
@@ -178,7 +176,7 @@ class Merge:
         if self.row_sums is None:
             return None
         buffer = self.kb.buffer("of_rows", "UB", "fp32", (rows, self.packs.groups), self.tile.ub_ring)
-        self.kb.copy(buffer[at(0, size), at(0, count)],
+        self.kb.copy(buffer[:size, :count],
                      self.row_sums.sums.at(share.e, share.tensor_rows(start, size), at(first, count)))
         return buffer
 
@@ -187,7 +185,7 @@ class Merge:
         kb, there = self.kb, (share.tensor_rows(start, size), share.tensor_cols())
         if self.g.sums is not None:
             # From a tile of its own, so that the next sums do not wait for the store.
-            out = kb.buffer("out", "UB", "fp32", self.shape, self.tile.ub_ring)[at(0, size), at(0, share.cols)]
+            out = kb.buffer("out", "UB", "fp32", self.shape, self.tile.ub_ring)[:size, :share.cols]
             kb.op("muls", out, total, scalar=1.0)
             kb.copy(self.g.sums.sums.at(share.e, share.columns.part, *there), out)
             return
@@ -201,7 +199,7 @@ def load_per_column(g: WeightRing, e: Expert, cols: At, groups: tuple[Expr, Expr
 
     def bring(name: str, source: Operand, fmt: str) -> Handle:
         buffer = kb.buffer(name, "UB", fmt, shape, g.tile.ub_ring)
-        kb.copy(buffer[at(0, count), at(0, cols.size)], source.at(e, at(first, count), cols))
+        kb.copy(buffer[:count, :cols.size], source.at(e, at(first, count), cols))
         return buffer
 
     if not g.scheme.mx_weights:

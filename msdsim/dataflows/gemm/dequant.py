@@ -15,7 +15,7 @@ from typing import Protocol
 from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scales
 from msdsim.dataflows.cube.mainloop import Loader, Stream, accumulate
-from msdsim.dataflows.cube.operands import GemmShape, ragged_of, share_of
+from msdsim.dataflows.cube.operands import GemmShape
 from msdsim.dataflows.gemm.dequant_tiling import DequantTiling
 from msdsim.dataflows.gemm.register import register_gemm
 from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
@@ -23,9 +23,7 @@ from msdsim.dataflows.gemm.weight_scales import LoadedScales, Scales
 from msdsim.dataflows.vector.dequantize import widen
 from msdsim.formats.schemes import SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Expr, tiles_of
-from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir import At, Expr, Handle, Kernel, Slice, at, ragged, share_of, tiles_of
 from msdsim.units import ceil_div
 
 
@@ -102,12 +100,12 @@ def ub_tiles(g: WeightRing, columns: Columns, depth: Expr) -> Iterator[tuple[Exp
     mine = share_of(columns.cols if g.problem.trans_b else depth, g.layout.share, kb.sub)
     if not g.layout.whole_groups or group is None:
         with kb.loop("v", 0, tiles_of(mine, vector_k)) as v:
-            yield v * vector_k, ragged_of(mine, vector_k, v)
+            yield v * vector_k, ragged(mine, vector_k, v)
         return
     with kb.loop("g", 0, tiles_of(mine, group)) as number:
-        lines = ragged_of(mine, group, number)
+        lines = ragged(mine, group, number)
         with kb.loop("v", 0, tiles_of(lines, vector_k)) as v:
-            yield number * group + v * vector_k, ragged_of(lines, vector_k, v)
+            yield number * group + v * vector_k, ragged(lines, vector_k, v)
 
 
 def stored(g: WeightRing, columns: Columns, start: Expr, line: Expr, here: tuple[At, At]) -> Slice:
@@ -136,7 +134,7 @@ class PlainRows:
         kb, x, rows = self.g.kb, self.g.x, at(place.row, place.rows)
 
         def load(a1: Handle, start: Expr, size: Expr) -> None:
-            kb.copy(a1[at(0, place.rows), at(0, size)], x.at(place.expert, rows, at(first + start, size)))
+            kb.copy(a1[:place.rows, :size], x.at(place.expert, rows, at(first + start, size)))
 
         return Stream(load)
 
@@ -168,7 +166,7 @@ class Dequantized:
             wf = kb.buffer("wf", "UB", "fp32", shape)
             each, lines = lay.group or 1, run if lay.transposed else size
             with kb.loop("j", 0, tiles_of(lines, each)) as j:
-                part = at(j * each, ragged_of(lines, each, j))
+                part = at(j * each, ragged(lines, each, j))
                 piece = (at(0, size), part) if lay.transposed else (part, at(0, run))
                 scales.apply(wf[piece], w32[piece], line, run, scales.group_of(line) + j)
         wb = kb.buffer("wb", "UB", "bf16", shape, g.tile.ub_ring)[here]

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from msdsim.dataflows.cube.experts import Experts
-from msdsim.dataflows.cube.operands import share_of
-from msdsim.ir.expr import Const, Expr, minimum
+from msdsim.ir import Const, Expr, minimum, share_of
 from msdsim.units import ceil_div, round_up
 
 

@@ -27,8 +27,7 @@ from msdsim.dataflows.gemm.register import register_gemm
 from msdsim.formats.number import FORMATS
 from msdsim.formats.schemes import SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir.expr import Const
-from msdsim.ir.kernel import Kernel
+from msdsim.ir import Const, Kernel
 
 
 def build(problem: GemmShape, chip: Chip, tile: MsdTiling, scheme: Scheme) -> Kernel:

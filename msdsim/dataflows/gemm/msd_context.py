@@ -18,9 +18,8 @@ from msdsim.dataflows.ring import Ring
 from msdsim.formats.mx import block_count
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import At, Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr
-from msdsim.ir.kernel import Role, Slice
+from msdsim.ir import At, Const, Expr, Handle, KernelBuilder, Slice, at
+from msdsim.ir.kernel import Role
 from msdsim.units import ceil_div, part_size, round_up
 
 #: The scale of each row: what the split finds, or what comes with activations that are given.

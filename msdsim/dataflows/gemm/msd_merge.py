@@ -16,13 +16,11 @@ from contextlib import contextmanager, nullcontext
 from typing import Any, NamedTuple
 
 from msdsim.dataflows.cube.grid import OutputTile
-from msdsim.dataflows.cube.operands import Operand, ragged_of
+from msdsim.dataflows.cube.operands import Operand
 from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.dataflows.vector.add_parts import store
 from msdsim.dataflows.vector.components import combine
-from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Const, Expr, tiles_of
-from msdsim.ir.kernel import Slice
+from msdsim.ir import At, Const, Expr, Handle, Slice, at, ragged, tiles_of
 
 
 def bytes_per_element(products: Any, ub_ring: Any) -> Any:
@@ -43,7 +41,7 @@ class _Rows(NamedTuple):
 
     def at(self, row: Expr | int, cols: Expr) -> Slice:
         """``cols`` numbers of a row."""
-        return self.buffer[row + self.start, at(0, cols)]
+        return self.buffer[row + self.start, :cols]
 
 
 class PerColumn(NamedTuple):
@@ -62,7 +60,7 @@ class PerColumn(NamedTuple):
         rows: dict[Operand | None, _Rows] = {}
         for number, tensor in enumerate(tensors):
             start = number * ctx.pack
-            ctx.kb.copy(buffer[at(start, count), at(0, share.cols)],
+            ctx.kb.copy(buffer[at(start, count), :share.cols],
                         tensor.at(share.e, at(first, count), share.tensor_cols()))
             rows[tensor] = _Rows(buffer, start)
         return cls(rows[ctx.scale], rows.get(ctx.offset), rows.get(ctx.bias8))
@@ -79,7 +77,7 @@ class Merge:
     def row_tiles(self, share: Share, var: str = "r") -> Iterator[tuple[Expr, Expr]]:
         """Loop over the rows of a share, ``merge_m`` at a time: first row and rows."""
         with self.kb.loop(var, 0, tiles_of(share.rows, self.tile.merge_m)) as r:
-            yield r * self.tile.merge_m, ragged_of(share.rows, self.tile.merge_m, r)
+            yield r * self.tile.merge_m, ragged(share.rows, self.tile.merge_m, r)
 
     def per_column(self, share: Share) -> PerColumn | None:
         """Numbers per column of a tile whose scales are per channel; MX products have theirs in them."""
@@ -101,11 +99,11 @@ class Merge:
         ctx, kb, tile = self.ctx, self.kb, self.tile
         slot = ctx.slot(share.t, p, j)
         if tile.direct:
-            return [ctx.products[kb.core, kb.sub, slot, at(number * ctx.share_rows + start, size), at(0, share.cols)]
+            return [ctx.products[kb.core, kb.sub, slot, at(number * ctx.share_rows + start, size), :share.cols]
                     for number in range(ctx.passes)]
         rows = ctx.k_parts * ctx.passes * tile.merge_m
         ci = kb.buffer("ci", "UB", ctx.sums, (rows, ctx.share_cols), tile.ub_ring)
-        pieces = [ci[at(number * tile.merge_m, size), at(0, share.cols)] for number in range(ctx.k_parts * ctx.passes)]
+        pieces = [ci[at(number * tile.merge_m, size), :share.cols] for number in range(ctx.k_parts * ctx.passes)]
         for number, piece in enumerate(pieces):
             k_part, component = divmod(number, ctx.passes)
             source = at(share.tile_rows * component + share.row + start, size), at(share.col, share.cols)
@@ -132,13 +130,13 @@ class Merge:
         # One buffer per kind of load, so that one flag covers all of its pieces.
         per_row = kb.buffer("per_row", "UB", "fp32", (tile.merge_m, 2), tile.ub_ring)
         rows = share.tensor_rows(start, size)
-        kb.copy(per_row[at(0, size), 0], ctx.row_scale.at(share.e, rows, 0))
+        kb.copy(per_row[:size, 0], ctx.row_scale.at(share.e, rows, 0))
         if ctx.row_sum is not None:
-            kb.copy(per_row[at(0, size), 1], ctx.row_sum.at(share.e, rows, 0))
+            kb.copy(per_row[:size, 1], ctx.row_sum.at(share.e, rows, 0))
         total, scratch = self._combine(share, start, size, Const(0), Const(0), per_column, Const(0))
-        kb.op("mul", total, total, per_row[at(0, size), 0])
+        kb.op("mul", total, total, per_row[:size, 0])
         if per_column.offset is not None:
-            kb.op("mul", scratch, per_column.offset.at(0, share.cols), per_row[at(0, size), 1])
+            kb.op("mul", scratch, per_column.offset.at(0, share.cols), per_row[:size, 1])
             kb.op("add", total, total, scratch)
         kb.op("mul", total, total, per_column.scale.at(0, share.cols))
         return total
@@ -170,12 +168,12 @@ class Merge:
         ctx, kb, tile = self.ctx, self.kb, self.tile
         sums, shifts = into
         first = p * ctx.pack
-        count = Const(ctx.pack) if ctx.groups % ctx.pack == 0 else ragged_of(ctx.groups, ctx.pack, p)
+        count = Const(ctx.pack) if ctx.groups % ctx.pack == 0 else ragged(ctx.groups, ctx.pack, p)
         per_column = PerColumn.load(ctx, share, first, count)
         per_group = None
         if ctx.row_sum is not None:
             per_group = kb.buffer("per_group", "UB", "fp32", (ctx.share_rows, ctx.pack), tile.ub_ring)
-            kb.copy(per_group[at(0, share.rows), at(0, count)],
+            kb.copy(per_group[:share.rows, :count],
                     ctx.row_sum.at(share.e, share.tensor_rows(Const(0), share.rows), at(first, count)))
         with (
             kb.loop("j", 0, count) as j, ctx.ring.consume() if tile.direct else nullcontext(),
@@ -195,7 +193,7 @@ class Merge:
         sums, shifts = into
         with self.row_tiles(share, "rf") as (start, size):
             there = (at(base + start, size), at(0, share.cols))
-            per_row = kb.buffer("per_row", "UB", "fp32", (tile.merge_m, 1), tile.ub_ring)[at(0, size), 0]
+            per_row = kb.buffer("per_row", "UB", "fp32", (tile.merge_m, 1), tile.ub_ring)[:size, 0]
             assert ctx.row_scale is not None
             kb.copy(per_row, ctx.row_scale.at(share.e, share.tensor_rows(start, size), 0))
             kb.op("mul", sums[there], sums[there], per_row)

@@ -6,12 +6,10 @@ from contextlib import nullcontext
 
 from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply
-from msdsim.dataflows.cube.operands import element_bits, ragged, ragged_of
+from msdsim.dataflows.cube.operands import element_bits
 from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.formats.mx import MX_BLOCK
-from msdsim.ir.builder import Handle, at
-from msdsim.ir.expr import Const, Expr, minimum, tiles_of
-from msdsim.ir.kernel import Slice
+from msdsim.ir import Const, Expr, Handle, Slice, at, minimum, ragged, tiles_of
 from msdsim.units import ceil_div, round_up
 
 _FIRST: Expr = Const(0)
@@ -43,7 +41,7 @@ class Multiply:
             depth = at(h * tile.l1_k, ragged(k, tile.l1_k, h))
             for number in range(ctx.passes):
                 kb.copy(whole[at(rows * number, rows), depth], ctx.rows_of_a(None, number, at(0, rows), depth))
-        return Held(lambda start, size: whole[at(0, rows * ctx.passes), at(start, size)])
+        return Held(lambda start, size: whole[:rows * ctx.passes, at(start, size)])
 
     def tile_product(self, t: Expr, place: OutputTile, held: Held | None) -> Slice:
         """All K of an output tile; A where it lies if it is ``held`` in L1."""
@@ -59,12 +57,12 @@ class Multiply:
         a, b = self._operands(place, part * ctx.part_k, unit - self.kb.core)
         accumulate(self.kb, self.tile, ctx.kinds, acc, ragged(ctx.problem.k, ctx.part_k, part), a, b)
         rows, cols = acc.sizes
-        self.kb.op("fixpipe", ctx.products[t, part, at(0, rows), at(0, cols)], acc)
+        self.kb.op("fixpipe", ctx.products[t, part, :rows, :cols], acc)
 
     def _accumulator(self, place: OutputTile) -> Slice:
         tile = self.tile
         acc = self.kb.buffer("acc", "L0C", self.ctx.sums, (tile.base_m, tile.base_n), tile.l0c_ring)
-        return acc[at(0, place.rows * tile.passes), at(0, place.cols)]
+        return acc[:place.rows * tile.passes, :place.cols]
 
     def _operands(self, place: OutputTile, first: Expr, turn: Expr) -> tuple[Stream, Stream]:
         """Loaders of both operands of a tile for K ranges counted from ``first``; ``turn`` is zero for what this core
@@ -78,7 +76,7 @@ class Multiply:
                 with kb.when((turn + start).equals(0)):
                     ctx.wait_for_split()
             for number in range(ctx.passes):
-                kb.copy(a1[at(rows * number, rows), at(0, size)],
+                kb.copy(a1[at(rows * number, rows), :size],
                         ctx.rows_of_a(place, number, at(0, rows), at(first + start, size)))
 
         def load_b(b1: Handle, start: Expr, size: Expr) -> None:
@@ -92,10 +90,10 @@ class Multiply:
         def load_a_scales(sa1: Handle, start: Expr, count: Expr) -> None:
             blocks = at(block + start, count)
             for number in range(ctx.passes):
-                kb.copy(sa1[at(rows * number, rows), at(0, count)], a_scales[row_tile, number, at(0, rows), blocks])
+                kb.copy(sa1[at(rows * number, rows), :count], a_scales[row_tile, number, :rows, blocks])
 
         def load_b_scales(sb1: Handle, start: Expr, count: Expr) -> None:
-            kb.copy(sb1[at(0, count), at(0, cols)], ctx.scale.at(place.expert, at(block + start, count), columns))
+            kb.copy(sb1[:count, :cols], ctx.scale.at(place.expert, at(block + start, count), columns))
 
         return Stream(load_a, load_a_scales), Stream(load_b, load_b_scales)
 
@@ -103,8 +101,8 @@ class Multiply:
         e, cols = place.expert, place.cols
         columns = at(place.nt * self.tile.base_n, cols)
         if self.ctx.problem.trans_b:
-            return b1[at(0, cols), at(0, size)], self.ctx.w.at(e, columns, at(start, size))
-        return b1[at(0, size), at(0, cols)], self.ctx.w.at(e, at(start, size), columns)
+            return b1[:cols, :size], self.ctx.w.at(e, columns, at(start, size))
+        return b1[:size, :cols], self.ctx.w.at(e, at(start, size), columns)
 
     def pack(self, t: Expr, place: OutputTile, p: Expr) -> None:
         """The products of the groups of one ring slot, each a sum of its own::
@@ -130,9 +128,9 @@ class Multiply:
         a1 = bring(kb, tile, ctx.kinds, "a", rows * ctx.passes, a, Const(0), size)
         with kb.loop("j", 0, tiles_of(size, ctx.group)) as j:
             acc = self._accumulator(place)
-            depth = ragged_of(size, ctx.group, j)
+            depth = ragged(size, ctx.group, j)
             with kb.loop("k0", 0, tiles_of(depth, tile.l0_k)) as k0:
-                start, step = j * ctx.group + k0 * tile.l0_k, ragged_of(depth, tile.l0_k, k0)
+                start, step = j * ctx.group + k0 * tile.l0_k, ragged(depth, tile.l0_k, k0)
                 multiply(kb, tile, ctx.kinds, acc, start, step, a1, b1, k0)
             self._drain_group(t, place, p, j, acc)
 
@@ -146,7 +144,7 @@ class Multiply:
         ctx, kb, slot = self.ctx, self.kb, self.ctx.slot(t, p, j)
         stacked, cols = acc.sizes
         if not self.tile.direct:
-            kb.op("fixpipe", ctx.products[kb.core, slot, ctx.in_slot(t, j), at(0, stacked), at(0, cols)], acc)
+            kb.op("fixpipe", ctx.products[kb.core, slot, ctx.in_slot(t, j), :stacked, :cols], acc)
             return
         # Every AIV gets its share of every pass.
         rows = place.rows
@@ -178,7 +176,7 @@ class Multiply:
         ):
             shape = (tile.base_n, depth) if ctx.problem.trans_b else (depth, tile.base_n)
             warm = kb.buffer("warm", "L1", ctx.scheme.weights, shape)
-            kb.copy(*self._weights(warm, place, part * ctx.part_k + f * depth, ragged_of(k, depth, f)))
+            kb.copy(*self._weights(warm, place, part * ctx.part_k + f * depth, ragged(k, depth, f)))
 
     def _warm_depth(self) -> int:
         """K of the pieces in which weights are fetched: the largest even part of an L1 tile that L1 has room for, or 0."""

@@ -5,14 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from msdsim.dataflows.cube.operands import ragged, ragged_of
 from msdsim.dataflows.cube.rows import RowBlock
 from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.dataflows.vector.components import SMALLEST, decompose, narrow
 from msdsim.errors import TilingError
-from msdsim.ir.builder import at
-from msdsim.ir.expr import Const, Expr, tiles_of
-from msdsim.ir.kernel import Slice
+from msdsim.ir import Const, Expr, Slice, at, ragged, tiles_of
 from msdsim.ir.ops.vector import FOLD_LANES
 from msdsim.units import ceil_div
 
@@ -60,7 +57,7 @@ class RowSplit:
         ctx, kb = self.ctx, self.kb
 
         def rows_of(block: RowBlock) -> None:
-            top = kb.buffer("step_top", "UB", "fp32", (self.tile.decompose_m, 1), self.tile.ub_ring)[at(0, block.rows), 0]
+            top = kb.buffer("step_top", "UB", "fp32", (self.tile.decompose_m, 1), self.tile.ub_ring)[:block.rows, 0]
             assert ctx.row_top is not None
             kb.copy(top, ctx.row_top.at(block.expert, at(block.row, block.rows), 0))
             xf, q = self.load_x(block, start, size, depth, "_step")
@@ -161,10 +158,10 @@ class _RowStatistics:
 
     def _vector(self, name: str, cols: int = 1) -> Slice:
         buffer = self.kb.buffer(name, "UB", "fp32", (self.ctx.tile.decompose_m, cols))
-        return buffer[at(0, self.rows), at(0, cols)]
+        return buffer[:self.rows, :cols]
 
     def _sum(self, group: Expr) -> Slice:
-        return self.stored[at(0, self.rows), at(1 + group, 1)]
+        return self.stored[:self.rows, at(1 + group, 1)]
 
     def fold(self, xf: Slice, scratch: Slice, index: Expr, size: Expr) -> None:
         """Take in tile ``index`` of the rows, ``size`` of K."""
@@ -180,7 +177,7 @@ class _RowStatistics:
             # Whole groups inside the tile.
             each = min(ctx.group, k)
             with kb.loop("g", 0, tiles_of(size, each)) as g:
-                kb.op("fold_add", self.sum_lanes, Slice(xf.of, (Const(0), g * each), (self.rows, ragged_of(size, each, g))))
+                kb.op("fold_add", self.sum_lanes, Slice(xf.of, (Const(0), g * each), (self.rows, ragged(size, each, g))))
                 kb.op("reduce_add", self._sum(index * (decompose_k // each) + g), self.sum_lanes)
         else:
             tiles = ctx.group // decompose_k
@@ -192,7 +189,7 @@ class _RowStatistics:
     def reduce(self) -> None:
         """Finish and store; ``top`` is then what the rows are divided by."""
         kb, ctx, e, rows = self.kb, self.ctx, self.block.expert, at(self.block.row, self.rows)
-        scale = self.stored[at(0, self.rows), 0]
+        scale = self.stored[:self.rows, 0]
         kb.op("reduce_max", self.top, self.lanes)
         kb.op("dup", self.factor, scalar=ctx.scheme.spec.first_factor)
         kb.op("div", scale, self.top, self.factor)
@@ -204,4 +201,4 @@ class _RowStatistics:
         if ctx.row_sum is not None:
             if ctx.group is None:
                 kb.op("reduce_add", self._sum(Const(0)), self.sum_lanes)
-            kb.copy(ctx.row_sum.at(e, rows, at(0, ctx.groups)), self.stored[at(0, self.rows), at(1, ctx.groups)])
+            kb.copy(ctx.row_sum.at(e, rows, at(0, ctx.groups)), self.stored[:self.rows, at(1, ctx.groups)])

@@ -11,11 +11,11 @@ i - 1, and merges step i - 2 after that.
 
 from __future__ import annotations
 
-from msdsim.dataflows.cube.operands import ragged
 from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.dataflows.gemm.msd_merge import Merge, Share
 from msdsim.dataflows.gemm.msd_multiply import Multiply
 from msdsim.dataflows.gemm.msd_split import RowSplit
+from msdsim.ir import ragged
 
 #: Steps by which the merge stays behind the split when preloading.
 _LAG = 2

@@ -10,14 +10,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from msdsim.dataflows.cube.experts import Experts
-from msdsim.dataflows.cube.operands import Operand, ragged
+from msdsim.dataflows.cube.operands import Operand
 from msdsim.dataflows.cube.rows import RowBlock, RowBlocks
 from msdsim.dataflows.vector.components import decompose_mx
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import Handle, KernelBuilder, at
-from msdsim.ir.expr import Expr, tiles_of
-from msdsim.ir.kernel import Slice
+from msdsim.ir import Expr, Handle, KernelBuilder, Slice, at, ragged, tiles_of
 from msdsim.units import ceil_div
 
 #: K of a split tile is a multiple of two blocks: one repeat of FP32.

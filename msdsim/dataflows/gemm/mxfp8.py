@@ -25,9 +25,7 @@ from msdsim.dataflows.vector.dequantize import widen
 from msdsim.formats.mx import MX_BLOCK, block_count
 from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import Handle, at
-from msdsim.ir.expr import Expr
-from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir import Expr, Handle, Kernel, Slice, at
 from msdsim.units import round_up
 
 MXFP8 = SCHEMES["mxfp8"]
@@ -67,10 +65,10 @@ class QuantizedRows:
         kb, rows, tile = self.g.kb, at(0, place.rows), place.row_tile
 
         def load(a1: Handle, start: Expr, size: Expr) -> None:
-            kb.copy(a1[rows, at(0, size)], self.a[tile, 0, rows, at(first + start, size)])
+            kb.copy(a1[rows, :size], self.a[tile, 0, rows, at(first + start, size)])
 
         def load_scales(sa1: Handle, start: Expr, count: Expr) -> None:
-            kb.copy(sa1[rows, at(0, count)], self.a_scale[tile, 0, rows, at(first // MX_BLOCK + start, count)])
+            kb.copy(sa1[rows, :count], self.a_scale[tile, 0, rows, at(first // MX_BLOCK + start, count)])
 
         return Stream(load, load_scales)
 
@@ -89,7 +87,7 @@ class Widened:
 
         def load(sb1: Handle, start: Expr, count: Expr) -> None:
             rows, columns = at(first // MX_BLOCK + start, count), at(place.nt * g.tile.base_n, cols)
-            g.kb.copy(sb1[at(0, count), at(0, cols)], g.scale.at(place.expert, rows, columns))
+            g.kb.copy(sb1[:count, :cols], g.scale.at(place.expert, rows, columns))
 
         return load
 

@@ -9,7 +9,7 @@ from msdsim.dataflows.base import DATAFLOWS, Dataflow
 from msdsim.dataflows.cube.limits import refuse_activations
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir.kernel import Kernel
+from msdsim.ir import Kernel
 
 
 def register_gemm(scheme: Scheme, tiling: type, refuses: Callable[[Any, Chip], str | None],

@@ -18,7 +18,7 @@ from msdsim.dataflows.base import require_positive
 from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.dataflows.cube.grid import Grid, OutputTile
 from msdsim.dataflows.cube.mainloop import Held, Loader, Stream
-from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, operand, ragged, ragged_of, share_of
+from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, operand
 from msdsim.dataflows.gemm.dequant_tiling import DequantTiling, check_tiling
 from msdsim.dataflows.gemm.weight_layout import Layout
 from msdsim.dataflows.ring import ALWAYS, Ring
@@ -27,9 +27,7 @@ from msdsim.errors import TilingError
 from msdsim.formats.mx import element_format
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import At, Handle, KernelBuilder, at
-from msdsim.ir.expr import Expr, minimum
-from msdsim.ir.kernel import Slice
+from msdsim.ir import At, Expr, Handle, KernelBuilder, Slice, at, minimum, ragged, share_of
 from msdsim.units import ceil_div, part_size
 
 
@@ -172,11 +170,11 @@ class WeightRing:
         """The sums of an output tile in L0C."""
         tile = self.tile
         acc = self.kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)
-        return acc[at(0, place.rows), at(0, place.cols)]
+        return acc[:place.rows, :place.cols]
 
     def depth(self, columns: Columns, c: Expr) -> Expr:
         """K of slot ``c`` of a part."""
-        return (share_of if self._hollow else ragged_of)(columns.depth, self.tile.slot_k, c)
+        return (share_of if self._hollow else ragged)(columns.depth, self.tile.slot_k, c)
 
     def slot(self, columns: Columns, c: Expr, lines: At, run: At) -> Slice:
         """Lines of the stored matrix, and weights along them, in slot ``c`` of a part."""
@@ -192,7 +190,7 @@ class WeightRing:
             return self.slot(columns, c, *((across, depth) if transposed else (depth, across)))
 
         def load(b1: Handle, start: Expr, size: Expr) -> None:
-            kb.copy(b1[at(0, cols), at(0, size)] if transposed else b1[at(0, size), at(0, cols)], of_slot(start, size))
+            kb.copy(b1[:cols, :size] if transposed else b1[:size, :cols], of_slot(start, size))
 
         return Held(of_slot, scales) if self.tile.direct else Stream(load, scales)
 

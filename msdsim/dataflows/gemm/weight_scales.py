@@ -8,12 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from msdsim.dataflows.cube.operands import Operand, share_of
+from msdsim.dataflows.cube.operands import Operand
 from msdsim.dataflows.gemm.weight_layout import Layout
 from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
-from msdsim.ir.builder import Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr, tiles_of
-from msdsim.ir.kernel import Slice
+from msdsim.ir import Const, Expr, Handle, KernelBuilder, Slice, at, share_of, tiles_of
 
 
 @dataclass(frozen=True)
@@ -101,8 +99,8 @@ class Scales:
         kb, lay, (first, count), (line, lines) = self.of.kb, self.of.layout, groups, of_lines
         expert, cols, start = self.columns.expert, self.columns.cols, self.columns.nt * self.of.tile.base_n
         if not lay.transposed:
-            kb.copy(buffer[at(0, count), at(0, cols)], source.at(expert, at(first, count), at(start, cols)))
+            kb.copy(buffer[:count, :cols], source.at(expert, at(first, count), at(start, cols)))
             return
         with kb.loop(f"i_{buffer.of.name}", 0, count) as i:
             mine = at(start + kb.sub * lay.share + line, lines)
-            kb.copy(buffer[at(0, lines), i], source.at(expert, first + i, mine, at(0, 1)))
+            kb.copy(buffer[:lines, i], source.at(expert, first + i, mine, at(0, 1)))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msdsim.dataflows.micro.transfers import filled_l0, one_aiv
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import KernelBuilder
+from msdsim.ir import KernelBuilder
 from msdsim.problems.model import Micro
 from msdsim.units import round_up
 

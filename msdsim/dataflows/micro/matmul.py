@@ -7,12 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 
 from msdsim.dataflows.cube.mainloop import L0Tiles, through_l0
-from msdsim.dataflows.cube.operands import MX_ELEMENTS, CubeOperands, element_format, share_of
+from msdsim.dataflows.cube.operands import MX_ELEMENTS, CubeOperands, element_format
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import At, Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
-from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir import At, Const, Expr, Handle, Kernel, KernelBuilder, Slice, at, maximum, minimum, share_of, tiles_of
 from msdsim.problems.model import Micro
 from msdsim.units import ceil_div
 
@@ -75,7 +73,7 @@ class Matmul:
             acc = kb.buffer("acc", "L0C", self.sums, (p.base_m, p.base_n))
             a = _Operand(kb, self.x, rows, p.base_m, True, p.l1_ring, self.x_scales)
             b = _Operand(kb, self.w, cols, p.base_n, p.trans_b, p.l1_ring, self.w_scales)
-            whole = acc[at(0, rows.size), at(0, cols.size)]
+            whole = acc[:rows.size, :cols.size]
             self._accumulate(whole, a, b)
             kb.op("fixpipe", self.y[rows, cols], whole)
         return kb.build()

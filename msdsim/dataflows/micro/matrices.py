@@ -4,12 +4,9 @@ from __future__ import annotations
 
 from contextlib import nullcontext
 
-from msdsim.dataflows.cube.operands import share_of
 from msdsim.dataflows.micro.transfers import way
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import KernelBuilder, at
-from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
-from msdsim.ir.kernel import Kernel
+from msdsim.ir import Const, Expr, Kernel, KernelBuilder, at, maximum, minimum, share_of, tiles_of
 from msdsim.problems.model import Micro
 from msdsim.units import ceil_div
 
@@ -38,7 +35,7 @@ def read_matrix(problem: Micro, chip: Chip) -> Kernel:
             if rows % problem.base_m == 0 and problem.m % rows == 0:
                 height = Const(problem.base_m)
             tile = kb.buffer("tile", "UB" if on_aiv else "L1", problem.fmt, (problem.base_m, problem.base_n))
-            kb.copy(tile[at(0, height), at(0, width)],
+            kb.copy(tile[:height, :width],
                     x[at(block * rows + mt * problem.base_m, height), at(s * columns + nt * problem.base_n, width)],
                     **way(problem))
     return kb.build()
@@ -59,12 +56,12 @@ def through_ub(problem: Micro, chip: Chip, sources: int) -> Kernel:
             height = minimum(problem.base_m, mine - mt * problem.base_m)
             width = share_of(problem.n, problem.base_n, nt) if problem.n % problem.base_n else Const(problem.base_n)
             place = at(first + mt * problem.base_m, height), at(nt * problem.base_n, width)
-            tiles = [kb.buffer(f"tile{number}", "UB", fmt, shape, 2)[at(0, height), at(0, width)] for number in range(sources)]
+            tiles = [kb.buffer(f"tile{number}", "UB", fmt, shape, 2)[:height, :width] for number in range(sources)]
             for tile, tensor in zip(tiles, inputs, strict=True):
                 kb.copy(tile, tensor[place], **way(problem))
             out = tiles[0]
             if sources > 1:
-                out = kb.buffer("sum", "UB", fmt, shape, 2)[at(0, height), at(0, width)]
+                out = kb.buffer("sum", "UB", fmt, shape, 2)[:height, :width]
                 kb.op("add", out, *tiles)
             kb.copy(y[place], out, **way(problem))
     return kb.build()

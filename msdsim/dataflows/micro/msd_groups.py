@@ -16,9 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import At, Handle, KernelBuilder, at
-from msdsim.ir.expr import Expr
-from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir import At, Expr, Handle, Kernel, KernelBuilder, Slice, at
 from msdsim.problems.model import Micro
 from msdsim.units import ceil_div
 

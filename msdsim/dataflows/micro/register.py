@@ -15,8 +15,7 @@ from msdsim.dataflows.micro.msd_groups import MsdGroups
 from msdsim.dataflows.micro.transfers import BLOCK, FMT_BYTES, TRANSFERS
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import KernelBuilder
-from msdsim.ir.kernel import Kernel
+from msdsim.ir import Kernel, KernelBuilder
 from msdsim.problems.model import Micro
 from msdsim.units import ceil_div
 

@@ -6,9 +6,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from functools import partial
 
-from msdsim.ir.builder import Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr
-from msdsim.ir.kernel import Slice
+from msdsim.ir import Const, Expr, Handle, KernelBuilder, Slice
 from msdsim.ir.ops.copies import BYPASS
 from msdsim.problems.model import Micro
 
@@ -33,8 +31,8 @@ def filled_l0(kb: KernelBuilder, fmt: str, m: int, k: int, n: int) -> tuple[Hand
     x, w = kb.tensor("x", fmt, (1, m * k), "in"), kb.tensor("w", fmt, (1, k * n), "in")
     a1, b1 = kb.buffer("a1", "L1", fmt, (m, k)), kb.buffer("b1", "L1", fmt, (k, n))
     a0, b0 = kb.buffer("a0", "L0A", fmt, (m, k)), kb.buffer("b0", "L0B", fmt, (k, n))
-    kb.copy(a1[0, at(0, k)], x[0, at(0, k)])
-    kb.copy(b1[0, at(0, n)], w[0, at(0, n)])
+    kb.copy(a1[0, :k], x[0, :k])
+    kb.copy(b1[0, :n], w[0, :n])
     kb.copy(a0[:, :], a1[:, :])
     kb.copy(b0[:, :], b1[:, :])
     return a0, b0
@@ -64,7 +62,7 @@ def _gm(kb: KernelBuilder, problem: Micro, name: str, apart: bool = True) -> Cal
     rows, cols = _shape(problem)
     shape = _blocks(problem) * rows, 2 * cols if apart and rows > 1 else cols
     tensor = kb.tensor(name, FMT, shape, "in" if name == "x" else "out")
-    return lambda i: tensor[_rows(problem, i, rows), at(0, cols)]
+    return lambda i: tensor[_rows(problem, i, rows), :cols]
 
 
 def _gm_to_ub(kb: KernelBuilder, problem: Micro) -> None:
@@ -74,7 +72,7 @@ def _gm_to_ub(kb: KernelBuilder, problem: Micro) -> None:
         kb.copy(tile[:, :], place(i), **way(problem))
         if problem.isolated:
             # A reader on another pipe makes the next transfer wait for this one.
-            kb.op("muls", tile[0, at(0, BLOCK)], tile[0, at(0, BLOCK)], scalar=1.0)
+            kb.op("muls", tile[0, :BLOCK], tile[0, :BLOCK], scalar=1.0)
 
 
 def _ub_to_gm(kb: KernelBuilder, problem: Micro) -> None:
@@ -85,7 +83,7 @@ def _ub_to_gm(kb: KernelBuilder, problem: Micro) -> None:
         with kb.loop("i", 0, problem.count) as i:
             kb.copy(place(i), tile[:, :], **way(problem))
             if problem.isolated:
-                kb.op("dup", tile[0, at(0, BLOCK)], scalar=0.0)
+                kb.op("dup", tile[0, :BLOCK], scalar=0.0)
 
 
 def _gm_to_l1(kb: KernelBuilder, problem: Micro) -> None:
@@ -96,7 +94,7 @@ def _gm_to_l1(kb: KernelBuilder, problem: Micro) -> None:
         kb.copy(tile[:, :], place(i), **way(problem))
         if problem.isolated:
             probe = kb.buffer("probe", "L0A", FMT, (1, BLOCK))
-            kb.copy(probe[:, :], tile[0, at(0, BLOCK)])
+            kb.copy(probe[:, :], tile[0, :BLOCK])
 
 
 def _l1_to_gm(kb: KernelBuilder, problem: Micro) -> None:
@@ -121,7 +119,7 @@ def _gm_to_l0(space: str, kb: KernelBuilder, problem: Micro) -> None:
             tile = kb.buffer("tile", space, FMT, (16, columns))
             kb.copy(tile[:, :], x[_rows(problem, i, 16), :])
             if problem.isolated:
-                corner = tile[:, at(0, 16)]
+                corner = tile[:, :16]
                 pair = (corner, other[:, :]) if space == "L0A" else (other[:, :], corner)
                 kb.op("mmad", acc[:, :], *pair)
 
@@ -132,7 +130,7 @@ def _l1_to(space: str, kb: KernelBuilder, problem: Micro) -> None:
     x = kb.tensor("x", FMT, (1, elements), "in")
     with kb.part("aic"):
         tile = kb.buffer("tile", "L1", FMT, shape)
-        kb.copy(tile[0, at(0, shape[1])], x[0, at(0, shape[1])])
+        kb.copy(tile[0, :shape[1]], x[0, :shape[1]])
         with kb.loop("i", 0, 1 if problem.isolated else problem.count):
             target = kb.buffer("target", space, FMT, shape)
             kb.copy(target[:, :], tile[:, :])

@@ -16,11 +16,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from msdsim.dataflows.cube.experts import Expert, Experts
-from msdsim.dataflows.cube.operands import GemmShape, Operand, operand, ragged, ragged_of
+from msdsim.dataflows.cube.operands import GemmShape, Operand, operand
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import At, KernelBuilder, at
-from msdsim.ir.expr import Const
-from msdsim.ir.kernel import Slice
+from msdsim.ir import At, Const, KernelBuilder, Slice, at, ragged
 from msdsim.units import ceil_div, part_size, round_up
 
 #: Columns of a tile in which partial sums are added up: rows of 2 KiB of FP32, shorter where there are few of them.
@@ -91,10 +89,10 @@ class FloatParts:
             experts.find(kb, u, blocks) as (e, inside),
         ):
             mb, nb = inside // n_blocks % ceil_div(m, rows), inside % n_blocks
-            here_m, here_n = ragged_of(e.rows, rows, mb), ragged(n, cols, nb)
+            here_m, here_n = ragged(e.rows, rows, mb), ragged(n, cols, nb)
             there = at(mb * rows, here_m), at(nb * cols, here_n)
             loaded = kb.buffer("loaded", "UB", "fp32", (self.parts * rows, cols), ring)
-            pieces = [loaded[at(p * rows, here_m), at(0, here_n)] for p in range(self.parts)]
+            pieces = [loaded[at(p * rows, here_m), :here_n] for p in range(self.parts)]
             for p, piece in enumerate(pieces):
                 kb.copy(piece, self.sums.at(e, Const(p), *there))
             for piece in pieces[1:]:

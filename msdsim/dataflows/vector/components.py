@@ -11,8 +11,7 @@ from collections.abc import Callable, Sequence
 from msdsim.formats.msd import MsdSpec
 from msdsim.formats.mx import MIN_SCALE_EXPONENT
 from msdsim.formats.number import E8M0
-from msdsim.ir.builder import KernelBuilder
-from msdsim.ir.kernel import Slice
+from msdsim.ir import KernelBuilder, Slice
 
 #: Smallest positive FP32 number: rows of zeros are divided by it instead of by zero.
 SMALLEST = 2.0**-149

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import KernelBuilder, at
-from msdsim.ir.kernel import Slice
+from msdsim.ir import KernelBuilder, Slice, at
 from msdsim.ir.ops.vector import vector_casts
 
 

@@ -8,11 +8,9 @@ Every AIV takes some rows, and some groups of them; then all AIVs meet (signal `
 from __future__ import annotations
 
 from msdsim.dataflows.cube.experts import Expert, Experts
-from msdsim.dataflows.cube.operands import GemmShape, Operand, operand, ragged, ragged_of
+from msdsim.dataflows.cube.operands import GemmShape, Operand, operand
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import At, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr, tiles_of
-from msdsim.ir.kernel import Slice
+from msdsim.ir import At, Const, Expr, KernelBuilder, Slice, at, ragged, tiles_of
 from msdsim.ir.ops.vector import FOLD_LANES
 from msdsim.units import ceil_div
 
@@ -60,24 +58,24 @@ class RowSums:
             experts.find(kb, unit, units) as (e, inside),
         ):
             block, share = inside // shares % ceil_div(self.problem.m, self.rows), inside % shares
-            rows = at(block * self.rows, ragged_of(e.rows, self.rows, block))
+            rows = at(block * self.rows, ragged(e.rows, self.rows, block))
             first, count = share * self.taken, ragged(self.groups, self.taken, share)
             stored = kb.buffer("row_sums_out", "UB", "fp32", (self.rows, self.taken), 2)
-            lanes = kb.buffer("row_lanes", "UB", "fp32", (self.rows, FOLD_LANES))[at(0, rows.size), at(0, FOLD_LANES)]
+            lanes = kb.buffer("row_lanes", "UB", "fp32", (self.rows, FOLD_LANES))[:rows.size, :FOLD_LANES]
             if self.taken > 1:
                 start = first * self.group
                 xf = self._load(e, rows, start, ragged(self.problem.k, self.depth, share))
                 with kb.loop("rg", 0, count) as g:
-                    depth = ragged_of(xf.sizes[1], self.group, g)
+                    depth = ragged(xf.sizes[1], self.group, g)
                     kb.op("fold_add", lanes, Slice(xf.of, (Const(0), g * self.group), (rows.size, depth)))
-                    kb.op("reduce_add", stored[at(0, rows.size), at(g, 1)], lanes)
+                    kb.op("reduce_add", stored[:rows.size, at(g, 1)], lanes)
             else:
                 extent = ragged(self.problem.k, self.group, share)
                 with kb.loop("rk", 0, tiles_of(extent, self.depth)) as i:
-                    xf = self._load(e, rows, share * self.group + i * self.depth, ragged_of(extent, self.depth, i))
+                    xf = self._load(e, rows, share * self.group + i * self.depth, ragged(extent, self.depth, i))
                     kb.op("fold_add", lanes, xf, accumulate=i)
-                kb.op("reduce_add", stored[at(0, rows.size), at(0, 1)], lanes)
-            kb.copy(self.sums.at(e, rows, at(first, count)), stored[at(0, rows.size), at(0, count)])
+                kb.op("reduce_add", stored[:rows.size, :1], lanes)
+            kb.copy(self.sums.at(e, rows, at(first, count)), stored[:rows.size, :count])
         kb.raise_signal("row_sums", "MTE3")
 
     def _load(self, e: Expert, rows: At, start: Expr, size: Expr) -> Slice:

@@ -10,8 +10,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from msdsim.ir.builder import KernelBuilder
-from msdsim.ir.kernel import Slice
+from msdsim.ir import KernelBuilder, Slice
 
 #: Where the running row maximum starts: below every logit, and finite, so that a difference is never NaN.
 LOWEST = float(np.finfo(np.float32).min)
