@@ -14,7 +14,7 @@ from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step, Work
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
-from msdsim.ir import At, Const, Expr, Handle, KernelBuilder, Slice, at, maximum, minimum, ragged, tiles_of
+from msdsim.ir import At, Const, Expr, Handle, KernelBuilder, Slice, at, maximum, minimum, tiles_of
 from msdsim.units import ceil_div, round_up
 
 
@@ -90,7 +90,7 @@ class Context:
     @property
     def unit(self) -> tuple[Expr, int]:
         """This AIV's number, and how many there are."""
-        return self.kb.core * self.aivs + self.kb.sub, self.cores * self.aivs
+        return self.kb.aiv, self.cores * self.aivs
 
     @property
     def cube_waits(self) -> str:
@@ -133,8 +133,8 @@ class Context:
     def my_rows(self, var: str, tile: RowTile, most: int) -> Iterator[Rows]:
         """This AIV's share of a row tile, ``most`` rows at a time."""
         mine = self.my_part(tile.rows, self.share)
-        with self.kb.loop(var, 0, tiles_of(mine, most)) as r:
-            yield Rows(r * most, ragged(mine, most, r), self.kb.sub * self.share + r * most)
+        with self.kb.tiles(var, mine, most) as r:
+            yield Rows(r.start, r.size, self.kb.sub * self.share + r.start)
 
     def per_row_tile(self, buffer: Handle, tile: RowTile, rows: Rows) -> Slice:
         """Rows of what is kept for every row tile."""

@@ -9,7 +9,7 @@ from msdsim.dataflows.attention.context import Chunk, Context
 from msdsim.dataflows.attention.tiling import FETCH_BYTES
 from msdsim.dataflows.attention.work import Step
 from msdsim.formats.number import FORMATS
-from msdsim.ir import At, Expr, Handle, Slice, at, maximum, minimum, ragged, tiles_of
+from msdsim.ir import At, Expr, Handle, Slice, at, maximum, minimum, tiles_of
 from msdsim.ir.kernel import Tensor
 from msdsim.units import ceil_div
 
@@ -128,10 +128,9 @@ def fetch_into_l2(ctx: Context, cache: Cache, step: Step) -> None:
     share = ceil_div(ctx.work.kv_tile, ctx.aivs)
     size = ctx.my_part(step.cols, share)
     chunk = min(share, max(1, FETCH_BYTES * 8 // (dim * FORMATS[fmt].bits)))
-    with kb.loop("f", 0, tiles_of(size, chunk)) as f:
+    with kb.tiles("f", size, chunk) as f:
         warm = kb.buffer("warm", "UB", fmt, (chunk, dim))
-        rows = ragged(size, chunk, f)
         for stored in cache.stored:
             width = at(0, stored.of.shape[-1])
             copy_rows(ctx, lambda inside, width=width: warm[inside, width], stored, step.head,  # type: ignore[misc]
-                      at(step.start + kb.sub * share + f * chunk, rows))
+                      at(step.start + kb.sub * share + f.start, f.size))

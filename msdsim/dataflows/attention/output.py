@@ -62,12 +62,10 @@ class Output:
     def merge_splits(self, taken: int) -> None:
         """Splits in ascending order, for some rows of a KV head at a time; ``taken`` bytes of UB belong to rings."""
         kb, ctx, work, splits, dim = self.kb, self.ctx, self.ctx.work, self.ctx.work.splits, self.ctx.out_dim
-        kb.raise_signal("parts_done", "MTE3")
-        kb.wait_signal("parts_done", "MTE2")
-        unit, units = ctx.unit
-        most = self._merge_rows(units, taken)
+        kb.meet("parts_done")
+        most = self._merge_rows(ctx.unit[1], taken)
         tiles = ceil_div(work.rows_per_head, most)
-        with kb.loop("m", unit, work.kv_head_count * tiles, units) as m:
+        with kb.each_aiv("m", work.kv_head_count * tiles) as m:
             head, row = m // tiles, m % tiles * most
             rows = at(row, ragged(work.rows_per_head, most, m % tiles))
             here, size = at(head * work.rows_per_head + row, rows.size), at(0, rows.size)

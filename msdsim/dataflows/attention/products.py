@@ -42,24 +42,21 @@ class Products:
     def _logits_by_rows_of_k(self, step: Step, q: LoadedQueries) -> None:
         """K in chunks of ``l1_kv`` whole rows, columns of S in accumulators of ``qk_n``."""
         kb, tile, dim = self.kb, self.tile, self.ctx.dim
-        with kb.loop("c", 0, tiles_of(step.cols, tile.l1_kv)) as c:
-            size = ragged(step.cols, tile.l1_kv, c)
-            k1 = self.cache.keys(step, at(c * tile.l1_kv, size), tile.l1_kv, at(0, dim), dim)
-            with kb.loop("b", 0, tiles_of(size, tile.qk_n)) as b:
-                cols = ragged(size, tile.qk_n, b)
+        with kb.tiles("c", step.cols, tile.l1_kv) as c:
+            k1 = self.cache.keys(step, c, tile.l1_kv, at(0, dim), dim)
+            with kb.tiles("b", c.size, tile.qk_n) as b:
                 s0 = self._accumulator("s0", self.qk, tile.s_ring)
-                self._multiply(self.qk, step, s0, q(step), k1, at(0, dim), at(b * tile.qk_n, cols), Const(0))
-                self.s.put(step, at(c * tile.l1_kv + b * tile.qk_n, cols), s0)
+                self._multiply(self.qk, step, s0, q(step), k1, at(0, dim), b, Const(0))
+                self.s.put(step, at(c.start + b.start, b.size), s0)
 
     def _logits_tile(self, step: Step, q: LoadedQueries, t: Expr) -> None:
         """``qk_n`` columns of S, K coming in chunks of ``l1_k`` columns."""
         tile, dim = self.tile, self.ctx.dim
         cols = ragged(step.cols, tile.qk_n, t)
         s0 = self._accumulator("s0", self.qk, tile.s_ring)
-        with self.kb.loop("h", 0, ceil_div(dim, tile.l1_k)) as h:
-            depth = at(h * tile.l1_k, ragged(dim, tile.l1_k, h))
-            k1 = self.cache.keys(step, at(t * tile.qk_n, cols), tile.qk_n, depth, min(dim, tile.l1_k))
-            self._multiply(self.qk, step, s0, q(step), k1, depth, at(0, cols), h)
+        with self.kb.tiles("h", dim, tile.l1_k) as h:
+            k1 = self.cache.keys(step, at(t * tile.qk_n, cols), tile.qk_n, h, min(dim, tile.l1_k))
+            self._multiply(self.qk, step, s0, q(step), k1, h, at(0, cols), h.number)
         self.s.put(step, at(t * tile.qk_n, cols), s0)
 
     # O = P V
@@ -80,17 +77,15 @@ class Products:
         """V and P in chunks of ``l1_kv`` KV rows; V is fetched before P is waited for, unless Vector makes it."""
         kb, tile, dim = self.kb, self.tile, self.ctx.out_dim
         o0 = self._accumulator("o0", self.pv, tile.o_ring)
-        with kb.loop("c", 0, tiles_of(step.cols, tile.l1_kv)) as c:
-            size = ragged(step.cols, tile.l1_kv, c)
-            chunk = at(c * tile.l1_kv, size)
+        with kb.tiles("c", step.cols, tile.l1_kv) as c:
             if self.cache.early_values:
-                v1 = self.cache.values(step, chunk, tile.l1_kv, at(0, dim), dim)
-            with kb.when(c.equals(0)):
+                v1 = self.cache.values(step, c, tile.l1_kv, at(0, dim), dim)
+            with kb.when(c.number.equals(0)):
                 self.p.wait()
             if not self.cache.early_values:
-                v1 = self.cache.values(step, chunk, tile.l1_kv, at(0, dim), dim)
-            p1 = self.p.bring(step, chunk, tile.l1_kv)
-            self._multiply(self.pv, step, o0, p1, v1, at(0, size), at(0, dim), c)
+                v1 = self.cache.values(step, c, tile.l1_kv, at(0, dim), dim)
+            p1 = self.p.bring(step, c, tile.l1_kv)
+            self._multiply(self.pv, step, o0, p1, v1, at(0, c.size), at(0, dim), c.number)
         self.o.put(step, at(0, dim), o0)
 
     def _output_tile(self, step: Step, p1: Chunk, n: Expr) -> None:
@@ -98,10 +93,9 @@ class Products:
         tile = self.tile
         cols = at(n * tile.pv_n, ragged(self.ctx.out_dim, tile.pv_n, n))
         o0 = self._accumulator("o0", self.pv, tile.o_ring)
-        with self.kb.loop("c", 0, tiles_of(step.cols, tile.l1_v)) as c:
-            size = ragged(step.cols, tile.l1_v, c)
-            v1 = self.cache.values(step, at(c * tile.l1_v, size), tile.l1_v, cols, tile.pv_n)
-            self._multiply(self.pv, step, o0, p1, v1, at(c * tile.l1_v, size), at(0, cols.size), c)
+        with self.kb.tiles("c", step.cols, tile.l1_v) as c:
+            v1 = self.cache.values(step, c, tile.l1_v, cols, tile.pv_n)
+            self._multiply(self.pv, step, o0, p1, v1, c, at(0, cols.size), c.number)
         self.o.put(step, cols, o0)
 
     # Both by turns
@@ -150,10 +144,8 @@ class Products:
         """
         rows, transpose = at(0, step.rows * self.ctx.passes), tiles.kinds.transpose_b
         acc = accumulator[rows, :cols.size]
-        with self.kb.loop("d" if transpose else "e", 0, tiles_of(depth.size, tiles.k)) as d:
-            size = ragged(depth.size, tiles.k, d)
-            of_a = rows, at(depth.start + d * tiles.k, size)
-            inside = at(d * tiles.k, size)
-            of_b = (cols, inside) if transpose else (inside, cols)
+        with self.kb.tiles("d" if transpose else "e", depth.size, tiles.k) as d:
+            of_a = rows, at(depth.start + d.start, d.size)
+            of_b = (cols, d) if transpose else (d, cols)
             scales = (a.scales(*of_a), b.scales(*of_b)) if a.scales is not None and b.scales is not None else None
-            through_l0(self.kb, tiles, acc, a.elements(*of_a), b.elements(*of_b), scales, before + d)
+            through_l0(self.kb, tiles, acc, a.elements(*of_a), b.elements(*of_b), scales, before + d.number)

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from msdsim.dataflows.cube.operands import CubeOperands, element_format
 from msdsim.formats.mx import MX_BLOCK
-from msdsim.ir import Expr, ExprLike, Handle, KernelBuilder, Slice, at, lift, ragged, tiles_of
+from msdsim.ir import At, Expr, ExprLike, Handle, KernelBuilder, Slice, at, lift, tiles_of
 
 
 class CubeTiling(Protocol):
@@ -68,30 +68,28 @@ def accumulate(
     ``before`` is zero where this is the first product of the sum.
     """
     rows, cols = acc.sizes
-    with kb.loop("k1", 0, tiles_of(extent, tile.l1_k)) as k1:
-        start, size = k1 * tile.l1_k, ragged(extent, tile.l1_k, k1)
+    with kb.tiles("k1", extent, tile.l1_k) as k1:
         # Weights first: they come from HBM and take longest.
-        b1 = bring(kb, tile, kinds, "b", cols, b, start, size)
-        a1 = bring(kb, tile, kinds, "a", rows, a, start, size)
-        with kb.loop("k0", 0, tiles_of(size, tile.l0_k)) as k0:
-            at_k, size0 = k0 * tile.l0_k, ragged(size, tile.l0_k, k0)
-            multiply(kb, tile, kinds, acc, at_k, size0, a1, b1, before + k1 + k0)
+        b1 = bring(kb, tile, kinds, "b", cols, b, k1)
+        a1 = bring(kb, tile, kinds, "a", rows, a, k1)
+        with kb.tiles("k0", k1.size, tile.l0_k) as k0:
+            multiply(kb, tile, kinds, acc, k0, a1, b1, before + k1.number + k0.number)
 
 
 #: An operand in L1 and the scales of its blocks, if it has any.
 InL1 = tuple[Held, Held | None]
 
 
-def multiply(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, start: Expr, size: Expr, a: InL1, b: InL1,
+def multiply(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, k: At, a: InL1, b: InL1,
              accumulated: ExprLike) -> None:
-    """One step of K through L0: ``acc += A B`` over ``start +: size`` of operands in L1; ``accumulated`` zero starts anew."""
+    """One step of K through L0: ``acc += A B`` over ``k`` of operands in L1; ``accumulated`` zero starts anew."""
     (a1, a1_scales), (b1, b1_scales) = a, b
     scales = None
     if a1_scales is not None and b1_scales is not None:
-        blocks = start // MX_BLOCK, tiles_of(size, MX_BLOCK)
+        blocks = k.start // MX_BLOCK, tiles_of(k.size, MX_BLOCK)
         scales = a1_scales.at(*blocks), b1_scales.at(*blocks)
-    through_l0(kb, L0Tiles(kinds, tile.base_m, tile.l0_k, tile.base_n, tile.l0_ring), acc, a1.at(start, size),
-               b1.at(start, size), scales, accumulated)
+    through_l0(kb, L0Tiles(kinds, tile.base_m, tile.l0_k, tile.base_n, tile.l0_ring), acc, a1.at(k.start, k.size),
+               b1.at(k.start, k.size), scales, accumulated)
 
 
 @dataclass(frozen=True)
@@ -138,8 +136,9 @@ def _to_l0b(kb: KernelBuilder, out: Slice, source: Slice, transpose: bool) -> No
 
 
 def bring(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, name: str, along: Expr, source: Stream | Held,
-          start: Expr, size: Expr) -> InL1:
+          k: At) -> InL1:
     """The L1 tile of operand ``name`` (``along`` rows of A or columns of B) for a K range: loaded, unless it is held there."""
+    start, size = k.start, k.size
     extent, fmt = (tile.base_m, kinds.a) if name == "a" else (tile.base_n, kinds.b)
     if isinstance(source, Held):
         held = source

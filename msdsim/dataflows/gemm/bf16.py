@@ -17,7 +17,7 @@ from msdsim.errors import TilingError
 from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware.chip import Chip
 from msdsim.ir import Const, Expr, Handle, Kernel, KernelBuilder, at, ragged
-from msdsim.units import ceil_div, part_size
+from msdsim.units import part_size
 
 BF16 = SCHEMES["bf16"]
 
@@ -63,8 +63,7 @@ def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling) -> Kernel:
         with kb.part("aic"):
             held = _hold(kb, x, m, k, tile)
     with (
-        kb.part("aic"), kb.loop("t", kb.core, grid.tiles * parts, chip.cores.aic) as unit,
-        grid.place(kb, unit // parts) as place,
+        kb.part("aic"), kb.each_core("t", grid.tiles * parts) as unit, grid.place(kb, unit // parts) as place,
     ):
         e, row, nt, rows, cols = place.expert, place.row, place.nt, place.rows, place.cols
         part = unit % parts
@@ -95,9 +94,8 @@ def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling) -> Kernel:
 def _hold(kb: KernelBuilder, x: Operand, m: int, k: int, tile: Bf16Tiling) -> Held:
     """All K of the only tile of rows, loaded once."""
     whole = kb.buffer("a_all", "L1", "bf16", (tile.base_m, k))
-    with kb.loop("h", 0, ceil_div(k, tile.l1_k)) as h:
-        depth = at(h * tile.l1_k, ragged(k, tile.l1_k, h))
-        kb.copy(whole[:m, depth], x.at(Expert(Const(0), Const(m)), at(0, m), depth))
+    with kb.tiles("h", k, tile.l1_k) as h:
+        kb.copy(whole[:m, h], x.at(Expert(Const(0), Const(m)), at(0, m), h))
     return Held(lambda start, size: whole[:m, at(start, size)])
 
 

@@ -30,7 +30,7 @@ from msdsim.dataflows.vector.row_sums import RowSums
 from msdsim.formats.mx import block_count
 from msdsim.formats.schemes import SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir import At, Const, Expr, Handle, Kernel, Slice, at, maximum, minimum, ragged, tiles_of
+from msdsim.ir import At, Const, Expr, Handle, Kernel, Slice, at, maximum, minimum, ragged
 from msdsim.ir.ops.vector import vector_casts
 
 #: Slots of weights that Vector is ahead of the sums it scales, so that the Cube has multiplied them meanwhile.
@@ -114,20 +114,19 @@ class Converting:
         depth, first = g.depth(columns, c), columns.first + c * tile.slot_k
         stream, b = a.stream(place, first), g.operand(columns, c, place.cols, None)
         if tile.l1_k < group:
-            with kb.loop("j", 0, tiles_of(depth, group)) as j:
+            with kb.tiles("j", depth, group) as j:
                 acc = g.accumulator(place)
-                accumulate(kb, tile, g.kinds, acc, ragged(depth, group, j), _from(stream, j * group), _from(b, j * group))
-                self._drain(product, c, j, acc)
+                accumulate(kb, tile, g.kinds, acc, j.size, _from(stream, j.start), _from(b, j.start))
+                self._drain(product, c, j.number, acc)
             return
-        with kb.loop("k1", 0, tiles_of(depth, tile.l1_k)) as k1:
-            start, size = k1 * tile.l1_k, ragged(depth, tile.l1_k, k1)
-            b1 = bring(kb, tile, g.kinds, "b", place.cols, b, start, size)
-            a1 = bring(kb, tile, g.kinds, "a", place.rows, stream, start, size)
-            with kb.loop("j", 0, tiles_of(size, group)) as j:
-                acc, extent = g.accumulator(place), ragged(size, group, j)
-                with kb.loop("k0", 0, tiles_of(extent, tile.l0_k)) as k0:
-                    multiply(kb, tile, g.kinds, acc, j * group + k0 * tile.l0_k, ragged(extent, tile.l0_k, k0), a1, b1, k0)
-                self._drain(product, c, k1 * (tile.l1_k // group) + j, acc)
+        with kb.tiles("k1", depth, tile.l1_k) as k1:
+            b1 = bring(kb, tile, g.kinds, "b", place.cols, b, k1)
+            a1 = bring(kb, tile, g.kinds, "a", place.rows, stream, k1)
+            with kb.tiles("j", k1.size, group) as j:
+                acc = g.accumulator(place)
+                with kb.tiles("k0", j.size, tile.l0_k) as k0:
+                    multiply(kb, tile, g.kinds, acc, at(j.start + k0.start, k0.size), a1, b1, k0.number)
+                self._drain(product, c, k1.number * (tile.l1_k // group) + j.number, acc)
 
     # AIV
 

@@ -20,7 +20,7 @@ from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
 from msdsim.dataflows.ring import Ring
 from msdsim.dataflows.vector.add_parts import store
 from msdsim.dataflows.vector.row_sums import RowSums
-from msdsim.ir import At, Const, Expr, Handle, Slice, at, ragged, tiles_of
+from msdsim.ir import At, Const, Expr, Handle, Slice, at, ragged
 from msdsim.units import ceil_div
 
 
@@ -164,8 +164,8 @@ class Merge:
     @contextmanager
     def _row_tiles(self, share: Share, var: str = "r") -> Iterator[tuple[Expr, Expr]]:
         """Loop over the rows of a share, ``merge_m`` at a time: first row and rows."""
-        with self.kb.loop(var, 0, tiles_of(share.rows, self.tile.merge_m)) as r:
-            yield r * self.tile.merge_m, ragged(share.rows, self.tile.merge_m, r)
+        with self.kb.tiles(var, share.rows, self.tile.merge_m) as r:
+            yield r.start, r.size
 
     def _per_column(self, share: Share, first: Expr, count: Expr) -> tuple[Handle, Handle | None]:
         """Scales and offsets of some groups, for the columns of a share."""

@@ -23,7 +23,7 @@ from msdsim.dataflows.gemm.weight_scales import LoadedScales, Scales
 from msdsim.dataflows.vector.dequantize import widen
 from msdsim.formats.schemes import SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir import At, Expr, Handle, Kernel, Slice, at, ragged, share_of, tiles_of
+from msdsim.ir import At, Expr, Handle, Kernel, Slice, at, share_of
 from msdsim.units import ceil_div
 
 
@@ -99,13 +99,11 @@ def ub_tiles(g: WeightRing, columns: Columns, depth: Expr) -> Iterator[tuple[Exp
     kb, group, vector_k = g.kb, g.layout.group, g.tile.vector_k
     mine = share_of(columns.cols if g.problem.trans_b else depth, g.layout.share, kb.sub)
     if not g.layout.whole_groups or group is None:
-        with kb.loop("v", 0, tiles_of(mine, vector_k)) as v:
-            yield v * vector_k, ragged(mine, vector_k, v)
+        with kb.tiles("v", mine, vector_k) as v:
+            yield v.start, v.size
         return
-    with kb.loop("g", 0, tiles_of(mine, group)) as number:
-        lines = ragged(mine, group, number)
-        with kb.loop("v", 0, tiles_of(lines, vector_k)) as v:
-            yield number * group + v * vector_k, ragged(lines, vector_k, v)
+    with kb.tiles("g", mine, group) as of_group, kb.tiles("v", of_group.size, vector_k) as v:
+        yield of_group.start + v.start, v.size
 
 
 def stored(g: WeightRing, columns: Columns, start: Expr, line: Expr, here: tuple[At, At]) -> Slice:
@@ -165,10 +163,9 @@ class Dequantized:
             # Group after group into another buffer, so that no group waits for the one before.
             wf = kb.buffer("wf", "UB", "fp32", shape)
             each, lines = lay.group or 1, run if lay.transposed else size
-            with kb.loop("j", 0, tiles_of(lines, each)) as j:
-                part = at(j * each, ragged(lines, each, j))
-                piece = (at(0, size), part) if lay.transposed else (part, at(0, run))
-                scales.apply(wf[piece], w32[piece], line, run, scales.group_of(line) + j)
+            with kb.tiles("j", lines, each) as j:
+                piece = (at(0, size), j) if lay.transposed else (j, at(0, run))
+                scales.apply(wf[piece], w32[piece], line, run, scales.group_of(line) + j.number)
         wb = kb.buffer("wb", "UB", "bf16", shape, g.tile.ub_ring)[here]
         kb.op("cast", wb, wf[here], round="rint")
         return wb

@@ -106,10 +106,7 @@ def _split_k(ctx: MsdContext) -> None:
     kb, cube, merge = ctx.kb, Multiply(ctx), Merge(ctx)
     with kb.part("aic"):
         cube.prologue()
-        with (
-            kb.loop("t", kb.core, ctx.grid.tiles * ctx.k_parts, ctx.cores) as unit,
-            ctx.grid.place(kb, unit // ctx.k_parts) as place,
-        ):
+        with kb.each_core("t", ctx.grid.tiles * ctx.k_parts) as unit, ctx.grid.place(kb, unit // ctx.k_parts) as place:
             cube.part_product(unit, place)
         kb.raise_signal("summed", "FIX")
     with kb.part("aiv"):
@@ -137,8 +134,7 @@ def _split(ctx: MsdContext) -> None:
         ).emit()
     else:
         RowSplit(ctx).emit()
-    ctx.kb.raise_signal("split_done", "MTE3")
-    ctx.kb.wait_signal("split_done", "MTE2")
+    ctx.kb.meet("split_done")
 
 
 def _refuse(problem: GemmShape, chip: Chip, scheme: Scheme) -> str | None:

@@ -140,7 +140,7 @@ class MsdContext:
     @contextmanager
     def each_tile(self, var: str = "t") -> Iterator[tuple[Expr, OutputTile]]:
         """Loop over this core's output tiles: the number of the tile, and where it lies."""
-        with self.kb.loop(var, self.kb.core, self.grid.tiles, self.cores) as t, self.grid.place(self.kb, t) as place:
+        with self.kb.each_core(var, self.grid.tiles) as t, self.grid.place(self.kb, t) as place:
             yield t, place
 
     def slot(self, t: Expr, p: Expr, j: Expr) -> Expr:

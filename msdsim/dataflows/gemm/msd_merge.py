@@ -20,7 +20,7 @@ from msdsim.dataflows.cube.operands import Operand
 from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.dataflows.vector.add_parts import store
 from msdsim.dataflows.vector.components import combine
-from msdsim.ir import At, Const, Expr, Handle, Slice, at, ragged, tiles_of
+from msdsim.ir import At, Const, Expr, Handle, Slice, at, ragged
 
 
 def bytes_per_element(products: Any, ub_ring: Any) -> Any:
@@ -76,8 +76,8 @@ class Merge:
     @contextmanager
     def row_tiles(self, share: Share, var: str = "r") -> Iterator[tuple[Expr, Expr]]:
         """Loop over the rows of a share, ``merge_m`` at a time: first row and rows."""
-        with self.kb.loop(var, 0, tiles_of(share.rows, self.tile.merge_m)) as r:
-            yield r * self.tile.merge_m, ragged(share.rows, self.tile.merge_m, r)
+        with self.kb.tiles(var, share.rows, self.tile.merge_m) as r:
+            yield r.start, r.size
 
     def per_column(self, share: Share) -> PerColumn | None:
         """Numbers per column of a tile whose scales are per channel; MX products have theirs in them."""

@@ -37,10 +37,9 @@ class Multiply:
         rows = ctx.problem.m
         ctx.wait_for_split()
         whole = kb.buffer("a_all", "L1", ctx.scheme.component, (tile.base_m, round_up(k, 2)))
-        with kb.loop("h", 0, ceil_div(k, tile.l1_k)) as h:
-            depth = at(h * tile.l1_k, ragged(k, tile.l1_k, h))
+        with kb.tiles("h", k, tile.l1_k) as h:
             for number in range(ctx.passes):
-                kb.copy(whole[at(rows * number, rows), depth], ctx.rows_of_a(None, number, at(0, rows), depth))
+                kb.copy(whole[at(rows * number, rows), h], ctx.rows_of_a(None, number, at(0, rows), h))
         return Held(lambda start, size: whole[:rows * ctx.passes, at(start, size)])
 
     def tile_product(self, t: Expr, place: OutputTile, held: Held | None) -> Slice:
@@ -119,20 +118,18 @@ class Multiply:
             self._drain_group(t, place, p, Const(0), acc)
             return
         rows, cols = place.rows, place.cols
-        size = ragged(k, ctx.pack_k, p)
-        b1 = bring(kb, tile, ctx.kinds, "b", cols, b, Const(0), size)
+        depth = at(0, ragged(k, ctx.pack_k, p))
+        b1 = bring(kb, tile, ctx.kinds, "b", cols, b, depth)
         if tile.stepwise:
             # Weights do not wait for the split.
             with kb.when(t.equals(kb.core)):
                 kb.wait_signal("split_done", "MTE2")
-        a1 = bring(kb, tile, ctx.kinds, "a", rows * ctx.passes, a, Const(0), size)
-        with kb.loop("j", 0, tiles_of(size, ctx.group)) as j:
+        a1 = bring(kb, tile, ctx.kinds, "a", rows * ctx.passes, a, depth)
+        with kb.tiles("j", depth.size, ctx.group) as j:
             acc = self._accumulator(place)
-            depth = ragged(size, ctx.group, j)
-            with kb.loop("k0", 0, tiles_of(depth, tile.l0_k)) as k0:
-                start, step = j * ctx.group + k0 * tile.l0_k, ragged(depth, tile.l0_k, k0)
-                multiply(kb, tile, ctx.kinds, acc, start, step, a1, b1, k0)
-            self._drain_group(t, place, p, j, acc)
+            with kb.tiles("k0", j.size, tile.l0_k) as k0:
+                multiply(kb, tile, ctx.kinds, acc, at(j.start + k0.start, k0.size), a1, b1, k0.number)
+            self._drain_group(t, place, p, j.number, acc)
 
     def _drain_group(self, t: Expr, place: OutputTile, p: Expr, j: Expr, acc: Slice) -> None:
         """A ring in UB hands over every group by itself, one in GM whole packs of them."""

@@ -9,7 +9,7 @@ from msdsim.dataflows.cube.rows import RowBlock
 from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.dataflows.vector.components import SMALLEST, decompose, narrow
 from msdsim.errors import TilingError
-from msdsim.ir import Const, Expr, Slice, at, ragged, tiles_of
+from msdsim.ir import Const, Expr, Slice, at, ragged
 from msdsim.ir.ops.vector import FOLD_LANES
 from msdsim.units import ceil_div
 
@@ -68,11 +68,8 @@ class RowSplit:
     def row_blocks(self, var: str, emit: Callable[[RowBlock], None]) -> None:
         """Deal blocks of ``decompose_m`` rows to the AIVs.  A block never crosses a tile of rows, so that its components are
         one rectangle of the stacked layout."""
-        ctx, kb, blocks = self.ctx, self.kb, self.ctx.row_blocks
-        with (
-            kb.loop(var, kb.core * ctx.aivs + kb.sub, blocks.count, ctx.cores * ctx.aivs) as b,
-            blocks.place(kb, b) as block,
-        ):
+        kb, blocks = self.kb, self.ctx.row_blocks
+        with kb.each_aiv(var, blocks.count) as b, blocks.place(kb, b) as block:
             emit(block)
 
     def _rows(self, block: RowBlock) -> None:
@@ -176,9 +173,9 @@ class _RowStatistics:
         elif ctx.group <= decompose_k or decompose_k >= k:
             # Whole groups inside the tile.
             each = min(ctx.group, k)
-            with kb.loop("g", 0, tiles_of(size, each)) as g:
-                kb.op("fold_add", self.sum_lanes, Slice(xf.of, (Const(0), g * each), (self.rows, ragged(size, each, g))))
-                kb.op("reduce_add", self._sum(index * (decompose_k // each) + g), self.sum_lanes)
+            with kb.tiles("g", size, each) as g:
+                kb.op("fold_add", self.sum_lanes, Slice(xf.of, (Const(0), g.start), (self.rows, g.size)))
+                kb.op("reduce_add", self._sum(index * (decompose_k // each) + g.number), self.sum_lanes)
         else:
             tiles = ctx.group // decompose_k
             kb.op("fold_add", self.sum_lanes, xf, accumulate=index % tiles)

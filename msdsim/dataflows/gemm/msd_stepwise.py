@@ -35,8 +35,7 @@ def stepwise(ctx: MsdContext) -> None:
         ring.drain()
     with kb.part("aiv"):
         split.emit()
-        kb.raise_signal("stats_done", "MTE3")
-        kb.wait_signal("stats_done", "MTE2")
+        kb.meet("stats_done")
         ring.prime()
         sums = merge.sums(ctx.tiles_per_core)
         lag = _LAG if ctx.tile.preload else 0

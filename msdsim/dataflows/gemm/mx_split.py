@@ -50,11 +50,7 @@ class MxSplit:
         kb = self.kb
         blocks = RowBlocks(self.experts, self.tile_rows, self.decompose_m)
         k_tiles = ceil_div(self.k, self.decompose_k)
-        cores, aivs = self.chip.cores.aic, self.chip.cores.aiv_per_aic
-        with (
-            kb.loop("b", kb.core * aivs + kb.sub, blocks.count * k_tiles, cores * aivs) as b,
-            blocks.place(kb, b // k_tiles) as block,
-        ):
+        with kb.each_aiv("b", blocks.count * k_tiles) as b, blocks.place(kb, b // k_tiles) as block:
             self._tile(block, b % k_tiles)
 
     def _tile(self, block: RowBlock, at_k: Expr) -> None:

@@ -55,8 +55,7 @@ class QuantizedRows:
 
     def prologue(self) -> None:
         self.split.emit()
-        self.g.kb.raise_signal("split_done", "MTE3")
-        self.g.kb.wait_signal("split_done", "MTE2")
+        self.g.kb.meet("split_done")
 
     def ready(self) -> None:
         self.g.kb.wait_signal("split_done", "MTE2")

@@ -125,12 +125,12 @@ class WeightRing:
 
     @contextmanager
     def _tiles(self) -> Iterator[tuple[OutputTile, Columns]]:
-        with self.kb.loop("t", self.kb.core, self.units, self.cores) as t, self.tile_of(t) as found:
+        with self.kb.each_core("t", self.units) as t, self.tile_of(t) as found:
             yield found
 
     @contextmanager
     def _columns(self) -> Iterator[Columns]:
-        with self.kb.loop("nt", self.kb.core, self.units, self.cores) as unit, self.columns_of(unit) as columns:
+        with self.kb.each_core("nt", self.units) as unit, self.columns_of(unit) as columns:
             yield columns
 
     @property

@@ -45,7 +45,7 @@ class MsdGroups:
 
     def kernel(self) -> Kernel:
         kb = self.kb
-        mine = at((kb.core * self.aivs + kb.sub) * self.share, self.share)
+        mine = at(kb.aiv * self.share, self.share)
         with kb.part("aic"), self._steps("FIX") as i, self._group(_PRODUCT, i) as g:
             self._product(g)
         with kb.part("aiv"):
@@ -66,8 +66,7 @@ class MsdGroups:
         kb, stages = self.kb, len(_STAGES)
         with kb.loop("i", 0, self.groups + stages - 1 if self.problem.preload else stages * self.groups) as i:
             yield i
-            kb.raise_signal("step", last_pipe)
-            kb.wait_signal("step", "MTE2")
+            kb.meet("step", last_pipe)
 
     @contextmanager
     def _group(self, stage: int, i: Expr) -> Iterator[Expr]:

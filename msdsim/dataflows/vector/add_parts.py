@@ -82,12 +82,8 @@ class FloatParts:
         def blocks(m: int) -> int:
             return ceil_div(m, rows) * n_blocks
 
-        units = self.chip.cores.aic * self.chip.cores.aiv_per_aic
         kb.wait_signal("summed", "MTE2")
-        with (
-            kb.loop("u", kb.core * self.chip.cores.aiv_per_aic + kb.sub, experts.units(blocks), units) as u,
-            experts.find(kb, u, blocks) as (e, inside),
-        ):
+        with kb.each_aiv("u", experts.units(blocks)) as u, experts.find(kb, u, blocks) as (e, inside):
             mb, nb = inside // n_blocks % ceil_div(m, rows), inside % n_blocks
             here_m, here_n = ragged(e.rows, rows, mb), ragged(n, cols, nb)
             there = at(mb * rows, here_m), at(nb * cols, here_n)

@@ -10,7 +10,7 @@ from __future__ import annotations
 from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.dataflows.cube.operands import GemmShape, Operand, operand
 from msdsim.hardware.chip import Chip
-from msdsim.ir import At, Const, Expr, KernelBuilder, Slice, at, ragged, tiles_of
+from msdsim.ir import At, Const, Expr, KernelBuilder, Slice, at, ragged
 from msdsim.ir.ops.vector import FOLD_LANES
 from msdsim.units import ceil_div
 
@@ -47,15 +47,14 @@ class RowSums:
 
     def emit(self) -> None:
         """Make them, in the AIV part; who reads them waits for the signal first."""
-        kb, chip, experts = self.kb, self.chip, Experts(self.problem)
+        kb, experts = self.kb, Experts(self.problem)
         shares = ceil_div(self.groups, self.taken)
 
         def units(m: int) -> int:
             return ceil_div(m, self.rows) * shares
 
         with (
-            kb.loop("rs", kb.core * chip.cores.aiv_per_aic + kb.sub, experts.units(units), chip.aiv) as unit,
-            experts.find(kb, unit, units) as (e, inside),
+            kb.each_aiv("rs", experts.units(units)) as unit, experts.find(kb, unit, units) as (e, inside),
         ):
             block, share = inside // shares % ceil_div(self.problem.m, self.rows), inside % shares
             rows = at(block * self.rows, ragged(e.rows, self.rows, block))
@@ -71,9 +70,9 @@ class RowSums:
                     kb.op("reduce_add", stored[:rows.size, at(g, 1)], lanes)
             else:
                 extent = ragged(self.problem.k, self.group, share)
-                with kb.loop("rk", 0, tiles_of(extent, self.depth)) as i:
-                    xf = self._load(e, rows, share * self.group + i * self.depth, ragged(extent, self.depth, i))
-                    kb.op("fold_add", lanes, xf, accumulate=i)
+                with kb.tiles("rk", extent, self.depth) as i:
+                    xf = self._load(e, rows, share * self.group + i.start, i.size)
+                    kb.op("fold_add", lanes, xf, accumulate=i.number)
                 kb.op("reduce_add", stored[:rows.size, :1], lanes)
             kb.copy(self.sums.at(e, rows, at(first, count)), stored[:rows.size, :count])
         kb.raise_signal("row_sums", "MTE3")
