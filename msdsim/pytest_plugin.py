@@ -21,8 +21,8 @@ import pytest
 
 if TYPE_CHECKING:
     from msdsim.ir.kernel import Kernel
-    from msdsim.problems import Problem
-    from msdsim.schedules import Schedule
+    from msdsim.problems import Problem, Workload
+    from msdsim.schedules import AnySchedule
 
 #: Folder of the schedules, beside the test files.
 FOLDER = "golden_schedules"
@@ -37,7 +37,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 
 @pytest.fixture
-def golden_schedule(request: pytest.FixtureRequest) -> Callable[..., Schedule]:
+def golden_schedule(request: pytest.FixtureRequest) -> Callable[..., AnySchedule]:
     """Hold a problem's or kernel's schedule to the one recorded beside the test; call it as :meth:`Golden.__call__` says."""
     return Golden(request)
 
@@ -51,18 +51,20 @@ class Golden:
         self.base = Path(request.node.path).parent
         self.used: set[str] = set()
 
-    def __call__(self, problem: str | Problem | Kernel, hw: str = "ascend910b1", dataflow: str = "bf16", *,
+    def __call__(self, problem: str | Problem | Kernel | Workload, hw: str = "ascend910b1", dataflow: str | None = None, *,
                  tolerance: float | str | None = None, max_slowdown: float | str | None = None, cycles_only: bool = False,
                  tiling: Mapping[str, int] | None = None, overrides: Mapping[str, object] | None = None,
                  memory: str = "bandwidth", warm: bool = False, numbers: bool = False, seed: int = 0,
-                 name: str | None = None) -> Schedule:
+                 reference: str | None = None, name: str | None = None) -> AnySchedule:
         """The schedule found now; the test fails where it is not the recorded one.
 
-        ``problem`` is an inline form, a problem, a kernel or the path of a ``.kir`` file; paths, that of a chip file too, are
-        looked for from the test's folder.  ``tolerance`` is the share (0.02 or "2%") by which cycles may differ,
-        ``max_slowdown`` that by which they may grow; without any of them, or ``cycles_only``, every value counts.  ``numbers``
-        executes and pins the numbers too.  ``name`` takes the place of the test's name in that of the file.  A recorded tiling
-        is repeated, as 'msdsim schedule verify' does; where another would be chosen today, pytest's summary says so.
+        ``problem`` is an inline form, a problem, a kernel, the path of a ``.kir`` file, or a workload (its name, file or
+        object); paths, that of a chip file too, are looked for from the test's folder.  ``dataflow`` is bf16 or the workload's
+        own where it is left out; a workload takes a mix.  ``tolerance`` is the share (0.02 or "2%") by which cycles
+        may differ, ``max_slowdown`` that by which they may grow; without any of them, or ``cycles_only``, all values count.
+        ``numbers`` executes and pins the numbers too, for which a kernel needs a ``reference`` (``DATAFLOW:PROBLEM``).
+        ``name`` takes the place of the test's name in that of the file.  A recorded tiling is repeated, as 'msdsim schedule
+        verify' does; where another would be chosen today, pytest's summary says so.
         """
         __tracebackhide__ = True
         from msdsim.errors import MsdsimError
@@ -75,9 +77,10 @@ class Golden:
             asked = self._asked(problem, file)
             chip = relative_hw(str(self.base / hw), file) if hw.endswith(".toml") else hw
             options = {"overrides": overrides, "memory": memory, "warm": warm, "numbers": numbers, "seed": seed,
-                       "folder": file.parent}
+                       "reference": reference, "folder": file.parent}
             recorded = load_schedule(file) if file.exists() else None
-            found = self._repeated(recorded, asked, chip, dataflow, dict(tiling or {}), options)
+            using = dataflow or getattr(asked, "dataflow", None) or "bf16"
+            found = self._found(recorded, asked, chip, using, dict(tiling or {}), options)
             return self._held(recorded, found, file, limits)
         except MsdsimError as err:
             pytest.fail(str(err), pytrace=False)
@@ -96,41 +99,51 @@ class Golden:
         return self.base / FOLDER / f"{stem}.json"
 
     def _asked(self, problem: Any, file: Path) -> Any:
-        from msdsim.errors import InputError
-        from msdsim.problems import KernelFile, Workload, parse_problem
+        from msdsim.problems import KernelFile, parse_problem
         from msdsim.schedules.schedule import relative_path
 
         if isinstance(problem, str):
-            problem = parse_problem(problem)
-        if isinstance(problem, Workload):
-            raise InputError(f"golden_schedule takes one problem, and '{problem.name}' is a workload; give one of its "
-                             f"problems, such as {problem.entries[0].problem}")
+            text = problem.strip()
+            problem = parse_problem(str(self.base / text) if text.endswith(".toml") else text)
         if isinstance(problem, KernelFile):
             return KernelFile(Path(relative_path(str(self.base / problem.path), file)))
         return problem
 
-    def _repeated(self, recorded: Schedule | None, asked: Any, chip: str, dataflow: str, tiling: dict[str, int],
-                  options: dict[str, Any]) -> Schedule:
-        """What is asked for now, with the recorded tiling where the same was asked for then."""
+    def _found(self, recorded: AnySchedule | None, asked: Any, chip: str, dataflow: str, tiling: dict[str, int],
+               options: dict[str, Any]) -> AnySchedule:
+        """What is asked for now, with what was chosen for the recorded schedule where the same was asked for then."""
         from msdsim.errors import TilingError
-        from msdsim.schedules import changed_choice, choice_now, record_schedule
+        from msdsim.problems import Workload
+        from msdsim.schedules import WorkloadSchedule, record
 
-        if recorded is None or recorded.tiling_given != tiling or recorded.of_kernel or recorded.dataflow != dataflow or \
-                not hasattr(asked, "to_json") or recorded.problem != asked.to_json():
-            return record_schedule(asked, chip, dataflow, tiling=tiling, **options)
+        given: dict[str, Any] = {"tiling": tiling} | options
+        if recorded is None or recorded.tiling_given != tiling or recorded.dataflow != dataflow:
+            return record(asked, chip, dataflow, **given)
         try:
-            found = record_schedule(asked, chip, dataflow, tiling=recorded.tiling, **options)
+            if isinstance(recorded, WorkloadSchedule):
+                found = record(asked, chip, dataflow, **(given | ({"like": recorded} if isinstance(asked, Workload) else {})))
+            elif recorded.of_kernel or not hasattr(asked, "to_json") or recorded.problem != asked.to_json():
+                return record(asked, chip, dataflow, **given)
+            else:
+                found = record(asked, chip, dataflow, **(given | {"tiling": recorded.tiling})).model_copy(
+                    update={"tiling_given": tiling})
         except TilingError:
             # The dataflow has other parameters now, or they no longer fit: the tiling is chosen anew, and differs.
-            return record_schedule(asked, chip, dataflow, tiling=tiling, **options)
-        now = found.model_copy(update={"tiling_given": tiling})
-        for item in changed_choice(now, choice_now(now, options["folder"])):
-            self._tell(f"another choice today for {self.node.name}: {item.what} {item.before} -> {item.after}")
-        return now
+            return record(asked, chip, dataflow, **given)
+        self._tell_choices(found, options["folder"])
+        return found
 
-    def _held(self, recorded: Schedule | None, found: Schedule, file: Path, limits: Any) -> Schedule:
+    def _tell_choices(self, found: AnySchedule, folder: Path) -> None:
+        from msdsim.schedules import WorkloadSchedule, changed_choice, changed_choices, choice_now
+
+        changes = changed_choices(found, folder) if isinstance(found, WorkloadSchedule) else \
+            changed_choice(found, choice_now(found, folder))
+        for item in changes:
+            self._tell(f"another choice today for {self.node.name}: {item.what} {item.before} -> {item.after}")
+
+    def _held(self, recorded: AnySchedule | None, found: AnySchedule, file: Path, limits: Any) -> AnySchedule:
         __tracebackhide__ = True
-        from msdsim.schedules import judge, recorded_kernel_now
+        from msdsim.schedules import compare
         from msdsim.schedules.report import verdict_text
 
         shown = f"{self.base.name}/{FOLDER}/{file.name}"
@@ -139,8 +152,7 @@ class Golden:
                 return self._save(found, file, f"recorded {shown}: {found.cycles:,} cycles")
             pytest.fail(f"there is no golden schedule {shown} yet ({found.cycles:,} cycles now); 'pytest --msdsim-update' "
                         f"records it", pytrace=False)
-        same_kernel = recorded.kernel_sha256 == found.kernel_sha256
-        verdict = judge(recorded, found, limits, None if same_kernel else recorded_kernel_now(recorded, file.parent))
+        verdict = compare(recorded, found, limits, file.parent)
         if self.update and not verdict.same:
             return self._save(found, file, f"updated {shown}: {verdict.headline}")
         if not verdict.good:
@@ -148,7 +160,7 @@ class Golden:
                         f"(limits: {limits})", pytrace=False)
         return found
 
-    def _save(self, schedule: Schedule, file: Path, what: str) -> Schedule:
+    def _save(self, schedule: AnySchedule, file: Path, what: str) -> AnySchedule:
         from msdsim.schedules import save_schedule
 
         file.parent.mkdir(exist_ok=True)

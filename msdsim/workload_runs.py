@@ -25,7 +25,8 @@ from msdsim.timeline.l2_state import L2State
 
 
 def run_workload(workload: Workload, hardware: Hardware, dataflow: str, options: RunOptions, *, jobs: int = 1,
-                 progress: Progress | None = None) -> ShownWorkloadResult:
+                 progress: Progress | None = None,
+                 tilings: Mapping[str, Mapping[str, int]] | None = None) -> ShownWorkloadResult:
     """Simulate the entries of a workload one after the other, and weigh each by its count.
 
     ``dataflow`` is one for all or a mix (:mod:`msdsim.mixes`).  An entry finds in L2 what the ones before it have left
@@ -34,7 +35,7 @@ def run_workload(workload: Workload, hardware: Hardware, dataflow: str, options:
     still be in L2), and is then simulated as it follows itself; every one of its runs is taken to cost the same.
 
     ``jobs`` processes execute numbers at the same time (0: one for each core); ``progress`` is called with (finished, of how
-    many) entries.
+    many) entries.  ``tilings`` has tilings by the name of an entry, in the place of that of ``options``.
     """
     if options.warm:
         raise InputError(f"warm belongs to one problem; the operators of '{workload.name}' find in L2 what those before them "
@@ -42,7 +43,9 @@ def run_workload(workload: Workload, hardware: Hardware, dataflow: str, options:
     mix = parse_mix(dataflow, workload)
     chosen = {choice.entry.name: choice for choice in choices(workload, mix, hardware)}
     first = {_key(choice): choice for choice in reversed(chosen.values())}
-    tasks = [_Task(workload.name, item.entry.name, item.problem, hardware, item.dataflow, options) for item in first.values()]
+    own = tilings or {}
+    tasks = [_Task(workload.name, item.entry.name, item.problem, hardware, item.dataflow,
+                   options.but(tiling=own.get(item.entry.name, options.tiling))) for item in first.values()]
 
     def done(finished: int, _: int = 0) -> None:
         if progress is not None:

@@ -8,13 +8,34 @@ from rich.text import Text
 
 from msdsim.report.table import TextTable
 from msdsim.schedules.difference import Difference
+from msdsim.schedules.golden import AnyVerdict
 from msdsim.schedules.verdict import Verdict
+from msdsim.schedules.workload import WorkloadVerdict
 
 _LONGEST_DIFF = 40
+#: Operators of a workload whose differences are shown line by line.
+_WHOLE_OPERATORS = 2
 
 
-def verdict_lines(verdict: Verdict, titles: tuple[str, str] = ("recorded", "now")) -> list[Text]:
+def verdict_lines(verdict: AnyVerdict, titles: tuple[str, str] = ("recorded", "now")) -> list[Text]:
     """Everything below the headline."""
+    return _of_workload(verdict, titles) if isinstance(verdict, WorkloadVerdict) else _of_one(verdict, titles)
+
+
+def _of_workload(verdict: WorkloadVerdict, titles: tuple[str, str]) -> list[Text]:
+    """What was asked for, every operator that changed in a line, and all about those that moved the total most."""
+    found = difference_table(verdict.request, titles) if verdict.request else []
+    table = TextTable(("operator", "moves the total by", ""), right=frozenset({1}))
+    for name, item in verdict.changed.items():
+        table.add(name, f"{verdict.moved(name):+,}", item.headline)
+    found += table.lines() if verdict.changed else []
+    for name, item in list(verdict.changed.items())[:_WHOLE_OPERATORS]:
+        found += [Text(), Text(f"{name}: {item.headline}"), *_of_one(item, titles)]
+    left = len(verdict.changed) - _WHOLE_OPERATORS
+    return [*found, Text(), Text(f"  {left} more operators differ (--json has all)")] if left > 0 else found
+
+
+def _of_one(verdict: Verdict, titles: tuple[str, str]) -> list[Text]:
     found = [Text(f"  {what}: {how}") for what, how in verdict.changed]
     if verdict.kernel_diff:
         shown = verdict.kernel_diff[:_LONGEST_DIFF]
@@ -41,7 +62,7 @@ def difference_table(differences: Sequence[Difference], titles: tuple[str, str])
     return table.lines()
 
 
-def verdict_text(verdict: Verdict) -> str:
+def verdict_text(verdict: AnyVerdict) -> str:
     """The whole verdict as plain text, its headline first."""
     return "\n".join([verdict.headline, *(line.plain for line in verdict_lines(verdict))])
 

@@ -24,7 +24,8 @@ from msdsim.ir.params import with_params
 from msdsim.ir.parser import parse_kernel, read_kernel
 from msdsim.ir.printer import number_lines, print_kernel
 from msdsim.problems import KernelFile, Problem, problem_from_json
-from msdsim.report.shown import ShownResult
+from msdsim.references import EXAMPLE
+from msdsim.report.result import Result
 from msdsim.runs import DEFAULT_ENGINE, RunOptions
 from msdsim.runs import run as run_problem
 from msdsim.tilings import choose_tiling
@@ -94,6 +95,11 @@ class Schedule(BaseModel):
         """Whether it is the schedule of a hand-written kernel."""
         return self.problem.get("kind") == "kernel"
 
+    @property
+    def complete(self) -> bool:
+        """Whether it holds the kernel's text, which files of older versions lack."""
+        return bool(self.kernel)
+
 
 def chip_hash(hardware: Hardware) -> str:
     """SHA-256 of every number of a chip that a schedule depends on: name, description and energy do not count."""
@@ -107,45 +113,59 @@ def _chip_values(hardware: Hardware) -> dict[str, Any]:
 def record_schedule(
     problem: Problem | Kernel | KernelFile, hw: str, dataflow: str = "bf16", *, overrides: Mapping[str, object] | None = None,
     tiling: Mapping[str, int] | None = None, memory: str = "bandwidth", engine: str = DEFAULT_ENGINE,
-    folder: Path | None = None, warm: bool = False, numbers: bool = False, seed: int = 0,
+    folder: Path | None = None, warm: bool = False, numbers: bool = False, seed: int = 0, reference: str | None = None,
 ) -> Schedule:
     """Simulate and record.  A chip file and a kernel's file are looked for from ``folder`` (the present one when None).
 
-    With ``numbers`` those are executed on inputs drawn from ``seed``, checked, and pinned by their hash.
+    With ``numbers`` those are executed on inputs drawn from ``seed``, checked, and pinned by their hash; a hand-written kernel
+    needs a ``reference`` for them (``DATAFLOW:PROBLEM``), and with one they are always pinned.
     """
-    hardware = _chip_of(hw, overrides or {}, folder)
+    hardware = chip_of(hw, overrides or {}, folder)
     options = RunOptions(tiling=tiling, memory=memory, engine=engine, warm=warm)
     if isinstance(problem, Kernel | KernelFile):
-        if numbers:
-            raise InputError("a hand-written kernel has no reference for its numbers; leave out the check of numbers")
-        shape, text, asked = _kernel_of(problem, folder, tiling or {})
-        return _schedule(run_problem(shape, hardware, "", options.but(tiling=None)), hw, hardware, "", dict(tiling or {}), text,
-                         asked)
+        if numbers and reference is None:
+            raise InputError("the numbers of a hand-written kernel are held to a reference; add one, such as "
+                             f"{EXAMPLE}, or leave out their check")
+        shape, text, asked = _kernel_of(problem, folder, tiling or {}, reference is not None)
+        if reference is not None:
+            options = options.but(check=True, keep=("y",), seed=seed, reference=reference)
+        run = run_problem(shape, hardware, "", options)
+        return _schedule(run, hw, hardware, "", dict(tiling or {}), text, asked, reference)
+    if reference is not None:
+        raise InputError(f"a reference belongs to a hand-written kernel; the numbers of {problem} have that of their dataflow")
     if numbers:
         options = options.but(check=True, keep=("y",), seed=seed)
     run = run_problem(problem, hardware, _dataflow_of(dataflow, folder), options)
-    kernel = number_lines(run.kernel)
-    return _schedule(run, hw, hardware, dataflow, dict(tiling or {}), print_kernel(kernel), problem.to_json())
+    return schedule_of_run(run, hw, hardware, dict(tiling or {})).model_copy(
+        update={"dataflow": dataflow, "problem": problem.to_json()})
 
 
-def _kernel_of(given: Kernel | KernelFile, folder: Path | None,
-               params: Mapping[str, int]) -> tuple[Kernel, str, dict[str, Any]]:
-    """A hand-written kernel, its text, and how a schedule names it."""
+def schedule_of_run(run: Result, hw: str, hardware: Hardware, tiling_given: dict[str, int]) -> Schedule:
+    """The schedule of a problem that was run on the chip that is called ``hw``."""
+    return _schedule(run, hw, hardware, run.dataflow, tiling_given, print_kernel(number_lines(run.kernel)), dict(run.problem))
+
+
+def _kernel_of(given: Kernel | KernelFile, folder: Path | None, tiling: Mapping[str, int],
+               has_reference: bool) -> tuple[Kernel, str, dict[str, Any]]:
+    """A hand-written kernel, its text, and how a schedule names it; what is no param of it belongs to its reference."""
+    def own(kernel: Kernel) -> Kernel:
+        return with_params(kernel, {key: value for key, value in tiling.items() if not has_reference or key in kernel.params})
+
     if isinstance(given, Kernel):
-        kernel = number_lines(with_params(given, params))
+        kernel = number_lines(own(given))
         return kernel, print_kernel(kernel), {"kind": "kernel", "name": kernel.name}
     path = _from(folder, str(given.path))
-    kernel = with_params(read_kernel(path), params)
+    kernel = own(read_kernel(path))
     return kernel, path.read_text(encoding="utf-8"), {"kind": "kernel", "name": kernel.name, "file": given.path.as_posix()}
 
 
-def _schedule(run: ShownResult, hw: str, hardware: Hardware, dataflow: str, tiling_given: dict[str, int], text: str,
-              problem: dict[str, Any]) -> Schedule:
+def _schedule(run: Result, hw: str, hardware: Hardware, dataflow: str, tiling_given: dict[str, int], text: str,
+              problem: dict[str, Any], reference: str | None = None) -> Schedule:
     return Schedule(
         msdsim=__version__, problem=problem, hw=hw, overrides=run.overrides, chip_sha256=chip_hash(hardware),
         dataflow=dataflow, memory=run.memory, warm=run.l2_start == "warm", tiling_given=tiling_given, tiling=dict(run.tiling),
         kernel_sha256=kernel_hash(run.kernel), cycles=run.cycles, instructions=run.record.instructions,
-        traffic=run.traffic, pipes=run.stalls, numbers=_numbers(run), chip=leaves(_chip_values(hardware)),
+        traffic=run.traffic, pipes=run.stalls, numbers=_numbers(run, reference), chip=leaves(_chip_values(hardware)),
         lines=tuple(LineRow(line=item.line, pipe=item.kind, cycles=dict(item.cycles),
                             stalls=tuple(StallRow(**asdict(stall)) for stall in item.stalls))
                     for item in line_profile(run.record) if item.cycles),
@@ -153,15 +173,17 @@ def _schedule(run: ShownResult, hw: str, hardware: Hardware, dataflow: str, tili
     )
 
 
-def _numbers(run: ShownResult) -> dict[str, Any]:
+def _numbers(run: Result, reference: str | None) -> dict[str, Any]:
     """What is pinned of a run's numbers: only what is the same on every machine."""
     if run.numerics is None:
         return {}
     outputs = {name: hashlib.sha256(array.tobytes()).hexdigest() for name, array in sorted(run.arrays.items())}
-    return {"seed": run.seed, "bit_exact": run.numerics.bit_exact, "outputs_sha256": outputs}
+    held_to = {} if reference is None else {"reference": reference}
+    return held_to | {"seed": run.seed, "bit_exact": run.numerics.bit_exact, "outputs_sha256": outputs}
 
 
-def _chip_of(hw: str, overrides: Mapping[str, object], folder: Path | None) -> Hardware:
+def chip_of(hw: str, overrides: Mapping[str, object], folder: Path | None) -> Hardware:
+    """The chip that a schedule in ``folder`` names, with what was changed about it."""
     hardware = load_hw(str(_from(folder, hw)) if hw.endswith(".toml") else hw)
     return override(hardware, overrides) if overrides else hardware
 
@@ -197,6 +219,7 @@ def repeat_schedule(recorded: Schedule, folder: Path, engine: str = DEFAULT_ENGI
         _asked(recorded) if problem is None else problem, recorded.hw, recorded.dataflow, overrides=recorded.overrides,
         tiling=tiling, memory=recorded.memory, engine=engine, folder=folder, warm=recorded.warm,
         numbers=bool(recorded.numbers), seed=recorded.numbers.get("seed", 0),
+        reference=recorded.numbers.get("reference"),
     )
     return found.model_copy(update={"tiling_given": recorded.tiling_given})
 
@@ -206,7 +229,7 @@ def recorded_kernel_now(recorded: Schedule, folder: Path, engine: str = DEFAULT_
     engine.  None where it was not recorded or no longer runs."""
     try:
         kernel = parse_kernel("\n".join(recorded.kernel) + "\n", recorded.tiling if recorded.of_kernel else None)
-        hardware = _chip_of(recorded.hw, recorded.overrides, folder)
+        hardware = chip_of(recorded.hw, recorded.overrides, folder)
         options = RunOptions(memory=recorded.memory, engine=engine, warm=recorded.warm)
         return run_problem(kernel, hardware, "", options).cycles
     except MsdsimError:
@@ -218,7 +241,7 @@ def choice_now(recorded: Schedule, folder: Path) -> dict[str, int]:
     if recorded.of_kernel:
         return {}
     problem = problem_from_json(dict(recorded.problem))
-    chip = _chip_of(recorded.hw, recorded.overrides, folder).chip
+    chip = chip_of(recorded.hw, recorded.overrides, folder).chip
     dataflow = find_dataflow(problem, _dataflow_of(recorded.dataflow, folder))
     return asdict(choose_tiling(dataflow, problem, chip, recorded.tiling_given))
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 from msdsim.errors import InputError
@@ -47,6 +47,10 @@ class Limits:
         return (self.tolerance is None or abs(grown) <= self.tolerance) and \
             (self.max_slowdown is None or grown <= self.max_slowdown)
 
+    def to_json(self) -> dict[str, Any]:
+        """Every limit by its name; null for one that is not set."""
+        return asdict(self)
+
     def __str__(self) -> str:
         parts = [f"{text} {100 * value:g}%" for text, value in (("tolerance", self.tolerance),
                                                                 ("most slowdown", self.max_slowdown)) if value is not None]
@@ -86,12 +90,21 @@ class Verdict:
         return not self.differences
 
     @property
+    def count(self) -> int:
+        """How many values differ."""
+        return len(self.differences)
+
+    @property
     def good(self) -> bool:
         """Whether it is within the limits."""
         if self.limits.exact:
             return self.same
-        return self.limits.allow(self.before.cycles, self.after.cycles) and \
-            not any(item.what.split(" ")[0] in _NEVER_FORGIVEN for item in self.differences)
+        return self.as_asked and self.limits.allow(self.before.cycles, self.after.cycles)
+
+    @property
+    def as_asked(self) -> bool:
+        """Whether the request and the pinned numbers are the recorded ones."""
+        return not any(item.what.split(" ")[0] in _NEVER_FORGIVEN for item in self.differences)
 
     @property
     def headline(self) -> str:
@@ -115,8 +128,7 @@ class Verdict:
         return {
             "status": "same" if self.same else "within" if self.good else "differs", "headline": self.headline,
             "cycles": {"before": before, "after": after, "change": (after - before) / before if before else None},
-            "limits": {"tolerance": self.limits.tolerance, "max_slowdown": self.limits.max_slowdown,
-                       "cycles_only": self.limits.cycles_only},
+            "limits": self.limits.to_json(),
             "version": {"before": self.before.msdsim, "after": self.after.msdsim},
             "changed": [{"what": what, "how": how} for what, how in self.changed],
             "cause": None if self.cause is None else self.cause.to_json(),

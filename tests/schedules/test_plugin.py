@@ -137,3 +137,46 @@ def test_limits_kernels_and_mistakes(project, pytester, capsys):
     assert "-      buffer" in out
     assert "limits: most slowdown 0.01%" in out
     assert "FAILED tests/test_mine.py::test_mistake - Failed: gemm: key 'n' is missing" in out
+
+
+WORKLOAD = """\
+def test_layer(golden_schedule):
+    golden_schedule("../layer.toml", hw="toy", max_slowdown="2%")
+
+def test_numbers_of_a_kernel(golden_schedule):
+    golden_schedule("../mine.kir", hw="toy", reference="bf16:gemm:m=4,k=64,n=48")
+"""
+LAYER = """\
+description = "two matmuls"
+source = "made up"
+dataflow = "msd-int8"
+[[op]]
+name = "up"
+count = 3
+problem = "gemm:m=4,k=64,n=48"
+[[op]]
+name = "down"
+count = 3
+problem = "gemm:m=4,k=48,n=64"
+"""
+
+
+def test_workloads_and_numbers_of_kernels(project, pytester, capsys):
+    assert run_program(["ir", "gemm:m=4,k=64,n=48", "--hw", "toy"]) == 0
+    (pytester.path / "mine.kir").write_text(capsys.readouterr().out, encoding="utf-8")
+    (pytester.path / "layer.toml").write_text(LAYER, encoding="utf-8")
+    (pytester.path / "tests" / "test_mine.py").write_text(WORKLOAD, encoding="utf-8")
+    code, out = project("--msdsim-update")
+    assert code == 0, out
+    folder = pytester.path / "tests" / "golden_schedules"
+    layer = json.loads((folder / "test_mine.test_layer.json").read_text(encoding="utf-8"))
+    assert (layer["schema"], layer["dataflow"], [entry["name"] for entry in layer["entries"]]) == \
+        ("msdsim.workload_schedule/1", "msd-int8", ["up", "down"])
+    numbers = json.loads((folder / "test_mine.test_numbers_of_a_kernel.json").read_text(encoding="utf-8"))["numbers"]
+    assert numbers["reference"] == "bf16:gemm:m=4,k=64,n=48"
+    assert project()[0] == 0
+    # The file of the workload is what counts in a test: another count is another request.
+    (pytester.path / "layer.toml").write_text(LAYER.replace("count = 3", "count = 2", 1), encoding="utf-8")
+    code, out = project()
+    assert code == 1
+    assert "operator up count=3 problem=gemm:m=4,k=64,n=48 -> count=2 problem=gemm:m=4,k=64,n=48" in out

@@ -167,8 +167,8 @@ def test_tiling_and_overrides_are_repeated(cli):
     ("text", "message"),
     [
         ("{", "schedule file 's.json' is not JSON: "),
-        ("[]", "schedule file 's.json' is not of schema 'msdsim.schedule/1'; 'msdsim schedule record' writes it"),
-        ('{"schema": "msdsim.run/1"}', "schedule file 's.json' is not of schema 'msdsim.schedule/1'; "),
+        ("[]", "schedule file 's.json' is not of schema 'msdsim.schedule/1' or 'msdsim.workload_schedule/1'; 'msdsim schedule record' writes it"),
+        ('{"schema": "msdsim.run/1"}', "schedule file 's.json' is not of schema 'msdsim.schedule/1' or "),
         ('{"schema": "msdsim.schedule/1"}', "schedule file 's.json': key 'msdsim' is missing; record it again"),
     ],
 )

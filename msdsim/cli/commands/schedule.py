@@ -9,8 +9,10 @@ import click
 from msdsim.cli.options import Seed, dataflow_options, hardware_options, options
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from msdsim.cli.outputs import Outputs
-    from msdsim.schedules import Difference, Limits, Schedule, Verdict
+    from msdsim.schedules import AnySchedule, AnyVerdict, Difference, Limits
 
 _engine = click.option("--engine", metavar="NAME", default=None, help="fast (the default) or reference; both give the same.")
 _json = click.option("--json", "json_to", metavar="FILE|-",
@@ -35,6 +37,8 @@ def command() -> None:
     click.option("--memory", metavar="NAME", default="bandwidth", show_default=True, help="Fidelity of the memory system."),
     click.option("--warm", is_flag=True, help="Time a second run of the kernel, which finds in L2 what the first left."),
     click.option("--check", is_flag=True, help="Execute and check the numbers, and pin them too."),
+    click.option("--reference", metavar="DATAFLOW:PROBLEM",
+                 help="With --check of a .kir file: the dataflow and problem whose numbers it computes."),
     click.option("--seed", type=Seed(), metavar="N", default=0, show_default=True, help="Seed of the inputs of --check."),
     _engine,
     click.option("--out", metavar="FILE.json", required=True, help="The file to write."),
@@ -42,19 +46,23 @@ def command() -> None:
 )
 def record(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tiling: str | None, out: str, quiet: bool,
            **given: Any) -> None:
-    """Simulate PROBLEM, or the kernel of a .kir file, and write its schedule to FILE.json."""
+    """Simulate PROBLEM, the operators of a workload, or the kernel of a .kir file, and write the schedule to FILE.json."""
     from pathlib import Path
 
     from msdsim.cli.arguments import read_changes, read_tiling
+    from msdsim.errors import InputError
     from msdsim.report.files import require_writable
-    from msdsim.schedules import record_schedule, save_schedule
-    from msdsim.schedules.schedule import relative_dataflow, relative_hw
+    from msdsim.schedules import record, save_schedule
+    from msdsim.schedules.schedule import relative_hw
 
     require_writable(out, "--out", (".json",))
-    schedule = record_schedule(
-        _recorded(problem, out), relative_hw(hw, out), relative_dataflow(dataflow, out), overrides=read_changes(changes),
+    if given["reference"] is not None and not given["check"]:
+        raise InputError("--reference is what --check holds the numbers to; add --check")
+    asked = _recorded(problem, out)
+    schedule = record(
+        asked, relative_hw(hw, out), _dataflow(asked, dataflow, out), overrides=read_changes(changes),
         tiling=read_tiling(tiling), memory=given["memory"], folder=Path(out).parent, warm=given["warm"],
-        numbers=given["check"], seed=given["seed"], **_engine_argument(given["engine"]),
+        numbers=given["check"], seed=given["seed"], reference=given["reference"], **_engine_argument(given["engine"]),
     )
     save_schedule(schedule, out)
     if not quiet:
@@ -65,7 +73,7 @@ def _recorded(problem: str, out: str) -> Any:
     """What is recorded: a kernel's file by its path from the schedule's."""
     from pathlib import Path
 
-    from msdsim.cli.arguments import read_single_problem
+    from msdsim.cli.arguments import read_problem
     from msdsim.cli.simulation import left_out
     from msdsim.problems import KernelFile
     from msdsim.schedules.schedule import relative_path
@@ -76,7 +84,18 @@ def _recorded(problem: str, out: str) -> Any:
 
             raise InputError(f"--dataflow belongs to a problem; the kernel '{problem}' is one already; leave it out")
         return KernelFile(Path(relative_path(problem.strip(), out)))
-    return read_single_problem(problem, "schedule record")
+    return read_problem(problem)
+
+
+def _dataflow(asked: Any, dataflow: str, out: str) -> str:
+    """The dataflow or mix as the schedule names it; a workload's own where none was given."""
+    from msdsim.cli.simulation import left_out
+    from msdsim.problems import Workload
+    from msdsim.schedules.schedule import relative_dataflow
+
+    if isinstance(asked, Workload):
+        return asked.dataflow if asked.dataflow is not None and left_out("dataflow") else dataflow
+    return relative_dataflow(dataflow, out)
 
 
 @command.command("verify", short_help="Simulate again and compare with the files.")
@@ -102,7 +121,7 @@ def verify(files: tuple[str, ...], engine: str | None, update: bool, json_to: st
     documents, bad = [], []
     for file, schedule in recorded.items():
         verdict, choice = _repeated(file, schedule, engine, limits)
-        if update and (not verdict.same or not schedule.kernel):
+        if update and (not verdict.same or not schedule.complete):
             save_schedule(verdict.after, file)
         elif not verdict.good:
             bad.append(file)
@@ -122,24 +141,20 @@ def _read_limits(given: dict[str, Any]) -> Limits:
                   given["cycles_only"])
 
 
-def _repeated(file: str, recorded: Schedule, engine: str | None, limits: Limits) -> tuple[Verdict, list[Difference]]:
+def _repeated(file: str, recorded: AnySchedule, engine: str | None, limits: Limits) -> tuple[AnyVerdict, Sequence[Difference]]:
     """The schedule that a file's request gives now beside the recorded one, and where another tiling would be chosen."""
     from pathlib import Path
 
     from msdsim.errors import MsdsimError
-    from msdsim.schedules import changed_choice, choice_now, judge, recorded_kernel_now, repeat_schedule
+    from msdsim.schedules import hold
 
-    folder, using = Path(file).parent, _engine_argument(engine)
     try:
-        now = repeat_schedule(recorded, folder, **using)
-        choice = [] if recorded.of_kernel else changed_choice(recorded, choice_now(recorded, folder))
+        return hold(recorded, Path(file).parent, limits, **_engine_argument(engine))
     except MsdsimError as err:
         raise type(err)(f"schedule file '{file}' cannot be repeated: {err}") from None
-    other = recorded.kernel_sha256 != now.kernel_sha256
-    return judge(recorded, now, limits, recorded_kernel_now(recorded, folder, **using) if other else None), choice
 
 
-def _print_verdict(outputs: Outputs, file: str, verdict: Verdict, choice: list[Difference], update: bool) -> None:
+def _print_verdict(outputs: Outputs, file: str, verdict: AnyVerdict, choice: Sequence[Difference], update: bool) -> None:
     from msdsim.schedules.report import verdict_lines
 
     if verdict.same:
@@ -170,7 +185,8 @@ def diff(before: str, after: str | None, profile: str | None, json_to: str | Non
     """
     from msdsim.cli.outputs import Outputs
     from msdsim.errors import CheckFailed, InputError
-    from msdsim.schedules import judge, lay_beside, load_schedule
+    from msdsim.schedules import compare, lay_beside, load_schedule
+    from msdsim.schedules.golden import single
     from msdsim.schedules.report import verdict_lines
 
     outputs = Outputs(json_to=json_to, quiet=quiet)
@@ -180,19 +196,19 @@ def diff(before: str, after: str | None, profile: str | None, json_to: str | Non
     if profile is not None:
         if any(given.values()):
             raise InputError("--tolerance, --max-slowdown and --cycles-only judge two schedules; leave them out with --profile")
-        found = lay_beside(load_schedule(before), profile)
+        found = lay_beside(single(load_schedule(before), "--profile"), profile)
         _print(outputs, found.headline, found.lines())
         outputs.write_json({"schema": "msdsim.schedule_profile/1", "schedule": before, "trace": profile} | found.to_json())
         return
     assert after is not None
-    verdict = judge(load_schedule(before), load_schedule(after), _read_limits(given))
+    verdict = compare(load_schedule(before), load_schedule(after), _read_limits(given))
     if verdict.same:
         _print(outputs, "the schedules are the same")
     else:
         _print(outputs, verdict.headline, [*_heading(before, after), *verdict_lines(verdict, ("before", "after"))])
     outputs.write_json({"schema": "msdsim.schedule_diff/1", "before": before, "after": after} | verdict.to_json())
     if not verdict.good:
-        raise CheckFailed(f"the schedules differ in {len(verdict.differences)} values")
+        raise CheckFailed(f"the schedules differ in {verdict.count} values")
 
 
 def _heading(before: str, after: str) -> list[Any]:
