@@ -11,6 +11,7 @@ from msdsim.report.explain import explanation_tables, floor_text
 from msdsim.report.explain_plot import plot_explanation
 from msdsim.report.facts import pipe_times, run_facts, title
 from msdsim.report.html import facts, picture
+from msdsim.report.kernel_page import kernel_section
 from msdsim.report.page import Section, page, table
 from msdsim.report.steady import timeline
 from msdsim.report.verdict import bound_text
@@ -35,4 +36,5 @@ def explanation_page(found: Any) -> str:
     sections.append(Section("Bandwidth", bandwidth_curves(result)))
     if shown := timeline(result):
         sections.append(Section("Timeline", shown))
+    sections.append(Section("Lines of the kernel", kernel_section(result), folded=True))
     return page(str(title(result)), lead, sections, found.to_json())

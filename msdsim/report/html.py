@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from msdsim.report.charts import amount_bars, bandwidth_curves, flow_bars, pipe_bars
 from msdsim.report.facts import Fact, Report, comparison_report, run_report, workload_comparison_report, workload_report
+from msdsim.report.kernel_page import kernel_section
 from msdsim.report.labels import percent, us
 from msdsim.report.page import Section, page, table
 from msdsim.report.plots import save, telling_pipes
@@ -23,7 +24,8 @@ if TYPE_CHECKING:
 def run_page(run: Result) -> str:
     """A page about one run."""
     report = run_report(run)
-    return page(str(report.title), facts(report.facts), _run_sections(run, report), run.to_json())
+    sections = [*_run_sections(run, report), Section("Lines of the kernel", kernel_section(run))]
+    return page(str(report.title), facts(report.facts), sections, run.to_json())
 
 
 def comparison_page(found: Comparison) -> str:

@@ -68,7 +68,7 @@ def lines_table(record: RunRecord) -> list[Text]:
         rate = "" if line.l2_hit_rate is None else f"{line.l2_hit_rate:.0%}"
         table.add(str(item.line or ""), item.kind, f"{line.executions:,}", f"{item.busy / cores:,.0f}",
                   f"{item.cycles.get('head', 0) / cores:,.0f}", f"{item.waiting / cores:,.0f}",
-                  f"{line.bytes / 1e6:.3g}" if line.bytes else "", rate, _most(item.stalls), line.text)
+                  f"{line.bytes / 1e6:.3g}" if line.bytes else "", rate, most_waited(item.stalls), line.text)
     heading = Text.assemble(("Lines of the kernel", "bold"), (", runs and MB of all cores, cycles as their mean", "dim"))
     return [heading, *table.lines()]
 
@@ -77,5 +77,6 @@ _WORDS = {"wait_data": "{what} from {by}", "wait_buffer": "{what}, held by {by}"
           "wait_memory": "memory", "wait_issue": "dispatch"}
 
 
-def _most(stalls: tuple[Stall, ...]) -> str:
+def most_waited(stalls: tuple[Stall, ...]) -> str:
+    """What a line waited for most, in words; empty where it never waited."""
     return _WORDS[stalls[0].category].format(what=stalls[0].what, by=stalls[0].by) if stalls else ""

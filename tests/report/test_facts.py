@@ -11,6 +11,7 @@ from rich.console import Console
 
 from msdsim import compare, compare_workload, load_hw, simulate, simulate_workload
 from msdsim.ir.parser import parse_kernel
+from msdsim.ir.printer import number_lines, print_kernel
 from msdsim.problems import Entry, Gemm, Workload
 from msdsim.report import console, facts, html
 from msdsim.report.labels import LOOKS
@@ -128,3 +129,55 @@ def test_data_know_none_of_their_renderings(dequant):
     assert not any(hasattr(Comparison, name) for name in ("plot", "to_perfetto", "_repr_html_"))
     assert repr(ShownComparison([dequant], [])) == f"<Comparison {dequant}>"
     assert repr(dequant) == f"<Result {dequant}>"
+
+
+class _Rows(HTMLParser):
+    """The rows of the table of lines: cells as texts, and widths of the pieces of the bar."""
+
+    def __init__(self):
+        super().__init__()
+        self.rows, self.inside, self.cell = [], False, False
+
+    def handle_starttag(self, tag, attrs):
+        given = dict(attrs)
+        if tag == "table":
+            self.inside = given.get("class") == "kernel"
+        if not self.inside:
+            return
+        if tag == "tr":
+            self.rows.append(([], {}))
+        self.cell = tag == "td" or (self.cell and tag in ("div", "span"))
+        if tag == "td":
+            self.rows[-1][0].append("")
+        if tag == "span":
+            self.rows[-1][1][given["data-part"]] = float(given["style"].removeprefix("width:").removesuffix("%"))
+
+    def handle_data(self, data):
+        if self.inside and self.cell:
+            self.rows[-1][0][-1] += data
+
+
+def test_the_lines_of_a_page_are_the_kernels_text_and_add_up_to_the_pipes():
+    """Beside the text of every line what it cost; over all lines, the busy time of a pipe is the pipe's."""
+    run = simulate(P, hw="toy", dataflow="msd-int8")
+    parser = _Rows()
+    parser.feed(html.run_page(run))
+    rows = [row for row in parser.rows if row[0]]
+    kernel = print_kernel(number_lines(run.kernel)).splitlines()
+    assert [cells[-1] for cells, _ in rows if cells[0]] == kernel
+    lines = {(line.profile.line, line.profile.kind): line for line in run.lines}
+    told = {(int(cells[0]), cells[1]): cells for cells, _ in rows if cells[0] and cells[1]}
+    assert set(told) <= set(lines)
+    for key, cells in told.items():
+        assert cells[4] == f"{lines[key].executions:,}"
+    assert any(cells[5] for cells in told.values())
+    for pipe, row in run.stalls.items():
+        busy = sum(parts.get("busy", 0.0) for cells, parts in rows if cells[1] == pipe)
+        assert busy == pytest.approx(100 * row["busy"] / (row["instances"] * run.cycles), abs=0.4)
+
+
+def test_a_hand_written_kernel_stands_on_its_page_as_it_was_written():
+    text = ABS + "\n# the end, as its author put it\n"
+    parser = _Rows()
+    parser.feed(html.run_page(simulate(parse_kernel(text), hw="ascend950pr")))
+    assert [cells[-1] for cells, _ in parser.rows if cells and cells[0]] == text.splitlines()
