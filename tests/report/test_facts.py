@@ -171,7 +171,10 @@ def test_the_lines_of_a_page_are_the_kernels_text_and_add_up_to_the_pipes():
     for key, cells in told.items():
         assert cells[4] == f"{lines[key].executions:,}"
     assert any(cells[5] for cells in told.values())
-    for pipe, row in run.stalls.items():
+    pipes = {cells[1] for cells in told.values()}
+    assert pipes == {pipe for pipe in run.stalls if not pipe.endswith(".s")}, "the scalar unit issues all lines and owns none"
+    for pipe in pipes:
+        row = run.stalls[pipe]
         busy = sum(parts.get("busy", 0.0) for cells, parts in rows if cells[1] == pipe)
         assert busy == pytest.approx(100 * row["busy"] / (row["instances"] * run.cycles), abs=0.4)
 
