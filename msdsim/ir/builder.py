@@ -127,7 +127,7 @@ class KernelBuilder:
     """Collects tensors, signals and the two parts of a kernel."""
 
     def __init__(self, name: str, cores: int, aiv_per_core: int) -> None:
-        self._name, self._cores, self._aiv_per_core = name, cores, aiv_per_core
+        self._name, self.cores, self.aiv_per_core = name, cores, aiv_per_core
         self._tensors: list[Tensor] = []
         self._signals: list[Signal] = []
         self._parts: dict[str, list[Statement]] = {"aic": [], "aiv": []}
@@ -175,11 +175,11 @@ class KernelBuilder:
 
     def each_core(self, var: str, units: ExprLike) -> AbstractContextManager[Var]:
         """Loop over the units of work of this core, when all cores take turns at them."""
-        return self.loop(var, self.core, units, self._cores)
+        return self.loop(var, self.core, units, self.cores)
 
     def each_aiv(self, var: str, units: ExprLike) -> AbstractContextManager[Var]:
         """Loop over the units of work of this AIV, when all AIVs take turns at them."""
-        return self.loop(var, self.aiv, units, self._cores * self._aiv_per_core)
+        return self.loop(var, self.aiv, units, self.cores * self.aiv_per_core)
 
     @contextmanager
     def when(self, condition: Expr) -> Iterator[None]:
@@ -242,7 +242,7 @@ class KernelBuilder:
         """The finished kernel, every statement carrying the line it has in the kernel's text."""
         from msdsim.ir.built import built
 
-        return built(Kernel(self._name, self._cores, self._aiv_per_core, tuple(self._tensors), tuple(self._signals),
+        return built(Kernel(self._name, self.cores, self.aiv_per_core, tuple(self._tensors), tuple(self._signals),
                             tuple(self._parts["aic"]), tuple(self._parts["aiv"])))
 
 

@@ -19,7 +19,7 @@ from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scales
 from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply
 from msdsim.dataflows.cube.operands import GemmShape, k_groups
-from msdsim.dataflows.gemm.convert_merge import Merge, SumRing, load_per_column
+from msdsim.dataflows.gemm.convert_merge import ConvertedSums, Merge, load_per_column
 from msdsim.dataflows.gemm.convert_tiling import ConvertTiling, Packs, check_sums
 from msdsim.dataflows.gemm.dequant import PlainRows, stored, ub_tiles
 from msdsim.dataflows.gemm.register import register_gemm
@@ -50,8 +50,8 @@ class Converting:
         self.row_sums = RowSums(self.kb, chip, problem, self.g.x, group) if problem.offset else None
         #: Parts of K are summed up before they are scaled where the scale is that of a channel.
         self.late = group is None and self.g.sums is not None
-        self.ring = None if self.late else SumRing(self.g, tile, self.packs)
-        self.ahead = min(_AHEAD, tile.slots, self.g.k_slots, self.ring.depth if self.ring else _AHEAD)
+        self.ring = None if self.late else ConvertedSums(self.g, tile, self.packs)
+        self.ahead = min(_AHEAD, tile.slots, self.g.k_slots, self.ring.to.slots if self.ring else _AHEAD)
 
     def build(self) -> Kernel:
         """The two programs::
@@ -98,14 +98,13 @@ class Converting:
             self.ring.ring.drain()
 
     def _handing_over(self) -> AbstractContextManager[None]:
-        """A ring of sums in GM takes whole packs, one in UB every sum by itself."""
-        return nullcontext() if self.ring is None or self.ring.direct else self.ring.ring.produce()
+        return nullcontext() if self.ring is None else self.ring.produce_pack()
 
     def _drain(self, product: Product, p: Expr, j: Expr, acc: Slice) -> None:
         if self.ring is None:
             self.kb.op("fixpipe", self.g.result(product), acc)
         else:
-            self.ring.drain(product.columns, product.place, p, j, acc)
+            self.ring.drain(self.ring.turn(product.columns, product.place), product.place, acc, p, j)
 
     def _groups(self, product: Product, a: PlainRows, c: Expr) -> None:
         """The groups of a slot, each a sum of its own: of an L1 tile with several groups, or through L1 tiles."""
@@ -160,7 +159,7 @@ class Converting:
 
     def _scale_sum(self, total: Slice, e: Expert, rows: At, cols: At) -> None:
         kb, shape = self.kb, (1, total.of.shape[1])
-        scales, offsets = load_per_column(self.g, e, cols, (Const(0), Const(1)), shape)
+        scales, offsets = load_per_column(self.g, e, cols, at(0, 1), shape)
         here = 0, at(0, cols.size)
         if offsets is not None and self.row_sums is not None:
             of_rows = kb.buffer("of_rows", "UB", "fp32", (total.of.shape[0], 1), self.tile.ub_ring)[:rows.size, :1]
@@ -170,7 +169,7 @@ class Converting:
             kb.op("add", total, total, u)
         kb.op("mul", total, total, scales[here])
 
-    def _convert_and_merge(self, ring: SumRing, merge: Merge) -> None:
+    def _convert_and_merge(self, ring: ConvertedSums, merge: Merge) -> None:
         """Weights of a unit of work and sums of the one before, in one loop, whose last round has sums only."""
         g, kb = self.g, self.kb
         ring.ring.prime()

@@ -10,7 +10,6 @@ and round.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from functools import partial
 
 from msdsim.dataflows.base import require_multiple
@@ -18,7 +17,7 @@ from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scal
 from msdsim.dataflows.cube.operands import GemmShape
 from msdsim.dataflows.gemm import mx_split
 from msdsim.dataflows.gemm.msd_context import MsdContext
-from msdsim.dataflows.gemm.msd_merge import Merge, Share
+from msdsim.dataflows.gemm.msd_merge import Merge
 from msdsim.dataflows.gemm.msd_multiply import Multiply
 from msdsim.dataflows.gemm.msd_split import RowSplit
 from msdsim.dataflows.gemm.msd_stepwise import stepwise
@@ -52,23 +51,23 @@ def _whole_k(ctx: MsdContext) -> None:
         AIC:  every tile:  acc = components x weights;  ring <- acc
         AIV:  every tile:  y <- merge of the ring
     """
-    kb, ring, cube, merge = ctx.kb, ctx.ring, Multiply(ctx), Merge(ctx)
+    kb, sums, cube, merge = ctx.kb, ctx.ring, Multiply(ctx), Merge(ctx)
     with kb.part("aic"):
         cube.prologue()
         held = cube.hold() if ctx.tile.a_resident else None
         with ctx.each_tile() as (t, place):
             acc = cube.tile_product(t, place, held)
-            with ring.produce():
-                cube.drain(t, place, acc)
-        ring.drain()
+            with sums.produce_pack():
+                sums.drain(ctx.turn(t), place, acc)
+        sums.ring.drain()
     with kb.part("aiv"):
         _split(ctx)
-        ring.prime()
+        sums.ring.prime()
         with ctx.each_tile() as (t, place):
-            share = Share(ctx, t, place)
+            share = ctx.share(place)
             per_column = merge.per_column(share)
-            with ring.consume(), merge.row_tiles(share) as (start, size):
-                merge.rows(share, start, size, per_column)
+            with sums.ring.consume(), kb.tiles("r", share.rows, ctx.tile.merge_m) as rows:
+                merge.rows(t, share, rows, per_column)
 
 
 def _per_group(ctx: MsdContext) -> None:
@@ -79,21 +78,20 @@ def _per_group(ctx: MsdContext) -> None:
         AIC:  every tile:  every pack:  ring <- products of its groups
         AIV:  every tile:  every pack:  sums += products x scales;     y <- sums
     """
-    kb, ring, cube, merge = ctx.kb, ctx.ring, Multiply(ctx), Merge(ctx)
-    by_group = ctx.tile.direct
+    kb, sums, cube, merge = ctx.kb, ctx.ring, Multiply(ctx), Merge(ctx)
     with kb.part("aic"):
         cube.prologue()
-        with ctx.each_tile() as (t, place), kb.loop("p", 0, ctx.packs) as p, nullcontext() if by_group else ring.produce():
+        with ctx.each_tile() as (t, place), kb.loop("p", 0, ctx.packs) as p, sums.produce_pack():
             cube.pack(t, place, p)
-        ring.drain()
+        sums.ring.drain()
     with kb.part("aiv"):
         _split(ctx)
-        ring.prime()
+        sums.ring.prime()
         with ctx.each_tile() as (t, place):
-            share, sums = Share(ctx, t, place), merge.sums(1)
-            with kb.loop("p", 0, ctx.packs) as p, nullcontext() if by_group else ring.consume():
-                merge.pack(share, p, sums, Const(0))
-            merge.finish(share, sums, Const(0))
+            share, totals = ctx.share(place), merge.totals(1)
+            with kb.loop("p", 0, ctx.packs) as p, sums.consume_pack():
+                merge.pack(t, share, p, totals, Const(0))
+            merge.finish(share, totals, Const(0))
 
 
 def _split_k(ctx: MsdContext) -> None:
@@ -113,10 +111,10 @@ def _split_k(ctx: MsdContext) -> None:
         _split(ctx)
         kb.wait_signal("summed", "MTE2")
         with ctx.each_tile() as (t, place):
-            share = Share(ctx, t, place)
+            share = ctx.share(place)
             per_column = merge.per_column(share)
-            with merge.row_tiles(share) as (start, size):
-                merge.rows(share, start, size, per_column)
+            with kb.tiles("r", share.rows, ctx.tile.merge_m) as rows:
+                merge.rows(t, share, rows, per_column)
 
 
 def _split(ctx: MsdContext) -> None:

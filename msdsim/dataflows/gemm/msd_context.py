@@ -12,13 +12,12 @@ from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.dataflows.cube.grid import Grid, OutputTile
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, k_groups, operand
 from msdsim.dataflows.cube.rows import RowBlocks
-from msdsim.dataflows.gemm.merge_shares import MergeShares
 from msdsim.dataflows.gemm.msd_tiling import MsdTiling
-from msdsim.dataflows.ring import Ring
+from msdsim.dataflows.gemm.sum_ring import Handover, Share, Shares, SumRing
 from msdsim.formats.mx import block_count
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir import At, Const, Expr, Handle, KernelBuilder, Slice, at
+from msdsim.ir import At, Const, Expr, KernelBuilder, Slice, at
 from msdsim.ir.kernel import Role
 from msdsim.units import ceil_div, part_size, round_up
 
@@ -31,7 +30,7 @@ class MsdContext:
 
     def __init__(self, problem: GemmShape, chip: Chip, tile: MsdTiling, scheme: Scheme) -> None:
         self.problem, self.chip, self.tile, self.scheme = problem, chip, tile, scheme
-        self.cores, self.aivs, self.passes = chip.cores.aic, chip.cores.aiv_per_aic, tile.passes
+        self.cores, self.passes = chip.cores.aic, tile.passes
         self.kinds = CubeOperands(*scheme.cube, transpose_b=problem.trans_b)
         self.group, self.groups = problem.group, k_groups(problem)
         m, k, n = problem.m, problem.k, problem.n
@@ -40,9 +39,8 @@ class MsdContext:
         self.grid = Grid(self.experts, n, self.tile_rows, tile.base_n, tile.swizzle)
         #: Rows as the split deals them.
         self.row_blocks = RowBlocks(self.experts, self.tile_rows, tile.decompose_m)
-        self.shares = MergeShares(self.experts, self.tile_rows, tile.base_n, self.aivs)
-        self.share_rows, self.share_cols = self.shares.rows, self.shares.cols
-        self.kb = kb = KernelBuilder(scheme.name.replace("-", "_"), self.cores, self.aivs)
+        self.shares = Shares(self.experts, self.tile_rows, tile.base_n, chip.cores.aiv_per_aic)
+        self.kb = kb = KernelBuilder(scheme.name.replace("-", "_"), self.cores, chip.cores.aiv_per_aic)
         #: Whether x comes as the component that the Cube multiplies: nothing is split then.
         self.given = problem.x == scheme.component
         self.x = operand(kb, problem, "x", problem.x, (m, k), "in", rows_axis=0)
@@ -67,28 +65,20 @@ class MsdContext:
         #: K that one core multiplies of a tile, and how many share the tile.
         self.part_k = part_size(k, tile.k_parts)
         self.k_parts = ceil_div(k, self.part_k)
-        self.products = self._products()
-        self.y = operand(kb, problem, "y", problem.out, (m, n), "out", rows_axis=0)
         if not self.given:
             kb.signal("split_done", "barrier")
         if tile.stepwise:
             kb.signal("stats_done", "barrier")
+        base = tile.base_m, tile.base_n
         if self.k_parts > 1:
+            #: Sums of the parts of K of every tile, instead of a ring.
+            self.parts = kb.tensor("c", scheme.sums, (self.grid.tiles, self.k_parts, *base), "workspace")
             kb.signal("summed", "barrier")
-        #: Where the ring lies in UB, products are merged where they lie.
-        reader = "V" if tile.direct else "MTE2"
-        self.ring = Ring.between(kb, self.products, tile.slots, "to_vector", ("product", "merged"), ("FIX", reader))
-
-    def _products(self) -> Handle:
-        """Products on their way from Cube to Vector."""
-        tile = self.tile
-        if tile.direct:
-            share = (tile.slots, self.passes * self.share_rows, self.share_cols)
-            return self.kb.tensor("c", self.sums, (self.cores, self.aivs, *share), "workspace", "UB")
-        if self.k_parts > 1:
-            return self.kb.tensor("c", self.sums, (self.grid.tiles, self.k_parts, tile.base_m, tile.base_n), "workspace")
-        groups = self.pack * (self.tiles_per_core if tile.stepwise else 1)
-        return self.kb.tensor("c", self.sums, (self.cores, tile.slots, groups, tile.base_m, tile.base_n), "workspace")
+        else:
+            direct, together = bool(tile.direct), self.tiles_per_core if tile.stepwise else 0
+            to = Handover(tile.slots, self.pack, self.groups if direct else self.packs, direct, together)
+            self.ring = SumRing(kb, self.shares, scheme.sums, self.passes, base, to)
+        self.y = operand(kb, problem, "y", problem.out, (m, n), "out", rows_axis=0)
 
     def rows_of_a(self, place: OutputTile | None, number: int, rows: At, depth: At) -> Slice:
         """Rows ``rows`` and K ``depth`` of component ``number`` of a tile of rows, the first one without ``place``."""
@@ -101,17 +91,6 @@ class MsdContext:
         """Nobody reads components before all of them are there."""
         if not self.given:
             self.kb.wait_signal("split_done", "MTE2")
-
-    @property
-    def ring_bytes(self) -> int:
-        """Bytes of the ring in each UB."""
-        share = self.tile.slots * self.passes * self.share_rows * self.share_cols * 4
-        return share if self.tile.direct else 0
-
-    @property
-    def sums(self) -> str:
-        """Format of what the Cube accumulates."""
-        return self.scheme.sums
 
     # Groups of scales
 
@@ -143,20 +122,10 @@ class MsdContext:
         with self.kb.each_core(var, self.grid.tiles) as t, self.grid.place(self.kb, t) as place:
             yield t, place
 
-    def slot(self, t: Expr, p: Expr, j: Expr) -> Expr:
-        """Ring slot of group ``j`` of pack ``p`` of output tile ``t``: a core deals with every ``cores``-th tile."""
-        if self.tile.direct:
-            return (t // self.cores * self.groups + p * self.pack + j) % self.tile.slots
-        if self.tile.stepwise:
-            return p % self.tile.slots
-        return (t // self.cores * self.packs + p) % self.tile.slots
+    def turn(self, t: Expr) -> Expr:
+        """The how manyth output tile of its core ``t`` is: a core deals with every ``cores``-th tile."""
+        return t // self.cores
 
-    def in_slot(self, t: Expr, j: Expr) -> Expr:
-        """Where group ``j`` of a pack lies in its slot in GM: stepwise, a slot holds the packs of all tiles of the core."""
-        return t // self.cores * self.pack + j if self.tile.stepwise else j
-
-    # What an AIV merges of a tile
-
-    def merge_share(self, rows: Expr, cols: Expr, sub: Expr) -> tuple[Expr, Expr, Expr, Expr]:
-        """First row, rows, first column and columns that AIV ``sub`` merges of a tile."""
-        return self.shares.of(rows, cols, sub)
+    def share(self, place: OutputTile) -> Share:
+        """What this AIV merges of a tile."""
+        return self.shares.of(place, self.kb.sub)

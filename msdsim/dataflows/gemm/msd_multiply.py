@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
-
 from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply
 from msdsim.dataflows.cube.operands import element_bits
@@ -11,8 +9,6 @@ from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.ir import Const, Expr, Handle, Slice, at, minimum, ragged, tiles_of
 from msdsim.units import ceil_div, round_up
-
-_FIRST: Expr = Const(0)
 
 
 class Multiply:
@@ -56,11 +52,11 @@ class Multiply:
         a, b = self._operands(place, part * ctx.part_k, unit - self.kb.core)
         accumulate(self.kb, self.tile, ctx.kinds, acc, ragged(ctx.problem.k, ctx.part_k, part), a, b)
         rows, cols = acc.sizes
-        self.kb.op("fixpipe", ctx.products[t, part, :rows, :cols], acc)
+        self.kb.op("fixpipe", ctx.parts[t, part, :rows, :cols], acc)
 
     def _accumulator(self, place: OutputTile) -> Slice:
         tile = self.tile
-        acc = self.kb.buffer("acc", "L0C", self.ctx.sums, (tile.base_m, tile.base_n), tile.l0c_ring)
+        acc = self.kb.buffer("acc", "L0C", self.ctx.scheme.sums, (tile.base_m, tile.base_n), tile.l0c_ring)
         return acc[:place.rows * tile.passes, :place.cols]
 
     def _operands(self, place: OutputTile, first: Expr, turn: Expr) -> tuple[Stream, Stream]:
@@ -115,7 +111,7 @@ class Multiply:
         if ctx.group > tile.l1_k:
             acc = self._accumulator(place)
             accumulate(kb, tile, ctx.kinds, acc, ragged(k, ctx.group, p), a, b)
-            self._drain_group(t, place, p, Const(0), acc)
+            ctx.ring.drain(ctx.turn(t), place, acc, p)
             return
         rows, cols = place.rows, place.cols
         depth = at(0, ragged(k, ctx.pack_k, p))
@@ -129,28 +125,7 @@ class Multiply:
             acc = self._accumulator(place)
             with kb.tiles("k0", j.size, tile.l0_k) as k0:
                 multiply(kb, tile, ctx.kinds, acc, at(j.start + k0.start, k0.size), a1, b1, k0.number)
-            self._drain_group(t, place, p, j.number, acc)
-
-    def _drain_group(self, t: Expr, place: OutputTile, p: Expr, j: Expr, acc: Slice) -> None:
-        """A ring in UB hands over every group by itself, one in GM whole packs of them."""
-        with self.ctx.ring.produce() if self.tile.direct else nullcontext():
-            self.drain(t, place, acc, p, j)
-
-    def drain(self, t: Expr, place: OutputTile, acc: Slice, p: Expr = _FIRST, j: Expr = _FIRST) -> None:
-        """A product to its slot of the ring: that of group ``j`` of pack ``p``."""
-        ctx, kb, slot = self.ctx, self.kb, self.ctx.slot(t, p, j)
-        stacked, cols = acc.sizes
-        if not self.tile.direct:
-            kb.op("fixpipe", ctx.products[kb.core, slot, ctx.in_slot(t, j), :stacked, :cols], acc)
-            return
-        # Every AIV gets its share of every pass.
-        rows = place.rows
-        for sub in range(ctx.aivs):
-            first_row, own_rows, first_col, own_cols = ctx.merge_share(rows, cols, Const(sub))
-            for number in range(ctx.passes):
-                source = Slice(acc.of, (rows * number + first_row, first_col), (own_rows, own_cols))
-                here = at(number * ctx.share_rows, own_rows), at(0, own_cols)
-                kb.op("fixpipe", ctx.products[(kb.core, sub, slot, *here)], source)
+            ctx.ring.drain(ctx.turn(t), place, acc, p, j.number)
 
     def prefetch(self) -> None:
         """Fetch weight tiles while Vector splits: what is in L2 afterwards is not waited for again.

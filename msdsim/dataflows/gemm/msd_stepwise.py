@@ -12,7 +12,7 @@ i - 1, and merges step i - 2 after that.
 from __future__ import annotations
 
 from msdsim.dataflows.gemm.msd_context import MsdContext
-from msdsim.dataflows.gemm.msd_merge import Merge, Share
+from msdsim.dataflows.gemm.msd_merge import Merge
 from msdsim.dataflows.gemm.msd_multiply import Multiply
 from msdsim.dataflows.gemm.msd_split import RowSplit
 from msdsim.ir import ragged
@@ -23,7 +23,7 @@ _LAG = 2
 
 def stepwise(ctx: MsdContext) -> None:
     """Both programs."""
-    kb, ring = ctx.kb, ctx.ring
+    kb, ring = ctx.kb, ctx.ring.ring
     cube, split, merge = Multiply(ctx), RowSplit(ctx), Merge(ctx)
     with kb.part("aic"):
         cube.prefetch()
@@ -37,7 +37,7 @@ def stepwise(ctx: MsdContext) -> None:
         split.emit()
         kb.meet("stats_done")
         ring.prime()
-        sums = merge.sums(ctx.tiles_per_core)
+        totals = merge.totals(ctx.tiles_per_core)
         lag = _LAG if ctx.tile.preload else 0
         with kb.loop("i", 0, ctx.packs + lag) as i:
             with kb.when(i < ctx.packs):
@@ -46,6 +46,6 @@ def stepwise(ctx: MsdContext) -> None:
             with kb.when(i >= lag):
                 step = i - lag
                 with ring.consume(), ctx.each_tile() as (t, place):
-                    merge.pack(Share(ctx, t, place), step, sums, t // ctx.cores * ctx.share_rows)
+                    merge.pack(t, ctx.share(place), step, totals, ctx.turn(t) * ctx.shares.rows)
         with ctx.each_tile("tf") as (t, place):
-            merge.finish(Share(ctx, t, place), sums, t // ctx.cores * ctx.share_rows)
+            merge.finish(ctx.share(place), totals, ctx.turn(t) * ctx.shares.rows)
