@@ -58,6 +58,12 @@ def refuse_activations(problem: GemmShape, scheme: Scheme) -> str | None:
     return None
 
 
+def refuse_weights(problem: GemmShape, chip: Chip, scheme: Scheme) -> str | None:
+    """Why a chip cannot multiply the weights of a method as the problem has them, or None."""
+    return refuse_rate(chip, scheme.cube) or refuse_packed(problem, scheme.weights) or (
+        refuse_scales(problem, scheme.name) if scheme.mx_weights else None)
+
+
 def refuse_packed(problem: GemmShape, fmt: str) -> str | None:
     """Why weights of a 4-bit format cannot be stored with these sizes, or None: two of them share a byte along a row."""
     axis, size = ("k", problem.k) if problem.trans_b else ("n", problem.n)

@@ -92,6 +92,19 @@ def multiply(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slic
                b1.at(k.start, k.size), scales, accumulated)
 
 
+def multiply_groups(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, group: int, depth: Expr, a: InL1, b: InL1,
+                    accumulator: Callable[[], Slice], drain: Callable[[Expr, Slice], None]) -> None:
+    """A sum of its own for each ``group`` of the ``depth`` of operands in L1::
+
+        for j:  acc <- group j through L0;  drain(j, acc)
+    """
+    with kb.tiles("j", depth, group) as j:
+        acc = accumulator()
+        with kb.tiles("k0", j.size, tile.l0_k) as k0:
+            multiply(kb, tile, kinds, acc, at(j.start + k0.start, k0.size), a, b, k0.number)
+        drain(j.number, acc)
+
+
 @dataclass(frozen=True)
 class L0Tiles:
     """The tiles of a step of K in L0: [m, k] in L0A and [k, n] in L0B, in rings, under the names ``a``0 and ``b``0.

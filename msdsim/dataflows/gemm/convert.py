@@ -16,19 +16,18 @@ from functools import partial
 
 from msdsim.dataflows.cube.experts import Expert
 from msdsim.dataflows.cube.grid import OutputTile
-from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scales
-from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply
+from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply_groups
 from msdsim.dataflows.cube.operands import GemmShape, k_groups
 from msdsim.dataflows.gemm.convert_merge import ConvertedSums, Merge, load_per_column
 from msdsim.dataflows.gemm.convert_tiling import ConvertTiling, Packs, check_sums
-from msdsim.dataflows.gemm.dequant import PlainRows, stored, ub_tiles
+from msdsim.dataflows.gemm.dequant import Activations, stored, ub_tiles
 from msdsim.dataflows.gemm.register import register_gemm
 from msdsim.dataflows.gemm.weight_ring import Columns, Product, WeightRing
 from msdsim.dataflows.vector.add_parts import Beside
 from msdsim.dataflows.vector.dequantize import widen
 from msdsim.dataflows.vector.row_sums import RowSums
 from msdsim.formats.mx import block_count
-from msdsim.formats.schemes import SCHEMES, Scheme
+from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir import At, Const, Expr, Handle, Kernel, Slice, at, maximum, minimum, ragged
 from msdsim.ir.ops.vector import vector_casts
@@ -75,7 +74,7 @@ class Converting:
 
     def _multiply(self) -> None:
         g, kb, packs = self.g, self.kb, self.packs
-        a = PlainRows(g)
+        a = Activations(g)
         g.ring.prime()
         with g.products() as product:
             if self.by_group:
@@ -106,7 +105,7 @@ class Converting:
         else:
             self.ring.drain(self.ring.turn(product.columns, product.place), product.place, acc, p, j)
 
-    def _groups(self, product: Product, a: PlainRows, c: Expr) -> None:
+    def _groups(self, product: Product, a: Activations, c: Expr) -> None:
         """The groups of a slot, each a sum of its own: of an L1 tile with several groups, or through L1 tiles."""
         g, kb, tile, columns, place = self.g, self.kb, self.tile, product.columns, product.place
         group = self.packs.group or 1
@@ -121,11 +120,9 @@ class Converting:
         with kb.tiles("k1", depth, tile.l1_k) as k1:
             b1 = bring(kb, tile, g.kinds, "b", place.cols, b, k1)
             a1 = bring(kb, tile, g.kinds, "a", place.rows, stream, k1)
-            with kb.tiles("j", k1.size, group) as j:
-                acc = g.accumulator(place)
-                with kb.tiles("k0", j.size, tile.l0_k) as k0:
-                    multiply(kb, tile, g.kinds, acc, at(j.start + k0.start, k0.size), a1, b1, k0.number)
-                self._drain(product, c, k1.number * (tile.l1_k // group) + j.number, acc)
+            before = k1.number * (tile.l1_k // group)
+            multiply_groups(kb, tile, g.kinds, group, k1.size, a1, b1, partial(g.accumulator, place),
+                            lambda j, acc: self._drain(product, c, before + j, acc))
 
     # AIV
 
@@ -278,16 +275,9 @@ def _from(source: Stream | Held, first: Expr) -> Stream | Held:
     return Stream(load)
 
 
-def _build(problem: GemmShape, chip: Chip, tile: ConvertTiling, scheme: Scheme) -> Kernel:
+def build(problem: GemmShape, chip: Chip, tile: ConvertTiling, scheme: Scheme) -> Kernel:
     return Converting(problem, chip, tile, scheme).build()
 
 
-def _refuse(problem: GemmShape, chip: Chip, scheme: Scheme) -> str | None:
-    return refuse_rate(chip, scheme.cube) or refuse_packed(problem, scheme.weights) or (
-        refuse_scales(problem, scheme.name) if scheme.mx_weights else None)
-
-
 #: The converting dataflows.
-CONVERT = [SCHEMES[name] for name in ("convert-int8", "convert-int4", "convert-mxfp4")]
-for _scheme in CONVERT:
-    register_gemm(_scheme, ConvertTiling, partial(_refuse, scheme=_scheme), partial(_build, scheme=_scheme))
+CONVERT = register_gemm(["convert-int8", "convert-int4", "convert-mxfp4"], ConvertTiling, build)

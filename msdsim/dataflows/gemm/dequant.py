@@ -9,26 +9,27 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import partial
-from typing import Protocol
 
 from msdsim.dataflows.cube.grid import OutputTile
-from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scales
 from msdsim.dataflows.cube.mainloop import Loader, Stream, accumulate
 from msdsim.dataflows.cube.operands import GemmShape
+from msdsim.dataflows.cube.streams import rows_of
 from msdsim.dataflows.gemm.dequant_tiling import DequantTiling
 from msdsim.dataflows.gemm.register import register_gemm
 from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
 from msdsim.dataflows.gemm.weight_scales import LoadedScales, Scales
 from msdsim.dataflows.vector.dequantize import widen
-from msdsim.formats.schemes import SCHEMES, Scheme
+from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir import At, Expr, Handle, Kernel, Slice, at, share_of
+from msdsim.ir import At, Expr, Kernel, Slice, at, share_of
 from msdsim.units import ceil_div
 
 
-class Activations(Protocol):
-    """A on its way to the Cube."""
+class Activations:
+    """A on its way to the Cube: here as it is, rows of x."""
+
+    def __init__(self, g: WeightRing) -> None:
+        self.g = g
 
     def prologue(self) -> None:
         """What the AIVs do before the first weights."""
@@ -38,19 +39,26 @@ class Activations(Protocol):
 
     def stream(self, place: OutputTile, first: Expr) -> Stream:
         """Rows of an output tile, for K ranges counted from ``first``."""
+        return rows_of(self.g.kb, self.g.x, place, first)
 
 
-class Weights(Protocol):
+class Weights:
     """What Vector makes of the stored weights."""
+
+    def __init__(self, g: WeightRing) -> None:
+        self.g = g
 
     def scales(self, columns: Columns) -> Scales | None:
         """Scales that Vector applies."""
+        return None
 
     def convert(self, wq: Slice, line: Expr, scales: LoadedScales | None) -> Slice:
         """The weights ``wq`` of a UB tile, which begins at ``line`` of this AIV's share, as the Cube takes them."""
+        raise NotImplementedError
 
     def cube_scales(self, place: OutputTile, first: Expr) -> Loader | None:
         """Loader of the scales that the Cube applies itself, for K ranges counted from ``first``."""
+        return None
 
 
 def pipeline(g: WeightRing, a: Activations, w: Weights) -> Kernel:
@@ -116,38 +124,11 @@ def stored(g: WeightRing, columns: Columns, start: Expr, line: Expr, here: tuple
     return wq
 
 
-class PlainRows:
-    """A as it is: rows of x."""
-
-    def __init__(self, g: WeightRing) -> None:
-        self.g = g
-
-    def prologue(self) -> None:
-        """There is nothing to prepare."""
-
-    def ready(self) -> None:
-        """There is nothing to wait for."""
-
-    def stream(self, place: OutputTile, first: Expr) -> Stream:
-        kb, x, rows = self.g.kb, self.g.x, at(place.row, place.rows)
-
-        def load(a1: Handle, start: Expr, size: Expr) -> None:
-            kb.copy(a1[:place.rows, :size], x.at(place.expert, rows, at(first + start, size)))
-
-        return Stream(load)
-
-
-class Dequantized:
+class Dequantized(Weights):
     """``bf16((q + offset) * scale)``: Vector applies all scales."""
-
-    def __init__(self, g: WeightRing) -> None:
-        self.g = g
 
     def scales(self, columns: Columns) -> Scales:
         return Scales(self.g, columns)
-
-    def cube_scales(self, place: OutputTile, first: Expr) -> None:
-        return None
 
     def convert(self, wq: Slice, line: Expr, scales: LoadedScales | None) -> Slice:
         assert scales is not None
@@ -178,17 +159,10 @@ def _scale_shape(problem: GemmShape, scheme: Scheme) -> tuple[int, ...]:
     return (groups, problem.n, 1) if problem.trans_b else (groups, problem.n)
 
 
-def _build(problem: GemmShape, chip: Chip, tile: DequantTiling, scheme: Scheme) -> Kernel:
+def build(problem: GemmShape, chip: Chip, tile: DequantTiling, scheme: Scheme) -> Kernel:
     g = WeightRing(problem, chip, tile, scheme, _scale_shape(problem, scheme))
-    return pipeline(g, PlainRows(g), Dequantized(g))
-
-
-def _refuse(problem: GemmShape, chip: Chip, scheme: Scheme) -> str | None:
-    return refuse_rate(chip, scheme.cube) or refuse_packed(problem, scheme.weights) or (
-        refuse_scales(problem, scheme.name) if scheme.mx_weights else None)
+    return pipeline(g, Activations(g), Dequantized(g))
 
 
 #: The dequantizing dataflows.
-DEQUANT = [SCHEMES[name] for name in ("dequant-int8", "dequant-int4", "dequant-mxfp4")]
-for _scheme in DEQUANT:
-    register_gemm(_scheme, DequantTiling, partial(_refuse, scheme=_scheme), partial(_build, scheme=_scheme))
+DEQUANT = register_gemm(["dequant-int8", "dequant-int4", "dequant-mxfp4"], DequantTiling, build)

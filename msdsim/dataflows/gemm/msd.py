@@ -10,21 +10,17 @@ and round.
 
 from __future__ import annotations
 
-from functools import partial
-
-from msdsim.dataflows.base import require_multiple
-from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scales
 from msdsim.dataflows.cube.operands import GemmShape
-from msdsim.dataflows.gemm import mx_split
 from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.dataflows.gemm.msd_merge import Merge
 from msdsim.dataflows.gemm.msd_multiply import Multiply
 from msdsim.dataflows.gemm.msd_split import RowSplit
 from msdsim.dataflows.gemm.msd_stepwise import stepwise
 from msdsim.dataflows.gemm.msd_tiling import MsdTiling, check_tiling
+from msdsim.dataflows.gemm.mx_split import split_mx
 from msdsim.dataflows.gemm.register import register_gemm
 from msdsim.formats.number import FORMATS
-from msdsim.formats.schemes import SCHEMES, Scheme
+from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir import Const, Kernel
 
@@ -122,33 +118,24 @@ def _split(ctx: MsdContext) -> None:
     if ctx.given:
         return
     if ctx.scheme.mx:
-        require_multiple(ctx.tile, "decompose_k", mx_split.QUANTUM, "two blocks fill a repeat of Vector")
         assert ctx.block_scales is not None
         assert ctx.components is not None
-        mx_split.MxSplit(
-            ctx.kb, ctx.chip, ctx.x, ctx.components, ctx.block_scales, ctx.problem.k, ctx.experts, ctx.tile_rows,
-            ctx.scheme.component, ctx.passes, ctx.scheme.spec.scale_rule, ctx.tile.decompose_m, ctx.tile.decompose_k,
-            ctx.tile.ub_ring,
-        ).emit()
+        split_mx(ctx.kb, ctx.problem, ctx.scheme, ctx.x, ctx.components, ctx.block_scales, ctx.tile)
     else:
         RowSplit(ctx).emit()
     ctx.kb.meet("split_done")
 
 
-def _refuse(problem: GemmShape, chip: Chip, scheme: Scheme) -> str | None:
-    if scheme.mx:
-        return (refuse_rate(chip, scheme.cube) or refuse_scales(problem, scheme.name)
-                or refuse_packed(problem, scheme.weights))
+def _refuse(problem: GemmShape, scheme: Scheme) -> str | None:
+    """Why integer components cannot be multiplied, or None."""
     depth = min(problem.k, problem.group or problem.k)
-    if depth > scheme.max_k:
+    if not scheme.mx and depth > scheme.max_k:
         what = f"k={problem.k}" if problem.group is None else f"group={problem.group}"
         return f"{what} can overflow the INT32 accumulator (at most {scheme.max_k}); use smaller groups or 'bf16'"
-    if FORMATS[scheme.component].bits < 8 and problem.group is not None and problem.group % 2:
+    if not scheme.mx and FORMATS[scheme.component].bits < 8 and problem.group is not None and problem.group % 2:
         return f"groups of {problem.group} start in the middle of a byte of packed {scheme.component}; use an even group"
-    return refuse_rate(chip, scheme.cube) or refuse_packed(problem, scheme.weights)
+    return None
 
 
 #: The family.
-MSD = [SCHEMES[name] for name in ("msd-int8", "msd-int4", "msd-mxfp4", "w8a8", "a8w4")]
-for _scheme in MSD:
-    register_gemm(_scheme, MsdTiling, partial(_refuse, scheme=_scheme), partial(build, scheme=_scheme))
+MSD = register_gemm(["msd-int8", "msd-int4", "msd-mxfp4", "w8a8", "a8w4"], MsdTiling, build, _refuse)

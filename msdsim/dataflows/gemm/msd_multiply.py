@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from msdsim.dataflows.cube.grid import OutputTile
-from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply
+from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply_groups
 from msdsim.dataflows.cube.operands import element_bits
+from msdsim.dataflows.cube.streams import StoredWeights, hold_rows
 from msdsim.dataflows.gemm.msd_context import MsdContext
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.ir import Const, Expr, Handle, Slice, at, minimum, ragged, tiles_of
@@ -16,6 +19,7 @@ class Multiply:
 
     def __init__(self, ctx: MsdContext) -> None:
         self.ctx, self.kb, self.tile = ctx, ctx.kb, ctx.tile
+        self.weights = StoredWeights(ctx.kb, ctx.w, ctx.tile.base_n, ctx.problem.trans_b)
 
     def prologue(self) -> None:
         """Before the first tile: fetch weights while Vector splits.  Cores without tiles only meet the others."""
@@ -29,14 +33,10 @@ class Multiply:
 
     def hold(self) -> Held:
         """All K of the only tile of rows, loaded once."""
-        ctx, kb, tile, k = self.ctx, self.kb, self.tile, self.ctx.problem.k
-        rows = ctx.problem.m
+        ctx, m, k = self.ctx, self.ctx.problem.m, self.ctx.problem.k
         ctx.wait_for_split()
-        whole = kb.buffer("a_all", "L1", ctx.scheme.component, (tile.base_m, round_up(k, 2)))
-        with kb.tiles("h", k, tile.l1_k) as h:
-            for number in range(ctx.passes):
-                kb.copy(whole[at(rows * number, rows), h], ctx.rows_of_a(None, number, at(0, rows), h))
-        return Held(lambda start, size: whole[:rows * ctx.passes, at(start, size)])
+        return hold_rows(self.kb, self.tile, ctx.scheme.component, (m, k), round_up(k, 2),
+                         lambda number, depth: ctx.rows_of_a(None, number, at(0, m), depth), ctx.passes)
 
     def tile_product(self, t: Expr, place: OutputTile, held: Held | None) -> Slice:
         """All K of an output tile; A where it lies if it is ``held`` in L1."""
@@ -74,11 +74,9 @@ class Multiply:
                 kb.copy(a1[at(rows * number, rows), :size],
                         ctx.rows_of_a(place, number, at(0, rows), at(first + start, size)))
 
-        def load_b(b1: Handle, start: Expr, size: Expr) -> None:
-            kb.copy(*self._weights(b1, place, first + start, size))
-
+        b = self.weights.stream(place, first)
         if ctx.block_scales is None:
-            return Stream(load_a), Stream(load_b)
+            return Stream(load_a), b
         block = first // MX_BLOCK
         a_scales, row_tile, columns = ctx.block_scales, place.row_tile, at(place.nt * tile.base_n, cols)
 
@@ -90,14 +88,7 @@ class Multiply:
         def load_b_scales(sb1: Handle, start: Expr, count: Expr) -> None:
             kb.copy(sb1[:count, :cols], ctx.scale.at(place.expert, at(block + start, count), columns))
 
-        return Stream(load_a, load_a_scales), Stream(load_b, load_b_scales)
-
-    def _weights(self, b1: Handle, place: OutputTile, start: Expr, size: Expr) -> tuple[Slice, Slice]:
-        e, cols = place.expert, place.cols
-        columns = at(place.nt * self.tile.base_n, cols)
-        if self.ctx.problem.trans_b:
-            return b1[:cols, :size], self.ctx.w.at(e, columns, at(start, size))
-        return b1[:size, :cols], self.ctx.w.at(e, at(start, size), columns)
+        return Stream(load_a, load_a_scales), Stream(b.load, load_b_scales)
 
     def pack(self, t: Expr, place: OutputTile, p: Expr) -> None:
         """The products of the groups of one ring slot, each a sum of its own::
@@ -121,11 +112,8 @@ class Multiply:
             with kb.when(t.equals(kb.core)):
                 kb.wait_signal("split_done", "MTE2")
         a1 = bring(kb, tile, ctx.kinds, "a", rows * ctx.passes, a, depth)
-        with kb.tiles("j", depth.size, ctx.group) as j:
-            acc = self._accumulator(place)
-            with kb.tiles("k0", j.size, tile.l0_k) as k0:
-                multiply(kb, tile, ctx.kinds, acc, at(j.start + k0.start, k0.size), a1, b1, k0.number)
-            ctx.ring.drain(ctx.turn(t), place, acc, p, j.number)
+        multiply_groups(kb, tile, ctx.kinds, ctx.group, depth.size, a1, b1, partial(self._accumulator, place),
+                        lambda j, acc: ctx.ring.drain(ctx.turn(t), place, acc, p, j))
 
     def prefetch(self) -> None:
         """Fetch weight tiles while Vector splits: what is in L2 afterwards is not waited for again.
@@ -148,7 +136,7 @@ class Multiply:
         ):
             shape = (tile.base_n, depth) if ctx.problem.trans_b else (depth, tile.base_n)
             warm = kb.buffer("warm", "L1", ctx.scheme.weights, shape)
-            kb.copy(*self._weights(warm, place, part * ctx.part_k + f * depth, ragged(k, depth, f)))
+            self.weights.copy(warm, place, at(part * ctx.part_k + f * depth, ragged(k, depth, f)))
 
     def _warm_depth(self) -> int:
         """K of the pieces in which weights are fetched: the largest even part of an L1 tile that L1 has room for, or 0."""

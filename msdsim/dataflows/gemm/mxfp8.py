@@ -12,23 +12,20 @@ from typing import ClassVar
 
 from msdsim.dataflows.base import require_multiple
 from msdsim.dataflows.cube.grid import OutputTile
-from msdsim.dataflows.cube.limits import refuse_packed, refuse_rate, refuse_scales
 from msdsim.dataflows.cube.mainloop import Loader, Stream
 from msdsim.dataflows.cube.operands import GemmShape
-from msdsim.dataflows.gemm import mx_split
-from msdsim.dataflows.gemm.dequant import pipeline
+from msdsim.dataflows.gemm.dequant import Activations, Weights, pipeline
 from msdsim.dataflows.gemm.dequant_tiling import DequantTiling
+from msdsim.dataflows.gemm.mx_split import QUANTUM, split_mx
 from msdsim.dataflows.gemm.register import register_gemm
-from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
+from msdsim.dataflows.gemm.weight_ring import WeightRing
 from msdsim.dataflows.gemm.weight_scales import LoadedScales
 from msdsim.dataflows.vector.dequantize import widen
 from msdsim.formats.mx import MX_BLOCK, block_count
-from msdsim.formats.schemes import SCHEMES
+from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir import Expr, Handle, Kernel, Slice, at
 from msdsim.units import round_up
-
-MXFP8 = SCHEMES["mxfp8"]
 
 
 @dataclass(frozen=True)
@@ -38,23 +35,22 @@ class Mxfp8Tiling(DequantTiling):
     RENAMED: ClassVar = {"band": "swizzle", "split_m": "decompose_m", "split_k": "decompose_k"}
 
     decompose_m: int = 1
-    decompose_k: int = mx_split.QUANTUM
+    decompose_k: int = QUANTUM
 
 
-class QuantizedRows:
+class QuantizedRows(Activations):
     """A as MX blocks, which the AIVs make of x before anything else."""
 
     def __init__(self, g: WeightRing, tile: Mxfp8Tiling) -> None:
-        self.g, k, element, spec = g, g.problem.k, MXFP8.component, MXFP8.spec
+        super().__init__(g)
+        self.tile, k, element = tile, g.problem.k, g.scheme.component
         stacked = (g.grid.row_tiles, 1, tile.base_m)
         self.a = g.kb.tensor("a", element, (*stacked, round_up(k, 2)), "workspace")
         self.a_scale = g.kb.tensor("a_scale", "e8m0", (*stacked, block_count(k)), "workspace")
         g.kb.signal("split_done", "barrier")
-        self.split = mx_split.MxSplit(g.kb, g.chip, g.x, self.a, self.a_scale, k, g.experts, tile.base_m, element, 1,
-                                      spec.scale_rule, tile.decompose_m, tile.decompose_k, tile.ub_ring)
 
     def prologue(self) -> None:
-        self.split.emit()
+        split_mx(self.g.kb, self.g.problem, self.g.scheme, self.g.x, self.a, self.a_scale, self.tile)
         self.g.kb.meet("split_done")
 
     def ready(self) -> None:
@@ -72,14 +68,8 @@ class QuantizedRows:
         return Stream(load, load_scales)
 
 
-class Widened:
+class Widened(Weights):
     """E2M1 to BF16 to FP32 to E4M3: three conversions, none of which rounds.  The Cube applies the scales."""
-
-    def __init__(self, g: WeightRing) -> None:
-        self.g = g
-
-    def scales(self, columns: Columns) -> None:
-        return None
 
     def cube_scales(self, place: OutputTile, first: Expr) -> Loader:
         g, cols = self.g, place.cols
@@ -94,21 +84,16 @@ class Widened:
         g, kb, here = self.g, self.g.kb, tuple(at(0, size) for size in wq.sizes)
         w32 = kb.buffer("w32", "UB", "fp32", g.ub_shape)[here]
         widen(kb, g.chip, g.ub_shape, wq, w32)
-        wide = kb.buffer("w8", "UB", MXFP8.component, g.ub_shape, g.tile.ub_ring)[here]
+        wide = kb.buffer("w8", "UB", g.scheme.component, g.ub_shape, g.tile.ub_ring)[here]
         kb.op("cast", wide, w32, round="rint")
         return wide
 
 
-def _build(problem: GemmShape, chip: Chip, tile: Mxfp8Tiling) -> Kernel:
+def build(problem: GemmShape, chip: Chip, tile: Mxfp8Tiling, scheme: Scheme) -> Kernel:
     # Scales go to the Cube, which wants rows of columns whatever the layout of the weights.
-    g = WeightRing(problem, chip, tile, MXFP8, (block_count(problem.k), problem.n))
-    require_multiple(tile, "decompose_k", mx_split.QUANTUM, "two blocks fill a repeat of Vector")
+    g = WeightRing(problem, chip, tile, scheme, (block_count(problem.k), problem.n))
     require_multiple(tile, "slot_k", MX_BLOCK, "a ring slot holds whole blocks")
     return pipeline(g, QuantizedRows(g, tile), Widened(g))
 
 
-def _refuse(problem: GemmShape, chip: Chip) -> str | None:
-    return refuse_rate(chip, MXFP8.cube) or refuse_scales(problem, MXFP8.name) or refuse_packed(problem, MXFP8.weights)
-
-
-register_gemm(MXFP8, Mxfp8Tiling, _refuse, _build)
+[MXFP8] = register_gemm(["mxfp8"], Mxfp8Tiling, build)

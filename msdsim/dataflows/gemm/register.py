@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
-from msdsim.dataflows.cube.limits import refuse_activations
-from msdsim.formats.schemes import Scheme
+from msdsim.dataflows.cube.limits import refuse_activations, refuse_weights
+from msdsim.formats.schemes import SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir import Kernel
 
 
-def register_gemm(scheme: Scheme, tiling: type, refuses: Callable[[Any, Chip], str | None],
-                  build: Callable[[Any, Chip, Any], Kernel]) -> None:
-    """Register the dataflow of a method for plain and for grouped GEMMs; its number contract has its name."""
-    def refuses_all(problem: Any, chip: Chip) -> str | None:
-        return refuse_activations(problem, scheme) or refuses(problem, chip)
+def register_gemm(names: Sequence[str], tiling: type, build: Callable[..., Kernel],
+                  refuses: Callable[[Any, Scheme], str | None] = lambda problem, scheme: None) -> list[Scheme]:
+    """Register a dataflow for each of some methods, of which it has the name and the number contract.  ``refuses`` says what
+    it rules out beside what the method itself does; ``build`` takes problem, chip, tiling and ``scheme``."""
+    schemes = [SCHEMES[name] for name in names]
+    for scheme in schemes:
+        def refuses_all(problem: Any, chip: Chip, scheme: Scheme = scheme) -> str | None:
+            return refuse_activations(problem, scheme) or refuses(problem, scheme) or refuse_weights(problem, chip, scheme)
 
-    for kind in ("gemm", "grouped_gemm"):
-        DATAFLOWS.add(scheme.name if kind == "gemm" else f"{kind}:{scheme.name}",
-                      Dataflow(scheme.name, kind, scheme.name, scheme.description, tiling, refuses_all, build))
+        for kind, prefix in (("gemm", ""), ("grouped_gemm", "grouped_gemm:")):
+            DATAFLOWS.add(f"{prefix}{scheme.name}", Dataflow(scheme.name, kind, scheme.name, scheme.description, tiling,
+                                                            refuses_all, partial(build, scheme=scheme)))
+    return schemes
