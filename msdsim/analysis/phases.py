@@ -18,11 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from msdsim.naming import PIPES, pipe_kind
-from msdsim.timeline.record import BUSY, CATEGORIES, DRAINED, HEAD, WAIT_ISSUE, WAIT_MEMORY, RunRecord
+from msdsim.timeline.record import BUSY, CATEGORIES, DRAINED, HEAD, WAIT_ISSUE, WAIT_MEMORY, RunRecord, Units
 
 PHASES = ("fill", "steady", "drain")
 _COLUMNS = ("instr", "start", "end", "work", "cause")
 _MOST_PIPES = 16
+#: Where a record keeps its phases.
+_KEPT = "_phases"
 
 
 @dataclass(frozen=True)
@@ -47,93 +49,126 @@ def phases(record: RunRecord) -> Phases:
     """The phases of a run that kept its timeline (ValueError otherwise)."""
     if record.timeline is None:
         raise ValueError("phases need a run that kept its timeline")
-    lead, bounds = lead_pipe(record), {}
-    for core in range(record.units.cores):
-        bounds[core] = _steady(record, lead, core)
-    found = {kind: np.zeros((len(PHASES), len(CATEGORIES)), np.int64) for kind in record.pipe_totals()}
-    cut = _Cut(record, bounds)
+    # Kept beside the fields of the record: every report of a run asks several times.
+    found: Phases | None = record.__dict__.get(_KEPT)
+    if found is None:
+        found = record.__dict__[_KEPT] = _phases(record, record.timeline)
+    return found
+
+
+def _phases(record: RunRecord, line: Mapping[str, np.ndarray]) -> Phases:
+    lead = lead_pipe(record)
+    edges = _edges(record, line, lead)
+    kinds = list(record.pipe_totals())
+    cycles = np.zeros((len(kinds), len(PHASES), len(CATEGORIES)), np.int64)
+    for begin, end, kind, core, category in _pieces(record, line, kinds):
+        for phase in range(len(PHASES)):
+            taken = np.minimum(end, edges[core, phase + 1]) - np.maximum(begin, edges[core, phase])
+            where = (kind * len(PHASES) + phase) * len(CATEGORIES) + category
+            # Sums of whole numbers below 2^53 are exact.
+            cycles += np.bincount(where, np.maximum(0, taken), cycles.size).astype(np.int64).reshape(cycles.shape)
     for unit in range(record.units.count):
         part = record.units.part(unit)
-        for index, pipe in enumerate(PIPES[part]):
-            if pipe_kind(part, pipe) in found:
-                cut.pipe(unit, index, found[pipe_kind(part, pipe)])
-    cores = max(1, record.units.cores)
-    begin, end = (sum(bound[side] for bound in bounds.values()) / cores for side in (0, 1))
-    mean = {"fill": begin, "steady": end - begin, "drain": record.cycles - end}
-    return Phases(lead, mean, {kind: {phase: {name: int(value) for name, value in zip(CATEGORIES, row, strict=True) if value}
-                                      for phase, row in zip(PHASES, rows.tolist(), strict=True)}
-                               for kind, rows in found.items()})
+        scalar = pipe_kind(part, "S")
+        if scalar in kinds:
+            totals = record.totals[unit, PIPES[part].index("S")]
+            _scalar(record.cycles, totals, edges[record.units.core(unit)].tolist(), cycles[kinds.index(scalar)])
+    fill, steady, drain = np.diff(edges, axis=1).mean(axis=0).tolist() if len(edges) else (0.0, 0.0, 0.0)
+    return Phases(lead, {"fill": fill, "steady": steady, "drain": drain}, {
+        kind: {phase: {name: int(value) for name, value in zip(CATEGORIES, row, strict=True) if value}
+               for phase, row in zip(PHASES, rows, strict=True)}
+        for kind, rows in zip(kinds, cycles.tolist(), strict=True)})
 
 
-def _steady(record: RunRecord, lead: str, core: int) -> tuple[int, int]:
-    """First start and last end of the leading pipe's instructions on a core."""
-    assert record.timeline is not None
+def _edges(record: RunRecord, line: Mapping[str, np.ndarray], lead: str) -> np.ndarray:
+    """``[cores, phases + 1]``: where the phases of every core begin and end, by the first start and the last end of the leading
+    pipe's instructions."""
     part, pipe = lead.upper().split(".")
-    line, units = record.timeline, record.units
-    mine = [unit for unit in units.of_part(part) if units.core(unit) == core]
-    rows = np.isin(line["unit"], mine) & (line["pipe"] == PIPES[part].index(pipe)) & (line["work"] > 0)
-    if not rows.any():
-        return record.cycles, record.cycles
-    return int(line["start"][rows].min()), min(record.cycles, int(line["end"][rows].max()))
+    units, cycles = record.units, record.cycles
+    of_part = np.isin(np.arange(units.count), units.of_part(part))
+    rows = of_part[line["unit"]] & (line["pipe"] == PIPES[part].index(pipe)) & (line["work"] > 0)
+    core = _cores(units, line["unit"][rows].astype(np.int64))
+    first, last = np.full(units.cores, np.iinfo(np.int64).max), np.full(units.cores, -1)
+    np.minimum.at(first, core, line["start"][rows])
+    np.maximum.at(last, core, line["end"][rows])
+    idle = last < 0
+    edges = np.zeros((units.cores, len(PHASES) + 1), np.int64)
+    edges[:, 1], edges[:, 2] = np.where(idle, cycles, first), np.where(idle, cycles, np.minimum(cycles, last))
+    edges[:, 3] = cycles
+    return edges
 
 
-class _Cut:
-    """Walks over every pipe and cuts its time at the ends of its core's phases."""
+def _cores(units: Units, unit: np.ndarray) -> np.ndarray:
+    """The cores of AICs and AIVs."""
+    return np.array([units.core(each) for each in range(units.count)], np.int64)[unit]
 
-    def __init__(self, record: RunRecord, bounds: Mapping[int, tuple[int, int]]) -> None:
-        self.record = record
-        self.edges = {core: (0, *bound, record.cycles) for core, bound in bounds.items()}
-        #: By part and instruction: what its executions have taken beyond their work so far.
-        self.beyond = {part.name: [0] * len(part.instructions()) for part in record.program.parts}
-        line = record.timeline
-        assert line is not None
-        keys = line["unit"].astype(np.int64) * _MOST_PIPES + line["pipe"]
-        order = np.lexsort((line["dispatched"], line["start"], keys))
-        splits = np.flatnonzero(np.diff(keys[order])) + 1
-        self.rows = {int(keys[part[0]]): part for part in np.split(order, splits) if len(part)}
 
-    def pipe(self, unit: int, index: int, into: np.ndarray) -> None:
-        """Add the time of a pipe to cycles by phase and category."""
-        edges = self.edges[self.record.units.core(unit)]
-        if PIPES[self.record.units.part(unit)][index] == "S":
-            self.scalar(self.record.totals[unit, index], edges, into)
-            return
-        rows = self.rows.get(unit * _MOST_PIPES + index, np.zeros(0, np.int64))
-        for begin, end, category in self.pieces(unit, rows):
-            for phase in range(len(PHASES)):
-                into[phase, category] += max(0, min(end, edges[phase + 1]) - max(begin, edges[phase]))
+Pieces = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
-    def pieces(self, unit: int, rows: np.ndarray) -> Iterator[tuple[int, int, int]]:
-        """The time of a pipe from cycle to cycle with its category, by the engines' rules."""
-        line, part = self.record.timeline, self.record.units.part(unit).lower()
-        assert line is not None
-        totals, beyond, cursor = self.record.instr_totals[part], self.beyond[part], 0
-        for number, start, end, work, cause in zip(*(line[name][rows].tolist() for name in _COLUMNS), strict=True):
-            if start > cursor:
-                yield cursor, start, cause if cause >= 0 else WAIT_ISSUE
-                cursor = start
-            rest = max(0, end - cursor)
-            busy, before = min(rest, work), beyond[number]
-            after = beyond[number] = before + rest - busy
-            waited, both = int(totals[number, WAIT_MEMORY]), int(totals[number, WAIT_MEMORY] + totals[number, HEAD])
-            # Differences of whole numbers: over all executions they add up to the instruction's total.
-            memory = waited * after // both - waited * before // both if both else 0
-            for category, count in ((BUSY, busy), (WAIT_MEMORY, memory), (HEAD, rest - busy - memory)):
-                yield cursor, cursor + count, category
-                cursor += count
-        yield cursor, self.record.cycles, DRAINED
 
-    def scalar(self, totals: np.ndarray, edges: Sequence[int], into: np.ndarray) -> None:
-        """The dispatching unit: until its last dispatch it works and waits in the proportion of its totals."""
-        counts = totals.tolist()
-        active = self.record.cycles - counts[DRAINED]
-        for phase in range(len(PHASES)):
-            before, after = min(edges[phase], active), min(edges[phase + 1], active)
-            into[phase, DRAINED] += edges[phase + 1] - edges[phase] - (after - before)
-            left = after - before
-            for category, count in enumerate(counts):
-                if category not in (DRAINED, BUSY) and active:
-                    share = count * after // active - count * before // active
-                    into[phase, category] += share
-                    left -= share
-            into[phase, BUSY] += left
+def _pieces(record: RunRecord, line: Mapping[str, np.ndarray], kinds: Sequence[str]) -> Iterator[Pieces]:
+    """The time of every pipe but the dispatching ones: begin, end, kind of pipe, core and category of its pieces, as arrays."""
+    units = record.units
+    pipes = [(unit, index) for unit in range(units.count) for index, pipe in enumerate(PIPES[units.part(unit)])
+             if pipe != "S" and pipe_kind(units.part(unit), pipe) in kinds]
+    kind_of = np.zeros((units.count, _MOST_PIPES), np.int64)
+    for unit, index in pipes:
+        kind_of[unit, index] = kinds.index(pipe_kind(units.part(unit), PIPES[units.part(unit)][index]))
+    keys = line["unit"].astype(np.int64) * _MOST_PIPES + line["pipe"]
+    order = np.lexsort((line["dispatched"], line["start"], keys))
+    key, owner = keys[order], line["unit"][order].astype(np.int64)
+    number, start, end, work, cause = (line[name][order].astype(np.int64) for name in _COLUMNS)
+    # By the engines' rules a pipe's time is spoken for up to the latest end so far.
+    reached = np.maximum(start, end)
+    offset = key * (reached.max(initial=0) + 1)
+    after = np.maximum.accumulate(offset + reached) - offset
+    before = np.where(np.diff(key, prepend=-1) != 0, 0, np.concatenate([[0], after])[:-1])
+    begin = np.maximum(before, start)
+    worked = begin + np.minimum(after - begin, work)
+    waited = worked + _of_memory(record, owner, number, after - worked)
+    kind, core = kind_of.ravel()[key], _cores(units, owner)
+    for since, until, category in ((before, begin, np.where(cause >= 0, cause, WAIT_ISSUE)), (begin, worked, BUSY),
+                                   (worked, waited, WAIT_MEMORY), (waited, after, HEAD)):
+        yield since, until, kind, core, np.broadcast_to(category, key.shape)
+    ended = np.zeros(units.count * _MOST_PIPES, np.int64)
+    np.maximum.at(ended, key, after)
+    every = np.array(pipes, np.int64).reshape(-1, 2)
+    lane = every[:, 0] * _MOST_PIPES + every[:, 1]
+    yield (ended[lane], np.full(len(lane), record.cycles), kind_of.ravel()[lane], _cores(units, every[:, 0]),
+           np.full(len(lane), DRAINED))
+
+
+def _of_memory(record: RunRecord, unit: np.ndarray, number: np.ndarray, beyond: np.ndarray) -> np.ndarray:
+    """How much of what every execution takes beyond its work is waiting for memory, cycles."""
+    share = np.concatenate([record.instr_totals[part][:, [WAIT_MEMORY, HEAD]] for part in ("aic", "aiv")])
+    vector = ~np.isin(np.arange(record.units.count), record.units.of_part("AIC"))
+    which = number + np.where(vector[unit], len(record.instr_totals["aic"]), 0)
+    # What the executions of an instruction have taken so far, pipe by pipe.
+    order = np.argsort(which, kind="stable")
+    so_far = np.cumsum(beyond[order])
+    firsts = np.flatnonzero(np.diff(which[order], prepend=-1))
+    earlier = np.repeat((so_far - beyond[order])[firsts], np.diff(firsts, append=len(order)))
+    done = np.empty_like(beyond)
+    done[order] = so_far - earlier
+    waited, both = share[which, 0], share[which].sum(axis=1)
+    if int(waited.max(initial=0)) * int(done.max(initial=0)) >= 2**63:
+        waited, done, both, beyond = (column.astype(object) for column in (waited, done, both, beyond))
+    # Differences of whole numbers: over all executions they add up to the instruction's total.
+    divisor = np.maximum(both, 1)
+    return (waited * done // divisor - waited * (done - beyond) // divisor).astype(np.int64)
+
+
+def _scalar(cycles: int, totals: np.ndarray, edges: Sequence[int], into: np.ndarray) -> None:
+    """The dispatching unit: until its last dispatch it works and waits in the proportion of its totals."""
+    counts = totals.tolist()
+    active = cycles - counts[DRAINED]
+    for phase in range(len(PHASES)):
+        before, after = min(edges[phase], active), min(edges[phase + 1], active)
+        into[phase, DRAINED] += edges[phase + 1] - edges[phase] - (after - before)
+        left = after - before
+        for category, count in enumerate(counts):
+            if category not in (DRAINED, BUSY) and active:
+                share = count * after // active - count * before // active
+                into[phase, category] += share
+                left -= share
+        into[phase, BUSY] += left
