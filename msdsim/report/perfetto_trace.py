@@ -2,30 +2,80 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from typing import Any
 
-from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import CounterDescriptor, TracePacket, TrackEvent
+import numpy as np
+from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import CounterDescriptor, DebugAnnotation, Trace, TracePacket, TrackEvent
 
 from msdsim.naming import PipeName
 from msdsim.report.labels import problem_text
-from msdsim.report.tracks import MOST_FLOWS, Counter, Shown, Slice
+from msdsim.report.tracks import MOST_FLOWS, Counter, Form, Shown, Slices
 
 _SEQUENCE = 1
+_BEGIN, _END = TrackEvent.TYPE_SLICE_BEGIN, TrackEvent.TYPE_SLICE_END
 
 
-def _varint(number: int) -> bytes:
-    """The length of a packet as protobuf writes it: seven bits a byte, the lowest first."""
+#: Numbers of a form's name, of its arguments that are texts with these, and of the names of its numbers.
+_Interned = tuple[int, list[tuple[int, int]], list[int]]
+
+
+def _varint(number: int, width: int = 0) -> bytes:
+    """A number as protobuf writes it, seven bits a byte, the lowest first; with a width, zeros lead it."""
     found = bytearray()
-    while number > 127:
+    while number > 127 or len(found) < width - 1:
         found.append(number & 127 | 128)
         number >>= 7
     found.append(number)
     return bytes(found)
 
 
-#: Tag of a packet in a trace: field 1, with a length.
-_PACKET = b"\x0a"
+@cache
+def _fields(kind: Any) -> dict[str, int]:
+    """Numbers of a message's fields."""
+    return {field.name: field.number for field in kind.DESCRIPTOR.fields}
+
+
+class _Message:
+    """A message of protobuf as bytes, and where in it the numbers stand that are filled in later."""
+
+    def __init__(self, kind: Any) -> None:
+        self.fields = _fields(kind)
+        self.data, self.slots = b"", dict[str, tuple[int, int]]()
+
+    def number(self, field: str, value: int) -> _Message:
+        self.data += _varint(self.fields[field] << 3) + _varint(value)
+        return self
+
+    def slot(self, field: str, name: str, most: int) -> _Message:
+        """Room for a number up to ``most``."""
+        width = len(_varint(most))
+        self.data += _varint(self.fields[field] << 3)
+        self.slots[name] = len(self.data), width
+        self.data += _varint(0, width)
+        return self
+
+    def fixed(self, field: str, value: int) -> _Message:
+        self.data += _varint(self.fields[field] << 3 | 1) + value.to_bytes(8, "little")
+        return self
+
+    def message(self, field: str, inner: _Message) -> _Message:
+        self.data += _varint(self.fields[field] << 3 | 2) + _varint(len(inner.data))
+        self.slots |= {name: (len(self.data) + at, width) for name, (at, width) in inner.slots.items()}
+        self.data += inner.data
+        return self
+
+    def filled(self, values: Mapping[str, np.ndarray]) -> list[bytes]:
+        """The message once for every row of the values of its slots."""
+        count = len(next(iter(values.values())))
+        rows = np.tile(np.frombuffer(self.data, np.uint8), (count, 1))
+        for name, (at, width) in self.slots.items():
+            for place in range(width):
+                low = (values[name] >> (7 * place)) & 127
+                rows[:, at + place] = low | 128 if place < width - 1 else low
+        found: list[bytes] = rows.view(f"V{len(self.data)}").ravel().tolist()
+        return found
 
 
 def perfetto_bytes(shown: Sequence[Shown]) -> bytes:
@@ -49,27 +99,24 @@ class _Writer:
         self.tracks = 0
         self.interned: dict[tuple[str, str], int] = {}
         self.flags = TracePacket.SEQ_INCREMENTAL_STATE_CLEARED
-        self.ns_per_cycle, self.first_flow = 1.0, 0
-        self.forms: dict[tuple[str, ...], tuple[TracePacket, list[Any]]] = {}
-        self.closing = TracePacket(trusted_packet_sequence_id=_SEQUENCE, sequence_flags=TracePacket.SEQ_NEEDS_INCREMENTAL_STATE)
-        self.closing.track_event.type = TrackEvent.TYPE_SLICE_END
+        self.ns_per_cycle = 1.0
 
     def run(self, shown: Shown, first_flow: int) -> None:
         run = shown.run
-        self.ns_per_cycle, self.first_flow = 1000 / shown.clock_mhz, first_flow
+        self.ns_per_cycle = 1000 / shown.clock_mhz
         title = f"{run.dataflow}, {problem_text(run.problem)} on {run.hardware.name} at {shown.clock_mhz:g} MHz"
         root = self.track("; ".join(filter(None, [title, shown.note])), None)
         memory = self.track("memory", root)
         for counter in shown.counters():
             self.counter(counter, memory)
+        slices = shown.slices()
         cores: dict[int, int] = {}
-        for track in shown.tracks():
-            core = track.pipe.core
-            if core not in cores:
-                cores[core] = self.track(f"Core[{core}]", root)
-            at = self.track(pipe_text(track.pipe), cores[core])
-            for item in track.slices:
-                self.slice(at, item)
+        tracks = []
+        for pipe in slices.pipes:
+            if pipe.core not in cores:
+                cores[pipe.core] = self.track(f"Core[{pipe.core}]", root)
+            tracks.append(self.track(pipe_text(pipe), cores[pipe.core]))
+        self.slices(slices, np.array(tracks, np.int64)[slices.track], first_flow)
 
     def track(self, name: str, parent: int | None, unit: str = "") -> int:
         self.tracks += 1
@@ -85,48 +132,44 @@ class _Writer:
         return self.tracks
 
     def put(self, packet: TracePacket) -> None:
-        """Add a packet.  A trace is its packets one behind the other, each with its tag and length: no tree of all of them is
-        built, which would take most of the time."""
-        data = packet.SerializeToString()
-        self.chunks += (_PACKET, _varint(len(data)), data)
+        """Add a packet.  A trace is its packets one behind the other: no tree of all of them is built, which would take most of
+        the time."""
+        self.chunks.append(_in_trace(packet.SerializeToString()).data)
 
-    def slice(self, track: int, item: Slice) -> None:
-        """A slice; packets of one form (name, names of arguments, texts) are made once and then copied with other numbers."""
-        form = item.name, *item.texts.values(), *item.numbers
-        found = self.forms.get(form)
-        if found is None:
-            found = self.forms[form] = self.form(item)
-        packet, slots = found
-        for slot, value in zip(slots, item.numbers.values(), strict=True):
-            slot.int_value = value
-        packet.timestamp = round(item.start * self.ns_per_cycle)
-        packet.track_event.track_uuid = track
-        event = packet.track_event
-        del event.flow_ids[:], event.terminating_flow_ids[:]
-        event.flow_ids.extend(self.first_flow + number for number in item.outgoing)
-        event.terminating_flow_ids.extend(self.first_flow + number for number in item.incoming)
-        self.put(packet)
-        self.closing.timestamp = round(item.end * self.ns_per_cycle)
-        self.closing.track_event.track_uuid = track
-        self.put(self.closing)
+    def slices(self, slices: Slices, track: np.ndarray, first_flow: int) -> None:
+        """Two packets for each slice.  Those of one form (name, names of arguments, texts) differ in numbers alone, which stand
+        at the same places: they are written for all of them at once."""
+        texts = [self.texts(form) for form in slices.forms]
+        times = [np.rint(cycles * self.ns_per_cycle).astype(np.int64) for cycles in (slices.start, slices.end)]
+        columns = {**slices.numbers, "track": track, "timestamp": times[0]}
+        most = {name: int(values.max(initial=0)) for name, values in columns.items()}
+        most["timestamp"] = int(times[1].max(initial=0))
+        packets = np.empty((len(track), 2), object)
+        order = np.argsort(slices.form, kind="stable")
+        for rows in np.split(order, np.flatnonzero(np.diff(slices.form[order])) + 1) if len(order) else []:
+            form = slices.form[rows[0]]
+            packets[rows, 0] = _object(_packet(_begin(slices.forms[form], texts[form], most), most).filled(
+                {name: values[rows] for name, values in columns.items()}))
+        for row in slices.outgoing.keys() | slices.incoming.keys():
+            form = slices.form[row]
+            event = _begin(slices.forms[form], texts[form], most)
+            for field, numbers in (("flow_ids", slices.outgoing), ("terminating_flow_ids", slices.incoming)):
+                for number in numbers.get(row, ()):
+                    event.fixed(field, first_flow + number)
+            packets[row, 0] = _packet(event, most).filled({name: values[row : row + 1] for name, values in columns.items()})[0]
+        end = _Message(TrackEvent).number("type", _END).slot("track_uuid", "track", most["track"])
+        packets[:, 1] = _object(_packet(end, most).filled({"track": track, "timestamp": times[1]}))
+        self.chunks += packets.ravel().tolist()
 
-    def form(self, item: Slice) -> tuple[TracePacket, list[Any]]:
-        """The packet of slices like this one, and its arguments that are numbers."""
-        texts = TracePacket()
-        packet = TracePacket(trusted_packet_sequence_id=_SEQUENCE, sequence_flags=TracePacket.SEQ_NEEDS_INCREMENTAL_STATE)
-        packet.track_event.type = TrackEvent.TYPE_SLICE_BEGIN
-        packet.track_event.name_iid = self.intern(texts, "event_names", item.name)
-        for key, value in item.texts.items():
-            annotation = packet.track_event.debug_annotations.add()
-            annotation.name_iid = self.intern(texts, "debug_annotation_names", key)
-            annotation.string_value_iid = self.intern(texts, "debug_annotation_string_values", value)
-        numbers = [packet.track_event.debug_annotations.add() for _ in item.numbers]
-        for annotation, key in zip(numbers, item.numbers, strict=True):
-            annotation.name_iid = self.intern(texts, "debug_annotation_names", key)
-        texts.trusted_packet_sequence_id, texts.sequence_flags = _SEQUENCE, self.flags
+    def texts(self, form: Form) -> _Interned:
+        packet = TracePacket(trusted_packet_sequence_id=_SEQUENCE, sequence_flags=self.flags)
+        name = self.intern(packet, "event_names", form.name)
+        said = [(self.intern(packet, "debug_annotation_names", key),
+                 self.intern(packet, "debug_annotation_string_values", value)) for key, value in form.texts.items()]
+        numbers = [self.intern(packet, "debug_annotation_names", key) for key in form.numbers]
         self.flags = TracePacket.SEQ_NEEDS_INCREMENTAL_STATE
-        self.put(texts)
-        return packet, numbers
+        self.put(packet)
+        return name, said, numbers
 
     def intern(self, packet: Any, table: str, text: str) -> int:
         """Number of a text in one of the trace's tables; a new text travels with the packet."""
@@ -150,6 +193,38 @@ class _Writer:
             packet.track_event.type, packet.track_event.track_uuid = TrackEvent.TYPE_COUNTER, track
             packet.track_event.double_counter_value = value
             self.put(packet)
+
+
+def _begin(form: Form, interned: _Interned, most: Mapping[str, int]) -> _Message:
+    """The beginning of a slice of a form, with room for numbers up to ``most``."""
+    name, texts, numbers = interned
+    event = _Message(TrackEvent).number("type", _BEGIN).slot("track_uuid", "track", most["track"]).number("name_iid", name)
+    for key, text in texts:
+        event.message("debug_annotations", _Message(DebugAnnotation).number("name_iid", key).number("string_value_iid", text))
+    for key, slot in zip(numbers, form.numbers, strict=True):
+        annotation = _Message(DebugAnnotation).number("name_iid", key).slot("int_value", slot, most[slot])
+        event.message("debug_annotations", annotation)
+    return event
+
+
+def _packet(event: _Message, most: Mapping[str, int]) -> _Message:
+    """An event as a packet of a trace."""
+    packet = _Message(TracePacket).slot("timestamp", "timestamp", most["timestamp"])
+    packet.number("trusted_packet_sequence_id", _SEQUENCE)
+    return _in_trace(packet.number("sequence_flags", TracePacket.SEQ_NEEDS_INCREMENTAL_STATE).message("track_event", event))
+
+
+def _in_trace(packet: bytes | _Message) -> _Message:
+    if isinstance(packet, bytes):
+        data, packet = packet, _Message(TracePacket)
+        packet.data = data
+    return _Message(Trace).message("packet", packet)
+
+
+def _object(packets: Sequence[bytes]) -> np.ndarray:
+    found = np.empty(len(packets), object)
+    found[:] = packets
+    return found
 
 
 def steps(counter: Counter) -> Iterator[tuple[int, float]]:

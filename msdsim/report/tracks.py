@@ -8,11 +8,12 @@ own, in front of the instruction that waited.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 from math import ceil
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -45,10 +46,34 @@ class TraceOptions:
     limit: int = MOST_INSTRUCTIONS
 
 
+class Form(NamedTuple):
+    """What slices have in common: their ``kind`` (``op``, ``flags``, ``wait`` or ``issue``), name, arguments that are texts,
+    and the names of those that are numbers."""
+
+    kind: str
+    name: str
+    texts: Mapping[str, str]
+    numbers: tuple[str, ...]
+
+
+class _Forms:
+    """Forms by number; the same is kept once."""
+
+    def __init__(self) -> None:
+        self.found: list[Form] = []
+        self._numbers: dict[tuple[Any, ...], int] = {}
+
+    def number(self, form: Form) -> int:
+        key = form.kind, form.name, *form.texts.items(), form.numbers
+        if key not in self._numbers:
+            self._numbers[key] = len(self.found)
+            self.found.append(form)
+        return self._numbers[key]
+
+
 class Slice(NamedTuple):
-    """Something on a track, from ``start`` to ``end`` (cycles); ``kind`` is ``op``, ``flags``, ``wait`` or ``issue``.
-    ``texts`` and ``numbers`` are its arguments; ``outgoing`` and ``incoming`` are numbers of the arrows that begin and end at
-    it."""
+    """Something on a track, from ``start`` to ``end`` (cycles); ``texts`` and ``numbers`` are its arguments; ``outgoing`` and
+    ``incoming`` are numbers of the arrows that begin and end at it."""
 
     kind: str
     name: str
@@ -58,6 +83,22 @@ class Slice(NamedTuple):
     numbers: Mapping[str, int]
     outgoing: Sequence[int] = ()
     incoming: Sequence[int] = ()
+
+
+@dataclass(frozen=True)
+class Slices:
+    """Slices as columns, track by track, on each in order and without overlap: ``form`` is an index into ``forms``, ``track``
+    one into ``pipes``; ``outgoing`` and ``incoming`` are by position."""
+
+    pipes: Sequence[PipeName]
+    forms: Sequence[Form]
+    track: np.ndarray
+    form: np.ndarray
+    start: np.ndarray
+    end: np.ndarray
+    numbers: Mapping[str, np.ndarray]
+    outgoing: Mapping[int, list[int]]
+    incoming: Mapping[int, list[int]]
 
 
 @dataclass(frozen=True)
@@ -79,6 +120,10 @@ class Counter:
 
 
 _COLUMNS = ("unit", "pipe", "start", "end", "instr", "dispatched", "bytes", "cause", "culprit")
+_MOST_PIPES = max(map(len, PIPES.values()))
+#: Arguments of slices that are numbers, and the columns of slices.
+_NUMBERS = ("kernel_line", "start_cycle", "end_cycle", "dispatched_cycle", "bytes", "cycles", "instructions", "waited_cycles")
+_SLICES = ("lane", "form", "row", "start", "end", *_NUMBERS)
 _UNIT, _PIPE, _START, _END, _INSTR, _DISPATCHED, _BYTES, _CAUSE, _CULPRIT = range(len(_COLUMNS))
 
 
@@ -134,84 +179,116 @@ class Shown:
 
     def tracks(self) -> Iterator[Track]:
         """The pipes of every core that is shown, the scalar unit first."""
-        rows, chosen = self.table, self.chosen
-        units = self.record.units
+        found = self.slices()
+        bounds = np.searchsorted(found.track, np.arange(len(found.pipes) + 1)).tolist()
+        columns = {name: values.tolist() for name, values in found.numbers.items()}
+        for track, (first, behind) in enumerate(pairwise(bounds)):
+            slices = []
+            for at, form, start, end in zip(range(first, behind), found.form[first:behind].tolist(),
+                                            found.start[first:behind].tolist(), found.end[first:behind].tolist(), strict=True):
+                kind, name, texts, numbers = found.forms[form]
+                slices.append(Slice(kind, name, start, end, texts, {key: columns[key][at] for key in numbers},
+                                    found.outgoing.get(at, ()), found.incoming.get(at, ())))
+            yield Track(found.pipes[track], slices)
+
+    def slices(self) -> Slices:
+        """All that is shown, as columns."""
         outgoing, incoming = self._flows() if self.options.flows else ({}, {})
-        keys = rows[:, _UNIT] * len(max(PIPES.values(), key=len)) + rows[:, _PIPE]
-        groups = np.split(np.arange(len(rows)), np.flatnonzero(np.diff(keys)) + 1) if len(rows) else []
-        last = -1
-        for group in groups:
-            if not chosen[group].any():
-                continue
-            unit, pipe = int(rows[group[0], _UNIT]), int(rows[group[0], _PIPE])
-            if unit != last:
-                yield Track(units.pipe_name(unit, 0), self._scalar(unit))
-                last = unit
-            yield Track(units.pipe_name(unit, pipe), self._pipe(unit, group, outgoing, incoming))
+        forms = _Forms()
+        found = [self._of_pipes(forms, outgoing.keys() | incoming.keys())]
+        shown = np.unique(self.table[self.chosen, _UNIT]).tolist()
+        found += [self._of_scalar(unit, forms) for unit in shown]
+        whole = {name: np.concatenate([columns.get(name, np.zeros(len(columns["lane"]), np.int64)) for columns in found])
+                 for name in _SLICES}
+        order = np.argsort(whole["lane"], kind="stable")
+        whole = {name: values[order] for name, values in whole.items()}
+        lanes = sorted({*np.unique(self._lanes[self.chosen]).tolist(), *(unit * _MOST_PIPES for unit in shown)})
+        place = {row: at for at, row in enumerate(whole["row"].tolist()) if row >= 0} if outgoing else {}
+        return Slices([self.record.units.pipe_name(*divmod(lane, _MOST_PIPES)) for lane in lanes], forms.found,
+                      np.searchsorted(lanes, whole["lane"]), whole["form"], whole["start"], whole["end"],
+                      {name: whole[name] for name in _NUMBERS},
+                      {place[row]: numbers for row, numbers in outgoing.items()},
+                      {place[row]: numbers for row, numbers in incoming.items()})
 
     @cached_property
-    def described(self) -> dict[str, list[tuple[str, str, dict[str, str], dict[str, int]]]]:
-        """Kind, name, texts and line of every static instruction's slices, by part."""
-        return {part.name: [_description(instr) for instr in part.instructions()] for part in self.record.program.parts}
+    def _lanes(self) -> np.ndarray:
+        """The pipe of every row: one number for all of the chip."""
+        lanes: np.ndarray = self.table[:, _UNIT] * _MOST_PIPES + self.table[:, _PIPE]
+        return lanes
 
     def _part(self, unit: int) -> Part:
         program = self.record.program
         return program.aic if self.record.units.part(unit) == "AIC" else program.aiv
 
-    def _pipe(self, unit: int, group: np.ndarray, outgoing: Mapping[int, list[int]],
-              incoming: Mapping[int, list[int]]) -> list[Slice]:
-        """The instructions of one pipe, in order of their starts, and the waits before them."""
-        part, record = self._part(unit), self.record
-        describe = self.described[part.name]
-        found: list[Slice] = []
-        starts = self.table[group, _START].tolist()
-        free = 0
-        for index, row, following, shown in zip(group.tolist(), self.table[group].tolist(), [*starts[1:], record.cycles],
-                                                self.chosen[group].tolist(), strict=True):
-            _, _, start, end, number, dispatched, count, cause, culprit = row
-            until = max(start, min(end, following))
-            if not shown:
-                free = max(free, until)
-                continue
-            waited = _wait(record, part, cause, culprit) if cause >= 0 else ""
-            if waited and start > free:
-                found.append(Slice("wait", waited, free, start, {}, {"cycles": start - free}))
-            kind, name, texts, line = describe[number]
-            numbers = {**line, "start_cycle": start, "end_cycle": end, "dispatched_cycle": dispatched}
-            if count:
-                numbers["bytes"] = count
-            if waited:
-                texts = {**texts, "cause": CATEGORIES[cause], "culprit": waited}
-            if kind == "op" or until > start or index in outgoing or index in incoming:
-                found.append(Slice(kind, name, start, until, texts, numbers, outgoing.get(index, ()), incoming.get(index, ())))
-            free = max(free, until)
-        return found
+    def _of_pipes(self, forms: _Forms, flowing: Set[int]) -> dict[str, np.ndarray]:
+        """The instructions of all pipes, and the waits before them."""
+        start, end = self.table[:, _START], self.table[:, _END]
+        lane, cause = self._lanes, self.table[:, _CAUSE]
+        following = np.where(np.diff(lane, append=-1) != 0, self.record.cycles, np.append(start[1:], 0))
+        until = np.maximum(start, np.minimum(end, following))
+        offset = lane * (until.max(initial=0) + 1)
+        taken = np.maximum.accumulate(offset + until) - offset
+        free = np.where(np.diff(lane, prepend=-1) != 0, 0, np.append(0, taken)[:-1])
+        op_form, wait_form, line = self._forms(forms)
+        flows = np.zeros(len(lane), bool)
+        flows[list(flowing)] = True
+        kinds = np.array([form.kind == "op" for form in forms.found])
+        shown = self.chosen & (kinds[op_form] | (until > start) | flows)
+        waits, ops = np.flatnonzero(self.chosen & (cause >= 0) & (start > free)), np.flatnonzero(shown)
+        row = np.concatenate([waits, ops])
+        is_op = np.arange(len(row)) >= len(waits)
+        order = np.argsort(2 * row + is_op)
+        row, is_op = row[order], is_op[order]
+        return {"lane": lane[row], "form": np.where(is_op, op_form[row], wait_form[row]), "row": np.where(is_op, row, -1),
+                "start": np.where(is_op, start[row], free[row]), "end": np.where(is_op, until[row], start[row]),
+                "kernel_line": line[row], "start_cycle": start[row], "end_cycle": end[row],
+                "dispatched_cycle": self.table[row, _DISPATCHED], "bytes": self.table[row, _BYTES],
+                "cycles": start[row] - free[row]}
 
-    def _scalar(self, unit: int) -> list[Slice]:
+    def _forms(self, forms: _Forms) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """By row of the table: the form of its slice, that of the wait before it, and its line of the kernel."""
+        unit, instr, cause, culprit = (self.table[:, column] for column in (_UNIT, _INSTR, _CAUSE, _CULPRIT))
+        cube = np.array([self._part(each) is self.record.program.aic for each in range(self.record.units.count)])
+        key = cube[unit].astype(np.int64)
+        for column in (instr, self.table[:, _BYTES] > 0, cause + 1, culprit + 1):
+            key = key * (int(column.max(initial=0)) + 1) + column
+        _, firsts, which = np.unique(key, return_index=True, return_inverse=True)
+        found = []
+        for row in self.table[firsts].tolist():
+            part = self._part(row[_UNIT])
+            kind, name, texts, line = _description(part.instructions()[row[_INSTR]])
+            numbers = (*line, "start_cycle", "end_cycle", "dispatched_cycle", *(("bytes",) if row[_BYTES] else ()))
+            wait = -1
+            if row[_CAUSE] >= 0:
+                waited = _wait(self.record, part, row[_CAUSE], row[_CULPRIT])
+                texts = {**texts, "cause": CATEGORIES[row[_CAUSE]], "culprit": waited}
+                wait = forms.number(Form("wait", waited, {}, ("cycles",)))
+            found.append((forms.number(Form(kind, name, texts, numbers)), wait, line.get("kernel_line", 0)))
+        columns = np.array(found, np.int64).reshape(-1, 3)[which]
+        return columns[:, 0], columns[:, 1], columns[:, 2]
+
+    def _of_scalar(self, unit: int, forms: _Forms) -> dict[str, np.ndarray]:
         """The scalar unit: what it issues, where nothing is it waits for room in a queue.  Instructions issued one right after
         the other are one slice, with the wait before it as arguments."""
         part, dispatch = self._part(unit), self.record.program.chip.dispatch
         cost = np.array([dispatch.issue_cycles * (1 + len(item.waits) + len(item.posts)) for item in part.instructions()])
-        rows = self.table[self.table[:, _UNIT] == unit]
+        rows = self.table[slice(*np.searchsorted(self.table[:, _UNIT], [unit, unit + 1]))]
         rows = rows[np.argsort(rows[:, _DISPATCHED], kind="stable")]
-        dispatched, busy = rows[:, _DISPATCHED], cost[rows[:, _INSTR]]
-        issued = np.concatenate([[0], dispatched[:-1]]) + busy
+        dispatched = rows[:, _DISPATCHED]
+        issued = np.concatenate([[0], dispatched[:-1]]) + cost[rows[:, _INSTR]]
         # Where an instruction waits for its queue, the next begins a slice of its own.
         waits = np.flatnonzero(dispatched > issued)
-        firsts = np.concatenate([[0], waits + 1])
-        lasts = np.concatenate([waits, [len(rows) - 1]])
+        firsts, lasts = np.concatenate([[0], waits + 1]), np.concatenate([waits, [len(rows) - 1]])
+        start, until = np.append(0, dispatched)[firsts], issued[lasts]
+        waited = np.append(0, (dispatched - issued)[waits])
+        form = np.append(forms.number(Form("issue", "issue", {}, ("instructions",))), np.array([forms.number(Form(
+            "issue", "issue", {"waited_for": f"room in the queue of {pipe}"}, ("instructions", "waited_cycles")))
+            for pipe in part.pipes], np.int64)[rows[waits, _PIPE]])
         begin, end = self.span
-        found: list[Slice] = []
-        texts: dict[str, str] = {}
-        numbers: dict[str, int] = {}
-        for first, last in zip(firsts.tolist(), lasts.tolist(), strict=True):
-            if first <= last:
-                start, until = int(dispatched[first - 1]) if first else 0, int(issued[last])
-                if until > start and until > begin and start < end:
-                    found.append(Slice("issue", "issue", start, until, texts, {"instructions": last - first + 1, **numbers}))
-            texts = {"waited_for": f"room in the queue of {part.pipes[int(rows[last, _PIPE])]}"}
-            numbers = {"waited_cycles": int(dispatched[last] - issued[last])}
-        return found
+        shown = (firsts <= lasts) & (until > start) & (until > begin) & (start < end)
+        return {"lane": np.full(np.count_nonzero(shown), unit * _MOST_PIPES), "form": form[shown], "start": start[shown],
+                "row": np.full(np.count_nonzero(shown), -1), "end": until[shown], "instructions": (lasts - firsts + 1)[shown],
+                "waited_cycles": waited[shown]}
 
     def _flows(self) -> tuple[dict[int, list[int]], dict[int, list[int]]]:
         """Numbers of the arrows that begin and end at rows of the table: from the instruction whose flag or signal was the last
