@@ -114,9 +114,13 @@ def _model_of_tensors(place: Path, config: dict[str, Any], config_file: Path) ->
 
 
 def _quantization_beside(config: Path) -> Mapping[str, Any] | None:
-    """What modelopt writes beside a config: ``hf_quant_config.json``."""
-    file = config.with_name("hf_quant_config.json")
-    return read_config(file) if file.is_file() else None
+    """What quantizers write beside a config: modelopt, msmodelslim, and the first exporters of GPTQ and AWQ."""
+    for name, method in (("hf_quant_config.json", "modelopt"), ("quantize_config.json", "gptq"), ("quant_config.json", "awq")):
+        file = config.with_name(name)
+        if file.is_file():
+            return {"quant_method": method, **read_config(file)}
+    described = sorted(config.parent.glob("quant_model_description*.json"))
+    return {"quant_method": "msmodelslim", "description": read_config(described[0])} if described else None
 
 
 def model_of(config: Mapping[str, Any], source: str, quantization: Mapping[str, Any] | None = None) -> Model:

@@ -74,7 +74,6 @@ family(
     "gemma",
     "glm",
     "glm4",
-    "helium",
     "seed_oss",
     "stablelm",
     "bitnet",
@@ -106,6 +105,15 @@ family("apertus", "apertus1p5_text", "arcee", "jais2", "nanochat", "nemotron", "
 family("phi", "biogpt", "xglm", gated=False, inner=four_times)(plain)
 family("starcoder2", gated=False, see=all_windowed)(plain)
 family("codegen", "gptj", "gpt2", "gpt-sw3", "openai-gpt", "ctrl", "bloom", gated=False, inner=four_times)(plain)
+
+
+@family("helium")
+def helium(c: Config) -> Decoder:
+    """The output projection is square, so that the heads together are as wide as the model."""
+    heads, _, head_dim = head_sizes(c)
+    if heads * head_dim != c.size("hidden_size"):
+        raise c.refuse(f"{heads} heads of {head_dim} are not hidden_size = {c.size('hidden_size')}, as this family has it")
+    return plain(c)
 
 
 @family("smollm3")
@@ -342,6 +350,8 @@ def gemma3n(c: Config) -> Decoder:
     shared, streams = c.count("num_kv_shared_layers"), c.size("altup_num_inputs")
     rank, extra = c.size("laurel_rank"), c.size("hidden_size_per_layer_input")
     widths = c.each_layer("intermediate_size", layers, Config.size)
+    if shared >= layers:
+        raise c.refuse(f"num_kv_shared_layers = {shared} of {layers} layers: none would have a cache of its own")
     see = patterned(5)(c, layers)
     c.skip(
         "vocab_size_per_layer_input",

@@ -43,6 +43,8 @@ def gated_delta_hybrid(c: Config) -> Decoder:
     if kinds is None:
         step = c.size("full_attention_interval", 4)
         kinds = ["full" if (layer + 1) % step == 0 else "linear" for layer in range(layers)]
+        if c.family == "olmo_hybrid" and "full" not in kinds:
+            kinds[-1] = "full"
     c.skip("full_attention_interval")
     gated = c.family.startswith("qwen") and c.flag("attn_output_gate", True)
     window = window_size(c) if "windowed" in kinds else None

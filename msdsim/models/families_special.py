@@ -134,6 +134,8 @@ def gemma4(c: Config) -> Decoder:
     full_kv = c.size("num_global_key_value_heads", kv_heads) if k_is_v else kv_heads
     c.skip("num_global_key_value_heads", "vocab_size_per_layer_input", "per_layer_config")
     shared = c.count("num_kv_shared_layers")
+    if shared > layers:
+        raise c.refuse(f"num_kv_shared_layers = {shared} are more than the {layers} layers")
     inner, doubled = c.size("intermediate_size"), c.flag("use_double_wide_mlp")
     extra = c.count("hidden_size_per_layer_input")
     see = windows(c, layers, kinds)

@@ -216,13 +216,14 @@ class Decoder:
     """A model's language part.
 
     ``total_shared``: weights of ``layers`` that are there once and run in several layers, counted as often as they run less
-    once.  ``prefix`` and ``head_module`` are the names of layer i's and of the head's modules in the checkpoint.
+    once.  ``head`` is None where the model gives hidden states (an embedding model).  ``prefix`` is the name of layer i's
+    modules in the checkpoint.
     """
 
     family: str
     hidden: int
     layers: tuple[Layer, ...]
-    head: Linear
+    head: Linear | None
     once: tuple[Linear, ...] = ()
     total_shared: int = 0
     prefix: str = "model.layers.{}."
@@ -240,7 +241,7 @@ class Decoder:
 
     @property
     def _rest(self) -> int:
-        return self.head.weights + sum(item.weights for item in self.once)
+        return sum(item.weights for item in self.once) + (self.head.weights if self.head else 0)
 
     def mixer_counts(self) -> dict[MixerKind, int]:
         """How many mixers of each kind."""

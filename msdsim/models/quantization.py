@@ -1,7 +1,7 @@
 """From a ``quantization_config`` to the format of every module's weights.
 
 Understood are the methods that checkpoints carry: FP8 (with blocks, channels or a tensor's scale), GPTQ, AWQ, auto-round,
-compressed-tensors, modelopt, MXFP4 of gpt-oss, bitsandbytes, quark, HQQ, MLX and fbgemm.  Routers of experts stay in
+compressed-tensors, modelopt, msmodelslim, MXFP4 of gpt-oss, bitsandbytes, quark, HQQ, MLX and fbgemm.  Routers of experts stay in
 16 bits in all of them, and so does the output head unless the config names it.
 """
 
@@ -228,6 +228,9 @@ def _scheme(weights: Mapping[str, Any], said: str = "") -> WeightFormat:
 
 
 def _compressed_tensors(config: Mapping[str, Any]) -> Rule:
+    sparsity = config.get("sparsity_config")
+    if sparsity and str(sparsity.get("format", "dense")) != "dense":
+        raise ValueError
     groups = []
     for table in config["config_groups"].values():
         if not table.get("weights"):
@@ -344,6 +347,33 @@ def _mlx(config: Mapping[str, Any]) -> Rule:
     return rule
 
 
+#: Types that msmodelslim names for a tensor; what follows the first two parts says how activations are treated.
+_SLIM_INTEGERS = re.compile(r"W(4|8)A(4|8|16)S?(_DYNAMIC|_MIX|_PER_CHANNEL|_PERGROUP)?")
+_SLIM_FLOATS = {"W8A8_MXFP8": WeightFormat("mxfp8_e4m3"), "W4A4_MXFP4": WeightFormat("mxfp4"), "W4A8_MXFP": WeightFormat("mxfp4"),
+                "W4A16_MXFP4": WeightFormat("mxfp4"), "W8A16_MXFP8": WeightFormat("mxfp8_e4m3")}
+
+
+def _msmodelslim(config: Mapping[str, Any]) -> Rule:
+    """By the description that stands beside the weights: the type of every tensor."""
+    types = config["description"]
+    group = _group(int(types.get("group_size") or 0))
+
+    def fmt(kind: str) -> WeightFormat | None:
+        match = _SLIM_INTEGERS.fullmatch(kind)
+        if match:
+            return _integers(int(match.group(1)), group if match.group(1) == "4" else None, False)
+        return None if kind in ("FLOAT", "BF16", "FLOAT16") else _SLIM_FLOATS[kind]
+
+    own = {name.removesuffix(".weight"): fmt(str(kind)) for name, kind in types.items() if name.endswith(".weight")}
+    if not own:
+        raise ValueError
+
+    def rule(module: str) -> WeightFormat | None:
+        return next((own[name] for name in names_of(module) if name in own), None)
+
+    return rule
+
+
 _READERS: dict[str, Callable[[Mapping[str, Any]], Rule]] = {
     "fp8": _fp8,
     "fbgemm_fp8": _fp8,
@@ -360,4 +390,5 @@ _READERS: dict[str, Callable[[Mapping[str, Any]], Rule]] = {
     "quark": _quark,
     "hqq": _hqq,
     "mlx": _mlx,
+    "msmodelslim": _msmodelslim,
 }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -11,7 +12,7 @@ from msdsim.models.config import Config, short
 from msdsim.models.families import FAMILIES
 from msdsim.models.family import defaults
 from msdsim.models.mlp import check_experts
-from msdsim.models.parts import Decoder
+from msdsim.models.parts import Decoder, linear
 from msdsim.models.unread import check_unread
 from msdsim.problems.model import closest
 
@@ -222,7 +223,7 @@ def read_decoder(config: Mapping[str, Any], source: str) -> Found:
     c = Config(inner, source, model_type, {**defaults(model_type), **own}, inside)
     _refuse_others(c, model_type)
     _sanity(c)
-    decoder = FAMILIES[model_type](c)
+    decoder = _with_head_of(config, c, FAMILIES[model_type](c))
     quantization = c.get("quantization_config") or c.get("compression_config") or c.get("quantization")
     for table in (config, config.get("text_config"), config.get("thinker_config")):
         if quantization is None and isinstance(table, Mapping):
@@ -243,6 +244,25 @@ def read_decoder(config: Mapping[str, Any], source: str) -> Found:
         quantization,
         experts if isinstance(experts, str) else None,
     )
+
+
+def _with_head_of(config: Mapping[str, Any], c: Config, decoder: Decoder) -> Decoder:
+    """The decoder with what its class ends in: an output head, scores of a few labels, or hidden states."""
+    notes: list[str] = []
+    if c.values.get("use_bidirectional_attention") is True or c.values.get("is_causal") is False:
+        notes.append("tokens see those after them as well; a prefill is simulated with a causal mask, which is half the work")
+    head = decoder.head
+    names = config.get("architectures")
+    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    if re.search(r"For(Sequence|Token)Classification$|RewardModel$", name):
+        labels = config.get("id2label")
+        count = c.count("num_labels", len(labels) if isinstance(labels, Mapping) and labels else 2)
+        head = linear("score", decoder.hidden, count)
+        notes.append(f"{name} has scores of {count} labels in place of an output head")
+    elif re.fullmatch(r"(?!.*(LMHead|DoubleHeads|Chat|ForCausal))\w*Model", name):
+        head = None
+        notes.append(f"{name} has no output head: it gives hidden states")
+    return replace(decoder, head=head, notes=(*decoder.notes, *notes))
 
 
 def _language_part(config: Mapping[str, Any], source: str) -> tuple[Mapping[str, Any], str, str]:

@@ -23,7 +23,7 @@ _OTHER_PARTS = re.compile(
     re.IGNORECASE,
 )
 _EMBEDDING = re.compile(r"embed|wte|wpe|word_emb|tok_emb|position|\.w$|rotary", re.IGNORECASE)
-_HEAD = re.compile(r"(.*\.)?(lm_head|embed_out|output|output_layer|output_projection|head|decoder)")
+_HEAD = re.compile(r"(.*\.)?(lm_head|embed_out|output|output_layer|output_projection|head|decoder|score)")
 _NO_MATMUL = re.compile(
     r"conv1d|conv_\w+|sconv|spatial_conv|(^|\.)conv(\.conv)?$|A_log|norm|(^|\.)D$|time_mix|bias|position|e_score|sink|attn_hc|ffn_hc|"
     r"hc_|altup\.(correction|prediction)|static_weight|compressor\.ape|dt_bias|maa_|token_shift"
@@ -73,12 +73,13 @@ def decoder_from_shapes(tensors: Tensors, source: str, config: Mapping[str, Any]
     layers = [_layer(parts, hidden, c) for parts in by_layer]
     vocab = head.shape[0] if head is not None else embedding.shape[0] if embedding is not None else c.size("vocab_size")
     formats = {m.module: m.fmt for m in found}
-    notes = _notes(unknown, aside, head is None)
+    without = head is None and known is not None and known.head is None
+    notes = _notes(unknown, aside, head is None and not without)
     plain = Decoder(
         known.family if known else "by shapes",
         hidden,
         tuple(layers),
-        linear("lm_head", hidden, vocab),
+        None if without else linear("lm_head", hidden, vocab),
         prefix="{}.",
         notes=notes,
     )
@@ -345,7 +346,7 @@ def _same(known: Decoder, plain: Decoder) -> bool:
     """Whether every layer has the weights that the config says, and the head as well."""
     return (
         len(known.layers) == len(plain.layers)
-        and known.head.weights == plain.head.weights
+        and (known.head and known.head.weights) == (plain.head and plain.head.weights)
         and all(
             ours.total == theirs.total and ours.active == theirs.active
             for ours, theirs in zip(known.layers, plain.layers, strict=True)

@@ -68,6 +68,8 @@ def operators(decoder: Decoder, step: Step, quantization: Quantization = NOTHING
                 found[key] = replace(operator, name=f"{operator.name}\0{label}")
     items = sorted(found.values(), key=lambda item: item.place)
     once = [op for item in decoder.once for op in _matmuls(item, item.parts[0].module, step.rows, step, quantization, ())]
+    if decoder.head is None:
+        return [*_named(items), *once]
     # Only the last token of a sequence needs logits.
     head = replace(decoder.head, parts=tuple(replace(part, n=ceil_div(part.n, step.devices)) for part in decoder.head.parts))
     return [*_named(items), *once, *_matmuls(head, "", step.batch, replace(step, devices=1), quantization, ())]

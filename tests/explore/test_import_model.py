@@ -233,3 +233,25 @@ def test_other_files_of_a_folder(tmp_path, monkeypatch, capsys):
     (folder / "config.json").write_text("[" * 100000)
     assert run_program(["import", "model"]) == 2
     assert "Traceback" not in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("file", "held", "said"),
+    [
+        ("quantize_config.json", {"bits": 4, "group_size": 64, "sym": False, "desc_act": True}, "(gptq): int4, groups of 64, offsets for qkv_proj"),
+        ("quant_config.json", {"w_bit": 4, "q_group_size": 128, "zero_point": True}, "(awq): int4, groups of 128, offsets for qkv_proj"),
+        ("quant_model_description_w8a8.json", {"model_quant_type": "W8A8", **{f"model.layers.{layer}.{module}.weight": "W8A8_DYNAMIC"
+         for layer in range(32) for module in ("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj", "mlp.gate_proj", "mlp.up_proj")},
+         "lm_head.weight": "FLOAT"}, "(msmodelslim): int8 for qkv_proj, gate_up_proj"),
+        ("quant_model_description.json", {"group_size": 256, **{f"model.layers.{layer}.mlp.{module}.weight": "W4A8_DYNAMIC"
+         for layer in range(32) for module in ("gate_proj", "up_proj")}}, "(msmodelslim): int4, groups of 256 for gate_up_proj"),
+        ("quant_model_description.json", {"model.layers.0.mlp.up_proj.weight": "W3A3_NEW"}, "method 'msmodelslim' is not understood"),
+    ],
+)
+def test_what_quantizers_write_beside_a_config(tmp_path, monkeypatch, capsys, file, held, said):
+    """Ascend's quantizer and the first exporters of GPTQ and AWQ leave config.json as it was."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(LLAMA3_8B))
+    (tmp_path / file).write_text(json.dumps(held))
+    assert run_program(["import", "config.json"]) == 0
+    assert said in capsys.readouterr().out

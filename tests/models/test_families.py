@@ -112,6 +112,9 @@ def test_the_table_is_wide():
         (MOE | {"first_k_dense_replace": 5}, "5 dense layers are more than the 2 layers"),
         (MOE | {"mlp_only_layers": [7]}, "mlp_only_layers has 7, which is no layer from 0 to 1"),
         (MOE | {"n_shared_experts": 1}, "n_shared_experts = 1 is not understood for family 'qwen3_moe'"),
+        ({"model_type": "helium", "head_dim": 64}, "20 heads of 64 are not hidden_size = 2560"),
+        ({"model_type": "gemma3n_text", "num_hidden_layers": 15}, "num_kv_shared_layers = 15 of 15 layers"),
+        ({"model_type": "gemma4_text", "num_kv_shared_layers": 99}, "num_kv_shared_layers = 99 are more than the"),
         ({"model_type": "nemotron_h", "hidden_size": 64, "vocab_size": 8, "hybrid_override_pattern": "MX"}, "has 'X'"),
     ],
 )
@@ -121,6 +124,32 @@ def test_refusals(config, message):
     assert message in str(found.value)
     assert len(str(found.value)) < 2000
     assert "\n" not in str(found.value)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "more", "columns"),
+    [
+        ("LlamaForCausalLM", {}, 1000),
+        ("LlamaForSequenceClassification", {"id2label": {"0": "no", "1": "yes", "2": "maybe"}}, 3),
+        ("LlamaForSequenceClassification", {"num_labels": 1}, 1),
+        ("LlamaForTokenClassification", {}, 2),
+        ("LlamaModel", {}, 0),
+        ("NVEmbedModel", {}, 0),
+        ("ChatGLMModel", {}, 1000),
+        ("QWenLMHeadModel", {}, 1000),
+        ("GPT2DoubleHeadsModel", {}, 1000),
+    ],
+)
+def test_embedding_models_and_rerankers_have_no_vocabulary(architecture, more, columns):
+    """A class that scores or embeds has another head than one that writes."""
+    found = decoder(LLAMA | more | {"architectures": [architecture]})
+    plain = decoder(LLAMA)
+    assert found.total == plain.total - 256 * (1000 - columns)
+    assert (found.notes != ()) == (columns != 1000)
+
+
+def test_bidirectional_attention_is_said():
+    assert "tokens see those after them as well" in decoder(LLAMA | {"is_causal": False}).notes[0]
 
 
 def test_keys_that_change_nothing_are_no_obstacle():
