@@ -46,6 +46,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "qk_nope_head_dim": ("attention_qk_dim",),
     "v_head_dim": ("attention_v_dim",),
     "hidden_act": ("activation_function", "hidden_activation", "mlp_hidden_act", "afn"),
+    "sliding_window_pattern": ("_sliding_window_pattern", "layer_switch"),
     "sliding_window": ("sliding_window_size", "attention_window_size", "window_size"),
 }
 

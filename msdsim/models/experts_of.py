@@ -34,6 +34,11 @@ def all_layers(c: Config, layers: int) -> list[bool]:
     return [True] * layers
 
 
+def all_but_first(c: Config, layers: int) -> list[bool]:
+    """The first layer has a plain MLP, all others a mixture."""
+    return [layer > 0 for layer in range(layers)]
+
+
 def routed_width(c: Config) -> int:
     """Width of one routed expert."""
     return c.size("moe_intermediate_size")
@@ -51,6 +56,8 @@ def counted_shared(c: Config) -> int:
 
 def checked_shared(c: Config) -> int:
     """Like :func:`counted_shared`, where the width is published as well and must be as wide as a routed expert's."""
+    if not c.flag("moe_router_enable_shared_expert", True) and c.count("n_shared_experts"):
+        raise c.refuse("moe_router_enable_shared_expert = false beside shared experts: whether they are there is not certain")
     own = c.optional_size("moe_shared_expert_intermediate_size")
     if own is not None and own != c.size("moe_intermediate_size"):
         raise c.refuse(

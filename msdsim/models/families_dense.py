@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from msdsim.models.attention import cross, head_sizes, latent, latent_sizes, query_rank, softmax
+from msdsim.models.attention import head_sizes, latent, latent_sizes, query_rank, softmax
 from msdsim.models.config import Config
 from msdsim.models.family import decoder, family
 from msdsim.models.mlp import dense, is_gated
@@ -79,12 +79,12 @@ family(
     "bitnet",
     "ernie4_5",
     "hunyuan_v1_dense",
-    "minicpm",
     "glm4v_text",
     "glm_ocr_text",
     "paddleocr_vl_text",
     "hunyuan_vl_text",
     "telechat",
+    "telechat3",
     "skywork",
     "granite_docling_text",
     "granite4_vision_text",
@@ -96,7 +96,7 @@ family("qwen2", "qwen3", "mimo", "qwen2_5_omni_text", "qwen2_vl_text", "qwen2_5_
 )
 family("gemma2", "vaultgemma", see=patterned(2))(plain)
 family("gemma3_text", see=patterned(6))(plain)
-family("cohere2", "olmo3", see=patterned(4))(plain)
+family("olmo3", see=patterned(4))(plain)
 family("exaone4", see=patterned(4))(plain)
 family("cwm", see=patterned(4, full_at=0))(plain)
 family("granite_swa", see=patterned(4, full_at=0))(plain)
@@ -105,6 +105,24 @@ family("apertus", "apertus1p5_text", "arcee", "jais2", "nanochat", "nemotron", "
 family("phi", "biogpt", "xglm", gated=False, inner=four_times)(plain)
 family("starcoder2", gated=False, see=all_windowed)(plain)
 family("codegen", "gptj", "gpt2", "gpt-sw3", "openai-gpt", "ctrl", "bloom", gated=False, inner=four_times)(plain)
+
+
+@family("cohere2")
+def cohere2(c: Config) -> Decoder:
+    """Three layers with a window, then one without."""
+    for key, usual in (("order_of_interleaved_layers", "local_attn_first"), ("use_gated_activation", True)):
+        if c.get(key, usual) != usual:
+            raise c.refuse(f"{key} = {c.get(key)!r:.60}; known is {usual!r}")
+    c.skip("use_embedding_sharing", "use_parallel_block", "use_parallel_embedding")
+    return plain(c, see=patterned(4))
+
+
+@family("minicpm")
+def minicpm(c: Config) -> Decoder:
+    """Sparse attention, which has no weights of its own, is simulated as full."""
+    sparse = c.get("sparse_config")
+    notes = ("attention chosen by blocks (sparse_config) is simulated over all tokens",) if sparse else ()
+    return plain(c, notes=notes)
 
 
 @family("helium")
@@ -262,7 +280,7 @@ def chatglm(c: Config) -> Decoder:
     )
 
 
-@family("youtu", "minicpm3")
+@family("youtu", "youtu_llm", "minicpm3")
 def latent_dense(c: Config) -> Decoder:
     """Latent attention and one MLP in every layer."""
     hidden, layers = c.size("hidden_size"), c.size("num_hidden_layers")
@@ -304,25 +322,6 @@ def nemotron_nas(c: Config) -> Decoder:
         raise c.refuse("has no block_configs, which family 'nemotron-nas' needs: they say what each layer is")
     c.skip("num_key_value_heads", "intermediate_size")
     return decoder(c, found)
-
-
-@family("mllama_text_model")
-def mllama(c: Config) -> Decoder:
-    """Some layers attend to the encoded images instead of the text."""
-    hidden, layers = c.size("hidden_size"), c.size("num_hidden_layers")
-    heads, kv_heads, head_dim = head_sizes(c)
-    at = c.layer_indices("cross_attention_layers", layers)
-    at = set(range(3, layers, 5)) if at is None else at
-    mlp = (dense(hidden, inner_of(c)),)
-    return decoder(
-        c,
-        [
-            Layer(
-                (cross(hidden, heads, kv_heads, head_dim) if layer in at else softmax(hidden, heads, kv_heads, head_dim),), mlp
-            )
-            for layer in range(layers)
-        ],
-    )
 
 
 @family("modernbert-decoder")

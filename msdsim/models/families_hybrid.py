@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from msdsim.models.attention import head_sizes, latent, latent_sizes, query_rank, softmax
 from msdsim.models.config import Config
-from msdsim.models.experts_of import counted_shared, moe_mlps, shared_size, width_shared, zipped
+from msdsim.models.experts_of import checked_shared, counted_shared, moe_mlps, shared_size, width_shared, zipped
 from msdsim.models.families_dense import inner_of
 from msdsim.models.family import decoder, family
 from msdsim.models.mlp import dense, expert_numbers, mixture, stepped_layers
@@ -119,7 +119,7 @@ def _delta_kinds(c: Config, given: Config, layers: int) -> list[str]:
             return listed
         group = c.count("layer_group_size")
         if group:
-            return ["full" if (layer + 1) % group == 0 else "linear" for layer in range(layers)]
+            return _grouped(c, layers, group)
         return ["full" if layer and layer % 4 == 0 else "linear" for layer in range(layers)]
     if full & kda or len(full | kda) != layers:
         raise c.refuse(f"linear_attn_config: full_attn_layers and kda_layers do not name each of {layers} layers once")
@@ -127,6 +127,30 @@ def _delta_kinds(c: Config, given: Config, layers: int) -> list[str]:
     if listed and listed != kinds:
         raise c.refuse("layer_types and linear_attn_config say different kinds for a layer; leave only the right one")
     return kinds
+
+
+def _grouped(c: Config, layers: int, group: int) -> list[str]:
+    """The last layer of each group is full.  What those of a last group cut short are, implementations do not agree on."""
+    if layers % group:
+        raise c.refuse(
+            f"{layers} layers are no whole number of groups of layer_group_size = {group}, and what the last {layers % group} "
+            f"are is not certain; give layer_types"
+        )
+    return ["full" if (layer + 1) % group == 0 else "linear" for layer in range(layers)]
+
+
+@family("bailing_moe_linear")
+def bailing_linear(c: Config) -> Decoder:
+    """Lightning attention as wide as the model, but in the last layer of each group, which has attention."""
+    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
+    heads, kv_heads, head_dim = head_sizes(c)
+    if heads * head_dim != hidden:
+        raise c.refuse(f"{heads} heads of {head_dim} are not hidden_size = {hidden}, as the linear layers have them")
+    c.skip("group_norm_size", "linear_silu", "layer_group_size")
+    kinds = listed_kinds(c, layers, "full", "linear") or _grouped(c, layers, c.size("layer_group_size"))
+    full, linear_one = softmax(hidden, heads, kv_heads, head_dim), lightning(hidden, heads, head_dim)
+    mlps = moe_mlps(c, layers, shared=checked_shared)
+    return decoder(c, zipped([full if kind == "full" else linear_one for kind in kinds], mlps))
 
 
 @family("minimax", "minimax_text_01", "minimax_m1")

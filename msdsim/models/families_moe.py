@@ -7,7 +7,17 @@ from dataclasses import replace
 
 from msdsim.models.attention import head_sizes, softmax
 from msdsim.models.config import Config
-from msdsim.models.experts_of import all_layers, moe, moe_mlps, plain_width, shared_size, softmax_mixers, width_shared, zipped
+from msdsim.models.experts_of import (
+    all_but_first,
+    all_layers,
+    moe,
+    moe_mlps,
+    plain_width,
+    shared_size,
+    softmax_mixers,
+    width_shared,
+    zipped,
+)
 from msdsim.models.family import decoder, family
 from msdsim.models.mlp import (
     check_experts,
@@ -77,7 +87,19 @@ def hunyuan_moe(c: Config) -> Decoder:
     c.skip("moe_layer_num_skipped")
     skipped = c.count("moe_layer_num_skipped")
     mixers = softmax_mixers(c, layers, no_windows)
-    c.skip("use_cla", "cla_share_factor")
+    c.skip(
+        "use_cla",
+        "cla_share_factor",
+        "class_num",
+        "pool_type",
+        "dense_list",
+        "org_vocab_size",
+        "num_media_embeds",
+        "anyres_pooling_size",
+        "use_mixed_mlp_moe",
+    )
+    if c.get("use_mla") or c.get("mixture") or c.get("add_classification_head"):
+        raise c.refuse("use_mla, mixture or add_classification_head is true: its matrices are not certain for this family")
     if c.values.get("use_cla"):
         raise c.refuse("use_cla = true: layers share keys and values in a way that is not understood here")
     mlps = []
@@ -116,6 +138,8 @@ def ernie_moe(c: Config) -> Decoder:
 
         return read
 
+    if c.get("moe_gate", "topk") not in ("topk", "top2_fused"):
+        raise c.refuse(f"moe_gate = {c.get('moe_gate')!r:.60}; known are 'topk' and 'top2_fused'")
     width = text_number("moe_intermediate_size")
     return moe(c, which=which, width=width, shared=lambda c: c.count("n_shared_experts") * width(c)) if layers else moe(c)
 
@@ -143,12 +167,15 @@ def llama4(c: Config) -> Decoder:
     """Dense and mixture layers in turn, a shared expert in every mixture, and attention by chunks but in every fourth layer."""
     layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
     heads, kv_heads, head_dim = head_sizes(c)
-    step = c.size("interleave_moe_layer_step", 1)
+    step = c.count("interleave_moe_layer_step", 1)
     at = c.layer_indices("moe_layers", layers)
-    at = set(range(step - 1, layers, step)) if at is None else at
-    count, chosen = expert_numbers(c)
+    at = (set(range(step - 1, layers, step)) if step else set()) if at is None else at
     inner = c.size("intermediate_size")
-    mixed = mixture(hidden, count, chosen, inner, shared=inner, module="feed_forward.", router="router")
+    c.skip("num_local_experts", "num_experts_per_tok")
+    mixed = None
+    if at:
+        count, chosen = expert_numbers(c)
+        mixed = mixture(hidden, count, chosen, inner, shared=inner, module="feed_forward.", router="router")
     # Without a dense layer nobody asks for its width.
     plain = dense(hidden, c.size("intermediate_size_mlp"), prefix="dense_", module="feed_forward.")
     kinds = listed_kinds(c, layers, "full", "chunked")
@@ -164,7 +191,7 @@ def llama4(c: Config) -> Decoder:
         [
             Layer(
                 (softmax(hidden, heads, kv_heads, head_dim, window=chunk if kind == "chunked" else None, chunked=True),),
-                (mixed if layer in at else plain,),
+                (mixed if mixed and layer in at else plain,),
             )
             for layer, kind in enumerate(kinds)
         ],
@@ -226,12 +253,8 @@ def mimo_v2(c: Config) -> Decoder:
         window=window,
     )
     full = softmax(hidden, heads, kv_heads, head_dim, v_dim=v_dim)
-    which = expert_layers if c.given("moe_layer_freq") or c.given("mlp_layer_types") else _all_but_first
+    which = expert_layers if c.given("moe_layer_freq") or c.given("mlp_layer_types") else all_but_first
     return decoder(c, zipped([windowed if kind == "windowed" else full for kind in listed], moe_mlps(c, layers, which=which)))
-
-
-def _all_but_first(c: Config, layers: int) -> list[bool]:
-    return [layer > 0 for layer in range(layers)]
 
 
 @family("jetmoe")
@@ -263,32 +286,6 @@ def jetmoe(c: Config) -> Decoder:
         [Layer((common,), (routed, mixture(hidden, count, chosen, inner)))] * layers,
         notes=("the mixture of attention stands after the attention that it surrounds",),
     )
-
-
-@family("laguna")
-def laguna(c: Config) -> Decoder:
-    """Heads may differ by layer; attention has an output gate of one column a head, or of all of them."""
-    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
-    _, kv_heads, head_dim = head_sizes(c)
-    heads = (
-        c.each_layer("num_attention_heads_per_layer", layers, Config.size)
-        if c.has("num_attention_heads_per_layer")
-        else [c.size("num_attention_heads")] * layers
-    )
-    gating = c.get("gating", True)
-    kinds = listed_kinds(c, layers, "full", "windowed") or ["full"] * layers
-    see = windows(c, layers, kinds)
-    which = expert_layers if c.given("mlp_layer_types") else _all_but_first
-    mlps = moe_mlps(c, layers, which=which, shared=width_shared)
-    per_head = gating is True or gating == "per-head"
-    if not per_head and gating not in (False, "per-element"):
-        raise c.refuse(f"gating = {gating!r:.60}; known are true, false, 'per-head' and 'per-element'")
-    mixers = []
-    for own, window in zip(heads, see, strict=True):
-        if own % kv_heads:
-            raise c.refuse(f"num_attention_heads_per_layer has {own}, which is no multiple of {kv_heads} KV heads")
-        mixers.append(softmax(hidden, own, kv_heads, head_dim, window=window, gate=own if per_head else own * head_dim))
-    return decoder(c, zipped(mixers, mlps))
 
 
 @family("step3p5")

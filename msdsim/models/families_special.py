@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from msdsim.models.attention import head_sizes, softmax
+from msdsim.models.attention import cross, head_sizes, softmax
 from msdsim.models.config import Config
+from msdsim.models.experts_of import all_but_first, moe_mlps, width_shared, zipped
+from msdsim.models.families_dense import inner_of
 from msdsim.models.family import decoder, family
-from msdsim.models.mlp import dense, expert_numbers, mixture
+from msdsim.models.mlp import dense, expert_layers, expert_numbers, mixture
 from msdsim.models.parts import Decoder, Layer, Linear, Mixer, Mlp, Part, linear
 from msdsim.models.patterns import listed_kinds, window_size, windows
 
@@ -161,3 +163,48 @@ def gemma4(c: Config) -> Decoder:
         found.append(Layer((mixer,), (dense(hidden, width, prefix="dense_" if mixed else ""), *mixed), beside))
     once = (linear("per_layer_model_projection", hidden, layers * extra, "model.per_layer_model_projection"),) if extra else ()
     return decoder(c, found, once=once)
+
+
+@family("mllama_text_model")
+def mllama(c: Config) -> Decoder:
+    """Some layers attend to the encoded images instead of the text."""
+    hidden, layers = c.size("hidden_size"), c.size("num_hidden_layers")
+    heads, kv_heads, head_dim = head_sizes(c)
+    at = c.layer_indices("cross_attention_layers", layers)
+    at = set(range(3, layers, 5)) if at is None else at
+    mlp = (dense(hidden, inner_of(c)),)
+    return decoder(
+        c,
+        [
+            Layer(
+                (cross(hidden, heads, kv_heads, head_dim) if layer in at else softmax(hidden, heads, kv_heads, head_dim),), mlp
+            )
+            for layer in range(layers)
+        ],
+    )
+
+
+@family("laguna")
+def laguna(c: Config) -> Decoder:
+    """Heads may differ by layer; attention has an output gate of one column a head, or of all of them."""
+    layers, hidden = c.size("num_hidden_layers"), c.size("hidden_size")
+    _, kv_heads, head_dim = head_sizes(c)
+    heads = (
+        c.each_layer("num_attention_heads_per_layer", layers, Config.size)
+        if c.has("num_attention_heads_per_layer")
+        else [c.size("num_attention_heads")] * layers
+    )
+    gating = c.get("gating", True)
+    kinds = listed_kinds(c, layers, "full", "windowed") or ["full"] * layers
+    see = windows(c, layers, kinds)
+    which = expert_layers if c.given("mlp_layer_types") else all_but_first
+    mlps = moe_mlps(c, layers, which=which, shared=width_shared)
+    per_head = gating is True or gating == "per-head"
+    if not per_head and gating not in (False, "per-element"):
+        raise c.refuse(f"gating = {gating!r:.60}; known are true, false, 'per-head' and 'per-element'")
+    mixers = []
+    for own, window in zip(heads, see, strict=True):
+        if own % kv_heads:
+            raise c.refuse(f"num_attention_heads_per_layer has {own}, which is no multiple of {kv_heads} KV heads")
+        mixers.append(softmax(hidden, own, kv_heads, head_dim, window=window, gate=own if per_head else own * head_dim))
+    return decoder(c, zipped(mixers, mlps))

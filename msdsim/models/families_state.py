@@ -104,7 +104,11 @@ def jamba(c: Config) -> Decoder:
     if count > 1:
         check_experts(c, count, c.count("num_experts_per_tok"))
         mixed = mixture(hidden, count, c.count("num_experts_per_tok"), inner_of(c), module="feed_forward.", router="router")
-    c.skip("num_experts_per_tok", "sliding_window", "layers_block_type", "layer_types")
+    c.skip("num_experts_per_tok", "sliding_window")
+    for key in ("layers_block_type", "layer_types"):
+        listed = listed_kinds(c, layers, "full", "mamba", key=key)
+        if listed and [kind == "full" for kind in listed] != [layer % period == offset for layer in range(layers)]:
+            raise c.refuse(f"{key} and attn_layer_period say different kinds for a layer; leave only the right one")
     return decoder(
         c,
         [

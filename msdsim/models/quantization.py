@@ -1,8 +1,8 @@
 """From a ``quantization_config`` to the format of every module's weights.
 
 Understood are the methods that checkpoints carry: FP8 (with blocks, channels or a tensor's scale), GPTQ, AWQ, auto-round,
-compressed-tensors, modelopt, msmodelslim, MXFP4 of gpt-oss, bitsandbytes, quark, HQQ, MLX and fbgemm.  Routers of experts stay in
-16 bits in all of them, and so does the output head unless the config names it.
+compressed-tensors, modelopt, msmodelslim, MXFP4 of gpt-oss, bitsandbytes, quark, HQQ, MLX and fbgemm.  Routers of experts
+stay in 16 bits in all of them, and so does the output head unless the config names it.
 """
 
 from __future__ import annotations
@@ -349,8 +349,13 @@ def _mlx(config: Mapping[str, Any]) -> Rule:
 
 #: Types that msmodelslim names for a tensor; what follows the first two parts says how activations are treated.
 _SLIM_INTEGERS = re.compile(r"W(4|8)A(4|8|16)S?(_DYNAMIC|_MIX|_PER_CHANNEL|_PERGROUP)?")
-_SLIM_FLOATS = {"W8A8_MXFP8": WeightFormat("mxfp8_e4m3"), "W4A4_MXFP4": WeightFormat("mxfp4"), "W4A8_MXFP": WeightFormat("mxfp4"),
-                "W4A16_MXFP4": WeightFormat("mxfp4"), "W8A16_MXFP8": WeightFormat("mxfp8_e4m3")}
+_SLIM_FLOATS = {
+    "W8A8_MXFP8": WeightFormat("mxfp8_e4m3"),
+    "W4A4_MXFP4": WeightFormat("mxfp4"),
+    "W4A8_MXFP": WeightFormat("mxfp4"),
+    "W4A16_MXFP4": WeightFormat("mxfp4"),
+    "W8A16_MXFP8": WeightFormat("mxfp8_e4m3"),
+}
 
 
 def _msmodelslim(config: Mapping[str, Any]) -> Rule:

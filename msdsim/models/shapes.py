@@ -26,7 +26,7 @@ _EMBEDDING = re.compile(r"embed|wte|wpe|word_emb|tok_emb|position|\.w$|rotary", 
 _HEAD = re.compile(r"(.*\.)?(lm_head|embed_out|output|output_layer|output_projection|head|decoder|score)")
 _NO_MATMUL = re.compile(
     r"conv1d|conv_\w+|sconv|spatial_conv|(^|\.)conv(\.conv)?$|A_log|norm|(^|\.)D$|time_mix|bias|position|e_score|sink|attn_hc|ffn_hc|"
-    r"hc_|altup\.(correction|prediction)|static_weight|compressor\.ape|dt_bias|maa_|token_shift"
+    r"hc_|mhc_module|altup\.(correction|prediction)|static_weight|compressor\.ape|dt_bias|maa_|token_shift"
 )
 #: Last parts of modules that read one input, as inference engines run them in one matmul.
 _FUSED = (

@@ -49,7 +49,7 @@ _HARMLESS = re.compile(
             r"time_step_(min|max|floor|limit|init_scheme|scale)|dt_(min|max|init_floor)|linear_(a_log|dt)_(min|max|init_floor)|linear_lower_bound|"
             r"gate_lower_bound|kda_(safe_gate|lower_bound)|linear_allow_neg_eigval|use_conv_bias|mamba_dt_.*",
             r"n_group|topk_group|num_expert_group|topk_method|scoring_func|score_func|score_function|expert_selection_fn|"
-            r"moe_router_(?!hidden|dim|size).*|router_(?!hidden|dim|size|layers).*|route_.*|moe_renormalize|routed_scal.*|"
+            r"(moe_)?router_(?!.*(hidden|dim|size|rank|lora|layer|mlp|proj|width|inter|shared_expert|expert_num|num_expert)).*|route_.*|moe_renormalize|routed_scal.*|"
             r"seq_aux|aux_.*|moe_layer_recompute|use_routing_bias|use_expert_bias|use_moe_router_bias|expert_(selection|bias|dtype).*|"
             r"enable_expert.*|moe_apply_router_weight_on_input|first_expert_.*|moe_use_aux.*|moe_dropped.*|moe_aux.*|moe_z.*|"
             r"use_grouped_topk|output_gate_type|moe_(capacity|norm_min|gate_act|multimodal)(_.*)?|expert_capacity.*|drop_tokens|moe_shared_expert_overlap|group_experts|"
@@ -68,12 +68,24 @@ _HARMLESS = re.compile(
             r"apply_residual_connection_post_layernorm|slow_but_exact|use_parallel_residual|block_use_.*|attn_mode|"
             r"kv_cache_dtype|apply_query_key_layer_scaling|attention_dropout_prob|pre_seq_len|prefix_projection|fp32_residual_connection|"
             r"interleaved_qkv|original_.*|post_layer_norm|is_causal|use_bidirectional_attention|prefix_lm|num_ln_in_parallel_attn",
-            r"vision_.*|visual.*|image_.*|video_.*|audio_.*|mm_.*|projector_.*|multimodal_.*|img_.*|vit_.*|use_vision.*|max_pixels|"
+            r"vision_.*|visual.*|.*image_size|image_.*|video_.*|audio_.*|mm_.*|projector_.*|multimodal_.*|img_.*|vit_.*|use_vision.*|max_pixels|"
             r"min_pixels|spatial_merge_size|media_.*|language_model_only|select_layer|downsample_ratio|dynamic_image_size|ps_version|"
             r"deepstack.*|vocab_size_per_layer_input_note|boi_.*|eoi_.*|bos_.*|eos_.*|seed|im_.*|accept_.*|force_image_size",
         )
     )
 )
+
+
+#: Keys of published configs that no published code of the family reads, or that say what all of its models have.
+_OF_FAMILY = {
+    "falcon_h1": ("mlp_expansion_factor", "attn_layer_indices", "time_step_rank"),
+    "PanguProMoE": ("num_experts_per_group", "num_groups"),
+}
+
+
+def _without_windows(config: Config) -> bool:
+    values = config.values
+    return not values.get("sliding_window") or values.get("use_sliding_window") is False
 
 
 def check_unread(config: Config) -> list[str]:
@@ -82,7 +94,9 @@ def check_unread(config: Config) -> list[str]:
     for key, value in config.unread().items():
         name = key.rpartition(".")[2]
         off = value in (None, False, "", 0) or (isinstance(value, list | dict) and not value)
-        if off or _HARMLESS.fullmatch(name):
+        if off or _HARMLESS.fullmatch(name) or key in _OF_FAMILY.get(config.family, ()):
+            continue
+        if name == "max_window_layers" and _without_windows(config):
             continue
         if _SHAPE_WORDS.search(name) or isinstance(value, dict):
             raise config.refuse(

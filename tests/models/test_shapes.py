@@ -180,3 +180,53 @@ def test_formats_are_those_of_the_tensors(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(LLAMA))
     model = read_model(tmp_path)
     assert [str(model.quantization.of(f"model.layers.1.{name}")) for name in ("mlp.up_proj", "self_attn.q_proj")] == ["fp8_e4m3", "bf16"]
+
+
+PANGU = {"model_type": "openpangu_v2", "hidden_size": 128, "num_hidden_layers": 5, "num_attention_heads": 4, "q_lora_rank": 96,
+         "kv_lora_rank": 64, "qk_nope_head_dim": 64, "qk_rope_head_dim": 16, "v_head_dim": 32, "intermediate_size": 256,
+         "moe_intermediate_size": 48, "n_routed_experts": 8, "n_shared_experts": 2, "num_experts_per_tok": 3,
+         "first_k_dense_replace": 2, "use_mhc": True, "mhc_num_stream": 4, "mhc_recur_norm": 20, "use_mome": True,
+         "router_sliding_window": 3, "param_sink_number": 4, "dsa_layers": [0, 3], "swa_layers": [1, 2, 5],
+         "sliding_window_list": [4, 8, 16], "block_post_layernorm_idx": [0, 2], "index_topk": 64, "index_n_heads": 2,
+         "index_head_dim": 24, "vocab_size": 512}
+
+
+def pangu():
+    """Every matrix of the small model, as its checkpoint names them."""
+    wide = {"q_a_proj": (96, 128), "q_b_proj": (4 * 80, 96), "kv_a_proj_with_mqa": (80, 128), "kv_b_proj": (4 * 96, 64),
+            "o_proj": (128, 4 * 32)}
+    found = {"model.embed_tokens.weight": (512, 128), "lm_head.weight": (512, 128), "model.merge_mhc_module.phi.weight": (4, 512)}
+    for layer in range(5):
+        at = f"model.layers.{layer}."
+        found |= {f"{at}self_attn.{name}.weight": shape for name, shape in wide.items()}
+        found |= {f"{at}{name}.phi.weight": (24, 512) for name in ("attn_mhc_module", "mlp_mhc_module")}
+        found |= {f"{at}self_attn.{name}.weight": (n, 1, 3) for name, n in (("qa_conv", 96), ("compresskv_conv", 64), ("o_conv", 128))}
+        found |= {f"{at}self_attn.param_sink_compressed_kv": (4, 64), f"{at}self_attn.param_sink_k_pe": (4, 16)}
+        if layer in (0, 3):
+            found |= {f"{at}self_attn.indexer.{name}.weight": shape for name, shape in
+                      (("wq_b", (48, 96)), ("wk", (24, 128)), ("weights_proj", (2, 128)))}
+        blocks = [("mlp.", 256)] if layer < 2 else [("mlp.shared_experts.", 96), *((f"mlp.experts.{e}.", 48) for e in range(8))]
+        for block, inner in blocks:
+            found |= {f"{at}{block}{name}.weight": (128, inner) if name == "down_proj" else (inner, 128)
+                      for name in ("gate_proj", "up_proj", "down_proj")}
+        if layer >= 2:
+            found[f"{at}mlp.gate.weight"] = (8, 128)
+    return {name: ("BF16", shape) for name, shape in found.items()}
+
+
+def test_parallel_streams_windows_and_an_index():
+    known = read_decoder(PANGU, "config.json").decoder
+    found = decoder_from_shapes(pangu(), "m", PANGU, known).decoder
+    assert found.total == known.total == sum(
+        shape[0] * shape[1] for name, (_, shape) in pangu().items() if len(shape) == 2 and not any(
+            part in name for part in ("embed", "mhc", "sink")))
+    assert "agree with the config" in found.notes[-1]
+    assert [mixer.attention.window for layer in known.layers for mixer in layer.mixers] == [None, 4, 8, None, None]
+    assert [mixer.attention.reads for layer in known.layers for mixer in layer.mixers] == [64, None, None, 64, None]
+    assert known.layers[0].mixers[0].state_values == 2 * (96 + 64 + 128)
+    for change, said in (({"dsa_layers": [1]}, "layer 1 is in dsa_layers and swa_layers"),
+                         ({"sliding_window_list": [4]}, "1 windows for 3 swa_layers"),
+                         ({"swa_layers": ["a", 1, 2]}, "are whole numbers; one is 'a'"),
+                         ({"layer_types": ["full_attention"] * 5}, "say different kinds for a layer")):
+        with pytest.raises(InputError, match=said):
+            read_decoder(PANGU | change, "config.json")
