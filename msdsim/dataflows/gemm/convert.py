@@ -18,11 +18,20 @@ from msdsim.dataflows.cube.experts import Expert
 from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply_groups
 from msdsim.dataflows.cube.operands import GemmShape, k_groups
-from msdsim.dataflows.gemm.convert_merge import ConvertedSums, Merge, load_per_column
-from msdsim.dataflows.gemm.convert_tiling import ConvertTiling, Packs, check_sums
-from msdsim.dataflows.gemm.dequant import Activations, stored, ub_tiles
+from msdsim.dataflows.gemm.convert_merge import (
+    ConvertedSums,
+    ConvertTiling,
+    Merge,
+    Packs,
+    check_sums,
+    load_per_column,
+    load_per_row,
+    scale_channels,
+)
+from msdsim.dataflows.gemm.dequant import Activations, Weights, fill
 from msdsim.dataflows.gemm.register import register_gemm
 from msdsim.dataflows.gemm.weight_ring import Columns, Product, WeightRing
+from msdsim.dataflows.gemm.weight_scales import LoadedScales
 from msdsim.dataflows.vector.add_parts import Beside
 from msdsim.dataflows.vector.dequantize import widen
 from msdsim.dataflows.vector.row_sums import RowSums
@@ -36,13 +45,28 @@ from msdsim.ir.ops.vector import vector_casts
 _AHEAD = 2
 
 
+class Converted(Weights):
+    """``bf16(q)``, exactly."""
+
+    def convert(self, wq: Slice, line: Expr, scales: LoadedScales | None) -> Slice:
+        g, kb, here = self.g, self.g.kb, tuple(at(0, size) for size in wq.sizes)
+        wb = kb.buffer("wb", "UB", "bf16", g.ub_shape, g.tile.ub_ring)[here]
+        if (wq.of.fmt, "bf16") in vector_casts(g.chip):
+            kb.op("cast", wb, wq)
+        else:
+            w32 = kb.buffer("w32", "UB", "fp32", g.ub_shape)[here]
+            widen(kb, g.chip, g.ub_shape, wq, w32)
+            kb.op("cast", wb, w32, round="rint")
+        return wb
+
+
 class Converting:
     """The kernel under construction."""
 
     def __init__(self, problem: GemmShape, chip: Chip, tile: ConvertTiling, scheme: Scheme) -> None:
         groups = block_count(problem.k) if scheme.mx_weights else k_groups(problem)
         self.tile, self.g = tile, WeightRing(problem, chip, tile, scheme, (groups, problem.n))
-        self.kb, self.packs = self.g.kb, Packs.of(self.g)
+        self.kb, self.packs, self.weights = self.g.kb, Packs.of(self.g), Converted(self.g)
         check_sums(self.g, tile)
         group = self.packs.group
         self.by_group = group is not None and tile.slot_k >= group
@@ -126,28 +150,11 @@ class Converting:
 
     # AIV
 
-    def _fill(self, columns: Columns, c: Expr) -> None:
-        """Slot ``c`` of a part: this AIV's share of it."""
-        g, kb = self.g, self.kb
-        depth, first = g.depth(columns, c), columns.first + c * self.tile.slot_k
-        run = depth if g.problem.trans_b else columns.cols
-        with g.ring.produce(), ub_tiles(g, columns, depth) as (line, size):
-            here = at(0, size), at(0, run)
-            wq = stored(g, columns, first, line, here)
-            wb = kb.buffer("wb", "UB", "bf16", g.ub_shape, self.tile.ub_ring)[here]
-            if (wq.of.fmt, "bf16") in vector_casts(g.chip):
-                kb.op("cast", wb, wq)
-            else:
-                w32 = kb.buffer("w32", "UB", "fp32", g.ub_shape)[here]
-                widen(kb, g.chip, g.ub_shape, wq, w32)
-                kb.op("cast", wb, w32, round="rint")
-            kb.copy(g.slot(columns, c, at(kb.sub * g.layout.share + line, size), at(0, run)), wb)
-
     def _convert_only(self) -> None:
         """Sums of parts of K are added up, then scaled."""
         g, kb = self.g, self.kb
         with g.fills() as columns, kb.loop("c", 0, g.k_slots) as c:
-            self._fill(columns, c)
+            fill(g, columns, c, self.weights)
         g.ring.drain()
         if self.row_sums is not None:
             kb.wait_signal("row_sums", "MTE2")
@@ -155,23 +162,17 @@ class Converting:
         g.sums.add_up(g.y, scale=self._scale_sum, beside=scaled_sums(self.tile.ub_ring, g.problem.offset))
 
     def _scale_sum(self, total: Slice, e: Expert, rows: At, cols: At) -> None:
-        kb, shape = self.kb, (1, total.of.shape[1])
-        scales, offsets = load_per_column(self.g, e, cols, at(0, 1), shape)
-        here = 0, at(0, cols.size)
-        if offsets is not None and self.row_sums is not None:
-            of_rows = kb.buffer("of_rows", "UB", "fp32", (total.of.shape[0], 1), self.tile.ub_ring)[:rows.size, :1]
-            kb.copy(of_rows, self.row_sums.sums.at(e, rows, at(0, 1)))
-            u = kb.buffer("u", "UB", "fp32", (total.of.shape[0], shape[1]))[:rows.size, :cols.size]
-            kb.op("mul", u, offsets[here], of_rows)
-            kb.op("add", total, total, u)
-        kb.op("mul", total, total, scales[here])
+        (most, width), once = total.of.shape, at(0, 1)
+        scales, offsets = load_per_column(self.g, e, cols, once, (1, width))
+        of_rows = load_per_row(self.g, self.row_sums, e, rows, once, (most, 1))
+        scale_channels(self.kb, total, scales, offsets, of_rows, (most, width))
 
     def _convert_and_merge(self, ring: ConvertedSums, merge: Merge) -> None:
         """Weights of a unit of work and sums of the one before, in one loop, whose last round has sums only."""
         g, kb = self.g, self.kb
         ring.ring.prime()
         merge.declare()
-        with kb.loop("t", kb.core, g.units + g.cores, g.cores) as t:
+        with kb.each_core("t", g.units + g.cores) as t:
             if ring.several:
                 self._several_tiles(merge, t)
             else:
@@ -220,7 +221,7 @@ class Converting:
 
     def _fill_where(self, t: Expr, c: Expr) -> None:
         with self.kb.when(t < self.g.units), self._turn(self._within(t)) as (columns, _):
-            self._fill(columns, c)
+            fill(self.g, columns, c, self.weights)
 
     def _meet(self, t: Expr, first: Expr) -> None:
         """Before the first sums are scaled, those of the rows of x are there."""

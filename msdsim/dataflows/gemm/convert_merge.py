@@ -8,16 +8,72 @@ Per channel, and per group of K (MX: per block)::
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+from msdsim.dataflows.base import require_positive
 from msdsim.dataflows.cube.experts import Expert
 from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.operands import Operand
-from msdsim.dataflows.gemm.convert_tiling import ConvertTiling, Packs
+from msdsim.dataflows.gemm.dequant_tiling import DequantTiling
 from msdsim.dataflows.gemm.sum_ring import Handover, Share, Shares, SumRing, add_up
 from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
 from msdsim.dataflows.vector.add_parts import store
 from msdsim.dataflows.vector.row_sums import RowSums
-from msdsim.ir import At, Expr, Handle, Slice, at, ragged
+from msdsim.errors import TilingError
+from msdsim.ir import At, Expr, Handle, KernelBuilder, Slice, at, ragged
 from msdsim.units import ceil_div
+
+
+@dataclass(frozen=True)
+class ConvertTiling(DequantTiling):
+    """That of a dequantizing dataflow; ``sums`` slots of the ring in which sums go from the Cube to Vector, which scales
+    ``merge_m`` rows of them at a time.  ``sums_direct`` 1 puts that ring into UB, where the chip has the path, 0 into GM."""
+
+    merge_m: int = 1
+    sums: int = 2
+    sums_direct: int = 0
+
+
+@dataclass(frozen=True)
+class Packs:
+    """How K is cut into what the Cube sums up, and into what it hands over at a time (a pack).
+
+    ``group`` is K of one sum (None: all K of a part).  A pack is a slot of weights with whole groups in it, or a group of
+    several slots: ``slots`` of weights, ``groups`` of sums, ``count`` packs in a part.
+    """
+
+    group: int | None
+    slots: int
+    groups: int
+    count: int
+
+    @classmethod
+    def of(cls, g: WeightRing) -> Packs:
+        """Those of a kernel; TilingError where slots, parts of K and groups do not fit each other."""
+        group, slot_k = g.scheme.group(g.problem.group), g.tile.slot_k
+        if group is None or group >= g.part_k == g.problem.k:
+            # One group of all K has one sum, scaled like any other.
+            return cls(group, g.k_slots, 1, 1)
+        if slot_k % group and group % slot_k:
+            raise TilingError(f"tiling slot_k={slot_k} cuts groups of {group} along k unevenly; give a multiple or a divisor "
+                              f"of {group}")
+        if g.k_parts > 1 and (g.part_k * g.k_parts != g.problem.k or g.part_k % max(group, slot_k)):
+            raise TilingError(f"tiling k_parts={g.tile.k_parts} cuts K={g.problem.k} into parts of {g.part_k}, not whole "
+                              f"groups of {group} and slots of {slot_k}; give another number of parts, or 1")
+        slots = max(1, group // slot_k)
+        return cls(group, slots, max(1, slot_k // group), ceil_div(g.k_slots, slots))
+
+
+def check_sums(g: WeightRing, tile: ConvertTiling) -> None:
+    """TilingError for what the ring of sums does not allow."""
+    require_positive(tile, "direct", "sums_direct")
+    most = g.chip.cross_core.max_outstanding
+    if tile.sums > most:
+        raise TilingError(f"tiling sums={tile.sums} needs more than the {most} outstanding signals of '{g.chip.name}'; give at "
+                          f"most {most}")
+    if tile.sums_direct and g.chip.path("L0C", "UB") is None:
+        raise TilingError(f"tiling sums_direct={tile.sums_direct}: chip '{g.chip.name}' has no path L0C->UB; give "
+                          f"sums_direct=0")
 
 
 class ConvertedSums(SumRing):
@@ -89,16 +145,12 @@ class Merge:
             self._store(columns, share, rows, sums)
 
     def _channel(self, turn: Expr, columns: Columns, share: Share) -> None:
-        kb, here, once = self.kb, at(0, share.cols), at(0, 1)
+        kb, once = self.kb, at(0, 1)
         scales, offsets = self._per_column(share, once)
         with self.ring.ring.consume(), kb.tiles("r", share.rows, self.tile.merge_m) as rows:
             [c] = self.ring.in_ub(turn, share, rows, (self.tile.merge_m, self.tile.ub_ring))
             of_rows = self._per_row(share, self.tile.merge_m, rows, once)
-            if offsets is not None and of_rows is not None:
-                u = kb.buffer("u", "UB", "fp32", self.shape)[: rows.size, here]
-                kb.op("mul", u, offsets[0, here], of_rows[: rows.size, :1])
-                kb.op("add", c, c, u)
-            kb.op("mul", c, c, scales[0, here])
+            scale_channels(kb, c, scales, offsets, of_rows, self.shape)
             self._store(columns, share, rows, c)
 
     def _per_column(self, share: Share, groups: At) -> tuple[Handle, Handle | None]:
@@ -107,12 +159,8 @@ class Merge:
 
     def _per_row(self, share: Share, most: int, rows: At, groups: At) -> Handle | None:
         """Sums of rows, at most ``most``, over some groups."""
-        if self.row_sums is None:
-            return None
-        buffer = self.kb.buffer("of_rows", "UB", "fp32", (most, self.packs.groups), self.tile.ub_ring)
-        self.kb.copy(buffer[: rows.size, : groups.size],
-                     self.row_sums.sums.at(share.place.expert, share.tensor_rows(rows), groups))
-        return buffer
+        return load_per_row(self.g, self.row_sums, share.place.expert, share.tensor_rows(rows), groups,
+                            (most, self.packs.groups))
 
     def _store(self, columns: Columns, share: Share, rows: At, total: Slice) -> None:
         """Round and store finished rows, or add them to what the parts of K add up to."""
@@ -141,3 +189,24 @@ def load_per_column(g: WeightRing, e: Expert, cols: At, groups: At, shape: tuple
     here = at(0, groups.size), at(0, cols.size)
     kb.op("decode_e8m0", scales[here], codes[here])
     return scales, None
+
+
+def load_per_row(g: WeightRing, row_sums: RowSums | None, e: Expert, rows: At, groups: At,
+                 shape: tuple[int, int]) -> Handle | None:
+    """Sums of rows of x over some groups in UB, a column for each group, where offsets need them."""
+    if row_sums is None:
+        return None
+    buffer = g.kb.buffer("of_rows", "UB", "fp32", shape, g.tile.ub_ring)
+    g.kb.copy(buffer[: rows.size, : groups.size], row_sums.sums.at(e, rows, groups))
+    return buffer
+
+
+def scale_channels(kb: KernelBuilder, total: Slice, scales: Handle, offsets: Handle | None, of_rows: Handle | None,
+                   shape: tuple[int, int]) -> None:
+    """``total = (total [+ row_sum * offset]) * scale`` with one scale for each column."""
+    rows, cols = total.sizes[-2:]
+    if offsets is not None and of_rows is not None:
+        u = kb.buffer("u", "UB", "fp32", shape)[:rows, :cols]
+        kb.op("mul", u, offsets[0, :cols], of_rows[:rows, :1])
+        kb.op("add", total, total, u)
+    kb.op("mul", total, total, scales[0, :cols])

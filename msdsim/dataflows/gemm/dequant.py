@@ -85,20 +85,23 @@ def pipeline(g: WeightRing, a: Activations, w: Weights) -> Kernel:
         a.prologue()
         with g.fills() as columns:
             scales = w.scales(columns)
-            of_columns = scales.for_columns() if scales else None
             with kb.loop("c", 0, g.k_slots) as c:
-                depth, first = g.depth(columns, c), columns.first + c * tile.slot_k
-                of_slot = scales.for_slot(first, depth) if scales else None
-                run = depth if g.problem.trans_b else columns.cols
-                with g.ring.produce(), ub_tiles(g, columns, depth) as (line, size):
-                    wq = stored(g, columns, first, line, (at(0, size), at(0, run)))
-                    of_tile = scales.for_tile(first, depth, line, size) if scales else None
-                    wide = w.convert(wq, line, of_columns or of_slot or of_tile)
-                    kb.copy(g.slot(columns, c, at(kb.sub * g.layout.share + line, size), at(0, run)), wide)
+                fill(g, columns, c, w, scales)
         g.ring.drain()
         if g.sums is not None:
             g.sums.add_up(g.y)
     return kb.build()
+
+
+def fill(g: WeightRing, columns: Columns, c: Expr, w: Weights, scales: Scales | None = None) -> None:
+    """Slot ``c`` of a tile of columns: this AIV's share of it."""
+    kb, depth, first = g.kb, g.depth(columns, c), columns.first + c * g.tile.slot_k
+    of_slot = scales.for_slot(first, depth) if scales else None
+    run = depth if g.problem.trans_b else columns.cols
+    with g.ring.produce(), ub_tiles(g, columns, depth) as (line, size):
+        wq = stored(g, columns, first, line, (at(0, size), at(0, run)))
+        of_tile = of_slot or (scales.for_tile(first, depth, line, size) if scales else None)
+        kb.copy(g.slot(columns, c, at(kb.sub * g.layout.share + line, size), at(0, run)), w.convert(wq, line, of_tile))
 
 
 @contextmanager

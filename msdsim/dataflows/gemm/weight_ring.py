@@ -19,8 +19,7 @@ from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.dataflows.cube.grid import Grid, OutputTile
 from msdsim.dataflows.cube.mainloop import Held, Loader, Stream
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, operand
-from msdsim.dataflows.gemm.dequant_tiling import DequantTiling, check_tiling
-from msdsim.dataflows.gemm.weight_layout import Layout
+from msdsim.dataflows.gemm.dequant_tiling import DequantTiling, Layout, check_tiling
 from msdsim.dataflows.ring import ALWAYS, Ring
 from msdsim.dataflows.vector.add_parts import FloatParts
 from msdsim.errors import TilingError

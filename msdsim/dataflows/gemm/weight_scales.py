@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from msdsim.dataflows.cube.operands import Operand
-from msdsim.dataflows.gemm.weight_layout import Layout
+from msdsim.dataflows.gemm.dequant_tiling import Layout
 from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
 from msdsim.ir import Const, Expr, Handle, KernelBuilder, Slice, at, share_of, tiles_of
 
@@ -41,21 +41,16 @@ class LoadedScales:
         kb.op("mul", into, weights, self.scales[here])
 
 
-@dataclass(frozen=True)
 class Scales:
-    """Scales of a tile of columns."""
+    """Scales of a tile of columns; those that serve all slots are loaded at once."""
 
-    of: WeightRing
-    columns: Columns
-
-    def for_columns(self) -> LoadedScales | None:
-        """Those that serve all slots, if there are such."""
-        return self._load(Const(0), Const(1)) if self.of.layout.group is None else None
+    def __init__(self, of: WeightRing, columns: Columns) -> None:
+        self.of, self.columns = of, columns
+        self.of_columns = self._load(Const(0), Const(1)) if of.layout.group is None else None
 
     def for_slot(self, start: Expr, depth: Expr) -> LoadedScales | None:
-        """Those of the slot that takes ``depth`` of K from ``start``, if they come by the slot."""
-        lay = self.of.layout
-        return self._load(start, depth) if lay.group is not None and not lay.scales_by_tile else None
+        """Those of the slot that takes ``depth`` of K from ``start``, unless they come by the tile."""
+        return self.of_columns or (None if self.of.layout.scales_by_tile else self._load(start, depth))
 
     def for_tile(self, start: Expr, depth: Expr, line: Expr, size: Expr) -> LoadedScales | None:
         """Those of a UB tile of the slot, ``size`` lines from ``line``, if they come by the tile."""
