@@ -41,6 +41,8 @@ from typing import Any, Literal, TypeAlias
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.units.mte import FRACTAL_ROW_BYTES, FRACTAL_ROWS
 from msdsim.ir.expr import Const, Expr, lift, product
+from msdsim.ir.extent import Extent as Extent
+from msdsim.ir.extent import whole
 from msdsim.units import ceil_div, round_up
 
 Role = Literal["in", "out", "workspace"]
@@ -188,28 +190,6 @@ def _range_text(start: Expr, size: Expr, extent: int) -> str:
     if size == Const(1):
         return str(start)
     return f":{size}" if start == Const(0) else f"{start} +: {size}"
-
-
-class Extent(int):
-    """A size that the kernel's text gives as an expression of its named numbers; it prints as that."""
-
-    written: Expr
-
-    def __new__(cls, value: int, written: Expr) -> Extent:
-        extent = super().__new__(cls, value)
-        extent.written = written
-        return extent
-
-    def __getnewargs__(self) -> tuple[int, Expr]:  # type: ignore[override]
-        return int(self), self.written
-
-    def __str__(self) -> str:
-        return str(self.written)
-
-
-def whole(extent: int) -> Expr:
-    """A whole dimension: its size as the text gives it, so that it stays whole whatever a param is."""
-    return extent.written if isinstance(extent, Extent) else Const(extent)
 
 
 AttrValue: TypeAlias = "int | float | str | Expr"
