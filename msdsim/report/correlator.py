@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msdsim.report.html import picture
 from msdsim.report.page import Section, page, table
 from msdsim.report.table import TextTable
+from msdsim.report.xy_chart import Axis, Bands, Point, xy_chart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -23,9 +24,22 @@ def correlator_page(report: Any, pictures: Mapping[str, Figure]) -> str:
         about += (f"; {report.ambiguous.predicted} rows about which something is uncertain, marked (?): median |error| "
                   f"{report.ambiguous.median_error:.1%}")
     sections = [Section("By family", table(_families(report)))]
+    sections.append(Section("Parity", _parity(report)))
     sections += [Section(name.capitalize(), picture(figure, name)) for name, figure in pictures.items()]
     sections.append(Section("Rows", table(_rows(report))))
     return page(f"Predictions against measurements: {report.file}", f"<p>{escape(about)}.</p>", sections, report.to_json())
+
+
+def _parity(report: Any) -> str:
+    """Predicted against measured time of every row by chip, with bands of 10 and 30% around equality."""
+    series: dict[str, list[Point]] = {}
+    for row in report.rows:
+        if row.error is not None and not row.ambiguous:
+            said = f"measured {row.measured_us:,.1f} us, predicted {row.predicted_us:,.1f}, {row.error:+.1%}"
+            point = Point(row.measured_us, row.predicted_us, f"{row.id}\n{row.family}\n{said}")
+            series.setdefault(row.chip, []).append(point)
+    return xy_chart(series, Axis("measured (us)", True), Axis("predicted (us); bands 10% and 30% around equality", True),
+                    bands=Bands((0.3, 0.1)), label="predicted against measured time")
 
 
 def _families(report: Any) -> TextTable:

@@ -6,10 +6,9 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
-from msdsim.errors import InputError
-from msdsim.report.html import picture
 from msdsim.report.page import Section, page, table
-from msdsim.report.sweep_plot import cost_of, finished, front, plot_sweep, varied
+from msdsim.report.sweep_charts import CHARTS
+from msdsim.report.sweep_plot import cost_of, finished, front, varied
 from msdsim.report.table import TextTable
 
 #: Rows that the page's table and its JSON hold.
@@ -30,13 +29,9 @@ def sweep_page(rows: Sequence[Mapping[str, Any]], name: str) -> str:
     sections = []
     # Of different problems none is better than the other.
     alike = len({row["problem"] for row in done}) == 1
-    for kind, heading in (("lines", "Time by parameter"), ("heat", "Two parameters"), ("front", "Time against what it costs")):
-        if kind == "front" and not alike:
-            continue
-        try:
-            sections.append(Section(heading, picture(plot_sweep(rows, kind), heading)))
-        except InputError:
-            continue  # these rows have no such picture
+    for heading, chart in CHARTS.items():
+        if done and (body := chart(done, names)):
+            sections.append(Section(heading, body))
     if done and alike:
         cost, label = cost_of(done)
         best = front([row for row in done if row.get(cost) is not None], cost)

@@ -75,7 +75,7 @@ def _gridded(rows: Rows, names: Sequence[str]) -> bool:
     return len({(row[names[0]], row[names[1]]) for row in rows}) >= 0.6 * len(x) * len(y)
 
 
-def _series(rows: Rows, without: Sequence[str]) -> dict[str, list[Mapping[str, Any]]]:
+def series_of(rows: Rows, without: Sequence[str]) -> dict[str, list[Mapping[str, Any]]]:
     """Rows by dataflow, chip and the parameters that are not on an axis."""
     several = len({row["hw"] for row in rows}) > 1
     found: dict[str, list[Mapping[str, Any]]] = {}
@@ -85,7 +85,7 @@ def _series(rows: Rows, without: Sequence[str]) -> dict[str, list[Mapping[str, A
     return found
 
 
-def _spread(values: Sequence[float]) -> bool:
+def spread(values: Sequence[float]) -> bool:
     """Whether numbers are better shown over their logarithm."""
     low, high = min(values), max(values)
     return low > 0 and high / low > 12
@@ -95,7 +95,7 @@ def _lines(rows: Rows, names: Sequence[str], heading: str) -> Figure:
     name, others = names[0], names[1:]
     figure = new_figure(9, 5, heading)
     axes = figure.subplots()
-    series = _series(rows, others)
+    series = series_of(rows, others)
     # A dataflow has one colour, other parameters take turns in dashes and marks.
     flows = list(dict.fromkeys((row["dataflow"], row["hw"]) for row in rows))
     kinds = list(dict.fromkeys(tuple(row[other] for other in others) for row in rows))
@@ -107,13 +107,13 @@ def _lines(rows: Rows, names: Sequence[str], heading: str) -> Figure:
                   linestyle=("-", "--", ":", "-.")[kind % 4])
     axes.set_xlabel(name, fontsize=9)
     axes.set_ylabel("time (us)", fontsize=9)
-    if _spread([row[name] for row in rows]):
+    if spread([row[name] for row in rows]):
         axes.set_xscale("log")
         values = sorted({row[name] for row in rows})
         shown = values[:: math.ceil(len(values) / 10)]
         axes.set_xticks(shown, [f"{value:g}" for value in shown])
         axes.minorticks_off()
-    if _spread([row["time_us"] for row in rows]):
+    if spread([row["time_us"] for row in rows]):
         axes.set_yscale("log")
     _finish(axes, len(series))
     return figure
@@ -123,7 +123,7 @@ def _heat(rows: Rows, names: Sequence[str], heading: str) -> Figure:
     from matplotlib.colors import LogNorm, Normalize
 
     x_name, y_name = names[:2]
-    series = _series(rows, names[2:])
+    series = series_of(rows, names[2:])
     if len(series) > 12:
         raise InputError(f"heat maps of {len(series)} dataflows, chips and other parameters are too many for one picture; take "
                          f"--kind lines or front")
@@ -132,7 +132,7 @@ def _heat(rows: Rows, names: Sequence[str], heading: str) -> Figure:
     figure = new_figure(1.5 + 4.2 * columns, 1.2 + 3.3 * lines, heading)
     grid = figure.subplots(lines, columns, squeeze=False)
     times = [row["time_us"] for row in rows]
-    norm = (LogNorm if _spread(times) else Normalize)(min(times), max(times))
+    norm = (LogNorm if spread(times) else Normalize)(min(times), max(times))
     xs, ys = (sorted({row[name] for row in rows}) for name in (x_name, y_name))
     image = None
     for axes, (label, own) in zip(grid.flat, series.items(), strict=False):
@@ -178,7 +178,7 @@ def _front(rows: Rows, names: Sequence[str], heading: str) -> Figure:
     best = front(known, cost)
     figure = new_figure(9, 5.4, heading)
     axes = figure.subplots()
-    series = _series(known, [])
+    series = series_of(known, [])
     for number, (name, own) in enumerate(series.items()):
         axes.plot([row["time_us"] for row in own], [row[cost] for row in own], linestyle="", label=name, alpha=0.85,
                   marker=MARKERS[number % len(MARKERS)], color=SERIES[number % len(SERIES)], markersize=5)
@@ -190,9 +190,9 @@ def _front(rows: Rows, names: Sequence[str], heading: str) -> Figure:
                       textcoords="offset points", fontsize=7.5)
     axes.set_xlabel("time (us)", fontsize=9)
     axes.set_ylabel(label, fontsize=9)
-    if _spread([row["time_us"] for row in known]):
+    if spread([row["time_us"] for row in known]):
         axes.set_xscale("log")
-    if _spread([row[cost] for row in known if row[cost]] or [1.0]):
+    if spread([row[cost] for row in known if row[cost]] or [1.0]):
         axes.set_yscale("log")
     _finish(axes, len(series) + 1)
     return figure

@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 
 import msdsim
+from msdsim.cli.program import run_program
 from msdsim.explore.sweep import run_sweep
 from msdsim.problems import Entry, Gemm, Workload
 from msdsim.report.sweep_page import sweep_page
@@ -62,6 +63,11 @@ addEventListener("load", () => {
   const piece = $("[data-tip]");
   if (piece) { piece.dispatchEvent(new PointerEvent("pointermove", {bubbles: true, clientX: 5, clientY: 5}));
     found.tip = $("#tip").textContent; }
+  const chart = $(".xy");
+  if (chart) { const series = chart.querySelector(".keys button"); series.click();
+    found.chart = {pressed: series.getAttribute("aria-pressed"), points: chart.querySelectorAll("[data-part]").length,
+      dimmed: chart.querySelectorAll(".dim").length}; series.click();
+    chart.querySelector(".dot").focus(); found.chart.focus = $("#tip").textContent; }
   const table = $("table.sort");
   if (table) { const column = 1, read = () => [...table.tBodies[0].rows].map(row => row.cells[column].textContent);
     const button = table.querySelectorAll("thead button")[column]; button.click(); found.up = read(); button.click(); found.down = read();
@@ -97,20 +103,42 @@ def browse(page: str, folder: Path, width: int, dark: bool) -> dict:
     return found
 
 
+ROWS = """
+[sources]
+bench = "made up"
+""" + "".join(f"""
+[[row]]
+id = "row-{m}"
+chip = "{chip}"
+problem = "gemm:m={m},k=64,n=96"
+dataflow = "bf16"
+time_us = {time}
+scope = "kernel"
+source = "bench"
+""" for m, time, chip in ((4, 3.0, "toy"), (64, 9.0, "ascend910b1")))
+
+
 @pytest.fixture(scope="module")
-def pages():
+def pages(tmp_path_factory):
     compared = msdsim.compare("gemm:m=16,k=256,n=192", "toy", ["bf16", "dequant-int8", "msd-int8"], timeline=True, check=True)
     return {
         "compare": compared.html(), "run": compared.runs[1].html(), "explain": compared.runs[2].explain().html(),
         "workload": msdsim.simulate(TWO, "toy", "bf16").html(),
         "workloads": msdsim.compare(TWO, "toy", ["bf16", "msd-int8"]).html(),
         "sweep": sweep_page(run_sweep({"problem": "gemm:m=4,k=64,n=96", "hw": "toy", "dataflow": ["bf16", "msd-int8"],
-                                       "parameters": {"hbm.bandwidth_gbps": [32, 128]}}), "small"),
+                                       "parameters": {"hbm.bandwidth_gbps": [32, 128], "l2.read_gbps": [64, 256]}}), "small"),
+        "validate": validation_page(tmp_path_factory.mktemp("rows")),
     }
 
 
+def validation_page(folder: Path) -> str:
+    (folder / "rows.toml").write_text(ROWS, encoding="utf-8")
+    assert run_program(["validate", str(folder / "rows.toml"), "--quiet", "--html", str(folder / "page.html")]) == 0
+    return (folder / "page.html").read_text(encoding="utf-8")
+
+
 CASES = [("compare", 1280, False), ("compare", 390, True), ("run", 390, False), ("explain", 390, False), ("workload", 390, True),
-         ("workloads", 390, False), ("sweep", 390, True)]
+         ("workloads", 390, False), ("sweep", 390, True), ("validate", 390, True), ("sweep", 1280, False)]
 
 
 @pytest.mark.parametrize(("name", "width", "dark"), CASES)
@@ -131,6 +159,10 @@ def test_in_a_browser(pages, tmp_path, name, width, dark):
         assert (found["pressed"], found["left"]) == ("true", 0)
         assert found["dimmed"] > 0
         assert found["tip"]
+    if name in ("sweep", "validate"):
+        assert found["chart"]["pressed"] == "true"
+        assert 0 < found["chart"]["dimmed"] < found["chart"]["points"]
+        assert found["chart"]["focus"], "a point that has the focus says what it is"
     if name == "compare":
         numbers = [float(text.replace(",", "")) for text in found["up"]]
         assert numbers == sorted(numbers)

@@ -41,8 +41,8 @@ def command(file: str, quick: bool, hw: str | None, engine: str | None, memory: 
 
 
 def _page(report: ValidationReport) -> str:
-    from msdsim.explore.parity import components_plot, parity_plot, residuals_plot
+    from msdsim.explore.parity import components_plot, residuals_plot
     from msdsim.report.correlator import correlator_page
 
-    pictures = {"every row": parity_plot, "residuals by family": residuals_plot, "times of pipes": components_plot}
+    pictures = {"residuals by family": residuals_plot, "times of pipes": components_plot}
     return correlator_page(report, {name: draw(report) for name, draw in pictures.items()})
