@@ -4,30 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 from msdsim.dataflows.cube.operands import CubeOperands, element_format
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.ir import At, Expr, ExprLike, Handle, KernelBuilder, Slice, at, lift, tiles_of
 
 
-class CubeTiling(Protocol):
-    """Tile sizes of the Cube's main loop: output rows and columns, K in L1 and in L0, ring depths."""
+@dataclass(frozen=True)
+class CubeTiling:
+    """Tiles of the Cube's main loop: an output tile of ``base_m`` by ``base_n``, K of a tile in L1 and in L0; and the depths of
+    the rings in L1, in L0 and of the accumulator."""
 
-    @property
-    def base_m(self) -> int: ...
-    @property
-    def base_n(self) -> int: ...
-    @property
-    def l1_k(self) -> int: ...
-    @property
-    def l0_k(self) -> int: ...
-    @property
-    def l1_ring(self) -> int: ...
-    @property
-    def l0_ring(self) -> int: ...
-    @property
-    def l0c_ring(self) -> int: ...
+    base_m: int
+    base_n: int
+    l1_k: int
+    l0_k: int
+    l1_ring: int = 2
+    l0_ring: int = 2
+    l0c_ring: int = 2
 
 
 #: Fills an L1 tile for the K range ``start +: size``.

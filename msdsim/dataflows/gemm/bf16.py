@@ -12,7 +12,7 @@ from msdsim.dataflows.cube.limits import check_cube_tiling
 from msdsim.dataflows.cube.mainloop import accumulate
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, operand
 from msdsim.dataflows.cube.streams import StoredWeights, hold_rows, rows_of
-from msdsim.dataflows.gemm.register import register_gemm
+from msdsim.dataflows.gemm.register import GemmTiling, register_gemm
 from msdsim.dataflows.vector.add_parts import FloatParts
 from msdsim.errors import TilingError
 from msdsim.formats.schemes import Scheme
@@ -22,22 +22,11 @@ from msdsim.units import part_size
 
 
 @dataclass(frozen=True)
-class Bf16Tiling:
-    """Output tile ``base_m x base_n``, K per L1 and L0 tile, ring depths of L1, L0 and the accumulator; output tiles are taken
-    in bands of ``swizzle`` tiles of rows.  ``k_parts`` cores share a tile's K (:mod:`~msdsim.dataflows.vector.add_parts`);
-    ``a_resident`` 1 keeps the only tile of rows of A in L1 for all tiles of columns of a core."""
+class Bf16Tiling(GemmTiling):
+    """Tiles of a GEMM; ``a_resident`` 1 keeps the only tile of rows of A in L1 for all tiles of columns of a core."""
 
-    RENAMED: ClassVar = {"band": "swizzle", "split_k": "k_parts"}
+    RENAMED: ClassVar = {**GemmTiling.RENAMED, "split_k": "k_parts"}
 
-    base_m: int
-    base_n: int
-    l1_k: int
-    l0_k: int
-    l1_ring: int = 2
-    l0_ring: int = 2
-    l0c_ring: int = 2
-    swizzle: int = 1
-    k_parts: int = 1
     a_resident: int = 0
 
 

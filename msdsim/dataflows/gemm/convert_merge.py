@@ -24,7 +24,7 @@ from msdsim.ir import At, Expr, Handle, KernelBuilder, Slice, at, ragged
 from msdsim.units import ceil_div
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class ConvertTiling(DequantTiling):
     """That of a dequantizing dataflow; ``sums`` slots of the ring in which sums go from the Cube to Vector, which scales
     ``merge_m`` rows of them at a time.  ``sums_direct`` 1 puts that ring into UB, where the chip has the path, 0 into GM."""

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar
 
 from msdsim.dataflows.cube.limits import check_cube_tiling
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape
+from msdsim.dataflows.gemm.register import GemmTiling
 from msdsim.errors import TilingError
 from msdsim.formats.mx import element_bits
 from msdsim.formats.schemes import Scheme
@@ -14,33 +14,19 @@ from msdsim.hardware.chip import Chip
 from msdsim.units import ceil_div
 
 
-@dataclass(frozen=True)
-class DequantTiling:
-    """Cube tiles as in ``bf16``; ``slot_k`` of K and ``slots`` of the ring; ``vector_k`` rows of the stored weights in a UB
-    tile.
+@dataclass(frozen=True, kw_only=True)
+class DequantTiling(GemmTiling):
+    """Tiles of a GEMM; ``slot_k`` of K and ``slots`` of the ring; ``vector_k`` rows of the stored weights in a UB tile.
 
-    ``direct`` 1 puts the ring into L1: AIVs write there straight from UB, every tile of rows dequantizes its weights anew, and
-    output tiles are taken in bands of ``swizzle`` tiles of rows.  0 puts it into GM, where tiles of rows share the weights.
-
-    ``k_parts`` core groups share the K of a tile (:mod:`~msdsim.dataflows.vector.add_parts`).
+    ``direct`` 1 puts the ring into L1: AIVs write there straight from UB, and every tile of rows dequantizes its weights anew.
+    0 puts it into GM, where tiles of rows share the weights and a core takes whole columns of tiles, whatever ``swizzle`` is.
     """
 
-    RENAMED: ClassVar = {"band": "swizzle"}
-
-    base_m: int
-    base_n: int
-    l1_k: int
-    l0_k: int
     slot_k: int
     slots: int
     vector_k: int
-    l1_ring: int = 2
-    l0_ring: int = 2
-    l0c_ring: int = 2
     ub_ring: int = 2
     direct: int = 0
-    swizzle: int = 1
-    k_parts: int = 1
 
 
 def check_tiling(chip: Chip, tile: DequantTiling, kinds: CubeOperands, m_tiles: int, k_slots: int,

@@ -9,17 +9,17 @@ from msdsim.dataflows.base import require_positive
 from msdsim.dataflows.cube.experts import Experts
 from msdsim.dataflows.cube.limits import check_cube_tiling
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape
+from msdsim.dataflows.gemm.register import GemmTiling
 from msdsim.errors import TilingError
 from msdsim.formats.number import FORMATS
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 
 
-@dataclass(frozen=True)
-class MsdTiling:
-    """Cube tiles over stacked rows; ``passes`` components; ``decompose_m x decompose_k`` tile of the split, ``merge_m`` rows
-    of the merge, ``slots`` of the ring of products, ``prefetch`` weight tiles fetched into L2 beside the first; output tiles
-    are taken in bands of ``swizzle`` tiles of rows.
+@dataclass(frozen=True, kw_only=True)
+class MsdTiling(GemmTiling):
+    """Tiles of a GEMM over stacked rows, of ``passes`` components; ``decompose_m x decompose_k`` tile of the split, ``merge_m``
+    rows of the merge, ``slots`` of the ring of products, ``prefetch`` weight tiles fetched into L2 beside the first.
 
     ``direct`` 1 puts the ring into UB: the Cube's results go there straight from L0C.  0 puts it into GM, where a slot holds
     all groups of scales of an L1 tile.
@@ -29,30 +29,21 @@ class MsdTiling:
 
     ``a_resident`` 1 keeps the components of the only tile of rows in L1 for all tiles of columns of a core.
 
-    ``k_parts`` cores share the K of a tile; the merge then waits for all of them and adds up their exact sums first.
+    Where ``k_parts`` cores share the K of a tile, the merge waits for all of them and adds up their exact sums first.
     """
 
-    RENAMED: ClassVar = {"band": "swizzle", "split_m": "decompose_m", "split_k": "decompose_k"}
+    RENAMED: ClassVar = {**GemmTiling.RENAMED, "split_m": "decompose_m", "split_k": "decompose_k"}
 
-    base_m: int
-    base_n: int
-    l1_k: int
-    l0_k: int
     decompose_m: int
     decompose_k: int
     merge_m: int
     passes: int = 2
     slots: int = 2
     prefetch: int = 1
-    l1_ring: int = 2
-    l0_ring: int = 2
-    l0c_ring: int = 2
     ub_ring: int = 2
-    swizzle: int = 1
     direct: int = 0
     stepwise: int = 0
     preload: int = 1
-    k_parts: int = 1
     a_resident: int = 0
 
 

@@ -28,11 +28,11 @@ from msdsim.ir import Expr, Handle, Kernel, Slice, at
 from msdsim.units import round_up
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Mxfp8Tiling(DequantTiling):
     """The tiling of a dequantizing dataflow, and the ``decompose_m x decompose_k`` tile in which activations are quantized."""
 
-    RENAMED: ClassVar = {"band": "swizzle", "split_m": "decompose_m", "split_k": "decompose_k"}
+    RENAMED: ClassVar = {**DequantTiling.RENAMED, "split_m": "decompose_m", "split_k": "decompose_k"}
 
     decompose_m: int = 1
     decompose_k: int = QUANTUM

@@ -1,16 +1,29 @@
-"""Registration of GEMM dataflows: every one of them runs plain and grouped GEMMs."""
+"""What all GEMM dataflows have: the tiling of the Cube, and registration for plain and grouped GEMMs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 from msdsim.dataflows.base import DATAFLOWS, Dataflow
 from msdsim.dataflows.cube.limits import refuse_activations, refuse_weights
+from msdsim.dataflows.cube.mainloop import CubeTiling
 from msdsim.formats.schemes import SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir import Kernel
+
+
+@dataclass(frozen=True)
+class GemmTiling(CubeTiling):
+    """Tiles of the Cube; output tiles are taken in bands of ``swizzle`` tiles of rows, and ``k_parts`` cores share the K of one
+    (:mod:`~msdsim.dataflows.vector.add_parts`)."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {"band": "swizzle"}
+
+    swizzle: int = 1
+    k_parts: int = 1
 
 
 def register_gemm(names: Sequence[str], tiling: type, build: Callable[..., Kernel],
