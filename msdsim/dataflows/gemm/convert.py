@@ -14,23 +14,13 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
-from msdsim.dataflows.cube.experts import Expert
 from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply_groups
 from msdsim.dataflows.cube.operands import GemmShape, k_groups
-from msdsim.dataflows.gemm.convert_merge import (
-    ConvertedSums,
-    ConvertTiling,
-    Merge,
-    Packs,
-    check_sums,
-    load_per_column,
-    load_per_row,
-    scale_channels,
-)
+from msdsim.dataflows.gemm.convert_merge import ConvertedSums, ConvertTiling, Packs, Scaling, check_sums, scale_parts
 from msdsim.dataflows.gemm.dequant import Activations, Weights, fill
 from msdsim.dataflows.gemm.register import register_gemm
-from msdsim.dataflows.gemm.weight_ring import Columns, Product, WeightRing
+from msdsim.dataflows.gemm.weight_ring import Columns, TileTurn, WeightRing
 from msdsim.dataflows.gemm.weight_scales import LoadedScales
 from msdsim.dataflows.vector.add_parts import Beside
 from msdsim.dataflows.vector.dequantize import widen
@@ -38,7 +28,7 @@ from msdsim.dataflows.vector.row_sums import RowSums
 from msdsim.formats.mx import block_count
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir import At, Const, Expr, Handle, Kernel, Slice, at, maximum, minimum, ragged
+from msdsim.ir import Const, Expr, Handle, Kernel, Slice, at, maximum, minimum, ragged
 from msdsim.ir.ops.vector import vector_casts
 
 #: Slots of weights that Vector is ahead of the sums it scales, so that the Cube has multiplied them meanwhile.
@@ -91,7 +81,7 @@ class Converting:
             if self.ring is None:
                 self._convert_only()
             else:
-                self._convert_and_merge(self.ring, Merge(g, self.tile, self.packs, self.ring, self.row_sums))
+                self._convert_and_merge(self.ring, Scaling(g, self.tile, self.packs, self.ring, self.row_sums))
         return kb.build()
 
     # AIC
@@ -100,21 +90,21 @@ class Converting:
         g, kb, packs = self.g, self.kb, self.packs
         a = Activations(g)
         g.ring.prime()
-        with g.products() as product:
+        with g.turns() as turn:
             if self.by_group:
-                with kb.loop("p", 0, packs.count) as p, g.ring.consume(product.first, product.last), self._handing_over():
-                    self._groups(product, a, p)
+                with kb.loop("p", 0, packs.count) as p, g.ring.consume(turn.first, turn.last), self._handing_over():
+                    self._groups(turn, a, p)
             else:
                 with kb.loop("p", 0, packs.count) as p:
-                    acc = g.accumulator(product.place)
+                    acc = g.accumulator(turn.place)
                     slots = Const(packs.slots) if g.k_slots % packs.slots == 0 else ragged(g.k_slots, packs.slots, p)
-                    with kb.loop("c", 0, slots) as i, g.ring.consume(product.first, product.last):
+                    with kb.loop("c", 0, slots) as i, g.ring.consume(turn.first, turn.last):
                         c = p * packs.slots + i
-                        b = g.operand(product.columns, c, product.place.cols, None)
-                        stream = a.stream(product.place, product.columns.first + c * self.tile.slot_k)
-                        accumulate(kb, self.tile, g.kinds, acc, g.depth(product.columns, c), stream, b, before=i)
+                        b = g.operand(turn.columns, c, turn.place.cols, None)
+                        stream = a.stream(turn.place, turn.columns.first + c * self.tile.slot_k)
+                        accumulate(kb, self.tile, g.kinds, acc, g.depth(turn.columns, c), stream, b, before=i)
                     with self._handing_over():
-                        self._drain(product, p, Const(0), acc)
+                        self._drain(turn, p, Const(0), acc)
         if self.late:
             kb.raise_signal("summed", "FIX")
         elif self.ring is not None:
@@ -123,15 +113,15 @@ class Converting:
     def _handing_over(self) -> AbstractContextManager[None]:
         return nullcontext() if self.ring is None else self.ring.produce_pack()
 
-    def _drain(self, product: Product, p: Expr, j: Expr, acc: Slice) -> None:
+    def _drain(self, turn: TileTurn, p: Expr, j: Expr, acc: Slice) -> None:
         if self.ring is None:
-            self.kb.op("fixpipe", self.g.result(product), acc)
+            self.kb.op("fixpipe", self.g.result(turn), acc)
         else:
-            self.ring.drain(self.ring.turn(product.columns, product.place), product.place, acc, p, j)
+            self.ring.drain(self.ring.turn(turn.columns, turn.place), turn.place, acc, p, j)
 
-    def _groups(self, product: Product, a: Activations, c: Expr) -> None:
+    def _groups(self, turn: TileTurn, a: Activations, c: Expr) -> None:
         """The groups of a slot, each a sum of its own: of an L1 tile with several groups, or through L1 tiles."""
-        g, kb, tile, columns, place = self.g, self.kb, self.tile, product.columns, product.place
+        g, kb, tile, columns, place = self.g, self.kb, self.tile, turn.columns, turn.place
         group = self.packs.group or 1
         depth, first = g.depth(columns, c), columns.first + c * tile.slot_k
         stream, b = a.stream(place, first), g.operand(columns, c, place.cols, None)
@@ -139,14 +129,14 @@ class Converting:
             with kb.tiles("j", depth, group) as j:
                 acc = g.accumulator(place)
                 accumulate(kb, tile, g.kinds, acc, j.size, _from(stream, j.start), _from(b, j.start))
-                self._drain(product, c, j.number, acc)
+                self._drain(turn, c, j.number, acc)
             return
         with kb.tiles("k1", depth, tile.l1_k) as k1:
             b1 = bring(kb, tile, g.kinds, "b", place.cols, b, k1)
             a1 = bring(kb, tile, g.kinds, "a", place.rows, stream, k1)
             before = k1.number * (tile.l1_k // group)
             multiply_groups(kb, tile, g.kinds, group, k1.size, a1, b1, partial(g.accumulator, place),
-                            lambda j, acc: self._drain(product, c, before + j, acc))
+                            lambda j, acc: self._drain(turn, c, before + j, acc))
 
     # AIV
 
@@ -159,30 +149,24 @@ class Converting:
         if self.row_sums is not None:
             kb.wait_signal("row_sums", "MTE2")
         assert g.sums is not None
-        g.sums.add_up(g.y, scale=self._scale_sum, beside=scaled_sums(self.tile.ub_ring, g.problem.offset))
+        g.sums.add_up(g.y, scale=scale_parts(g, self.row_sums), beside=scaled_sums(self.tile.ub_ring, g.problem.offset))
 
-    def _scale_sum(self, total: Slice, e: Expert, rows: At, cols: At) -> None:
-        (most, width), once = total.of.shape, at(0, 1)
-        scales, offsets = load_per_column(self.g, e, cols, once, (1, width))
-        of_rows = load_per_row(self.g, self.row_sums, e, rows, once, (most, 1))
-        scale_channels(self.kb, total, scales, offsets, of_rows, (most, width))
-
-    def _convert_and_merge(self, ring: ConvertedSums, merge: Merge) -> None:
+    def _convert_and_merge(self, ring: ConvertedSums, scaling: Scaling) -> None:
         """Weights of a unit of work and sums of the one before, in one loop, whose last round has sums only."""
         g, kb = self.g, self.kb
         ring.ring.prime()
-        merge.declare()
+        scaling.declare()
         with kb.each_core("t", g.units + g.cores) as t:
             if ring.several:
-                self._several_tiles(merge, t)
+                self._several_tiles(scaling, t)
             else:
-                self._one_tile(merge, t)
+                self._one_tile(scaling, t)
         g.ring.drain()
         if g.sums is not None:
             kb.raise_signal("summed", "MTE3")
             g.sums.add_up(g.y, beside=Beside(fixed=ring.ub_bytes))
 
-    def _one_tile(self, merge: Merge, t: Expr) -> None:
+    def _one_tile(self, scaling: Scaling, t: Expr) -> None:
         """Every slot is followed by the sums of the slot ``ahead`` before it, of the previous unit where there is none::
 
             for c:  slot c of unit t;   sums of slot c - ahead of unit t, or of slot c - ahead + slots of unit t - cores
@@ -196,9 +180,9 @@ class Converting:
             last = ((at_slot + 1) % packs.slots).equals(0) + at_slot.equals(g.k_slots - 1) if packs.slots > 1 else Const(1)
             with kb.when((unit >= 0) * (unit < g.units) * (last > 0)), self._turn(self._within(unit)) as (columns, place):
                 assert place is not None
-                merge.pack(columns, place, at_slot // packs.slots)
+                scaling.pack(columns, place, at_slot // packs.slots)
 
-    def _several_tiles(self, merge: Merge, t: Expr) -> None:
+    def _several_tiles(self, scaling: Scaling, t: Expr) -> None:
         """Tiles of rows that share the slots of a unit: the last one's sums are left to the next unit, whose first slots can be
         filled before::
 
@@ -217,7 +201,7 @@ class Converting:
                     self._place(columns, minimum(g.grid.m_tiles - 1, maximum(0, mt))) as tile,
                     kb.loop("p", 0, self.packs.count) as p,
                 ):
-                    merge.pack(columns, tile, p)
+                    scaling.pack(columns, tile, p)
 
     def _fill_where(self, t: Expr, c: Expr) -> None:
         with self.kb.when(t < self.g.units), self._turn(self._within(t)) as (columns, _):

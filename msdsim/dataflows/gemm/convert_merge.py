@@ -8,6 +8,7 @@ Per channel, and per group of K (MX: per block)::
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from msdsim.dataflows.base import require_positive
@@ -96,7 +97,7 @@ class ConvertedSums(SumRing):
         return columns.turn * self.g.grid.m_tiles + place.mt if self.several else columns.turn
 
 
-class Merge:
+class Scaling:
     """The scaling, on the AIVs."""
 
     def __init__(self, g: WeightRing, tile: ConvertTiling, packs: Packs, ring: ConvertedSums, row_sums: RowSums | None) -> None:
@@ -210,3 +211,15 @@ def scale_channels(kb: KernelBuilder, total: Slice, scales: Handle, offsets: Han
         kb.op("mul", u, offsets[0, :cols], of_rows[:rows, :1])
         kb.op("add", total, total, u)
     kb.op("mul", total, total, scales[0, :cols])
+
+
+def scale_parts(g: WeightRing, row_sums: RowSums | None) -> Callable[[Slice, Expert, At, At], None]:
+    """What scales sums of the parts of K: rows and columns of an expert, with one scale for each column."""
+
+    def scale(total: Slice, e: Expert, rows: At, cols: At) -> None:
+        (most, width), once = total.of.shape, at(0, 1)
+        scales, offsets = load_per_column(g, e, cols, once, (1, width))
+        of_rows = load_per_row(g, row_sums, e, rows, once, (most, 1))
+        scale_channels(g.kb, total, scales, offsets, of_rows, (most, width))
+
+    return scale

@@ -71,14 +71,14 @@ def pipeline(g: WeightRing, a: Activations, w: Weights) -> Kernel:
     with kb.part("aic"):
         g.ring.prime()
         a.ready()
-        with g.products() as product:
-            place, columns = product.place, product.columns
+        with g.turns() as turn:
+            place, columns = turn.place, turn.columns
             acc = g.accumulator(place)
-            with kb.loop("c", 0, g.k_slots) as c, g.ring.consume(product.first, product.last):
+            with kb.loop("c", 0, g.k_slots) as c, g.ring.consume(turn.first, turn.last):
                 first = columns.first + c * tile.slot_k
                 b = g.operand(columns, c, place.cols, w.cube_scales(place, first))
                 accumulate(kb, tile, g.kinds, acc, g.depth(columns, c), a.stream(place, first), b, before=c)
-            kb.op("fixpipe", g.result(product), acc)
+            kb.op("fixpipe", g.result(turn), acc)
         if g.sums is not None:
             kb.raise_signal("summed", "FIX")
     with kb.part("aiv"):

@@ -45,9 +45,9 @@ class Columns:
 
 
 @dataclass(frozen=True)
-class Product:
-    """An output tile and the columns it needs.  Tiles of rows that share slots are a ``first`` to wait for them and a ``last``
-    to hand them back."""
+class TileTurn:
+    """A core's turn at an output tile, and the columns that it needs.  Of tiles of rows that share slots the ``first`` waits
+    for them and the ``last`` hands them back."""
 
     place: OutputTile
     columns: Columns
@@ -94,12 +94,12 @@ class WeightRing:
     # Who does what when
 
     @contextmanager
-    def products(self) -> Iterator[Product]:
+    def turns(self) -> Iterator[TileTurn]:
         """Loop over this core's output tiles, on the AIC."""
         kb, grid = self.kb, self.grid
         if self.tile.direct:
             with self._tiles() as (place, columns):
-                yield Product(place, columns)
+                yield TileTurn(place, columns)
             return
         with (
             self._columns() as columns,
@@ -108,9 +108,9 @@ class WeightRing:
             grid.tile(kb, columns.expert, mt, columns.nt, before) as place,
         ):
             if grid.m_tiles == 1:
-                yield Product(place, columns)
+                yield TileTurn(place, columns)
             else:
-                yield Product(place, columns, mt.equals(0), mt.equals(grid.row_tiles_of(columns.expert) - 1))
+                yield TileTurn(place, columns, mt.equals(0), mt.equals(grid.row_tiles_of(columns.expert) - 1))
 
     @contextmanager
     def fills(self) -> Iterator[Columns]:
@@ -193,10 +193,10 @@ class WeightRing:
 
         return Held(of_slot, scales) if self.tile.direct else Stream(load, scales)
 
-    def result(self, product: Product) -> Slice:
+    def result(self, turn: TileTurn) -> Slice:
         """Where an output tile goes: y, or the sums of its part of K."""
-        place = product.place
+        place = turn.place
         here = at(place.row, place.rows), at(place.nt * self.tile.base_n, place.cols)
         if self.sums is None:
             return self.y.at(place.expert, *here)
-        return self.sums.sums.at(place.expert, product.columns.part, *here)
+        return self.sums.sums.at(place.expert, turn.columns.part, *here)
