@@ -14,6 +14,8 @@ from msdsim.mixes import choices, parse_mix
 from msdsim.numerics.accuracy_order import accurate_enough
 from msdsim.problems import parse_problem
 from msdsim.problems.model import Attention, Gemm
+from msdsim.problems.workload import Entry, Workload
+from msdsim.workload_runs import _order
 
 HEAD = 'description = "d"\nsource = "s"\n'
 OPS = {
@@ -47,6 +49,15 @@ def test_in_the_file(tmp_path):
     found = workload(tmp_path, qkv=("gemm:m=4,k=64,n=96", 'dataflow = "dequant-int4"'))
     assert chosen(found, "msd-int8")["qkv"] == ("dequant-int4", "")
     assert chosen(found, "msd-int8,qkv=w8a8")["qkv"] == ("w8a8", "")
+
+
+def test_a_name_on_the_command_line_comes_before_the_file_and_both_before_kinds(tmp_path):
+    found = workload(tmp_path, qkv=("gemm:m=4,k=64,n=96", 'dataflow = "dequant-int4"'), head=("gemm:m=1,k=64,n=128", 'weights = "bf16"\ndataflow = "w8a8"'))
+    assert chosen(found, "gemm=msd-int8,attention=bf16,qkv=w8a8") == {
+        "qkv": ("w8a8", ""), "attention": ("bf16", ""), "experts": ("msd-int8", ""), "head": ("w8a8", "")}
+    assert chosen(found, "gemm=msd-int8,attention=bf16")["qkv"] == ("dequant-int4", "")
+    # Grouped products go with gemm until they are named; naming them alone says nothing of plain ones.
+    assert chosen(found, "bf16,grouped_gemm=w8a8") == {"qkv": ("dequant-int4", ""), "attention": ("bf16", ""), "experts": ("w8a8", ""), "head": ("w8a8", "")}
 
 
 def test_one_odd_operator_falls_back_by_rule_and_says_so(tmp_path):
@@ -126,6 +137,30 @@ def test_a_model_larger_than_the_chip(tmp_path):
     [note] = simulate_workload(big, "toy", "bf16").notes
     assert note.startswith("does not fit: 1.3 GB of weights and 0.0 GB of caches are 0.2 GB more than the 1.1 GB of toy's HBM")
     assert simulate_workload(workload(tmp_path), "toy", "bf16").notes == ()
+
+
+def test_caches_of_every_layer_count(tmp_path):
+    """The cache of one layer is 2 x 2 x 32 x 64 x 64 bytes x 2 = 1 MiB: 1,025 layers of it do not fit 1 GiB, whatever the weights are."""
+    for count, fits in ((900, True), (1100, False)):
+        path = tmp_path / "big.toml"
+        path.write_text(f'{HEAD}[[op]]\nname = "attention"\ncount = {count}\nproblem = "attention:batch=64,heads=4,kv_heads=2,head_dim=32,q=1,kv=64"\n')
+        notes = simulate_workload(parse_problem(str(path)), "toy", "bf16").notes
+        assert (notes == ()) is fits
+    assert notes[0].startswith("does not fit: 0.0 GB of weights and 1.2 GB of caches are 0.1 GB more than the 1.1 GB of toy's HBM (1.1 such chips)")
+
+
+def test_what_runs_ahead_of_a_layer():
+    """A layer that is repeated has its end run once ahead, until twice the capacity of L2 has passed; what runs once has nothing before it."""
+    entries = (Entry("a", 2, Gemm(m=1, k=1, n=1)), Entry("b", 2, Gemm(m=1, k=1, n=1)), Entry("c", 2, Gemm(m=1, k=1, n=1)), Entry("d", 1, Gemm(m=1, k=1, n=1)))
+    workload = Workload("net", "", "", None, entries)
+
+    def order(**reads):
+        return "".join(run.entry.name.upper() if run.ahead else run.entry.name for run in _order(workload, {"d": 1, **reads}, 100))
+
+    assert order(a=10, b=10, c=10) == "ABCabcd"
+    assert order(a=10, b=100, c=100) == "BCabcd", "200 bytes have passed: what A leaves is gone"
+    assert order(a=10, b=100, c=99) == "ABCabcd"
+    assert order(a=10, b=10, c=200) == "Cabcd"
 
 
 def test_compare_lists_what_it_skipped_and_offers_the_mix(tmp_path, capsys):

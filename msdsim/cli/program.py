@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from importlib import import_module
 from pathlib import Path
+from traceback import walk_tb
 from typing import TextIO
 
 import click
@@ -25,6 +26,8 @@ _ORDER = ("run", "compare", "explain", "sweep", "report", "tune", "schedule", "i
           "calibrate", "import", "list")
 
 DONE, USER_ERROR, INTERNAL, NO_OUTPUT, INTERRUPTED, BROKEN_PIPE = 0, 2, 70, 74, 130, 141
+#: How the modules of users' dataflow files are called (:mod:`msdsim.dataflows.own`).
+OWN_MODULE = "msdsim_own_"
 #: Nobody reads more of an error than this.
 _LONGEST_LINE = 1800
 
@@ -121,6 +124,9 @@ def run_program(arguments: Sequence[str] | None = None) -> int:
     except Exception as err:
         if os.environ.get("MSDSIM_TRACEBACK"):
             raise
+        if (own := _own_place(err)) is not None:
+            return _fail(f"dataflow file {own}: {type(err).__name__}: {err} (MSDSIM_TRACEBACK=1 shows the way there)",
+                         USER_ERROR)
         return _fail(f"internal error, please report it with the command: {type(err).__name__}: {err} ({_place(err)}; "
                      f"MSDSIM_TRACEBACK=1 shows the way there)", INTERNAL)
 
@@ -161,6 +167,14 @@ def _give_up_output() -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (OSError, ValueError):
         sys.stdout = io.StringIO()
+
+
+def _own_place(err: BaseException) -> str | None:
+    """Where in a user's dataflow file an error began; None where no such file was at work."""
+    for frame, line in reversed(list(walk_tb(err.__traceback__))):
+        if str(frame.f_globals.get("__name__", "")).startswith(OWN_MODULE):
+            return f"'{Path(frame.f_code.co_filename).name}', line {line}"
+    return None
 
 
 def _place(err: BaseException) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
+from numbers import Integral
 from typing import Any
 
 from msdsim.errors import TilingError
@@ -61,10 +62,12 @@ def current_keys(tiling: type, given: Mapping[str, int]) -> dict[str, int]:
 
 
 def require_positive(tiling: Any, *may_be_zero: str) -> None:
-    """Every field is at least 1, except those named."""
+    """Every field is a whole number of at least 1, or 0 where it is named."""
     for item in fields(tiling):
         value = getattr(tiling, item.name)
         low = 0 if item.name in may_be_zero else 1
+        if isinstance(value, bool) or not isinstance(value, Integral):
+            raise TilingError(f"tiling {item.name}={str(value)[:40]} is no whole number; give one of at least {low}")
         if value < low:
             raise TilingError(f"tiling {item.name}={value} is below {low}; give at least {low}")
 

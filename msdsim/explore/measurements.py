@@ -5,9 +5,9 @@ from __future__ import annotations
 import re
 from dataclasses import field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, FiniteFloat, ValidationError
 
 from msdsim.errors import InputError, MsdsimError
 from msdsim.problems import Attention, GroupedGemm, parse_inline
@@ -17,6 +17,9 @@ from msdsim.resources import find_file, read_toml, shipped_names
 PUBLISHED = "published"
 #: Numbers of the chip that a note says to set.
 _SET = re.compile(r"--set ([a-z0-9_.]+)=([0-9.]*[0-9])")
+
+#: What a clock has shown.
+Measured = Annotated[FiniteFloat, Field(gt=0)]
 
 
 class Measurement(BaseModel):
@@ -36,16 +39,16 @@ class Measurement(BaseModel):
     dataflow: str = ""
     run_as: str = ""
     tiling: str | dict[str, int] = field(default_factory=dict)
-    time_us: float | None = None
-    tflops: float | None = None
+    time_us: Measured | None = None
+    tflops: Measured | None = None
     scope: Literal["task", "kernel", "unknown"] = "unknown"
-    components_us: dict[str, float] = field(default_factory=dict)
+    components_us: dict[str, Measured] = field(default_factory=dict)
     source: str
     note: str = ""
     ratio_to: str = ""
-    ratio_only: float | None = None
+    ratio_only: Measured | None = None
     informs: tuple[str, ...] = ()
-    set: dict[str, float | str] = field(default_factory=dict)
+    set: dict[str, FiniteFloat | str] = field(default_factory=dict)
     ambiguous: str = ""
     long: bool = False
 
@@ -69,19 +72,32 @@ def load_measurements(file: str | Path = PUBLISHED) -> list[Measurement]:
     shipped = {} if Path(path).stem == PUBLISHED and str(file) in shipped_names("validation") else {
         row.id: row for row in load_measurements()}
     sources = raw.get("sources", {})
-    found = []
+    if not isinstance(sources, dict):
+        raise InputError(f"{where}: 'sources' is {str(sources)[:40]}; give a table of sources by name")
+    found: list[Measurement] = []
+    ids: set[str] = set()
     for index, item in enumerate(raw["row"], start=1):
+        if not isinstance(item, dict):
+            raise InputError(f"{where}, row {index} is {str(item)[:40]}; write it as [[row]] with its keys")
         values = {"run_as" if key == "as" else key: value for key, value in item.items() if not key.startswith("time_us_")}
-        values["source"] = sources.get(values.get("source"), values.get("source", ""))
+        if isinstance(values.get("source", ""), str):
+            values["source"] = sources.get(values.get("source"), values.get("source", ""))
         _understand_note(values)
         try:
             row = Measurement(**values)
         except ValidationError as err:
             first = err.errors()[0]
             key = ".".join(str(part) for part in first["loc"]).replace("run_as", "as")
-            raise InputError(f"{where}, row {index} '{item.get('id', '')}': key '{key}': {first['msg'].lower()}") from None
+            name = str(item.get("id", ""))[:40]
+            raise InputError(f"{where}, row {index} '{name}': key '{key}': {first['msg'].lower()}") from None
+        if row.id in ids:
+            raise InputError(f"{where}, row {index}: there is a row '{row.id}' before it; give every row an id of its own")
+        ids.add(row.id)
         same = shipped.get(row.id)
         found.append(row if same is None or row.run_as else _spelled_out(row, same))
+    for index, item in enumerate(raw["row"], start=1):
+        if (to := item.get("ratio_to")) and to not in ids:
+            raise InputError(f"{where}, row {index} '{found[index - 1].id}': ratio_to = '{to[:40]}' names no row")
     return found
 
 

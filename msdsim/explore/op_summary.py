@@ -8,6 +8,7 @@ are one row, with the median of each time.
 from __future__ import annotations
 
 import csv
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import median
@@ -76,10 +77,12 @@ def _cell(row: Mapping[str, str], column: str) -> str:
 
 
 def _number(row: Mapping[str, str], column: str) -> float | None:
+    """A time or count above 0; None for what says that there is none (0.0, N/A, nothing) and for what is no number."""
     try:
-        return float(_cell(row, column))
+        found = float(_cell(row, column))
     except ValueError:
         return None
+    return found if 0 < found < math.inf else None
 
 
 def _row(index: int, rows: Sequence[Mapping[str, str]], columns: Mapping[str, str], chip: str, cores: tuple[int, int],
@@ -97,7 +100,7 @@ def _row(index: int, rows: Sequence[Mapping[str, str]], columns: Mapping[str, st
     note = f"{len(rows)} runs" if len(rows) > 1 else ""
     if isinstance(understood, str):
         note = understood
-    found = {part: value for column, part in _TIMES.items() if (value := middle(column))}
+    found = {part: value for column, part in _TIMES.items() if (value := middle(column)) is not None}
     return Measurement(
         id=f"{index}-{name}", chip=chip, problem=problem, dataflow=dataflow, time_us=middle(columns["duration"]), scope="task",
         components_us=found, source=file, note=note, set=_cores(first, columns, cores))

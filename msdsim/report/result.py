@@ -280,7 +280,7 @@ class Comparison(SideBySide[Result]):
             if run.numerics.overflowed > base.numerics.overflowed:
                 return f"{run.numerics.overflowed:,} of its outputs overflow"
             ratio = run.numerics.relative_l2 / max(base.numerics.relative_l2, 1e-300)
-            return f"its error is {ratio:.2g}x that of bf16" if ratio > AS_ACCURATE else ""
+            return f"its error is {ratio:.3g}x that of bf16" if ratio > AS_ACCURATE else ""
         return "it quantizes activations in one pass" if run.dataflow in ONE_PASS else ""
 
     def to_json(self) -> dict[str, Any]:

@@ -123,3 +123,20 @@ def test_a_package_that_cannot_be_imported_is_named(package, text, point, messag
     package(text, point)
     assert run_program(["run", P, "--hw", "toy"]) == 2
     assert message in capsys.readouterr().err
+
+
+def test_what_fails_inside_a_users_dataflow_is_told_with_its_line(mine, capsys, monkeypatch):
+    """Building and choosing run the user's code: an error there is no error of msdsim."""
+    monkeypatch.delenv("MSDSIM_TRACEBACK", raising=False)
+    file = mine("file_breaks", text=MINE.replace("base_m=16", "base_m=problem.rows"))
+    assert run_program(["run", P, "--hw", "toy", "--dataflow", file]) == 2
+    told = capsys.readouterr().err
+    assert told.startswith("error: dataflow file 'mine.py', line 7: AttributeError: 'Gemm' object has no attribute 'rows'")
+    assert told.count("\n") == 1
+
+
+@pytest.mark.parametrize("value", ["[16]", "'16'", "16.0", "None", "True"])
+def test_tilings_are_whole_numbers(mine, capsys, value):
+    file = mine(f"file_of_{abs(hash(value))}", text=MINE.replace("base_m=16", f"base_m={value}"))
+    assert run_program(["run", P, "--hw", "toy", "--dataflow", file]) == 2
+    assert capsys.readouterr().err == f"error: tiling base_m={value.strip(chr(39))} is no whole number; give one of at least 1\n"

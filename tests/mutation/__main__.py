@@ -8,18 +8,22 @@ survives is a place that nothing guards: it wants a value or a hand-worked case,
 from __future__ import annotations
 
 import argparse
+import ast
 import contextlib
 import importlib.abc
 import importlib.machinery
 import importlib.util
 import os
 import random
+import re
 import resource
 import sys
+import tempfile
 import time
 import tomllib
 from collections import Counter
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -83,34 +87,61 @@ class Changed(importlib.abc.MetaPathFinder, importlib.abc.SourceLoader):
         return self.text.encode()
 
 
-def tests_of(file: str) -> list[str]:
-    names = next(tests for start, tests in ROOMS if file.startswith(start))
-    return [str(ROOT / name) for name in names.split() if (ROOT / name).exists()]
+def files_for(file: str, near: Sequence[str] = ()) -> list[str]:
+    """Test files of a module's room; in front those that speak of the module, or of names ``near`` the change."""
+    names = next(tests for start, tests in ROOMS if file.startswith(start)).split()
+    of_room = [path for name in names for path in (sorted((ROOT / name).rglob("test_*.py")) if (ROOT / name).is_dir() else [ROOT / name]) if path.exists()]
+    module, stem = file.removesuffix(".py").removesuffix("/__init__").replace("/", "."), Path(file).stem.strip("_")
+
+    def speaks(path: Path) -> int:
+        text = _text(path)
+        named = sum(re.search(rf"\b{name}\b", text) is not None for name in near)
+        return 2 * named + 2 * (stem in path.stem) + (f"{module} import" in text or f"import {module}" in text)
+
+    others = [path for path in sorted((ROOT / "tests").rglob("test_*.py")) if path not in of_room and speaks(path) >= 2 and "slow" not in path.stem]
+    return [str(path) for path in sorted([*of_room, *others], key=speaks, reverse=True)]
 
 
-def tried(site: dict[str, Any], seconds: int, verbose: bool) -> str:
+@cache
+def _text(path: Path) -> str:
+    return path.read_text(encoding="utf-8")
+
+
+def names_around(text: str, row: int) -> list[str]:
+    """Functions, classes and constants whose text holds a line (counted from 1); names that say little are left out."""
+    found = []
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and node.lineno <= row <= (node.end_lineno or row):
+            found.append(node.name)
+        elif isinstance(node, ast.Assign) and node.lineno <= row <= (node.end_lineno or row) and isinstance(node.targets[0], ast.Name):
+            found.append(node.targets[0].id)
+    return [name for name in found if len(name.strip("_")) > 5]
+
+
+def tried(site: dict[str, Any], given: argparse.Namespace) -> str:
     """What the tests of its room say of one change."""
     path = ROOT / site["file"]
-    lines = path.read_text(encoding="utf-8").split("\n")
+    lines, near = path.read_text(encoding="utf-8").split("\n"), []
     if "old" in site:
         places = [number for number, line in enumerate(lines) if line.strip() == site["old"]]
         if len(places) != 1:
             return MOVED
         line = lines[places[0]]
+        near = names_around("\n".join(lines), places[0] + 1)
         lines[places[0]] = line[: len(line) - len(line.lstrip())] + site["new"]
+    tests = [str(ROOT / name) for name in site["tests"].split()] if "tests" in site else files_for(site["file"], near)[: given.most]
     child = os.fork()
     if child == 0:
         code = 3
         try:
-            resource.setrlimit(resource.RLIMIT_CPU, (seconds, seconds + 5))
-            if not verbose:
+            resource.setrlimit(resource.RLIMIT_CPU, (given.seconds, given.seconds + 5))
+            if not given.verbose:
                 with open(os.devnull, "w") as nowhere:
                     os.dup2(nowhere.fileno(), 1)
                     os.dup2(nowhere.fileno(), 2)
             sys.meta_path.insert(0, Changed(path, "\n".join(lines)))
             import pytest
 
-            tests = [str(ROOT / name) for name in site["tests"].split()] if "tests" in site else tests_of(site["file"])
             # pytest rewrites the assertions of a package with a plugin, and would load the modules as they are.
             code = int(pytest.main(["-x", "--assert=plain", "-q", "-p", "no:cacheprovider", "-p", "no:randomly", *tests]))
         except BaseException:
@@ -126,15 +157,26 @@ def tried(site: dict[str, Any], seconds: int, verbose: bool) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="sites whose file or line holds this word")
+    parser.add_argument("--sites", type=Path, default=HERE / "sites.toml", help="another file of sites")
     parser.add_argument("--part", default="0/1", help="every N-th site from the I-th on: I/N")
     parser.add_argument("--seconds", type=int, default=60, help="CPU seconds of one site")
+    parser.add_argument("--most", type=int, help="test files of one site, those nearest to it first")
     parser.add_argument("--baseline", action="store_true", help="the tests of every room with nothing changed: all must survive")
     parser.add_argument("--verbose", action="store_true")
     given = parser.parse_args()
-    sites = [site for site in tomllib.loads((HERE / "sites.toml").read_text(encoding="utf-8"))["site"]
+    sites = [site for site in tomllib.loads(given.sites.read_text(encoding="utf-8"))["site"]
              if given.only in site["file"] or given.only in site["old"]]
     if given.baseline:
-        sites = list({tuple(tests_of(site["file"])): {"file": site["file"]} for site in sites}.values())
+        sites = list({tuple(files_for(site["file"])): {"file": site["file"]} for site in sites}.values())
+    # The children find modules compiled, but for the one that is changed: it comes from its text.
+    with tempfile.TemporaryDirectory() as compiled:
+        sys.dont_write_bytecode, sys.pycache_prefix = False, compiled
+        os.environ["PYTHONPYCACHEPREFIX"] = compiled
+        os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+        _run(sites, given)
+
+
+def _run(sites: list[dict[str, Any]], given: argparse.Namespace) -> None:
     # Any part of the run is a sample of all rooms.
     random.Random(1).shuffle(sites)
     first, step = map(int, given.part.split("/"))
@@ -153,7 +195,7 @@ def main() -> None:
     found: Counter[str] = Counter()
     for site in sites[first::step]:
         begun = time.monotonic()
-        result = tried(site, given.seconds, given.verbose)
+        result = tried(site, given)
         if result in (SURVIVED, NOT_FINISHED) and "reason" in site:
             result = "survived, with a reason"
         found[result] += 1

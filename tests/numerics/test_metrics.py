@@ -4,6 +4,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from msdsim.numerics.check import Numerics
 from msdsim.numerics.metrics import (
     bound_ratio,
     compare_bits,
@@ -61,3 +62,40 @@ def test_signed_zero_integers_and_shapes():
                                              (np.float32(np.inf), "inf (0x7f800000)")])
 def test_describe(value, text):
     assert describe(value) == text
+
+
+def test_only_a_nan_equals_a_nan():
+    """Either side alone is a difference; so is an infinity, and one of the other sign."""
+    nan, inf = np.nan, np.inf
+    for expected, got, count in (([nan, 1], [2, 1], 1), ([2, 1], [nan, 1], 1), ([nan, nan], [nan, 3], 1), ([inf, 1], [nan, 1], 1), ([inf], [-inf], 1),
+                                 ([inf, nan], [inf, nan], 0)):
+        found = compare_bits(np.float32(expected), np.float32(got), "y")
+        assert (0 if found is None else found.count) == count, (expected, got)
+
+
+def test_outputs_without_a_bound_have_no_say():
+    y64 = np.array([1.0, 2.0, 3.0])
+    assert bound_ratio(np.float32([1.5, 9, 3]), y64, np.array([1.0, np.inf, 1.0])) == 0.5
+    assert bound_ratio(np.float32([1.5, 9, 3]), y64, np.array([1.0, np.nan, 1.0])) == 0.5
+    assert bound_ratio(np.float32([1.5, np.inf, np.nan]), y64, np.ones(3)) == 0.5
+    assert bound_ratio(np.float32([np.inf] * 3), y64, np.ones(3)) is None
+    assert bound_ratio(np.float32([1, 2, 3]), y64, np.zeros(3)) == 0, "no error, and none allowed"
+    assert bound_ratio(np.float32([1, 2, 5]), y64, np.array([1.0, 1.0, 4.0])) == 0.5
+
+
+def test_errors_of_what_did_not_overflow():
+    y64 = np.array([3.0, 4.0, 100.0])
+    assert relative_l2(np.float32([3, 4.5, np.inf]), y64) == 0.1
+    assert max_abs_error(np.float32([3, 4.5, np.nan]), y64) == 0.5
+    assert relative_l2(np.float32([np.inf] * 3), y64) == max_abs_error(np.float32([np.inf] * 3), y64) == np.inf
+
+
+def test_bits_are_counted_against_the_input():
+    """rms(x) = 4, rms(x - x_hat) = 1/2: 3 bits; the size of x_hat, here 8.5 times as large, has no say."""
+    assert effective_bits(np.float32([4, 0]), np.array([4.0, 32.0])) == -3
+    assert effective_bits(np.float32([8, 0]), np.array([4.0, 0.0])) == 1
+
+
+@pytest.mark.parametrize(("bit_exact", "ratio", "good"), [(True, 1.0, True), (True, None, True), (True, 1.0001, False), (False, 0.5, False), (True, np.nan, False)])
+def test_a_check_holds_bits_and_bound(bit_exact, ratio, good):
+    assert Numerics(bit_exact, 4, 0 if bit_exact else 1, 1e-3, 1e-3, ratio).good is good

@@ -136,3 +136,29 @@ def test_a_kernel_of_a_file_and_a_folder_of_schedules(cli, recorded):
     assert cli("schedule", "verify", "golden", "--tolerance", "much")[0] == 2
     Path("none").mkdir()
     assert "holds no schedule files" in cli("schedule", "verify", "none")[2]
+
+
+@pytest.mark.parametrize(("cycles", "limits", "code", "word"), [
+    (0, [], 0, "ok "), (-10, [], 1, "DIFFERS"), (-10, ["--tolerance", "5%"], 0, "within"), (-10, ["--max-slowdown", "5%"], 0, "within"),
+    (10, ["--max-slowdown", "0%"], 0, "within"), (-10, ["--max-slowdown", "0%"], 1, "DIFFERS"), (-10, ["--cycles-only"], 1, "DIFFERS")])
+def test_exit_codes_of_verify_and_diff(cli, recorded, cycles, limits, code, word):
+    """10 of 4,000 cycles or so: recorded fewer than it takes now is a slowdown."""
+    save_schedule(recorded.model_copy(update={"cycles": recorded.cycles + cycles}), "s.json")
+    save_schedule(recorded, "now.json")
+    found, out, err = cli("schedule", "verify", "s.json", *limits)
+    assert (found, out.split()[0]) == (code, word.strip())
+    assert ("error: 1 of 1 schedules differ" in err) is bool(code)
+    assert cli("schedule", "diff", "s.json", "now.json", *limits)[0] == code
+
+
+def test_update_writes_what_differs_and_leaves_the_rest(cli, recorded):
+    save_schedule(recorded.model_copy(update={"cycles": 7}), "old.json")
+    save_schedule(recorded, "good.json")
+    before = Path("good.json").stat().st_mtime_ns
+    assert cli("schedule", "verify", "--update", "old.json", "good.json")[0] == 0
+    assert load_schedule("old.json") == recorded
+    assert Path("good.json").stat().st_mtime_ns == before
+    # One without its kernel's text, of an older version, is recorded anew although nothing differs.
+    save_schedule(recorded.model_copy(update={"kernel": (), "lines": ()}), "older.json")
+    assert cli("schedule", "verify", "--update", "older.json")[0] == 0
+    assert load_schedule("older.json").kernel == recorded.kernel

@@ -76,3 +76,15 @@ def test_the_chip_has_to_be_named(tmp_path, capsys):
     path.write_text(HEAD.format(blocks="Block Num") + "\n" + row(*ROWS[0]) + "\n")
     assert run_program(["validate", str(path)]) == 2
     assert "name it with --hw" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(("duration", "blocks", "us", "groups"), [
+    ("40.5", "12", 40.5, {"cores.aic": 12}), ("40.5", "24", 40.5, {}), ("40.5", "inf", 40.5, {}), ("40.5", "nan", 40.5, {}),
+    ("40.5", "-1", 40.5, {}), ("0", "12", None, {"cores.aic": 12}), ("-3", "12", None, {"cores.aic": 12}), ("inf", "12", None, {"cores.aic": 12}),
+    ("N/A", "", None, {})])
+def test_cells_that_hold_no_time_and_no_count(tmp_path, duration, blocks, us, groups):
+    path = tmp_path / "kernel_details.csv"
+    cells = ("mm", "MatMulV3", "AI_CORE", duration, blocks, "64,4096;4096,4096", "DT_BF16;DT_BF16", "64,4096", "inf", "nan", "0.0", "-1", "2")
+    path.write_text(HEAD.format(blocks="Block Num") + "\n" + row(*cells) + "\n")
+    found, = read_op_summary(path, "ascend910b1", (24, 48))
+    assert (found.time_us, found.set, found.components_us) == (us, groups, {"aiv_mte2": 2.0})

@@ -171,12 +171,23 @@ def test_a_file_of_ones_own(tmp_path):
     assert 2 * 512 * 512 * 768 / 865e6 < pair.predicted_us < 30
 
 
+GOOD = "[[row]]\nid = 'a'\nchip = 'toy'\nproblem = 'gemm:m=1,k=1,n=1'\nsource = 's'"
+
+
 @pytest.mark.parametrize(("text", "message"), [
     ("x = 1", "has no rows"),
     ("[[row]]\nid = 'a'\nchip = 'toy'\nproblem = 'gemm:m=1,k=1,n=1'\nsource = 's'\nwhat = 1", "key 'what'"),
     ("[[row]]\nid = 'a'\nchip = 'toy'\nsource = 's'", "key 'problem'"),
     ("[[row]]\nid = 'a'\nchip = 'toy'\nproblem = 'p'\nsource = 's'\nscope = 'all'", "key 'scope'"),
     ("row = [", "is not valid TOML"),
+    ("row = [1]", "row 1 is 1; write it as"),
+    ("sources = 3\n" + GOOD, "'sources' is 3; give a table"),
+    (GOOD.replace("source = 's'", "source = ['s']"), "key 'source'"),
+    *[(GOOD + f"\n{key} = {value}", f"row 1 'a': key '{key}'") for key in ("time_us", "tflops", "ratio_only") for value in (0, -1.0, "nan", "inf")],
+    (GOOD + "\ncomponents_us = { mac = 0 }", "key 'components_us.mac'"),
+    (GOOD + "\nset = { 'cores.aic' = nan }", "key 'set.cores.aic"),
+    (GOOD + "\n" + GOOD, "row 2: there is a row 'a' before it"),
+    (GOOD + "\nratio_to = 'b'", "row 1 'a': ratio_to = 'b' names no row"),
 ])
 def test_a_mistake_in_a_file_is_named(tmp_path, text, message):
     path = tmp_path / "bad.toml"
