@@ -9,7 +9,6 @@ import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib import import_module
-from importlib.abc import Loader, MetaPathFinder
 from importlib.machinery import ModuleSpec
 from types import ModuleType
 from typing import Any
@@ -58,11 +57,15 @@ SPREAD: dict[str, tuple[str, ...]] = {
 }
 
 
-class _OldNames(MetaPathFinder, Loader):
-    """Asked last, when no file has the name."""
+class _OldNames:
+    """Asked last, when no file has the name.  Finder and loader without the classes of ``importlib.abc``, which import a third
+    of what ``--help`` needs."""
 
     def find_spec(self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None) -> ModuleSpec | None:
-        return ModuleSpec(fullname, self) if fullname in MOVED or fullname in SPREAD else None
+        return ModuleSpec(fullname, self) if fullname in MOVED or fullname in SPREAD else None  # type: ignore[arg-type]
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """The module is made as usual."""
 
     def exec_module(self, module: ModuleType) -> None:
         if module.__name__ in SPREAD:

@@ -85,7 +85,7 @@ def _edges(record: RunRecord, line: Mapping[str, np.ndarray], lead: str) -> np.n
     pipe's instructions."""
     part, pipe = lead.upper().split(".")
     units, cycles = record.units, record.cycles
-    of_part = np.isin(np.arange(units.count), units.of_part(part))
+    of_part = _of_part(units, part)
     rows = of_part[line["unit"]] & (line["pipe"] == PIPES[part].index(pipe)) & (line["work"] > 0)
     core = _cores(units, line["unit"][rows].astype(np.int64))
     first, last = np.full(units.cores, np.iinfo(np.int64).max), np.full(units.cores, -1)
@@ -101,6 +101,13 @@ def _edges(record: RunRecord, line: Mapping[str, np.ndarray], lead: str) -> np.n
 def _cores(units: Units, unit: np.ndarray) -> np.ndarray:
     """The cores of AICs and AIVs."""
     return np.array([units.core(each) for each in range(units.count)], np.int64)[unit]
+
+
+def _of_part(units: Units, part: str) -> np.ndarray:
+    """Which AICs and AIVs are of a part."""
+    found = np.zeros(units.count, bool)
+    found[units.of_part(part)] = True
+    return found
 
 
 Pieces = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray, np.ndarray]
@@ -141,8 +148,7 @@ def _pieces(record: RunRecord, line: Mapping[str, np.ndarray], kinds: Sequence[s
 def _of_memory(record: RunRecord, unit: np.ndarray, number: np.ndarray, beyond: np.ndarray) -> np.ndarray:
     """How much of what every execution takes beyond its work is waiting for memory, cycles."""
     share = np.concatenate([record.instr_totals[part][:, [WAIT_MEMORY, HEAD]] for part in ("aic", "aiv")])
-    vector = ~np.isin(np.arange(record.units.count), record.units.of_part("AIC"))
-    which = number + np.where(vector[unit], len(record.instr_totals["aic"]), 0)
+    which = number + np.where(_of_part(record.units, "AIV")[unit], len(record.instr_totals["aic"]), 0)
     # What the executions of an instruction have taken so far, pipe by pipe.
     order = np.argsort(which, kind="stable")
     so_far = np.cumsum(beyond[order])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import gc
 import io
 import os
 import pkgutil
@@ -79,6 +80,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Entry point: run the command line and leave with its exit code."""
     # Numbers are executed on threads of msdsim's own; BLAS threads on top of them only wait for each other.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    # Plugins of pydantic would be looked for among all that is installed, and nothing that is imported is garbage: both take
+    # a good part of a short command.
+    os.environ.setdefault("PYDANTIC_DISABLE_PLUGINS", "__all__")
+    gc.set_threshold(50_000, 20, 50)
     code = run_program(arguments)
     if code == INTERRUPTED:
         # At once: the interpreter would wait for threads that are still at work.
