@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tomllib
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ from msdsim.errors import InputError
 from msdsim.registry import unknown_name
 
 
+@cache
 def data_dir(kind: str) -> Path:
     """Folder of shipped data files; ``kind`` is ``hwmodels``, ``workloads`` or ``validation``."""
     package = Path(__file__).resolve().parent
@@ -45,9 +47,10 @@ def find_file(kind: str, what: str, name: str) -> Path:
             raise InputError(f"{what} file {shortened(name)!r} does not exist; give a path to a .toml file or a shipped name "
                              f"({', '.join(shipped_names(kind))})")
         return path
-    if name not in shipped_names(kind):
+    path = data_dir(kind) / f"{name}.toml"
+    if not is_file(path) or name not in shipped_names(kind):  # a file system may not tell letters apart
         raise unknown_name(what, name, shipped_names(kind))
-    return data_dir(kind) / f"{name}.toml"
+    return path
 
 
 def toml_table(text: str, where: str, error: type[InputError] = InputError) -> dict[str, Any]:

@@ -23,6 +23,7 @@ from msdsim.errors import ArrayError, CheckFailed, Deadlock, InputError, KernelE
 from msdsim.formats.mx import DEFAULT_RULE, rule_named
 from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware import Hardware, load_hw
+from msdsim.hardware.chip import Chip
 from msdsim.ir.kernel import Kernel
 from msdsim.ir.order import CannotFinish
 from msdsim.ir.params import with_params
@@ -123,7 +124,8 @@ class PreparedRun:
 
     def program(self, addresses: Mapping[str, int] | None = None) -> Program:
         """The kernel lowered, its tensors at these addresses in GM (None: one after the other)."""
-        program = run_passes(replace(self.build, addresses=addresses), "lower").program
+        build = self.build if addresses is None else replace(self.build, addresses=addresses, program=None)
+        program = run_passes(build, "lower").program
         assert program is not None
         return program
 
@@ -231,13 +233,31 @@ def prepare_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions) -> P
     given = options.tiling or {}
     of_reference = {key: value for key, value in given.items() if key not in kernel.params} if options.reference else {}
     kernel = with_params(kernel, {key: value for key, value in given.items() if key not in of_reference})
-    build = run_passes(Build(hardware.chip, kernel=kernel), "order" if options.check else "place")
+    build = _lowered(kernel, hardware.chip)
+    if options.check:
+        build = run_passes(build, "order")
     item = PreparedRun(build, hardware, options, {"kind": "kernel", "name": kernel.name}, kernel.name, kernel.params)
     if options.reference is not None:
         return replace(item, executed=check_against(kernel, hardware.chip, options.reference, tiling=of_reference or None,
                                                     inputs=options.inputs, seed=options.seed, keep=options.keep,
                                                     scale_rule=options.scale_rule))
     return item if options.inputs is None else replace(item, executed=execute_kernel(kernel, options.inputs))
+
+
+#: Kernels that were lowered last, by the identities of kernel and chip: a kernel is often run again and again.
+_kept: dict[tuple[int, int], Build] = {}
+_MOST_KEPT = 4
+
+
+def _lowered(kernel: Kernel, chip: Chip) -> Build:
+    """Every pass of a hand-written kernel up to its instructions."""
+    build = _kept.get((id(kernel), id(chip)))
+    if build is None:
+        # What is kept holds kernel and chip, so that their identities are not given to others.
+        build = _kept[id(kernel), id(chip)] = run_passes(Build(chip, kernel=kernel), "lower")
+        for old in list(_kept)[:-_MOST_KEPT]:
+            _kept.pop(old, None)
+    return build
 
 
 def run_changed(result: Result, hardware: Hardware, options: RunOptions) -> ShownResult:

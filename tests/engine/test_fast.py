@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from msdsim.api import simulate
 from msdsim.engine import EngineOptions, load_engine
 from msdsim.engine.fast import compiled, engine
 from msdsim.errors import InputError, KernelError
@@ -58,6 +59,27 @@ def test_any_number_of_pieces_in_flight_and_of_queued_instructions():
     hardware = TOY.replace(**{"paths.gm_ub.outstanding_bytes": 2**40, "paths.gm_ub.granule_bytes": 1, "paths.gm_ub.interval_cycles": 0,
                               "dispatch.queue_depth.MTE2": 2**40, "hbm.extra_latency_cycles": 10**6})
     assert not isinstance(assert_engines_agree(lower(strided_kernel(700), hardware.chip)), Refused)
+
+
+def test_a_program_that_runs_again_begins_anew():
+    """Its tables and first arrays are kept, whatever runs in between and however much room it turned out to need."""
+    fast = load_engine("fast")
+    programs = [lower(burst_kernel(count), TOY.chip) for count in (3, 500, 7, 9, 11)]
+    options = [EngineOptions(skip=False), EngineOptions(skip=False, record_timeline=True), EngineOptions(memory="banked")]
+    first = [[fast.run(program, option) for option in options] for program in programs]
+    for program, records in zip(programs, first, strict=True):
+        for option, record in zip(options, records, strict=True):
+            again = fast.run(program, option)
+            assert again.cycles == record.cycles > 0
+            assert (again.totals == record.totals).all()
+            assert (again.bandwidth.bytes == record.bandwidth.bytes).all()
+
+
+def test_a_kernel_on_changed_chips_is_another_program():
+    """Lowered kernels are kept by chip."""
+    kernel, slower = burst_kernel(20), TOY.replace(**{"cross_core.signal_latency_cycles": 500})
+    found = [simulate(kernel, hardware).cycles for hardware in (TOY, slower, TOY, TOY.replace(name="toy2"), slower)]
+    assert found[0] == found[2] == found[3] < found[1] == found[4]
 
 
 def test_time_beyond_the_counters_is_refused():

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -67,8 +68,7 @@ class FastEngine:
     def run(self, program: Program, options: EngineOptions, l2: L2State | None = None) -> RunRecord:
         check_signals(program)
         check_l2(l2, program.chip)
-        tables = [part_table(program, part) for part in program.parts]
-        run = _Run(program, tables, options, l2)
+        run = _Run(_compiled(program, options), options, l2)
         run.simulate(None)
         timeline = run.timeline() if options.record_timeline else None
         record = run.record(timeline)
@@ -76,29 +76,60 @@ class FastEngine:
         return record
 
 
+@dataclass
+class _Compiled:
+    """What all runs of a program have in common.  ``start`` are the arrays of one that begins on an empty L2 and keeps no
+    timeline, where they are small enough to be kept."""
+
+    program: Program
+    tables: list[PartTable]
+    timings: BankedTimings | None
+    capacities: Capacities
+    repetitions: list[dict[int, Repetition]]
+    start: Machine | None = None
+
+
+#: What was compiled last, by the identity of the program, memory model and skipping, and the bytes up to which arrays are kept.
+_kept: dict[tuple[int, str, bool], _Compiled] = {}
+_MOST_KEPT, _KEPT_BYTES = 4, 2**20
+
+
+def _compiled(program: Program, options: EngineOptions) -> _Compiled:
+    """A program's tables; those of the last few are kept, since a program is often run again and again."""
+    key = id(program), options.memory, options.skip
+    found = _kept.get(key)
+    if found is not None:
+        return found
+    tables = [part_table(program, part) for part in program.parts]
+    repetitions: list[dict[int, Repetition]] = []
+    for table in tables:
+        known = {number: repetition(table, number) for number in range(len(table.loops))} if options.skip else {}
+        repetitions.append({number: item for number, item in known.items() if item is not None})
+    timings = BankedTimings.of(program.chip) if options.memory == "banked" else None
+    # What is kept holds the program, so that its identity is not given to another.
+    capacities = Capacities.of(tables, program.chip.memory.chunk_bytes)
+    found = _kept[key] = _Compiled(program, tables, timings, capacities, repetitions)
+    for old in list(_kept)[:-_MOST_KEPT]:
+        _kept.pop(old, None)
+    return found
+
+
 class _Run:
     """One program under simulation."""
 
-    def __init__(self, program: Program, tables: list[PartTable], options: EngineOptions, first_l2: L2State | None) -> None:
-        self.first_l2 = first_l2
-        self.program, self.tables, self.options = program, tables, options
-        self.timings = BankedTimings.of(program.chip) if options.memory == "banked" else None
-        self.units = Units(program.kernel.cores, program.kernel.aiv_per_core)
-        self.capacities = Capacities.of(tables, program.chip.memory.chunk_bytes)
-        self.repetitions: list[dict[int, Repetition]] = []
-        for table in tables:
-            found = {number: repetition(table, number) for number in range(len(table.loops))} if options.skip else {}
-            self.repetitions.append({number: item for number, item in found.items() if item is not None})
+    def __init__(self, compiled: _Compiled, options: EngineOptions, first_l2: L2State | None) -> None:
+        self.first_l2, self.compiled = first_l2, compiled
+        self.program, self.tables, self.options = compiled.program, compiled.tables, options
+        self.timings, self.repetitions = compiled.timings, compiled.repetitions
+        self.units = Units(self.program.kernel.cores, self.program.kernel.aiv_per_core)
+        self.capacities = replace(compiled.capacities)
         self.machine: Machine
 
     def simulate(self, first_rows: list[int] | None) -> np.ndarray:
         """Run the machine from the beginning; ``first_rows``, a row number for each pipe, asks for the timeline."""
         run = _compiled_run()
         while True:
-            # A timeline has every instruction.
-            skipping = self.repetitions if first_rows is None else [{} for _ in self.tables]
-            builder = Builder(self.program, self.tables, self.capacities, self.timings, skipping, self.first_l2)
-            self.machine = machine = builder.build()
+            self.machine = machine = self._start(recording=first_rows is not None)
             rows = np.zeros((0, len(TIMELINE_COLUMNS)), np.int64)
             if first_rows is not None:
                 rows = np.empty((first_rows[-1], len(TIMELINE_COLUMNS)), np.int64)
@@ -114,8 +145,24 @@ class _Run:
                 break
             self.l2.release()
             self.capacities.grow(status)
+        if self.capacities != self.compiled.capacities:
+            self.compiled.start, self.compiled.capacities = None, self.capacities
         self._check(status)
         return rows
+
+    def _start(self, recording: bool) -> Machine:
+        """The arrays at cycle 0."""
+        compiled = self.compiled
+        # A timeline has every instruction.
+        skipping = [{} for _ in self.tables] if recording else self.repetitions
+        usual = not recording and self.first_l2 is None and self.capacities == compiled.capacities
+        machine = compiled.start if usual else None
+        if machine is None:
+            machine = Builder(self.program, self.tables, self.capacities, self.timings, skipping, self.first_l2).build()
+            if not usual or machine.S.nbytes + machine.T.nbytes > _KEPT_BYTES:
+                return machine
+            compiled.start = machine
+        return replace(machine, S=machine.S.copy(), T=machine.T.copy())
 
     def timeline(self) -> dict[str, np.ndarray]:
         """Every instruction, from a second run: the first one has counted the rows of each pipe."""
