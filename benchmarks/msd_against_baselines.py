@@ -1,6 +1,7 @@
 """MSD against the better of its dequantizing baselines, and against 16-bit weights: the table of docs/when-msd-wins.md.
 
     python benchmarks/msd_against_baselines.py [--rows 1,16,64,128,512] [--groups none,128,32] [--chips a,b] [--write]
+    python benchmarks/msd_against_baselines.py --attention [--chips a,b] [--write]
 
 For every chip, shape, grouping of the weights and number of rows it simulates ``bf16``, ``dequant-*``, ``convert-*`` and
 ``msd-*`` of the formats that the chip's Cube takes, and prints the time of MSD over that of the faster of ``dequant`` and
@@ -22,9 +23,14 @@ from msdsim.problems import parse_problem
 CHIPS = ("ascend910b1", "ascend910b2", "ascend910b3", "ascend910b4", "ascend910c-die", "ascend950pr", "ascend950dt")
 SHAPES = {"4096 x 4096": "gemm:m={m},k=4096,n=4096", "7168 x 4096": "gemm:m={m},k=7168,n=4096",
           "8192 x 12288": "gemm:m={m},k=8192,n=12288", "8 experts of 7168 x 2048": "grouped_gemm:groups=8,m={m},k=7168,n=2048"}
+ATTENTION = {"8 sequences of 4096": "attention:batch=8,heads=32,kv_heads=8,head_dim=128,q=1,kv=4096",
+             "1 of 32768": "attention:batch=1,heads=32,kv_heads=8,head_dim=128,q=1,kv=32768",
+             "MLA, 32 of 4096": "attention:batch=32,heads=128,kv_heads=1,head_dim=576,v_dim=512,q=1,kv=4096,shared_kv=1,"
+                                "scale_dim=192",
+             "prefill of 2048": "attention:batch=1,heads=32,kv_heads=8,head_dim=128,q=2048,kv=2048,causal=1"}
 FORMATS = {"INT8": "int8", "INT4": "int4", "MXFP4": "mxfp4"}
 PAGE = Path(__file__).parents[1] / "docs" / "when-msd-wins.md"
-BEGIN, END = "<!-- table: benchmarks/msd_against_baselines.py -->", "<!-- end of table -->"
+BEGIN, END = "<!-- table: benchmarks/msd_against_baselines.py{} -->", "<!-- end of table -->"
 
 
 def cycles(problem: str, chip: str, dataflow: str) -> int | None:
@@ -67,6 +73,28 @@ def table(chips: list[str], shape: str, group: str, rows: list[int]) -> list[str
     return [*lines, ""]
 
 
+def attention_table(chips: list[str]) -> list[str]:
+    """A line for every chip, format and kind of scales; chips with the same cells share a line."""
+    found: dict[tuple[str, str, tuple[str, ...]], list[str]] = {}
+    for chip in chips:
+        bases = {shape: cycles(shape, chip, "bf16") for shape in ATTENTION.values()}
+        for label, fmt in FORMATS.items():
+            for scales in ("channel", "token") if fmt != "mxfp4" else ():
+                cells = tuple(cell(f"{shape},scales={scales}", chip, fmt, base) for shape, base in bases.items())
+                if any(cells):
+                    found.setdefault((label, scales, cells), []).append(chip.removeprefix("ascend"))
+    return ["| chip | cache | scales per | " + " | ".join(ATTENTION) + " |", "|---" * (3 + len(ATTENTION)) + "|",
+            *[f"| {', '.join(names)} | {label} | {scales} | " + " | ".join(cells) + " |"
+              for (label, scales, cells), names in found.items()]]
+
+
+def write(lines: list[str], option: str) -> None:
+    """Between the markers of the page."""
+    text, begin = PAGE.read_text(encoding="utf-8"), BEGIN.format(option)
+    before, rest = text.split(begin)
+    PAGE.write_text("\n".join([before + begin, "", *lines]).rstrip() + "\n" + END + rest.partition(END)[2], encoding="utf-8")
+
+
 def main() -> None:
     """Print the tables, and write them where asked."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -74,19 +102,21 @@ def main() -> None:
     parser.add_argument("--groups", default="none,128,32")
     parser.add_argument("--shapes", default=",".join(SHAPES), help="K x N as the tables name them")
     parser.add_argument("--chips", default=",".join(CHIPS))
+    parser.add_argument("--attention", action="store_true", help="of attention instead")
     parser.add_argument("--write", action="store_true", help="into docs/when-msd-wins.md, between its markers")
     given = parser.parse_args()
     started, lines = time.process_time(), []
-    for shape in given.shapes.split(","):
+    if given.attention:
+        lines = attention_table(given.chips.split(","))
+        print("\n".join(lines))
+    for shape in () if given.attention else given.shapes.split(","):
         for group in given.groups.split(","):
             part = table(given.chips.split(","), shape, group, [int(m) for m in given.rows.split(",")])
             print("\n".join(part), flush=True)
             lines += part
     print(f"{time.process_time() - started:.0f} s of CPU")
     if given.write:
-        text = PAGE.read_text(encoding="utf-8")
-        before, after = text.partition(BEGIN)[0], text.partition(END)[2]
-        PAGE.write_text("\n".join([before + BEGIN, "", *lines]) + END + after, encoding="utf-8")
+        write(lines, " --attention" if given.attention else "")
 
 
 if __name__ == "__main__":

@@ -16,6 +16,8 @@ from msdsim.units import bytes_per_tick, ceil_div
 METHODS = {
     "bf16": AttentionMethod("bf16", None, 1),
     "dequant-int8": AttentionMethod("int8", None, 1), "dequant-int4": AttentionMethod("int4", None, 1),
+    "convert-int8": AttentionMethod("int8", None, 1, converted=True),
+    "convert-int4": AttentionMethod("int4", None, 1, converted=True),
     "msd-int8": AttentionMethod("int8", MSD_INT8, MSD_INT8.passes), "msd-int4": AttentionMethod("int4", MSD_INT4, 4),
     "msd-mxfp4": AttentionMethod("fp4_e2m1", MSD_MXFP4, MSD_MXFP4.passes),
 }
@@ -44,6 +46,8 @@ def terms(dataflow: str, problem: Any, chip: Chip, tiling: Mapping[str, int]) ->
     if method.spec is None and method.cache != "bf16":
         name = "dequant" if tiling.get("fused", 1) else "separate"
         found[name] = vector(method.of_cache(), _cache_elements(problem))
+        if method.converted:
+            found["softmax"] += vector(method.of_queries(token), queries * problem.head_dim)
     elif method.spec is not None:
         found["msd"] = (vector(method.of_queries(token), queries * problem.head_dim) + vector(conversion, logits)
                         + vector(merge, outputs * steps))

@@ -91,11 +91,13 @@ def cycles_per_element(chip: Chip, work: Sequence[tuple[str, int]]) -> float:
 
 @dataclass(frozen=True)
 class AttentionMethod:
-    """A method of attention: format of the ``cache``, decomposition of Q and P (``spec``, None: BF16 products), its passes."""
+    """A method of attention: format of the ``cache``, decomposition of Q and P (``spec``, None: BF16 products), its passes, and
+    whether the cache is only ``converted`` while its scales go elsewhere."""
 
     cache: str
     spec: MsdSpec | None
     passes: int
+    converted: bool = False
 
     @property
     def mx(self) -> bool:
@@ -103,13 +105,14 @@ class AttentionMethod:
         return self.spec is not None and self.spec.scheme == "mx"
 
     def of_cache(self) -> Work:
-        """For each element of K and V that is dequantized."""
-        return ("cast", 16), ("cast", 32), ("mul", 32), ("cast", 32)
+        """For each element of K and V that is made BF16."""
+        scaled: Work = () if self.converted else (("mul", 32),)
+        return ("cast", 16), ("cast", 32), *scaled, ("cast", 32)
 
     def of_queries(self, token: bool) -> Work:
-        """For each element of Q that is split."""
+        """For each element of Q that is split, or scaled."""
         if self.spec is None:
-            return ()
+            return (("cast", 32), ("mul", 32), ("cast", 32)) if self.converted and not token else ()
         if self.mx:
             return ("cast", 32), *self._mx_split()
         scaled: Work = () if token else (("mul", 32),)
@@ -119,10 +122,11 @@ class AttentionMethod:
         """For each logit: scaling, softmax and rounding of P; and what a decomposition adds, merging S and splitting P."""
         softmax: Work = (("fold_max", 32), ("sub", 32), ("exp", 32), ("fold_add", 32))
         if self.spec is None:
-            return (("muls", 32), *softmax, ("cast", 32)), ()
+            scales: Work = (("mul", 32), ("mul", 32)) if self.converted and token else ()
+            return (("muls", 32), *softmax, ("cast", 32), *scales), ()
         if self.mx:
             return (("muls", 32), *softmax), (*self._sums(), ("cast", 32), ("cast", 32), *self._mx_split())
-        scales: Work = (("mul", 32), ("mul", 32), ("fold_max", 32)) if token else ()
+        scales = (("mul", 32), ("mul", 32), ("fold_max", 32)) if token else ()
         return (("mul", 32), *softmax), (*self._sums(), *scales, *self._split(quotient=token))
 
     def of_outputs(self, token: bool) -> tuple[Work, Work]:

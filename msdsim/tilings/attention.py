@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar
 
 import numpy as np
 
-from msdsim.dataflows.attention import bf16, dequant, msd, mx
+from msdsim.dataflows.attention import bf16, convert, dequant, msd, mx
 from msdsim.dataflows.attention.operands import FETCH_BYTES
 from msdsim.dataflows.attention.output import MERGE_ROWS
 from msdsim.dataflows.attention.tiling import Needs, UbTiles, arriving_bytes, has_direct_paths
@@ -467,9 +468,9 @@ class DequantAttention(Attention):
     #: Vector reads it anyway.
     ahead = ()
 
-    def __init__(self, problem: AttentionShape, chip: Chip, cache: str) -> None:
-        super().__init__(problem, chip, dequant.needs_of(chip, cache, fused=True))
-        self.unfused = dequant.needs_of(chip, cache, fused=False)
+    def __init__(self, problem: AttentionShape, chip: Chip, cache: str, needs_of: Callable[[Chip, str, bool], Needs]) -> None:
+        super().__init__(problem, chip, needs_of(chip, cache, True))
+        self.unfused = needs_of(chip, cache, False)
         self.widest = self.dim if problem.shared_kv else max(self.dim, self.out)
 
     def more(self, s: Space) -> None:
@@ -497,13 +498,13 @@ class DequantAttention(Attention):
         taken = np.array([self._taken(*(int(value) for value in row)) for row in zip(*rows, strict=True)], np.int64)
         room = self.chip.buffers.ub_bytes - taken
         # Beside every row: its scale, twice, in 32 bytes each.
-        most = np.maximum(1, (room - 4 * self.widest - 256) // (dequant.ELEMENT_BYTES * self.widest + 2 * 32))
+        most = np.maximum(1, (room - 8 * self.widest - 256) // (dequant.ELEMENT_BYTES * self.widest + 2 * 32))
         s.set(dequant_kv=np.minimum(most, np.where(s.fused == 1, ceil(s.kv_tile, self.aivs), self.problem.kv)))
 
     def _taken(self, share: int, vec_m: int, out_m: int, kv_tile: int, slots: int, ring: int, fused: int) -> int:
         """Bytes of UB that the pipeline takes, or S and O, which have their place there in every phase."""
         tiles = UbTiles(share, vec_m, out_m, kv_tile, self.dim, self.out, slots, ring)
-        return bf16.ub_bytes(tiles) if fused else arriving_bytes(1, tiles) if slots else 0
+        return self.unfused.ub_bytes(tiles) if fused else arriving_bytes(1, tiles) if slots else 0
 
     def _tile(self, s: Space) -> tuple[Values, Values, Values]:
         """Cycles of ``dequant_kv`` rows of the cache on MTE2, V and MTE3."""
@@ -511,7 +512,8 @@ class DequantAttention(Attention):
         width = self.widest * bits // 8
         load, _ = costs.gm("GM", "UB", rows, width, 1.0, width, self.apart * width)
         v = costs.vector([("cast", 16), ("cast", 32), ("cast", 32)], rows, self.widest, flat=True)
-        v = v + costs.vector([("mul", 32)], rows, self.widest)
+        if "mul" in self.needs.cache_ops:
+            v = v + costs.vector([("mul", 32)], rows, self.widest)
         store, _ = costs.gm("UB", "GM", rows, self.widest * 2)
         if (s.direct == 1).any():
             store = np.where((s.direct == 1) & (s.fused == 1), costs.local("UB", "L1", rows, self.widest, 16), store)
@@ -544,7 +546,9 @@ class DequantAttention(Attention):
 
 declare("bf16", partial(Attention, needs=bf16.NEEDS), kind="attention")
 for _cache in dequant.CACHES:
-    declare(f"dequant-{_cache}", partial(DequantAttention, cache=_cache), kind="attention")
+    for _method in (dequant, convert):
+        _name = f"{_method.__name__.rpartition('.')[2]}-{_cache}"
+        declare(_name, partial(DequantAttention, cache=_cache, needs_of=_method.needs_of), kind="attention")
 for _spec in msd.SPECS:
     declare(f"msd-{_spec.name}", partial(Attention, needs=msd.needs_of(_spec)), kind="attention")
 declare("msd-mxfp4", partial(Attention, needs=mx.NEEDS), kind="attention")

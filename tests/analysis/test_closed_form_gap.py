@@ -170,8 +170,8 @@ def test_every_instruction_of_attention_is_stated(name, scales):
     method, token = METHODS[name], scales == "token"
     rows, steps = 16, -(-256 // tiles.kv_tile)
     logits, outputs = method.of_logits(token), method.of_outputs(token)
-    cache = 2 * 2 * 256 * 64 if name.startswith("dequant") else 0
-    final = (*(() if method.spec is None or token else (("mul", 32),)), ("div", 32), ("cast", 32))
+    cache = 2 * 2 * 256 * 64 if name.startswith(("dequant", "convert")) else 0
+    final = (*((("mul", 32),) if (method.spec or method.converted) and not token else ()), ("div", 32), ("cast", 32))
     for work, elements in ((logits[0] + logits[1], rows * 256), (outputs[0] + outputs[1], rows * 64 * steps),
                            (method.of_cache(), cache), (method.of_queries(token), rows * 64), (final, rows * 64)):
         for op in work:

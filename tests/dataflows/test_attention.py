@@ -218,7 +218,7 @@ def test_rows_merged_together():
     assert 1 < loaded.shape[0] <= 16
 
 
-DEQUANT = [name for name in NAMES if name.startswith("dequant")]
+DEQUANT = [name for name in NAMES if name.startswith(("dequant", "convert"))]
 
 
 @pytest.mark.parametrize("fused", [0, 1])

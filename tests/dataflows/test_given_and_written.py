@@ -47,8 +47,8 @@ def test_arrays_that_are_given():
 
 
 @pytest.mark.parametrize(("problem", "dataflow", "inputs", "message"), [
-    ("gemm:m=6,k=64,n=32,x=int8", "msd-int8", {}, "'msd-int8' makes its own of BF16 activations, and x=int8 is given; use w8a8"),
-    ("gemm:m=6,k=64,n=32,x=int8", "bf16", {}, "use w8a8"),
+    ("gemm:m=6,k=64,n=32,x=int8", "msd-int8", {}, "'msd-int8' splits BF16 activations, and x=int8 is given; use w8a8"),
+    ("gemm:m=6,k=64,n=32,x=int8", "bf16", {}, "'bf16' multiplies BF16 activations, and x=int8 is given; use w8a8"),
     ("gemm:m=6,k=64,n=32,x=int8,offset=1", "w8a8", {}, "leave out offset=1 or x=int8"),
     ("gemm:m=6,k=64,n=32,x=fp8", "w8a8", {}, "x = 'fp8'"),
     ("gemm:m=6,k=64,n=32,out=fp16", "bf16", {}, "out = 'fp16'"),

@@ -183,3 +183,18 @@ def test_running_it_is_a_deadlock(engine):
     with pytest.raises(Deadlock, match="cannot finish in the order of its text"):
         simulate(parse_kernel(turned), TOY, engine=engine)
     assert simulate(parse_kernel(text_of(*MSD)), TOY, engine=engine).cycles > 0
+
+
+@pytest.mark.parametrize(("dataflow", "chip", "direct"), [("bf16", "ascend910b1", 0), ("msd-int8", "toy", 0), ("msd-int4", "toy", 0),
+                                                         ("convert-int8", "ascend950pr", 1)])
+def test_an_aiv_without_rows_of_a_row_tile_has_read_what_came_before(dataflow, chip, direct):
+    """The last of the row tiles has 6 rows of 16, all of them the first AIV's; the other still has O of the tile before to read."""
+    shape, hardware = parse_problem("attention:batch=1,heads=2,kv_heads=1,head_dim=32,q=70,kv=300"), load_hw(chip)
+    entry = find_dataflow(shape, dataflow)
+    given = {"rows": 16, "kv_tile": 64, "direct": direct}
+    text = print_kernel(entry.build(shape, hardware.chip, choose_tiling(entry, shape, hardware.chip, given)))
+    assert checked(text, hardware).complete
+    if chip == "toy":
+        unsaid = re.sub(r"\n *(signal|wait) partial_read\b.*", "", text)
+        with pytest.raises(KernelError, match=r"'fixpipe o.*' on core 0 AIC FIX writes a part of 'o' that .* nothing orders the two"):
+            checked(unsaid, hardware)

@@ -66,6 +66,20 @@ class Float:
         return [sum_in_k(weights, column) for column in zip(*self._bf16(v, v_scale, channel), strict=True)]
 
 
+class Converted:
+    """The cache's integers; scales of channels in Q and at the end, of tokens in the logits and in P."""
+
+    def logits(self, q, k, k_scale, c, channel):
+        row = [nearest(f32(v * s), "bf16") for v, s in zip(q, k_scale, strict=True)] if channel else q
+        logits = [f32(sum_in_k(row, column) * c) for column in k]
+        return logits if channel else [f32(t * s) for t, s in zip(logits, k_scale, strict=True)]
+
+    def values(self, p, v, v_scale, channel):
+        weights = [nearest(a if channel else f32(a * s), "bf16")
+                   for a, s in zip(p, [None] * len(p) if channel else v_scale, strict=True)]
+        return [sum_in_k(weights, column) for column in zip(*v, strict=True)]
+
+
 class Mx:
     def _product(self, row, column, scale_of):
         total = None
@@ -137,12 +151,13 @@ def attention(method, kv_tile):
             acc = [f32(f32(a * alpha) + x) for a, x in zip(before, product, strict=True)]
             top = new
         out = [f32(a / total) for a in acc]
-        if channel and isinstance(method, Integer):
+        if channel and isinstance(method, Integer | Converted):
             out = [f32(a * s) for a, s in zip(out, v_scale, strict=True)]
         return [nearest(a, "bf16") for a in out]
 
     return run
 
 
-METHODS = {"bf16": Float(), "dequant-int8": Float(), "dequant-int4": Float(), "msd-int8": Integer(127, 254, 2),
+METHODS = {"bf16": Float(), "dequant-int8": Float(), "dequant-int4": Float(), "convert-int8": Converted(),
+           "convert-int4": Converted(), "msd-int8": Integer(127, 254, 2),
            "msd-int4": Integer(7, 14, 4), "msd-mxfp4": Mx()}

@@ -1,5 +1,5 @@
 """Attention dataflows: FlashAttention over KV tiles with Cube and Vector overlapped; one file a family."""
 
-from msdsim.dataflows.attention import bf16, dequant, msd, mx
+from msdsim.dataflows.attention import bf16, convert, dequant, msd, mx
 
-__all__ = ["bf16", "dequant", "msd", "mx"]
+__all__ = ["bf16", "convert", "dequant", "msd", "mx"]

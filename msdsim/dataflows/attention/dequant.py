@@ -15,14 +15,15 @@ writes V(g + kv_slots) for the partial output of step g.  A shared cache has one
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 from msdsim.dataflows.attention.bf16 import CUBE_FORMATS, ub_bytes
 from msdsim.dataflows.attention.bf16 import NEEDS as BF16_NEEDS
 from msdsim.dataflows.attention.context import Chunk, Context, Operands
-from msdsim.dataflows.attention.conversions import PlainConversions
-from msdsim.dataflows.attention.operands import Caches, GmCache, PlainQueries, cache_tensors, copy_rows, to_l1
+from msdsim.dataflows.attention.conversions import Conversions, PlainConversions
+from msdsim.dataflows.attention.operands import Caches, GmCache, PlainQueries, Queries, cache_tensors, copy_rows, to_l1
 from msdsim.dataflows.attention.pipeline import Ahead, attention
 from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, check
 from msdsim.dataflows.attention.work import AttentionShape, Step, refuse_odd
@@ -52,21 +53,29 @@ class CacheTiling(AttentionTiling):
     fused: int = 1
 
 
+@dataclass(frozen=True)
+class Stored:
+    """The format of the cache, and whether its elements are ``scaled`` when Vector makes them BF16."""
+
+    cache: str
+    scaled: bool = True
+
+
 class _Dequantizer:
     """Vector's part: rows of K and of V, ``dequant_kv`` at a time, from GM to UB, to BF16, and to where the Cube has them from.
 
     K and V take turns in a loop ``which``, so that the code is there once.
     """
 
-    def __init__(self, ctx: Context, tile: CacheTiling, cache: str) -> None:
-        self.ctx, self.kb, self.tile, self.stored = ctx, ctx.kb, tile, cache_tensors(ctx, cache)
+    def __init__(self, ctx: Context, tile: CacheTiling, of: Stored) -> None:
+        self.ctx, self.kb, self.tile, self.stored, self.scaled = ctx, ctx.kb, tile, cache_tensors(ctx, of.cache), of.scaled
         self.per_channel = ctx.problem.scales == "channel"
         #: Names and channels of what is stored.
         self.names, self.dims = ("k", "v")[: len(self.stored)], [cache.of.shape[-1] for cache in self.stored]
         # Scales of tokens as a column, so that each lands beside the row it belongs to.
         self.scales = [ctx.kb.tensor(f"{name}_scale", "fp32", (ctx.problem.kv_heads, dim) if self.per_channel
                                      else (ctx.work.kv_head_count, ctx.work.kv, 1), "in")
-                       for name, dim in zip(self.names, self.dims, strict=True)]
+                       for name, dim in zip(self.names, self.dims, strict=True)] if of.scaled else []
 
     def workspaces(self, suffix: str, shape: tuple[int, int] | tuple[int, int, int], space: str = "GM") -> Caches:
         """A tensor for each cache, rows of BF16."""
@@ -80,8 +89,10 @@ class _Dequantizer:
     def load_scales(self, which: Expr, head: Expr, start: Expr, size: Expr, rows: int) -> list[Slice]:
         """The scales of K or V: a row per channel, a column per token; as rows of K and as rows of V take them."""
         kb = self.kb
+        if not self.scaled:
+            return []
         if self.per_channel:
-            buffer = kb.buffer("dequant_scale", "UB", "fp32", (1, max(self.dims)))
+            buffer = kb.buffer("dequant_scale", "UB", "fp32", (1, max(self.dims)), self.tile.ub_ring)
             targets = [buffer[0, at(0, dim)] for dim in self.dims]
             sources = [scale[self.ctx.kv_head(head), :] for scale in self.scales]
         else:
@@ -94,7 +105,7 @@ class _Dequantizer:
         return targets
 
     def rows(self, which: Expr, head: Expr, rows: At, scales: list[Slice], targets: list[Slice]) -> None:
-        """``bf16(fp32(integer) * scale)`` of rows of a head, to the target of K or of V."""
+        """``bf16(fp32(integer) * scale)``, or ``bf16(integer)``, of rows of a head, to the target of K or of V."""
         kb, tile = self.kb, self.tile
         shape = (tile.dequant_kv, max(self.dims))
         w8 = kb.buffer("w8", "UB", self.stored[0].of.fmt, shape, tile.ub_ring)
@@ -110,7 +121,8 @@ class _Dequantizer:
         for number, here in enumerate(tiles[:1] if alike else tiles):
             with nullcontext() if alike else kb.when(which.equals(number)):
                 to_fp32(kb, w8[here], w16[here], w32[here])
-                kb.op("mul", w32[here], w32[here], scales[number])
+                if self.scaled:
+                    kb.op("mul", w32[here], w32[here], scales[number])
                 kb.op("cast", wb[here], w32[here], round="rint")
         for number, here in enumerate(tiles):
             with kb.when(which.equals(number)):
@@ -123,8 +135,8 @@ class FusedCache:
     keys_signal: str | None = "keys"
     early_values = False
 
-    def __init__(self, ctx: Context, tile: CacheTiling, cache: str) -> None:
-        self.ctx, self.tile, self.dequantizer = ctx, tile, _Dequantizer(ctx, tile, cache)
+    def __init__(self, ctx: Context, tile: CacheTiling, of: Stored) -> None:
+        self.ctx, self.tile, self.dequantizer = ctx, tile, _Dequantizer(ctx, tile, of)
         self.stored = self.dequantizer.stored
         shape = (ctx.cores, tile.kv_slots, ctx.work.kv_tile)
         self.rings = self.dequantizer.workspaces("ring", shape, "L1" if tile.direct else "GM")
@@ -171,8 +183,8 @@ class FusedCache:
 class WholeCache:
     """A prologue: all of K and V in BF16 in GM, before the attention starts."""
 
-    def __init__(self, ctx: Context, tile: CacheTiling, cache: str) -> None:
-        self.ctx, self.tile, self.dequantizer = ctx, tile, _Dequantizer(ctx, tile, cache)
+    def __init__(self, ctx: Context, tile: CacheTiling, of: Stored) -> None:
+        self.ctx, self.tile, self.dequantizer = ctx, tile, _Dequantizer(ctx, tile, of)
         self.caches = self.dequantizer.workspaces("bf16", (ctx.work.kv_head_count, ctx.work.kv))
         ctx.kb.signal("dequantized", "barrier")
 
@@ -194,14 +206,28 @@ class WholeCache:
         self.ctx.kb.wait_signal("dequantized", "MTE2")
 
 
-def _kernel(problem: AttentionShape, chip: Chip, tile: CacheTiling, cache: str) -> Kernel:
+def with_cache(ctx: Context, tile: CacheTiling, of: Stored, queries: Queries, conversions: Conversions,
+               prepare: Callable[[Step], None] | None = None) -> Kernel:
+    """The attention on the cache in BF16; ``prepare`` is what the AIVs do for Q ahead of the softmax, if anything."""
+    if not tile.fused:
+        whole = WholeCache(ctx, tile, of)
+        ahead = None if prepare is None else Ahead(prepare)
+        return attention(ctx, queries, GmCache(ctx, whole.caches, whole.dequantizer.stored), conversions, ahead, prologue=whole)
+    fused = FusedCache(ctx, tile, of)
+
+    def body(step: Step) -> None:
+        if prepare is not None:
+            with ctx.kb.when(step.number < ctx.steps):
+                prepare(step)
+        fused.dequantize(step)
+
+    return attention(ctx, queries, fused, conversions, Ahead(body, tail=tile.preload))
+
+
+def kernel(problem: AttentionShape, chip: Chip, tile: CacheTiling, cache: str) -> Kernel:
     ctx = Context(f"attention_dequant_{cache}", problem, chip, tile, Operands("bf16", "fp32"))
-    queries, conversions = PlainQueries(ctx), PlainConversions(ctx)
-    if tile.fused:
-        fused = FusedCache(ctx, tile, cache)
-        return attention(ctx, queries, fused, conversions, ahead=Ahead(fused.dequantize, tail=tile.preload))
-    whole = WholeCache(ctx, tile, cache)
-    return attention(ctx, queries, GmCache(ctx, whole.caches, whole.dequantizer.stored), conversions, prologue=whole)
+    queries = PlainQueries(ctx)
+    return with_cache(ctx, tile, Stored(cache), queries, PlainConversions(ctx))
 
 
 def slots(problem: AttentionShape, tile: AttentionTiling) -> int:
@@ -215,28 +241,30 @@ def _room(chip: Chip) -> int:
     return chip.buffers.ub_bytes // 4
 
 
-def needs_of(chip: Chip, cache: str, fused: bool) -> Needs:
+def needs_of(chip: Chip, cache: str, fused: bool, pipeline: Callable[[UbTiles], int] = ub_bytes,
+             ops: tuple[str, ...] = ("cast", "cast", "mul", "cast")) -> Needs:
+    """``pipeline`` is what the attention itself needs of UB, ``ops`` make an element of the cache BF16."""
     def fused_bytes(t: UbTiles) -> int:
-        return ub_bytes(t) + _room(chip)
+        return pipeline(t) + _room(chip)
 
     # int8 and int4 become FP16 at twice the elements per repeat of the others, which the estimate leaves out.
-    return Needs("bf16", 1, fused_bytes if fused else ub_bytes, BF16_NEEDS.vector_ops, FORMATS[cache].bits,
-                 ("cast", "cast", "mul", "cast") if fused else (), cache_in_l1=fused)
+    return Needs("bf16", 1, fused_bytes if fused else pipeline, BF16_NEEDS.vector_ops, FORMATS[cache].bits,
+                 ops if fused else (), cache_in_l1=fused)
 
 
-def _register(cache: str) -> None:
+def register(name: str, cache: str, make: Callable[[AttentionShape, Chip, CacheTiling, str], Kernel],
+             needs: Callable[[Chip, str, bool], Needs], description: str) -> None:
+    """A dataflow whose Cube takes the integer ``cache`` in BF16."""
     def build(problem: AttentionShape, chip: Chip, tile: CacheTiling) -> Kernel:
         require_switch(tile, "fused")
-        check(problem, chip, tile, needs_of(chip, cache, bool(tile.fused)))
+        check(problem, chip, tile, needs(chip, cache, bool(tile.fused)))
         if tile.fused and tile.kv_slots < slots(problem, tile):
             raise TilingError(f"tiling kv_slots={tile.kv_slots} cannot hold the tiles of preload={tile.preload} steps and the "
                               f"one in use; give at least {slots(problem, tile)}")
-        return _kernel(problem, chip, tile, cache)
+        return make(problem, chip, tile, cache)
 
-    name = f"dequant-{cache}"
     DATAFLOWS.add(f"attention:{name}", Dataflow(
-        name=name, kind="attention", contract=name,
-        description=f"{cache.upper()} KV cache made BF16 on Vector, BF16 products",
+        name=name, kind="attention", contract=name, description=description,
         tiling=CacheTiling, refuses=lambda problem, chip: _refuse(problem, chip, FORMATS[cache].bits), build=build,
     ))
 
@@ -248,4 +276,4 @@ def _refuse(problem: AttentionShape, chip: Chip, bits: int) -> str | None:
 #: Formats of the cache.
 CACHES = ("int8", "int4")
 for _cache in CACHES:
-    _register(_cache)
+    register(f"dequant-{_cache}", _cache, kernel, needs_of, f"{_cache.upper()} KV cache made BF16 on Vector, BF16 products")

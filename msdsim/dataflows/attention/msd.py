@@ -12,16 +12,16 @@ having the fixed maximum 1; per token, K's into the columns of the logits and V'
 from __future__ import annotations
 
 from functools import partial
-from typing import NamedTuple
 
 import numpy as np
 
+from msdsim.dataflows.attention import scales
 from msdsim.dataflows.attention.context import Components, Context, Operands, Rows
 from msdsim.dataflows.attention.conversions import Logits
 from msdsim.dataflows.attention.operands import GmCache, cache_tensors, query_tensor
-from msdsim.dataflows.attention.output import ScaleOutput
 from msdsim.dataflows.attention.pipeline import Ahead, attention
 from msdsim.dataflows.attention.rings import ToCube, ToVector
+from msdsim.dataflows.attention.scales import CacheScales, TokenScales
 from msdsim.dataflows.attention.split import SplitQueries
 from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step, refuse_odd
@@ -31,7 +31,7 @@ from msdsim.dataflows.vector.components import SMALLEST, combine, decompose, nar
 from msdsim.formats.msd import MSD_INT4, MSD_INT8, MsdSpec
 from msdsim.hardware.chip import Chip
 from msdsim.ir.builder import Handle, at
-from msdsim.ir.expr import Const, Expr
+from msdsim.ir.expr import Const
 from msdsim.ir.kernel import Kernel, Slice
 from msdsim.ir.ops.vector import FOLD_LANES
 
@@ -39,31 +39,26 @@ from msdsim.ir.ops.vector import FOLD_LANES
 class MsdConversions:
     """Integer components of Q and P with a row scale each; INT32 sums merged and scaled."""
 
-    half = "fp16"
     p_scales: ToCube | None = None
 
     def __init__(self, ctx: Context, spec: MsdSpec) -> None:
         self.ctx, self.kb, self.spec = ctx, ctx.kb, spec
-        self.per_channel = ctx.problem.scales == "channel"
-        tokens, heads = (ctx.work.kv_head_count, ctx.work.kv), ctx.problem.kv_heads
-        shapes = [(heads, width) if self.per_channel else tokens for width in (ctx.dim, ctx.out_dim)]
-        self.k_scale = ctx.kb.tensor("k_scale", "fp32", shapes[0], "in")
-        self.v_scale = self.k_scale if ctx.shared else ctx.kb.tensor("v_scale", "fp32", shapes[1], "in")
-        self.scale_output: ScaleOutput | None = self._scale_channels if self.per_channel else None
+        self.cache_scales = CacheScales(ctx)
+        self.per_channel, self.scale_output = self.cache_scales.per_channel, self.cache_scales.of_output
 
     def open(self) -> None:
         """What the merged logits of a row are multiplied by, per row tile; and the row scale of P, per step."""
         ctx = self.ctx
+        self.cache_scales.open()
         self.q_factor = self.kb.buffer("q_factor", "UB", "fp32", (ctx.states * ctx.share, 1))
         if not self.per_channel:
             self.p_factor = self.kb.buffer("p_factor", "UB", "fp32", (ctx.slots * ctx.share, 1))
 
-    def split_query(self, tile: RowTile, rows: Rows, x: Slice, scratch: Slice, half: Slice) -> Components:
+    def split_query(self, tile: RowTile, rows: Rows, x: Slice) -> Components:
         ctx, kb, most = self.ctx, self.kb, self.ctx.tile.out_m
+        scratch, half = ctx.of_query("xq", "fp32", rows), ctx.of_query("xh", "fp16", rows)
         if self.per_channel:
-            scale = kb.buffer("xs", "UB", "fp32", (1, ctx.dim))[0, :]
-            kb.copy(scale, self.k_scale[ctx.kv_head(tile.head), :])
-            kb.op("mul", x, x, scale)
+            self.cache_scales.into_query(x, tile)
         kb.op("abs", scratch, x)
         top = self._row_top(scratch, "x", rows, most)
         factor = ctx.per_row_tile(self.q_factor, tile, rows)
@@ -94,16 +89,7 @@ class MsdConversions:
         return Components(pieces)
 
     def scales(self, step: Step) -> TokenScales | None:
-        ctx, kb = self.ctx, self.kb
-        if self.per_channel:
-            return None
-        # Both scales in one buffer, so that one flag covers both loads.
-        sources = (self.k_scale,) if ctx.shared else (self.k_scale, self.v_scale)
-        buffer = kb.buffer("token_scales", "UB", "fp32", (len(sources), ctx.work.kv_tile), ctx.tile.ub_ring)
-        rows = [buffer[row, at(0, step.cols)] for row in range(len(sources))]
-        for target, source in zip(rows, sources, strict=True):
-            kb.copy(target, source[step.head, at(step.start, step.cols)])
-        return TokenScales(rows[0], rows[-1])
+        return self.cache_scales.of_step(step)
 
     def logits(self, s: ToVector, step: Step, rows: Rows, scales: TokenScales | None) -> Logits:
         ctx, kb = self.ctx, self.kb
@@ -138,18 +124,6 @@ class MsdConversions:
             kb.op("mul", total, total, ctx.per_step(self.p_factor, step, rows))
         return total
 
-    def _scale_channels(self, acc: Slice, head: Expr) -> None:
-        scale = self.kb.buffer("vs", "UB", "fp32", (1, self.ctx.out_dim))[0, :]
-        self.kb.copy(scale, self.v_scale[self.ctx.kv_head(head), at(0, self.ctx.out_dim)])
-        self.kb.op("mul", acc, acc, scale)
-
-
-class TokenScales(NamedTuple):
-    """Scales of K and of V for the columns of a step."""
-
-    k: Slice
-    v: Slice
-
 
 def _kernel(problem: AttentionShape, chip: Chip, tile: AttentionTiling, spec: MsdSpec) -> Kernel:
     ctx = Context(f"attention_msd_{spec.name}", problem, chip, tile, Operands(spec.target, "int32", spec.passes))
@@ -175,8 +149,7 @@ def needs_of(spec: MsdSpec) -> Needs:
         o = t.v_dim * (4 + 4 + 4 + t.ring * 2 + t.ring * 4)
         rows = t.vec_m * (logits + 2 * 4 * FOLD_LANES + 4 * 32) + t.out_m * (q + o + 4 * FOLD_LANES + 4 * 32)
         state = t.share * (4 * t.v_dim + 4 * 24)
-        scales = t.ring * 2 * 4 * t.kv_tile + 4 * (t.head_dim + t.v_dim)
-        return int(rows) + arriving_bytes(spec.passes, t) + state + scales + 1024
+        return int(rows) + arriving_bytes(spec.passes, t) + state + scales.ub_bytes(t) + 1024
 
     ops = ("cast", "mul", *_MERGE * (spec.passes - 1), *_SOFTMAX, "muls", *_SPLIT * spec.passes)
     return Needs(spec.target, spec.passes, ub_bytes, ops, spec.format.bits)

@@ -67,7 +67,6 @@ class MxCache:
 class MxConversions:
     """MX components of Q and P, split block by block; FP32 sums added up.  Block scales are in the products."""
 
-    half = "bf16"
     scale_output: ScaleOutput | None = None
 
     def __init__(self, ctx: Context) -> None:
@@ -80,7 +79,8 @@ class MxConversions:
     def scales(self, step: Step) -> None:
         """Block scales are the Cube's affair."""
 
-    def split_query(self, tile: RowTile, rows: Rows, x: Slice, scratch: Slice, half: Slice) -> Components:
+    def split_query(self, tile: RowTile, rows: Rows, x: Slice) -> Components:
+        scratch, half = self.ctx.of_query("xq", "fp32", rows), self.ctx.of_query("xh", "bf16", rows)
         return self._split("x", x, scratch, half, (self.ctx.tile.out_m, self.ctx.dim), 1)
 
     def _split(self, name: str, x: Slice, q: Slice, half: Slice, most: tuple[int, int], ring: int) -> Components:

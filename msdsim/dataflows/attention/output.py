@@ -6,15 +6,15 @@ from collections.abc import Callable
 from typing import TypeAlias
 
 from msdsim.dataflows.attention.context import Context, Rows
-from msdsim.dataflows.attention.work import Step
+from msdsim.dataflows.attention.work import RowTile, Step
 from msdsim.dataflows.vector.softmax import MergeScratch, RowState, merge_states, move
 from msdsim.ir import At, Expr, Slice, at, ragged
 from msdsim.units import ceil_div
 
 #: Most rows that are merged at a time: of more, the latency of instructions is no longer felt.
 MERGE_ROWS = 16
-#: Applies the scales of V that apply once, at the end, to rows of a KV head.
-ScaleOutput: TypeAlias = Callable[[Slice, Expr], None]
+#: Applies the scales of V that apply once, at the end, to rows of a KV head; of a row tile while it is in the pipeline.
+ScaleOutput: TypeAlias = Callable[[Slice, Expr, RowTile | None], None]
 
 
 class Output:
@@ -36,13 +36,13 @@ class Output:
             self._store_split(step, rows, acc, state)
             return
         self.kb.op("div", acc, acc, state.sum)
-        self._store("yb", acc, step.head, at(step.row + rows.start, rows.size), self.ctx.tile.out_m)
+        self._store("yb", acc, step.head, at(step.row + rows.start, rows.size), self.ctx.tile.out_m, step.tile)
 
-    def _store(self, name: str, acc: Slice, head: Expr, rows: At, most: int) -> None:
+    def _store(self, name: str, acc: Slice, head: Expr, rows: At, most: int, tile: RowTile | None = None) -> None:
         """``y = bf16(acc)``, at most ``most`` rows."""
         kb, ctx = self.kb, self.ctx
         if self.scale is not None:
-            self.scale(acc, head)
+            self.scale(acc, head, tile)
         yb = kb.buffer(name, "UB", "bf16", (most, ctx.out_dim), ctx.tile.ub_ring)[:rows.size, :]
         kb.op("cast", yb, acc, round="rint")
         kb.copy(self.y[head, rows, :], yb)
@@ -51,13 +51,13 @@ class Output:
         """The state of one split to GM: acc, m and l."""
         kb, ctx, dim = self.kb, self.ctx, self.ctx.out_dim
         here = at(step.head * ctx.work.rows_per_head + step.row + rows.start, rows.size)
-        out = ctx.of_output("part_out", "fp32", rows, ctx.tile.ub_ring)
-        stats = kb.buffer("stats_out", "UB", "fp32", (ctx.tile.out_m, 2), ctx.tile.ub_ring)
-        move(kb, stats[:rows.size, 0], state.top)
-        move(kb, stats[:rows.size, 1], state.sum)
-        move(kb, out, acc)
-        kb.copy(self.split_stats[here, at(step.split * 2, 2)], stats[:rows.size, :])
-        kb.copy(self.split_acc[here, at(step.split * dim, dim)], out)
+        # One buffer for both stores, so that one flag covers them.
+        out = kb.buffer("part_out", "UB", "fp32", (ctx.tile.out_m, dim + 2), ctx.tile.ub_ring)
+        move(kb, out[:rows.size, dim], state.top)
+        move(kb, out[:rows.size, dim + 1], state.sum)
+        move(kb, out[:rows.size, :dim], acc)
+        kb.copy(self.split_stats[here, at(step.split * 2, 2)], out[:rows.size, at(dim, 2)])
+        kb.copy(self.split_acc[here, at(step.split * dim, dim)], out[:rows.size, :dim])
 
     def merge_splits(self, taken: int) -> None:
         """Splits in ascending order, for some rows of a KV head at a time; ``taken`` bytes of UB belong to rings."""

@@ -25,6 +25,9 @@ fills it for step ``g + n`` knows by then that step ``g`` was read, from what it
     AIV  p with P(g+n)  o of O(g)           the AIC made O(g) from P(g): P(g) was read
     AIC  o with O(g+n)  p of P(g+n)         which the AIV made after it had read O(g) into acc
 
+The last holds of an AIV that made a part of P(g + n).  Where a row tile is so short that an AIV has no rows of it, but had some
+of the one before, ``partial_read`` says for every step that O was read.
+
 Where O is too wide for one accumulator, it is made in column tiles, each over all KV rows of the step, for which P of the
 step stays in L1.  With ``interleave`` tiles of O and S take turns, so that one drains from L0C while the other is computed::
 
@@ -80,6 +83,7 @@ def attention(ctx: Context, queries: Queries, cache: Cache, conversions: Convers
     kb.signal(s.full, "aic_to_aiv")
     kb.signal(p.full, "aiv_to_aic")
     kb.signal(o.full, "aic_to_aiv")
+    free = OutputFree(ctx) if ctx.work.leaves_out(ctx.share, ctx.aivs) else None
 
     with kb.part("aic"):
         cube = Products(ctx, cache, s, p, o)
@@ -88,6 +92,8 @@ def attention(ctx: Context, queries: Queries, cache: Cache, conversions: Convers
         with items(ctx, last=preload) as item:
             q = queries.load(item)
             with turns(ctx, item, last=preload) as turn:
+                if free is not None:
+                    free.wait(turn)
                 if tile.interleave:
                     with turn.step(tail=preload) as step:
                         cube.interleaved(step, q)
@@ -115,9 +121,29 @@ def attention(ctx: Context, queries: Queries, cache: Cache, conversions: Convers
                 vector.softmax(step)
             with turn.step(behind=last) as step:
                 vector.rescale(step)
+            if free is not None:
+                free.say(turn)
         if ctx.work.splits > 1:
             y.merge_splits(taken=s.ub_bytes + o.ub_bytes)
     return kb.build()
+
+
+class OutputFree:
+    """The signal that an AIV has read O of a step, also of one that pads an item, so that slots and signals keep step."""
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx, self.name = ctx, "partial_read"
+        ctx.kb.signal(self.name, "aiv_to_aic")
+
+    def wait(self, turn: Turn) -> None:
+        """Before the AIC fills a slot again."""
+        with turn.step(behind=turn.last, padded=True) as step, self.ctx.kb.when(step.number >= self.ctx.slots):
+            self.ctx.kb.wait_signal(self.name, "FIX")
+
+    def say(self, turn: Turn) -> None:
+        """Behind the reads of an AIV, if the slot is filled again."""
+        with turn.step(behind=turn.last, padded=True) as step, self.ctx.kb.when(step.number + self.ctx.slots < self.ctx.steps):
+            self.ctx.kb.raise_signal(self.name, "V" if self.ctx.tile.direct else "MTE2")
 
 
 # Vector's stages
@@ -188,17 +214,18 @@ class Turn:
     last: int
 
     @contextmanager
-    def step(self, behind: int = 0, tail: int = 0) -> Iterator[Step]:
+    def step(self, behind: int = 0, tail: int = 0, padded: bool = False) -> Iterator[Step]:
         """What a stage does that is ``behind`` steps behind the first, in the turns in which it has a step.
 
-        With a ``tail`` it is run for that many turns more, and sees for itself which of the steps exist.
+        With a ``tail`` it is run for that many turns more, and sees for itself which of the steps exist; ``padded``: also for
+        steps that pad an item.
         """
         ctx, g = self.ctx, self.number
         step = ctx.work.step(ctx.kb.core, maximum(0, g - behind) if behind else g)
         conditions: list[Expr] = [g >= behind] if behind else []
         if behind + tail < self.last:
             conditions.append(g < ctx.steps + (behind + tail))
-        if step.live != Const(1) and not tail:
+        if step.live != Const(1) and not tail and not padded:
             conditions.append(step.live)
         with ctx.kb.when(reduce(minimum, conditions)) if conditions else nullcontext():
             yield step

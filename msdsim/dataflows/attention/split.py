@@ -16,11 +16,8 @@ from msdsim.ir.kernel import Slice
 class Splitter(Protocol):
     """How Q becomes components."""
 
-    #: Format through which FP32 becomes a component's.
-    half: str
-
-    def split_query(self, tile: RowTile, rows: Rows, x: Slice, scratch: Slice, half: Slice) -> Components:
-        """Components of rows of Q, given in FP32 with two scratch tiles (FP32 and ``half``) of their shape."""
+    def split_query(self, tile: RowTile, rows: Rows, x: Slice) -> Components:
+        """Components of rows of Q, given in FP32."""
 
 
 class SplitQueries:
@@ -63,11 +60,10 @@ class SplitQueries:
         with kb.when((step.number % ctx.work.steps).equals(0)), ctx.row_tiles(step.number // ctx.work.steps) as (_, tile):
             with ctx.my_rows("i", tile, ctx.tile.out_m) as rows:
                 xb = ctx.of_query("xb", "bf16", rows)
-                xf, scratch = ctx.of_query("xf", "fp32", rows), ctx.of_query("xq", "fp32", rows)
-                half = ctx.of_query("xh", splitter.half, rows)
+                xf = ctx.of_query("xf", "fp32", rows)
                 kb.copy(xb, self.q[tile.head, at(tile.row + rows.start, rows.size), :])
                 kb.op("cast", xf, xb)
-                components = splitter.split_query(tile, rows, xf, scratch, half)
+                components = splitter.split_query(tile, rows, xf)
                 for ring, pieces in ((self.elements, components.elements), (self.scales, components.scales)):
                     for n, piece in enumerate(pieces):
                         assert ring is not None

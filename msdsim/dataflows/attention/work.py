@@ -121,6 +121,12 @@ class Work:
         pairs = ((p, self.q_tiles - 1 - p) for p in range(self.q_items))
         return max(sum(self._visible_tiles(tile) for tile in {a, b}) for a, b in pairs)
 
+    def leaves_out(self, share: int, aivs: int) -> bool:
+        """Whether one of ``aivs`` with ``share`` rows each has rows of some row tiles and none of others."""
+        positions, heads = self.q % self.positions or self.positions, self.group % self.heads_per_tile or self.heads_per_tile
+        fewest = positions if self.q_tiles > 1 else heads * self.q
+        return any(fewest <= aiv * share < self.base_rows for aiv in range(1, aivs))
+
     def items_of(self, core: Expr) -> Expr:
         """Number of items of a core."""
         return tiles_of(self.items - core, self.cores)

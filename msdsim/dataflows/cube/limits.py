@@ -52,7 +52,8 @@ def refuse_activations(problem: GemmShape, scheme: Scheme) -> str | None:
         return None
     if not scheme.takes(problem.x):
         takes = [other.name for other in SCHEMES.values() if other.takes(problem.x)]
-        return f"'{scheme.name}' makes its own of BF16 activations, and x={problem.x} is given; use {' or '.join(takes)}"
+        does = "multiplies" if scheme.decomposition is None else "quantizes" if scheme.spec.passes == 1 else "splits"
+        return f"'{scheme.name}' {does} BF16 activations, and x={problem.x} is given; use {' or '.join(takes)}"
     if problem.offset:
         return f"offsets need sums of rows of x, which x={problem.x} does not come with; leave out offset=1 or x={problem.x}"
     return None

@@ -4,7 +4,7 @@ Per head, with logits [rows, kv] (below) and tiles t of ``kv_tile`` columns; fp3
 
     m' = max(m, row max of the tile) ; alpha = exp(m - m') ; p = exp(logits - m')      (m starts at the lowest fp32)
     l = l * alpha + rowsum(p) (64 lanes) ; acc = acc * alpha + PV(p, tile)                (l and acc start at 0)
-    y = bf16(acc / l), per-channel integer caches: y = bf16((acc / l) * v_scale[d])
+    y = bf16(acc / l), per channel, msd-int* and convert-*: y = bf16((acc / l) * v_scale[d])
 
 With S = kv_splits > 1, part s holds the tiles [s T / S], ..., [(s + 1) T / S] - 1 of T; each part starts anew, and
 
@@ -16,6 +16,9 @@ n passes of the decomposition:
 bf16, dequant-*   logits = (q @ k^T) * c ; PV = bf16(p) @ v: bf16 products, fp32 sums over ascending head_dim
                   and kv, from 0 in each tile.
                   dequant: k and v are bf16(fp32(int) * scale).
+convert-*         bf16 products as above of the integers of k and v themselves, which bf16 holds exactly.
+                  per channel: q' = bf16(fp32(q) * k_scale[d]) in the place of q (exact where the scales are powers of two).
+                  per token: logits = ((q @ k^T) * c) * k_scale[j] ; PV = bf16(p * v_scale[j]) @ v.
 msd-int8, -int4   per channel: q' = fp32(q) * k_scale[d] is decomposed; logits = t * fl32(row_scale * c), t merging the
                   passes as in GEMM.  PV: p has the fixed row maximum 1 (no reduction); PV = t * fl32(1 / f).
                   per token: q is decomposed; logits = (t * fl32(row_scale * c)) * k_scale[j].
@@ -46,7 +49,7 @@ from msdsim.numerics import vector
 from msdsim.numerics.attention_operands import attention_operands, exact_cache
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.references.attention_bound import HeadBound, head_bound
-from msdsim.numerics.references.attention_products import FLOAT, INTEGER, MX, Head, heads_of
+from msdsim.numerics.references.attention_products import CONVERTED, FLOAT, INTEGER, MX, Head, heads_of
 from msdsim.numerics.references.reduce import row_sum
 from msdsim.problems.shapes import AttentionShape
 
@@ -109,10 +112,12 @@ def _require_finite(logits: np.ndarray, head: Head, problem: AttentionShape) -> 
 
 @dataclass(frozen=True)
 class AttentionContract(Contract):
-    """Attention with the KV cache in ``cache``; ``spec`` decomposes Q and P, or is None for bf16 products."""
+    """Attention with the KV cache in ``cache``; ``spec`` decomposes Q and P, or is None for bf16 products.  ``converted``: the
+    products are of the cache's integers, and its scales go elsewhere."""
 
     cache: str = "bf16"
     spec: MsdSpec | None = None
+    converted: bool = False
     kv_tile: int = KV_TILE
     kv_splits: int = 1
 
@@ -148,14 +153,15 @@ class AttentionContract(Contract):
         c = np.float32(1 / np.sqrt(problem.softmax_dim))
         per_channel = problem.scales == "channel"
         for head in heads_of(problem, operands):
-            method = FLOAT if self.spec is None else MX if self.spec.scheme == "mx" else INTEGER
+            plain = CONVERTED if self.converted else FLOAT
+            method = plain if self.spec is None else MX if self.spec.scheme == "mx" else INTEGER
             with np.errstate(under="ignore", over="ignore"):
                 logits = method.logits(head, self.spec, c, per_channel)
                 _require_finite(logits, head, problem)
                 logits = np.where(head.visible, logits, np.float32(-np.inf))
                 values = method.values(head, self.spec, per_channel)
                 out = online_softmax(logits, self.kv_tile, values, self.kv_splits)
-                if method is INTEGER and per_channel:
+                if per_channel and method in (INTEGER, CONVERTED):
                     out = out * head.v_scale
             y[head.batch, head.index] = out.reshape(y.shape[2:])
         y32 = y.reshape(problem.batch, problem.heads, problem.q, problem.value_dim)
@@ -180,8 +186,8 @@ class AttentionContract(Contract):
         for head in heads_of(problem, operands):
             at = (head.batch, head.index)
             case = HeadBound(head.q, head.k, k[at], head.v, v[at], head.k_scale, head.v_scale, head.visible,
-                             problem.softmax_dim, problem.scales == "channel", self.cache, self.spec, self.kv_tile,
-                             self.kv_splits)
+                             problem.softmax_dim, problem.scales == "channel", self.cache, self.spec, self.converted,
+                             self.kv_tile, self.kv_splits)
             result[at] = head_bound(case, grouped[at])
         return result.reshape(y64.shape)
 
@@ -190,6 +196,8 @@ register(AttentionContract("bf16", "bf16 KV cache, bf16 products", "attention"))
 for _cache in ("int8", "int4"):
     register(AttentionContract(f"dequant-{_cache}", f"{_cache} KV cache made bf16 on Vector, then bf16 products",
                                "attention", _cache))
+    register(AttentionContract(f"convert-{_cache}", f"{_cache} KV cache only made bf16 on Vector (exact), then bf16 products",
+                               "attention", _cache, converted=True))
 for _cache, _spec, _text in (("int8", MSD_INT8, "two int8 components"), ("int4", MSD_INT4.with_passes(4),
                              "four int4 components"), ("mxfp4", MSD_MXFP4, "two MXFP4 components")):
     register(AttentionContract(f"msd-{_cache}", f"{_text} of Q and P times the {_cache} KV cache", "attention", _cache,

@@ -51,6 +51,7 @@ class HeadBound:
     per_channel: bool
     cache: str
     spec: MsdSpec | None
+    converted: bool
     kv_tile: int
     kv_splits: int = 1
 
@@ -106,7 +107,8 @@ def logits_error(h: HeadBound) -> np.ndarray:
     dim = h.k_values.shape[1]
     q, k = np.abs(h.q.astype(np.float64)), np.abs(h.k_values)
     if h.spec is None:
-        relative = (1 + _cache_error(h)) * (1 + gamma(dim + 4)) - 1
+        # Scales of channels in Q are rounded as those in the cache are.
+        relative = (1 + _scale_error(h, rounded=h.per_channel)) * (1 + gamma(dim + 4)) - 1
         error = relative * (q @ k.T)
     elif h.spec.scheme == "mx":
         lost = error_bound(h.q, h.spec)
@@ -133,7 +135,7 @@ def output_error(h: HeadBound, p: np.ndarray, total: np.ndarray) -> tuple[float,
     depth, tiles = min(h.kv_tile, kv), h.tiles
     v = np.abs(h.v_values)
     if h.spec is None:
-        relative = (1 + _cache_error(h)) * (1 + BF16.unit_roundoff) * (1 + gamma(depth + 3 * tiles)) - 1
+        relative = (1 + _scale_error(h, rounded=False)) * (1 + BF16.unit_roundoff) * (1 + gamma(depth + 3 * tiles)) - 1
         return relative, np.zeros((p.shape[0], 1)), np.zeros((1, 1))
     passes, bound = h.spec.passes, h.spec.relative_bound()
     if h.spec.scheme == "mx":
@@ -156,6 +158,9 @@ def output_error(h: HeadBound, p: np.ndarray, total: np.ndarray) -> tuple[float,
     return arithmetic, per_unit * (p * scale).max(axis=1, keepdims=True) * integers, per_unit * scale.max() * integers
 
 
-def _cache_error(h: HeadBound) -> float:
-    """Relative error of a cache made bf16 by one fp32 product and one rounding."""
-    return 0.0 if h.cache == "bf16" else (1 + BF16.unit_roundoff) * (1 + U32) - 1
+def _scale_error(h: HeadBound, rounded: bool) -> float:
+    """Relative error of one fp32 product with a scale, and of the rounding to bf16 that follows it: always where the cache
+    itself is scaled, where the scales go elsewhere if it is ``rounded``."""
+    if h.cache == "bf16":
+        return 0.0
+    return (1 + BF16.unit_roundoff * (rounded or not h.converted)) * (1 + U32) - 1

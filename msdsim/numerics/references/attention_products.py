@@ -73,6 +73,25 @@ class FloatProducts:
         return lambda p, columns: matmul_float(round_to(p, BF16), v[columns])
 
 
+class ConvertedProducts:
+    """bf16 products of the integers of the cache, which bf16 holds; the scales meet Q or the logits, and P or the output."""
+
+    def logits(self, head: Head, spec: MsdSpec | None, c: np.float32, per_channel: bool) -> np.ndarray:
+        assert head.k_scale is not None
+        q = round_to(head.q.astype(np.float32) * head.k_scale, BF16) if per_channel else head.q
+        logits = matmul_float(q, head.k.T) * c
+        return logits if per_channel else logits * head.k_scale
+
+    def values(self, head: Head, spec: MsdSpec | None, per_channel: bool) -> Values:
+        assert head.v_scale is not None
+        v_scale = head.v_scale
+
+        def pv(p: np.ndarray, columns: slice) -> np.ndarray:
+            return matmul_float(round_to(p if per_channel else p * v_scale[columns], BF16), head.v[columns])
+
+        return pv
+
+
 class IntegerProducts:
     """Integer components times an integer cache."""
 
@@ -144,4 +163,4 @@ class MxProducts:
         return pv
 
 
-FLOAT, INTEGER, MX = FloatProducts(), IntegerProducts(), MxProducts()
+FLOAT, CONVERTED, INTEGER, MX = FloatProducts(), ConvertedProducts(), IntegerProducts(), MxProducts()

@@ -1,0 +1,83 @@
+"""``convert-int8`` and ``convert-int4`` attention: Vector makes the integer KV cache BF16, exactly and without its scales.
+
+The kernel is that of ``dequant-*`` but for where the scales go, which is never the cache::
+
+    per channel:  Q' = bf16(Q k_scale) once a row tile ;  y = (acc / l) v_scale
+    per token:    S = (Q K^T) k_scale over the columns ;  P' = bf16(P v_scale) over the columns
+
+so that a product and its rounding for every element of the cache become one for every element of Q and of y, or two for every
+logit.  What is rounded is Q' (as K is in ``dequant-*``, unless scales are powers of two); V is not.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+
+from msdsim.dataflows.attention import bf16, dequant, scales
+from msdsim.dataflows.attention.context import Components, Context, Operands, Rows
+from msdsim.dataflows.attention.conversions import Logits, PlainConversions
+from msdsim.dataflows.attention.dequant import CACHES, CacheTiling, Stored
+from msdsim.dataflows.attention.operands import PlainQueries, query_tensor
+from msdsim.dataflows.attention.rings import ToVector
+from msdsim.dataflows.attention.scales import CacheScales, TokenScales
+from msdsim.dataflows.attention.split import SplitQueries
+from msdsim.dataflows.attention.tiling import Needs, UbTiles
+from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step
+from msdsim.hardware.chip import Chip
+from msdsim.ir import Kernel, Slice
+
+
+class ConvertedConversions(PlainConversions):
+    """BF16 operands and FP32 sums, with the scales of the cache in Q, logits, P and output."""
+
+    def __init__(self, ctx: Context) -> None:
+        super().__init__(ctx)
+        self.cache_scales = CacheScales(ctx)
+        self.scale_output = self.cache_scales.of_output
+
+    def open(self) -> None:
+        self.cache_scales.open()
+
+    def split_query(self, tile: RowTile, rows: Rows, x: Slice) -> Components:
+        """One component: Q with the scales of K's channels."""
+        self.cache_scales.into_query(x, tile)
+        scaled = self.ctx.of_query("xh", "bf16", rows)
+        self.ctx.kb.op("cast", scaled, x, round="rint")
+        return Components([scaled])
+
+    def scales(self, step: Step) -> TokenScales | None:  # type: ignore[override]
+        return self.cache_scales.of_step(step)
+
+    def logits(self, s: ToVector, step: Step, rows: Rows, scales: TokenScales | None) -> Logits:
+        found = super().logits(s, step, rows, None)
+        if scales is not None:
+            self.ctx.kb.op("mul", found.values, found.values, scales.k)
+        return found
+
+    def weights(self, step: Step, rows: Rows, p: Logits, scales: TokenScales | None) -> Components:
+        if scales is not None:
+            self.ctx.kb.op("mul", p.values, p.values, scales.v)
+        return super().weights(step, rows, p, None)
+
+
+def kernel(problem: AttentionShape, chip: Chip, tile: CacheTiling, cache: str) -> Kernel:
+    ctx = Context(f"attention_convert_{cache}", problem, chip, tile, Operands("bf16", "fp32"))
+    stored = Stored(cache, scaled=False)
+    if problem.scales == "token":
+        return dequant.with_cache(ctx, tile, stored, PlainQueries(ctx), ConvertedConversions(ctx))
+    queries, conversions = SplitQueries(ctx, query_tensor(ctx)), ConvertedConversions(ctx)
+    return dequant.with_cache(ctx, tile, stored, queries, conversions, partial(queries.split, conversions))
+
+
+def pipeline_bytes(t: UbTiles) -> int:
+    """As of BF16, with Q as it comes, in FP32 and scaled, and the scales."""
+    return bf16.ub_bytes(t) + t.out_m * (2 + 4 + 2) * t.head_dim + scales.ub_bytes(t)
+
+
+def needs_of(chip: Chip, cache: str, fused: bool) -> Needs:
+    return dequant.needs_of(chip, cache, fused, pipeline_bytes, ("cast", "cast", "cast"))
+
+
+for _cache in CACHES:
+    dequant.register(f"convert-{_cache}", _cache, kernel, needs_of,
+                     f"{_cache.upper()} KV cache only converted to BF16 on Vector (exact), BF16 products, scales elsewhere")
