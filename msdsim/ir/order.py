@@ -13,15 +13,14 @@ raise and await is added to the counts.  A kernel beyond :data:`MOST_EVENTS` acc
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import defaultdict, deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import deque
+from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from msdsim.errors import KernelError
-from msdsim.ir.expr import Binary, Const, Expr, compiled, evaluate, free_vars, source
-from msdsim.ir.kernel import Slice, Tensor
-from msdsim.ir.ops import OPS
+from msdsim.ir.accesses import Access, Env, History, accesses_of, grains_of, moduli_of, place_of
+from msdsim.ir.expr import evaluate, free_vars
+from msdsim.ir.kernel import Tensor
 from msdsim.ir.program import Instr, Loop, Node, Part, Program
 
 #: Accesses and signals that are looked at, at most.
@@ -32,11 +31,8 @@ _MOST_STEPS = 200_000
 _COMPARED = 4
 #: Iterations at the end of a long loop that are looked at, and those at its beginning beyond the deepest ring.
 _LAST, _FIRST = 2, 2
-#: An access that lies in more buckets of its tensor than this is compared with every other one.
-_MOST_BUCKETS = 8
 
 Clock = list[int]
-Env = dict[str, int]
 
 
 @dataclass(frozen=True)
@@ -69,50 +65,6 @@ class _Unordered(KernelError):
     """Two accesses without an order."""
 
 
-@dataclass(frozen=True)
-class _Access:
-    """A rectangle of a tensor that an instruction touched: its pipe's entry in the clocks and the count there."""
-
-    begin: tuple[int, ...]
-    end: tuple[int, ...]
-    write: bool
-    pipe: int
-    count: int
-    instr: Instr
-
-    def overlaps(self, other: _Access) -> bool:
-        return all(a < d and c < b for a, b, c, d in zip(self.begin, self.end, other.begin, other.end, strict=True))
-
-    def covers(self, other: _Access) -> bool:
-        return all(a <= c and d <= b for a, b, c, d in zip(self.begin, self.end, other.begin, other.end, strict=True))
-
-
-class _History:
-    """The accesses of a tensor that a later one may meet, by where they lie."""
-
-    def __init__(self, tensor: Tensor, grains: Sequence[int]) -> None:
-        self.tensor, self.grains = tensor, grains
-        self.buckets: dict[tuple[int, ...], list[_Access]] = defaultdict(list)
-        self.wide: list[_Access] = []
-
-    def places(self, access: _Access) -> list[list[_Access]]:
-        """The lists in which what overlaps ``access`` may stand; those it stands in itself come first, ``wide`` last."""
-        spans = [range(a // g, (b - 1) // g + 1) for a, b, g in zip(access.begin, access.end, self.grains, strict=True)]
-        keys: list[tuple[int, ...]] = [()]
-        for span in spans:
-            keys = [(*key, index) for key in keys for index in span]
-            if len(keys) > _MOST_BUCKETS:
-                return [*self.buckets.values(), self.wide]
-        return [*(self.buckets[key] for key in keys), self.wide]
-
-    def add(self, access: _Access, places: list[list[_Access]]) -> None:
-        if len(places) > _MOST_BUCKETS + 1 or places[0] is self.wide:
-            places[-1].append(access)
-        else:
-            for place in places[:-1]:
-                place.append(access)
-
-
 class _Facts:
     """What is worked out once for a program."""
 
@@ -120,13 +72,13 @@ class _Facts:
         self.program = program
         self.instructions = {part.name: part.instructions() for part in program.parts}
         everything = [instr for instrs in self.instructions.values() for instr in instrs]
-        accesses = {id(instr): found for instr in everything if (found := _accesses(instr))}
+        accesses = {id(instr): found for instr in everything if (found := accesses_of(instr))}
         #: By ``id`` of an instruction: the tensors it touches, whether it writes, and the function of the place.
-        self.regions = {key: [(of, write, _region(item)) for of, write, item in found] for key, found in accesses.items()}
+        self.regions = {key: [(of, write, place_of(item)) for of, write, item in found] for key, found in accesses.items()}
         items = [item for found in accesses.values() for _, _, item in found]
-        self.grains = {tensor.name: _grains(tensor, [item for item in items if item.of.name == tensor.name])
+        self.grains = {tensor.name: grains_of(tensor, [item for item in items if item.of.name == tensor.name])
                        for tensor in program.kernel.tensors}
-        self.first = _FIRST + max([1, *(depth for item in items for start in item.starts for depth in _moduli(start))])
+        self.first = _FIRST + max([1, *(depth for item in items for start in item.starts for depth in moduli_of(start))])
         self.raising = {(name, instr.signal[1]) for name, instrs in self.instructions.items() for instr in instrs
                         if instr.signal is not None and instr.signal[0] == "signal"}
         self.steady: dict[int, bool] = {}
@@ -148,7 +100,7 @@ class _Check:
         for number, (unit, pipe) in enumerate(self.pipes):
             unit.entries[pipe] = number
             unit.clocks[pipe] = [0] * len(self.pipes)
-        self.history = {tensor.name: _History(tensor, facts.grains[tensor.name]) for tensor in kernel.tensors}
+        self.history = {tensor.name: History(tensor, facts.grains[tensor.name]) for tensor in kernel.tensors}
         #: Accesses and signals so far, and iterations of loops.
         self.events, self.steps = 0, 0
         #: Per signal and unit: how often it was raised, and the clock of each raising that was looked at.
@@ -193,7 +145,7 @@ class _Check:
             begin, sizes = numbers[:dims], numbers[dims:]
             if min(sizes) < 1:
                 continue
-            found = _Access(begin, tuple(map(int.__add__, begin, sizes)), write, entry, clock[entry], instr)
+            found = Access(begin, tuple(map(int.__add__, begin, sizes)), write, entry, clock[entry], instr)
             history = self.history[of.name]
             places = history.places(found)
             for place in places:
@@ -207,7 +159,7 @@ class _Check:
                             or not found.covers(other)]
             history.add(found, places)
 
-    def _race(self, tensor: Tensor, first: _Access, second: _Access, env: Env) -> _Unordered:
+    def _race(self, tensor: Tensor, first: Access, second: Access, env: Env) -> _Unordered:
         verb, other = ("writes" if second.write else "reads"), ("writes" if first.write else "reads")
         loops = ", ".join(f"{name}={value}" for name, value in env.items() if name not in ("core", "sub") and "$" not in name)
         a, b = first.instr.op, second.instr.op
@@ -370,37 +322,6 @@ class _Unit:
         """What ``source`` had seen when it posted; a clock that has seen as much of ``source`` knows all of that."""
         if token and token[source] > clock[source]:
             clock[:] = map(max, clock, token)
-
-
-def _accesses(instr: Instr) -> list[tuple[Tensor, bool, Slice]]:
-    """What an instruction touches of tensors that the kernel itself writes: the tensor, whether it writes, and where."""
-    op = instr.op
-    if op is None:
-        return []
-    found = [(item.of, False, item) for item in op.ins if isinstance(item.of, Tensor) and item.of.role != "in"]
-    if op.out is not None and isinstance(op.out.of, Tensor):
-        if OPS[op.kind].accumulates:
-            found.append((op.out.of, False, op.out))
-        found.append((op.out.of, True, op.out))
-    return found
-
-
-def _region(item: Slice) -> Callable[[Env], Any]:
-    return compiled("(" + "".join(f"{source(expr)}, " for expr in (*item.starts, *item.sizes)) + ")")
-
-
-def _grains(tensor: Tensor, items: Sequence[Slice]) -> list[int]:
-    """Along each dimension, the largest size that accesses have: an access then lies in one or two buckets."""
-    return [max((size.value if isinstance(size := item.sizes[axis], Const) else extent for item in items), default=1) or 1
-            for axis, extent in enumerate(tensor.shape)]
-
-
-def _moduli(expr: Expr) -> Iterator[int]:
-    if isinstance(expr, Binary):
-        if expr.op == "%" and isinstance(expr.right, Const) and expr.right.value <= 64:
-            yield expr.right.value
-        yield from _moduli(expr.left)
-        yield from _moduli(expr.right)
 
 
 def _loops(nodes: Sequence[Node]) -> Iterator[Loop]:

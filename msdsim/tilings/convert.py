@@ -87,7 +87,7 @@ class Convert(Dequant):
         s.keep((s.l1_k >= 1) & ((s.k_parts == 1) | (self._depth(s) % np.maximum(group, s.slot_k) == 0)))
 
     def _share(self, s: Space) -> tuple[Values, Values]:
-        """Rows and columns of a tile that one AIV scales (:class:`~msdsim.dataflows.gemm.merge_shares.MergeShares`)."""
+        """Rows and columns of a tile that one AIV scales (:class:`~msdsim.dataflows.gemm.sum_ring.Shares`)."""
         rows = np.minimum(s.base_m, self.problem.m)
         by_rows = (rows >= 4 * self.aivs) | (s.base_n < 16 * self.aivs)
         return (np.where(by_rows, ceil(rows, self.aivs), rows),

@@ -131,7 +131,7 @@ class Msd:
         return 1 if self.group is None else np.maximum(1, s.l1_k // self.group)
 
     def _share(self, s: Space) -> tuple[Values, Values]:
-        """Rows and columns of a tile that one AIV merges (:class:`~msdsim.dataflows.gemm.msd_context.MsdContext`)."""
+        """Rows and columns of a tile that one AIV merges (:class:`~msdsim.dataflows.gemm.sum_ring.Shares`)."""
         rows = np.minimum(s.base_m // self.passes, self.problem.m)
         by_rows = (rows >= 4 * self.aivs) | (s.base_n < 16 * self.aivs)
         return (np.where(by_rows, ceil(rows, self.aivs), rows),

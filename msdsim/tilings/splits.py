@@ -63,7 +63,7 @@ class Split:
 @dataclass(frozen=True)
 class RowSplit(Split):
     """Integers; ``groups`` of K (0: no sums of x are wanted) of ``group``; ``nibbles`` as in
-    :class:`~msdsim.dataflows.gemm.msd_context.MsdKind`."""
+    :class:`~msdsim.formats.schemes.Scheme`."""
 
     groups: int
     group: int | None
