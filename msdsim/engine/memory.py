@@ -12,7 +12,7 @@ cores that ask for the same data ask for the same pieces, and the lines of a pie
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import TypeVar
 
@@ -138,6 +138,17 @@ class L2Cache:
         return self.line * sum(entry.dirty for entries in self.content.values() for entry in entries)
 
 
+@dataclass
+class Asked:
+    """What a piece asks of HBM: lines that L2 has not, the ``sectors`` of each that are read, and lines that are written there;
+    ``ready`` is when those that L2 has are there."""
+
+    missed: list[Line] = field(default_factory=list)
+    sectors: list[int] = field(default_factory=list)
+    to_hbm: list[int] = field(default_factory=list)
+    ready: int = 0
+
+
 class MemorySystem:
     """L2 and HBM behind the cores' ports; ``model`` is the fidelity of HBM, ``state`` what is in L2 at cycle 0."""
 
@@ -160,57 +171,60 @@ class MemorySystem:
 
         Returns the cycle its data has passed L2 (and HBM where it had to), and the HBM bytes read and written for it.
         """
-        missed: list[Line] = []
-        # Of each line that passes L2 by the sectors that are asked for.
-        sectors: list[int] = []
-        to_hbm: list[int] = []
-        ready, last = 0, -1
-        for address, count in segments:
-            for number in range(address // self.l2.line, (address + count - 1) // self.l2.line + 1):
-                # Rows that share a line ask for it once.
-                if number == last:
-                    if bypass and missed and missed[-1].number == number:
-                        sectors[-1] = min(self.l2.sectors, sectors[-1] + self.l2.sectors_of(number, address, count))
-                    continue
-                last = number
-                entry = self.l2.find(number, write)
-                if entry is not None:
-                    ready = max(ready, 0 if write else entry.arrival)
-                    continue
-                entry = Line(number, write)
-                if not bypass:
-                    evicted = self.l2.insert(entry)
-                    if evicted >= 0:
-                        to_hbm.append(evicted)
-                if not write:
-                    missed.append(entry)
-                    sectors.append(self.l2.sectors_of(number, address, count) if bypass else self.l2.sectors)
-                elif bypass:
-                    to_hbm.append(number)
-        done = max(ready, (self.l2_write if write else self.l2_read).serve(now, l2_bytes))
-        hbm_read, hbm_write = sum(sectors) * self.l2.sector, len(to_hbm) * self.l2.line
-        if self.banked is not None:
-            # Reads first: what they displace waits in the write queues.
-            for entry, asked in zip(missed, sectors, strict=True):
-                entry.arrival = self.banked.read(now, entry.number, Fraction(asked, self.l2.sectors))
-                done = max(done, entry.arrival)
-            for number in to_hbm:
-                self.banked.write(now, number)
-        elif hbm_read or hbm_write:
-            served = self.hbm.serve(now, hbm_read + hbm_write)
-            if missed:
-                served += self.miss_latency
-            for entry in missed:
-                entry.arrival = served
-            done = max(done, served)
+        found = self._look_up(segments, write, bypass)
+        done = max(found.ready, (self.l2_write if write else self.l2_read).serve(now, l2_bytes))
+        hbm_read, hbm_write = sum(found.sectors) * self.l2.sector, len(found.to_hbm) * self.l2.line
+        if self.banked is not None or hbm_read or hbm_write:
+            done = max(done, self._from_hbm(now, found, hbm_read + hbm_write))
         if self.turns.cycles:
             first = segments[0][0] // self.l2.line
             start = self.turns.start(now, first, unit)
             done = max(done, start)
-            if missed and missed[0].number == first:
-                start = max(start, missed[0].arrival)
+            if found.missed and found.missed[0].number == first:
+                start = max(start, found.missed[0].arrival)
             self.turns.serve(first, unit, start)
         return done, hbm_read, hbm_write
+
+    def _look_up(self, segments: list[tuple[int, int]], write: bool, bypass: bool) -> Asked:
+        """Find the lines of the segments in L2, or take them in."""
+        asked, last = Asked(), -1
+        for address, count in segments:
+            for number in range(address // self.l2.line, (address + count - 1) // self.l2.line + 1):
+                # Rows that share a line ask for it once.
+                if number == last:
+                    if bypass and asked.missed and asked.missed[-1].number == number:
+                        sectors = asked.sectors[-1] + self.l2.sectors_of(number, address, count)
+                        asked.sectors[-1] = min(self.l2.sectors, sectors)
+                    continue
+                last = number
+                entry = self.l2.find(number, write)
+                if entry is not None:
+                    asked.ready = max(asked.ready, 0 if write else entry.arrival)
+                    continue
+                entry = Line(number, write)
+                evicted = -1 if bypass else self.l2.insert(entry)
+                if evicted >= 0:
+                    asked.to_hbm.append(evicted)
+                if not write:
+                    asked.missed.append(entry)
+                    asked.sectors.append(self.l2.sectors_of(number, address, count) if bypass else self.l2.sectors)
+                elif bypass:
+                    asked.to_hbm.append(number)
+        return asked
+
+    def _from_hbm(self, now: int, asked: Asked, hbm_bytes: int) -> int:
+        """The cycle at which the last line that was missed is there."""
+        if self.banked is None:
+            served = self.hbm.serve(now, hbm_bytes) + (self.miss_latency if asked.missed else 0)
+            for entry in asked.missed:
+                entry.arrival = served
+            return served
+        # Reads first: what they displace waits in the write queues.
+        for entry, sectors in zip(asked.missed, asked.sectors, strict=True):
+            entry.arrival = self.banked.read(now, entry.number, Fraction(sectors, self.l2.sectors))
+        for number in asked.to_hbm:
+            self.banked.write(now, number)
+        return max((entry.arrival for entry in asked.missed), default=0)
 
 
 def pieces(address: int, rows: int, row_bytes: int, stride: int, chunk: int,
