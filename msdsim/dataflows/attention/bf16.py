@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from msdsim.dataflows.attention.context import Context, Operands
-from msdsim.dataflows.attention.conversions import PlainConversions
-from msdsim.dataflows.attention.operands import GmCache, PlainQueries, cache_tensors
+from msdsim.dataflows.attention.conversions import Conversions
+from msdsim.dataflows.attention.operands import Cache, Queries, cache_tensors
 from msdsim.dataflows.attention.pipeline import attention
 from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check
 from msdsim.dataflows.attention.work import AttentionShape
@@ -30,8 +30,8 @@ NEEDS = Needs("bf16", 1, ub_bytes, ("muls", "fold_max", "sub", "exp", "fold_add"
 def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kernel:
     check(problem, chip, tile, NEEDS)
     ctx = Context("attention_bf16", problem, chip, tile, Operands("bf16", "fp32"))
-    queries, cache = PlainQueries(ctx), GmCache(ctx, cache_tensors(ctx, "bf16"))
-    return attention(ctx, queries, cache, PlainConversions(ctx))
+    queries, cache = Queries(ctx), Cache(ctx, cache_tensors(ctx, "bf16"))
+    return attention(ctx, queries, cache, Conversions(ctx))
 
 
 DATAFLOWS.add("attention:bf16", Dataflow(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple
 
 from msdsim.dataflows.attention.context import Components, Context, Rows
 from msdsim.dataflows.attention.output import ScaleOutput
@@ -18,13 +18,17 @@ class Logits(NamedTuple):
     scratch: Slice | None = None
 
 
-class Conversions(Protocol):
-    """From the sums of the Cube to FP32, and from FP32 weights to its operand."""
+class Conversions:
+    """From the sums of the Cube to FP32, and from FP32 weights to its operand: here of BF16 operands and FP32 sums, whose logits
+    are scaled and whose weights are rounded."""
 
     #: The ring of the block scales of P, if it has any.
-    p_scales: ToCube | None
+    p_scales: ToCube | None = None
     #: Scales of V that apply once, at the end.
-    scale_output: ScaleOutput | None
+    scale_output: ScaleOutput | None = None
+
+    def __init__(self, ctx: Context) -> None:
+        self.ctx, self.kb = ctx, ctx.kb
 
     def open(self) -> None:
         """State that outlives a step, in UB."""
@@ -34,40 +38,18 @@ class Conversions(Protocol):
 
     def logits(self, s: ToVector, step: Step, rows: Rows, scales: Any) -> Logits:
         """S of a step as logits."""
+        [raw] = s.get("st", step, rows, step.cols)
+        scaled = self.ctx.of_logits("scaled", "fp32", rows, step.cols) if self.ctx.tile.direct else raw
+        self.kb.op("muls", scaled, raw, scalar=self.ctx.factor)
+        return Logits(scaled)
 
     def weights(self, step: Step, rows: Rows, p: Logits, scales: Any) -> Components:
         """P as the Cube takes it."""
-
-    def output(self, o: ToVector, step: Step, rows: Rows) -> Slice:
-        """O of a step in FP32 [rows, v_dim]."""
-
-
-class PlainConversions:
-    """BF16 operands and FP32 sums: the logits are scaled, the weights rounded."""
-
-    p_scales: ToCube | None = None
-    scale_output: ScaleOutput | None = None
-
-    def __init__(self, ctx: Context) -> None:
-        self.ctx = ctx
-
-    def open(self) -> None:
-        """Nothing outlives a step."""
-
-    def scales(self, step: Step) -> None:
-        """There are none."""
-
-    def logits(self, s: ToVector, step: Step, rows: Rows, scales: None) -> Logits:
-        [raw] = s.get("st", step, rows, step.cols)
-        scaled = self.ctx.of_logits("scaled", "fp32", rows, step.cols) if self.ctx.tile.direct else raw
-        self.ctx.kb.op("muls", scaled, raw, scalar=self.ctx.factor)
-        return Logits(scaled)
-
-    def weights(self, step: Step, rows: Rows, p: Logits, scales: None) -> Components:
         pb = self.ctx.of_logits("pb", "bf16", rows, step.cols, self.ctx.tile.ub_ring)
-        self.ctx.kb.op("cast", pb, p.values, round="rint")
+        self.kb.op("cast", pb, p.values, round="rint")
         return Components([pb])
 
     def output(self, o: ToVector, step: Step, rows: Rows) -> Slice:
+        """O of a step in FP32 [rows, v_dim]."""
         [total] = o.get("ot", step, rows, Const(self.ctx.out_dim))
         return total

@@ -15,9 +15,9 @@ from functools import partial
 
 from msdsim.dataflows.attention import bf16, dequant, scales
 from msdsim.dataflows.attention.context import Components, Context, Operands, Rows
-from msdsim.dataflows.attention.conversions import Logits, PlainConversions
+from msdsim.dataflows.attention.conversions import Conversions, Logits
 from msdsim.dataflows.attention.dequant import CACHES, CacheTiling, Stored
-from msdsim.dataflows.attention.operands import PlainQueries, query_tensor
+from msdsim.dataflows.attention.operands import Queries, query_tensor
 from msdsim.dataflows.attention.rings import ToVector
 from msdsim.dataflows.attention.scales import CacheScales, TokenScales
 from msdsim.dataflows.attention.split import SplitQueries
@@ -27,7 +27,7 @@ from msdsim.hardware.chip import Chip
 from msdsim.ir import Kernel, Slice
 
 
-class ConvertedConversions(PlainConversions):
+class ConvertedConversions(Conversions):
     """BF16 operands and FP32 sums, with the scales of the cache in Q, logits, P and output."""
 
     def __init__(self, ctx: Context) -> None:
@@ -45,7 +45,7 @@ class ConvertedConversions(PlainConversions):
         self.ctx.kb.op("cast", scaled, x, round="rint")
         return Components([scaled])
 
-    def scales(self, step: Step) -> TokenScales | None:  # type: ignore[override]
+    def scales(self, step: Step) -> TokenScales | None:
         return self.cache_scales.of_step(step)
 
     def logits(self, s: ToVector, step: Step, rows: Rows, scales: TokenScales | None) -> Logits:
@@ -64,9 +64,9 @@ def kernel(problem: AttentionShape, chip: Chip, tile: CacheTiling, cache: str) -
     ctx = Context(f"attention_convert_{cache}", problem, chip, tile, Operands("bf16", "fp32"))
     stored = Stored(cache, scaled=False)
     if problem.scales == "token":
-        return dequant.with_cache(ctx, tile, stored, PlainQueries(ctx), ConvertedConversions(ctx))
+        return dequant.with_cache(ctx, tile, stored, Queries(ctx), ConvertedConversions(ctx))
     queries, conversions = SplitQueries(ctx, query_tensor(ctx)), ConvertedConversions(ctx)
-    return dequant.with_cache(ctx, tile, stored, queries, conversions, partial(queries.split, conversions))
+    return dequant.with_cache(ctx, tile, stored, queries, conversions, partial(queries.split, conversions.split_query))
 
 
 def pipeline_bytes(t: UbTiles) -> int:

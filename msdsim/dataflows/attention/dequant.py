@@ -22,8 +22,8 @@ from dataclasses import dataclass
 from msdsim.dataflows.attention.bf16 import CUBE_FORMATS, ub_bytes
 from msdsim.dataflows.attention.bf16 import NEEDS as BF16_NEEDS
 from msdsim.dataflows.attention.context import Chunk, Context, Operands
-from msdsim.dataflows.attention.conversions import Conversions, PlainConversions
-from msdsim.dataflows.attention.operands import Caches, GmCache, PlainQueries, Queries, cache_tensors, copy_rows, to_l1
+from msdsim.dataflows.attention.conversions import Conversions
+from msdsim.dataflows.attention.operands import Cache, Caches, Queries, cache_tensors, copy_rows
 from msdsim.dataflows.attention.pipeline import Ahead, attention
 from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, check
 from msdsim.dataflows.attention.work import AttentionShape, Step, refuse_odd
@@ -33,10 +33,7 @@ from msdsim.dataflows.vector.dequantize import to_fp32
 from msdsim.errors import TilingError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
-from msdsim.ir import ragged
-from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
-from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir import At, Const, Expr, Handle, Kernel, Slice, at, maximum, minimum
 from msdsim.units import ceil_div
 
 #: Bytes of UB per element of a dequantization tile: integers (ring 2), FP16, FP32, BF16 (ring 2).
@@ -86,19 +83,19 @@ class _Dequantizer:
         """K, and V if it is stored apart."""
         return self.kb.loop("which", 0, len(self.stored))
 
-    def load_scales(self, which: Expr, head: Expr, start: Expr, size: Expr, rows: int) -> list[Slice]:
+    def load_scales(self, which: Expr, head: Expr, tokens: At) -> list[Slice]:
         """The scales of K or V: a row per channel, a column per token; as rows of K and as rows of V take them."""
         kb = self.kb
         if not self.scaled:
             return []
         if self.per_channel:
             buffer = kb.buffer("dequant_scale", "UB", "fp32", (1, max(self.dims)), self.tile.ub_ring)
-            targets = [buffer[0, at(0, dim)] for dim in self.dims]
+            targets = [buffer[0, :dim] for dim in self.dims]
             sources = [scale[self.ctx.kv_head(head), :] for scale in self.scales]
         else:
-            buffer = kb.buffer("dequant_scale", "UB", "fp32", (rows, 1), self.tile.ub_ring)
-            targets = [buffer[at(0, size), :]] * len(self.stored)
-            sources = [scale[head, at(start, size), :] for scale in self.scales]
+            buffer = kb.buffer("dequant_scale", "UB", "fp32", (self.tile.dequant_kv, 1), self.tile.ub_ring)
+            targets = [buffer[: tokens.size, :]] * len(self.stored)
+            sources = [scale[head, tokens, :] for scale in self.scales]
         for number, (target, source) in enumerate(zip(targets, sources, strict=True)):
             with kb.when(which.equals(number)):
                 kb.copy(target, source)
@@ -129,30 +126,26 @@ class _Dequantizer:
                 kb.copy(targets[number], wb[here])
 
 
-class FusedCache:
+class FusedCache(Cache):
     """Rings of ``kv_slots`` dequantized tiles of K and of V, in GM or (``direct``) in L1."""
 
     keys_signal: str | None = "keys"
     early_values = False
 
     def __init__(self, ctx: Context, tile: CacheTiling, of: Stored) -> None:
-        self.ctx, self.tile, self.dequantizer = ctx, tile, _Dequantizer(ctx, tile, of)
-        self.stored = self.dequantizer.stored
+        self.tile, self.dequantizer = tile, _Dequantizer(ctx, tile, of)
         shape = (ctx.cores, tile.kv_slots, ctx.work.kv_tile)
-        self.rings = self.dequantizer.workspaces("ring", shape, "L1" if tile.direct else "GM")
+        rings = self.dequantizer.workspaces("ring", shape, "L1" if tile.direct else "GM")
+        super().__init__(ctx, rings, self.dequantizer.stored)
         ctx.kb.signal("keys", "aiv_to_aic")
 
-    def keys(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
-        return self._bring(self.rings[0], "k1", step, rows, most_rows, cols, most_cols)
-
-    def values(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
-        return self._bring(self.rings[-1], "v1", step, rows, most_rows, cols, most_cols)
-
-    def _bring(self, ring: Handle, name: str, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
-        if not self.tile.direct:
-            return to_l1(self.ctx, name, self._slot(ring, step, rows, cols), most_rows, most_cols)
-        return Chunk(lambda row, col: self._slot(ring, step, at(rows.start + row.start, row.size),
-                                                 at(cols.start + col.start, col.size)))
+    def bring(self, name: str, cache: Handle, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
+        if self.tile.direct:
+            return Chunk(lambda row, col: self._slot(cache, step, at(rows.start + row.start, row.size),
+                                                     at(cols.start + col.start, col.size)))
+        buffer = self.ctx.kb.buffer(name, "L1", self.ctx.fmt, (most_rows, most_cols), self.ctx.tile.l1_ring)
+        self.ctx.kb.copy(buffer[: rows.size, : cols.size], self._slot(cache, step, rows, cols))
+        return Chunk(lambda rows, cols: buffer[rows, cols])
 
     def _slot(self, ring: Handle, step: Step, rows: At, cols: At) -> Slice:
         return ring[self.ctx.kb.core, step.number % self.tile.kv_slots, rows, cols]
@@ -168,13 +161,13 @@ class FusedCache:
             with kb.when(here if one.live == Const(1) else minimum(here, one.live)):
                 mine = ctx.my_part(one.cols, share)
                 if dequantizer.per_channel:
-                    scales = dequantizer.load_scales(which, one.head, Const(0), Const(1), 1)
-                with kb.loop("v", 0, tiles_of(mine, tile.dequant_kv)) as v:
-                    rows = at(kb.sub * share + v * tile.dequant_kv, ragged(mine, tile.dequant_kv, v))
+                    scales = dequantizer.load_scales(which, one.head, at(0, 1))
+                with kb.tiles("v", mine, tile.dequant_kv) as v:
+                    rows = at(kb.sub * share + v.start, v.size)
                     in_cache = at(one.start + rows.start, rows.size)
                     if not dequantizer.per_channel:
-                        scales = dequantizer.load_scales(which, one.head, in_cache.start, rows.size, tile.dequant_kv)
-                    targets = [self._slot(ring, one, rows, at(0, ring.of.shape[-1])) for ring in self.rings]
+                        scales = dequantizer.load_scales(which, one.head, in_cache)
+                    targets = [self._slot(ring, one, rows, at(0, ring.of.shape[-1])) for ring in self.caches]
                     dequantizer.rows(which, one.head, in_cache, scales, targets)
                 with kb.when(which.equals(0)):
                     kb.raise_signal("keys", "MTE3")
@@ -191,15 +184,14 @@ class WholeCache:
     def run(self) -> None:
         """All AIVs share the whole cache, a block of KV rows of one head at a time."""
         kb, work, most = self.ctx.kb, self.ctx.work, self.tile.dequant_kv
-        blocks, (unit, units) = ceil_div(work.kv, most), self.ctx.unit
-        with kb.loop("block", unit, work.kv_head_count * blocks, units) as block:
+        blocks = ceil_div(work.kv, most)
+        with kb.each_aiv("block", work.kv_head_count * blocks) as block:
             head, start = block // blocks, block % blocks * most
             rows = at(start, minimum(most, work.kv - start))
             with self.dequantizer.each() as which:
-                scales = self.dequantizer.load_scales(which, head, start, rows.size, most)
+                scales = self.dequantizer.load_scales(which, head, rows)
                 self.dequantizer.rows(which, head, rows, scales, [cache[head, rows, :] for cache in self.caches])
-        kb.raise_signal("dequantized", "MTE3")
-        self.wait()
+        kb.meet("dequantized")
 
     def wait(self) -> None:
         """All cores meet when the cache is there."""
@@ -212,7 +204,7 @@ def with_cache(ctx: Context, tile: CacheTiling, of: Stored, queries: Queries, co
     if not tile.fused:
         whole = WholeCache(ctx, tile, of)
         ahead = None if prepare is None else Ahead(prepare)
-        return attention(ctx, queries, GmCache(ctx, whole.caches, whole.dequantizer.stored), conversions, ahead, prologue=whole)
+        return attention(ctx, queries, Cache(ctx, whole.caches, whole.dequantizer.stored), conversions, ahead, prologue=whole)
     fused = FusedCache(ctx, tile, of)
 
     def body(step: Step) -> None:
@@ -226,8 +218,7 @@ def with_cache(ctx: Context, tile: CacheTiling, of: Stored, queries: Queries, co
 
 def kernel(problem: AttentionShape, chip: Chip, tile: CacheTiling, cache: str) -> Kernel:
     ctx = Context(f"attention_dequant_{cache}", problem, chip, tile, Operands("bf16", "fp32"))
-    queries = PlainQueries(ctx)
-    return with_cache(ctx, tile, Stored(cache), queries, PlainConversions(ctx))
+    return with_cache(ctx, tile, Stored(cache), Queries(ctx), Conversions(ctx))
 
 
 def slots(problem: AttentionShape, tile: AttentionTiling) -> int:

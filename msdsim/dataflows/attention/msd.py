@@ -17,10 +17,10 @@ import numpy as np
 
 from msdsim.dataflows.attention import scales
 from msdsim.dataflows.attention.context import Components, Context, Operands, Rows
-from msdsim.dataflows.attention.conversions import Logits
-from msdsim.dataflows.attention.operands import GmCache, cache_tensors, query_tensor
+from msdsim.dataflows.attention.conversions import Conversions, Logits
+from msdsim.dataflows.attention.operands import Cache, cache_tensors, query_tensor
 from msdsim.dataflows.attention.pipeline import Ahead, attention
-from msdsim.dataflows.attention.rings import ToCube, ToVector
+from msdsim.dataflows.attention.rings import ToVector
 from msdsim.dataflows.attention.scales import CacheScales, TokenScales
 from msdsim.dataflows.attention.split import SplitQueries
 from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check
@@ -30,20 +30,16 @@ from msdsim.dataflows.cube.limits import refuse_rate
 from msdsim.dataflows.vector.components import SMALLEST, combine, decompose, narrow
 from msdsim.formats.msd import MSD_INT4, MSD_INT8, MsdSpec
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import Handle, at
-from msdsim.ir.expr import Const
-from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir import Const, Handle, Kernel, Slice, at
 from msdsim.ir.ops.vector import FOLD_LANES
 
 
-class MsdConversions:
+class MsdConversions(Conversions):
     """Integer components of Q and P with a row scale each; INT32 sums merged and scaled."""
 
-    p_scales: ToCube | None = None
-
     def __init__(self, ctx: Context, spec: MsdSpec) -> None:
-        self.ctx, self.kb, self.spec = ctx, ctx.kb, spec
-        self.cache_scales = CacheScales(ctx)
+        super().__init__(ctx)
+        self.spec, self.cache_scales = spec, CacheScales(ctx)
         self.per_channel, self.scale_output = self.cache_scales.per_channel, self.cache_scales.of_output
 
     def open(self) -> None:
@@ -83,7 +79,7 @@ class MsdConversions:
     def _split(self, tile: Handle, x: Slice, scratch: Slice, half: Slice, top: Slice | None) -> Components:
         """Components side by side in a tile of the rows of all of them."""
         most, (size, cols) = tile.of.shape[0] // self.ctx.passes, x.sizes
-        pieces = [tile[at(n * most, size), at(0, cols)] for n in range(self.ctx.passes)]
+        pieces = [tile[at(n * most, size), :cols] for n in range(self.ctx.passes)]
         decompose(self.kb, self.spec, self.ctx.passes, x, scratch, top,
                   store=lambda n, value: narrow(self.kb, pieces[n], half, value))
         return Components(pieces)
@@ -127,10 +123,10 @@ class MsdConversions:
 
 def _kernel(problem: AttentionShape, chip: Chip, tile: AttentionTiling, spec: MsdSpec) -> Kernel:
     ctx = Context(f"attention_msd_{spec.name}", problem, chip, tile, Operands(spec.target, "int32", spec.passes))
-    q, cache = query_tensor(ctx), GmCache(ctx, cache_tensors(ctx, spec.target))
+    q, cache = query_tensor(ctx), Cache(ctx, cache_tensors(ctx, spec.target))
     conversions = MsdConversions(ctx, spec)
     queries = SplitQueries(ctx, q)
-    return attention(ctx, queries, cache, conversions, ahead=Ahead(partial(queries.split, conversions)))
+    return attention(ctx, queries, cache, conversions, ahead=Ahead(partial(queries.split, conversions.split_query)))
 
 
 #: Vector instructions over all logits besides those of the softmax: merge, split of two passes and of each further one.

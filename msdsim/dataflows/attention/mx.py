@@ -10,10 +10,9 @@ from __future__ import annotations
 from functools import partial
 
 from msdsim.dataflows.attention.context import Chunk, Components, Context, Operands, Rows, blocks_of
-from msdsim.dataflows.attention.conversions import Logits
+from msdsim.dataflows.attention.conversions import Conversions, Logits
 from msdsim.dataflows.attention.msd import refuse_overflow
-from msdsim.dataflows.attention.operands import GmCache, cache_tensors, query_tensor
-from msdsim.dataflows.attention.output import ScaleOutput
+from msdsim.dataflows.attention.operands import Cache, cache_tensors, query_tensor
 from msdsim.dataflows.attention.pipeline import Ahead, attention
 from msdsim.dataflows.attention.rings import ToCube, ToVector
 from msdsim.dataflows.attention.split import SplitQueries
@@ -25,59 +24,45 @@ from msdsim.dataflows.vector.components import decompose_mx
 from msdsim.formats.msd import MSD_MXFP4
 from msdsim.formats.mx import MX_BLOCK, SHARED_CACHE, block_count
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import At, Handle, at
-from msdsim.ir.expr import Const, tiles_of
-from msdsim.ir.kernel import Kernel, Slice
+from msdsim.ir import At, Const, Handle, Kernel, Slice, at, tiles_of
 from msdsim.units import ceil_div
 
 CUBE = ("mxfp4", "mxfp4")
 
 
-class MxCache:
+class MxCache(Cache):
     """K and V with the E8M0 scales of their blocks: K's blocks run along head_dim, V's along kv."""
 
-    keys_signal: str | None = None
-    early_values = True
-
     def __init__(self, ctx: Context) -> None:
-        self.ctx, self.elements = ctx, GmCache(ctx, cache_tensors(ctx, ctx.fmt))
-        self.stored = self.elements.stored
+        super().__init__(ctx, cache_tensors(ctx, ctx.fmt))
         heads, kv = ctx.work.kv_head_count, ctx.work.kv
         self.k_scale = ctx.kb.tensor("k_scale", "e8m0", (heads, kv, block_count(ctx.dim)), "in")
         self.v_scale = ctx.kb.tensor("v_scale", "e8m0", (heads, block_count(kv), ctx.out_dim), "in")
 
     def keys(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
         sk1 = self._buffer("sk1", most_rows, block_count(most_cols))
-        chunk, blocks = self.elements.keys(step, rows, most_rows, cols, most_cols), blocks_of(cols)
+        chunk, blocks = super().keys(step, rows, most_rows, cols, most_cols), blocks_of(cols)
         source = self.k_scale[step.head, at(step.start + rows.start, rows.size), blocks]
-        self.ctx.kb.copy(sk1[at(0, rows.size), at(0, blocks.size)], source)
+        self.ctx.kb.copy(sk1[:rows.size, :blocks.size], source)
         return Chunk(chunk.elements, lambda row, col: sk1[row, blocks_of(col)])
 
     def values(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
         sv1 = self._buffer("sv1", most_rows // MX_BLOCK, most_cols)
-        chunk = self.elements.values(step, rows, most_rows, cols, most_cols)
+        chunk = super().values(step, rows, most_rows, cols, most_cols)
         blocks = blocks_of(at(step.start + rows.start, rows.size))
-        self.ctx.kb.copy(sv1[at(0, blocks.size), at(0, cols.size)], self.v_scale[step.head, blocks, cols])
+        self.ctx.kb.copy(sv1[:blocks.size, :cols.size], self.v_scale[step.head, blocks, cols])
         return Chunk(chunk.elements, lambda row, col: sv1[blocks_of(row), col])
 
     def _buffer(self, name: str, rows: int, cols: int) -> Handle:
         return self.ctx.kb.buffer(name, "L1", "e8m0", (rows, cols), self.ctx.tile.l1_ring)
 
 
-class MxConversions:
+class MxConversions(Conversions):
     """MX components of Q and P, split block by block; FP32 sums added up.  Block scales are in the products."""
 
-    scale_output: ScaleOutput | None = None
-
     def __init__(self, ctx: Context) -> None:
-        self.ctx, self.kb = ctx, ctx.kb
-        self.p_scales: ToCube | None = ToCube(ctx, "p_scales", "sp1", "e8m0", ctx.work.kv_tile // MX_BLOCK)
-
-    def open(self) -> None:
-        """Nothing outlives a step."""
-
-    def scales(self, step: Step) -> None:
-        """Block scales are the Cube's affair."""
+        super().__init__(ctx)
+        self.p_scales = ToCube(ctx, "p_scales", "sp1", "e8m0", ctx.work.kv_tile // MX_BLOCK)
 
     def split_query(self, tile: RowTile, rows: Rows, x: Slice) -> Components:
         scratch, half = self.ctx.of_query("xq", "fp32", rows), self.ctx.of_query("xh", "bf16", rows)
@@ -89,9 +74,9 @@ class MxConversions:
         blocks = tiles_of(cols, MX_BLOCK)
         scale_tile = kb.buffer(f"{name}_scale", "UB", "e8m0", (ctx.passes * rows, block_count(width)), ring)
         element_tile = kb.buffer(f"{name}c", "UB", ctx.fmt, (ctx.passes * rows, width), ring)
-        scales = [scale_tile[at(n * rows, size), at(0, blocks)] for n in range(ctx.passes)]
-        elements = [element_tile[at(n * rows, size), at(0, cols)] for n in range(ctx.passes)]
-        top = kb.buffer(f"{name}_top", "UB", "fp32", (rows, block_count(width)))[at(0, size), at(0, blocks)]
+        scales = [scale_tile[at(n * rows, size), :blocks] for n in range(ctx.passes)]
+        elements = [element_tile[at(n * rows, size), :cols] for n in range(ctx.passes)]
+        top = kb.buffer(f"{name}_top", "UB", "fp32", (rows, block_count(width)))[:size, :blocks]
         decompose_mx(kb, ctx.fmt, MSD_MXFP4.scale_rule, ctx.passes, x, q, half, top,
                      component=lambda n: elements[n], scale=lambda n: scales[n])
         return Components(elements, scales)
@@ -127,7 +112,7 @@ def _kernel(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kerne
     ctx = Context(f"attention_msd_{spec.name}", problem, chip, tile, Operands(spec.target, "fp32", spec.passes))
     q, cache = query_tensor(ctx), MxCache(ctx)
     queries, conversions = SplitQueries(ctx, q, mx=True), MxConversions(ctx)
-    return attention(ctx, queries, cache, conversions, ahead=Ahead(partial(queries.split, conversions)))
+    return attention(ctx, queries, cache, conversions, ahead=Ahead(partial(queries.split, conversions.split_query)))
 
 
 def _ub_bytes(t: UbTiles) -> int:

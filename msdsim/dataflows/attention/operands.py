@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Protocol, TypeAlias
+from typing import TypeAlias
 
 from msdsim.dataflows.attention.context import Chunk, Context
 from msdsim.dataflows.attention.tiling import FETCH_BYTES
@@ -17,30 +17,6 @@ from msdsim.units import ceil_div
 LoadedQueries: TypeAlias = Callable[[Step], Chunk]
 #: K, and V unless it is a part of K.
 Caches: TypeAlias = tuple[Handle, ...]
-
-
-class Queries(Protocol):
-    """Where the Cube has Q from."""
-
-    def load(self, item: Expr) -> LoadedQueries:
-        """Q of all row tiles of an item to L1, where it stays for all their KV tiles."""
-
-
-class Cache(Protocol):
-    """Where the Cube has K and V from."""
-
-    #: What is stored in GM.
-    stored: Caches
-    #: The signal that K of a step is there, if Vector makes it.
-    keys_signal: str | None
-    #: Whether V of a step is there before P is.
-    early_values: bool
-
-    def keys(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
-        """A chunk of K in L1: rows of the step's KV tile and some of its columns."""
-
-    def values(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
-        """A chunk of V in L1."""
 
 
 def query_tensor(ctx: Context) -> Handle:
@@ -71,21 +47,14 @@ def copy_rows(ctx: Context, target: Callable[[At], Slice], cache: Handle, head: 
         kb.copy(target(at(first, last - first)), cache[head, at(rows.start + first, last - first), columns])
 
 
-def to_l1(ctx: Context, name: str, source: Slice, most_rows: int, most_cols: int) -> Chunk:
-    """A rectangle of a cache to an L1 buffer."""
-    buffer = ctx.kb.buffer(name, "L1", ctx.fmt, (most_rows, most_cols), ctx.tile.l1_ring)
-    rows, cols = source.sizes[-2:]
-    ctx.kb.copy(buffer[:rows, :cols], source)
-    return Chunk(lambda rows, cols: buffer[rows, cols])
-
-
-class PlainQueries:
-    """Q as it is."""
+class Queries:
+    """Where the Cube has Q from: here as it is."""
 
     def __init__(self, ctx: Context) -> None:
         self.ctx, self.q = ctx, query_tensor(ctx)
 
     def load(self, item: Expr) -> LoadedQueries:
+        """Q of all row tiles of an item to L1, where it stays for all their KV tiles."""
         ctx, kb = self.ctx, self.ctx.kb
         q1 = kb.buffer("q1", "L1", ctx.fmt, (ctx.work.row_tiles_per_item * ctx.cube_rows, ctx.dim), ctx.tile.q_ring)
         with kb.when(item < ctx.work.items_of(kb.core)), ctx.row_tiles(item) as (second, tile):
@@ -93,28 +62,33 @@ class PlainQueries:
         return lambda step: Chunk(lambda rows, cols: ctx.of_item(q1, step.second, rows.size, cols))
 
 
-class GmCache:
-    """K and V in GM as the Cube takes them.
+class Cache:
+    """Where the Cube has K and V from: here ``caches`` in GM as it takes them; ``stored`` is what the cache itself is.
 
     A shared cache is K; V is its first columns, read from L2 a second time for P V: between the two products of a step lie
     ``preload`` others, and L1 does not hold so many tiles of the width for which caches are shared.
     """
 
+    #: The signal that K of a step is there, if Vector makes it.
     keys_signal: str | None = None
+    #: Whether V of a step is there before P is.
     early_values = True
 
     def __init__(self, ctx: Context, caches: Caches, stored: Caches | None = None) -> None:
         self.ctx, self.caches, self.stored = ctx, caches, stored or caches
 
     def keys(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
-        return self._bring("k1", self.caches[0], step, rows, most_rows, cols, most_cols)
+        """A chunk of K in L1: rows of the step's KV tile and some of its columns."""
+        return self.bring("k1", self.caches[0], step, rows, most_rows, cols, most_cols)
 
     def values(self, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
-        return self._bring("v1", self.caches[-1], step, rows, most_rows, cols, most_cols)
+        """A chunk of V in L1."""
+        return self.bring("v1", self.caches[-1], step, rows, most_rows, cols, most_cols)
 
-    def _bring(self, name: str, cache: Handle, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
+    def bring(self, name: str, cache: Handle, step: Step, rows: At, most_rows: int, cols: At, most_cols: int) -> Chunk:
+        """A chunk of one of them."""
         buffer = self.ctx.kb.buffer(name, "L1", self.ctx.fmt, (most_rows, most_cols), self.ctx.tile.l1_ring)
-        copy_rows(self.ctx, lambda inside: buffer[inside, :cols.size], cache, step.head,
+        copy_rows(self.ctx, lambda inside: buffer[inside, : cols.size], cache, step.head,
                   at(step.start + rows.start, rows.size), cols)
         return Chunk(lambda rows, cols: buffer[rows, cols])
 

@@ -2,25 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import Callable
+from typing import TypeAlias
 
 from msdsim.dataflows.attention.context import Chunk, Components, Context, Rows, blocks_of
-from msdsim.dataflows.attention.operands import LoadedQueries
+from msdsim.dataflows.attention.operands import LoadedQueries, Queries
 from msdsim.dataflows.attention.work import RowTile, Step
 from msdsim.formats.mx import block_count
-from msdsim.ir.builder import Handle, at
-from msdsim.ir.expr import Expr
-from msdsim.ir.kernel import Slice
+from msdsim.ir import Expr, Handle, Slice, at
+
+#: Components of rows of Q of a row tile, given in FP32.
+SplitQuery: TypeAlias = Callable[[RowTile, Rows, Slice], Components]
 
 
-class Splitter(Protocol):
-    """How Q becomes components."""
-
-    def split_query(self, tile: RowTile, rows: Rows, x: Slice) -> Components:
-        """Components of rows of Q, given in FP32."""
-
-
-class SplitQueries:
+class SplitQueries(Queries):
     """Components of Q through a ring in GM, in which a slot is a row tile that can be between its split and its use; with
     ``mx`` also their block scales."""
 
@@ -33,8 +28,7 @@ class SplitQueries:
 
     def load(self, item: Expr) -> LoadedQueries:
         ctx, kb, depth = self.ctx, self.ctx.kb, self.ctx.tile.q_ring
-        height = ctx.work.row_tiles_per_item * ctx.cube_rows
-        loads = []
+        height, loads = ctx.work.row_tiles_per_item * ctx.cube_rows, []
         if self.scales is not None:
             sq1 = kb.buffer("sq1", "L1", "e8m0", (height, block_count(ctx.dim)), depth)
             loads.append((sq1, self.scales))
@@ -45,7 +39,7 @@ class SplitQueries:
             rows = tile.rows * ctx.passes
             for buffer, ring in loads:
                 whole = at(0, buffer.of.shape[1])
-                kb.copy(ctx.of_item(buffer, second, rows, whole), ring[kb.core, tile.turn % ctx.states, at(0, rows), whole])
+                kb.copy(ctx.of_item(buffer, second, rows, whole), ring[kb.core, tile.turn % ctx.states, :rows, whole])
 
         def of_step(step: Step) -> Chunk:
             return Chunk(lambda rows, cols: ctx.of_item(q1, step.second, rows.size, cols),
@@ -54,7 +48,7 @@ class SplitQueries:
 
         return of_step
 
-    def split(self, splitter: Splitter, step: Step) -> None:
+    def split(self, split_query: SplitQuery, step: Step) -> None:
         """A stage of the AIV: this AIV's rows of the row tiles of a new item, ``out_m`` at a time."""
         ctx, kb = self.ctx, self.ctx.kb
         with kb.when((step.number % ctx.work.steps).equals(0)), ctx.row_tiles(step.number // ctx.work.steps) as (_, tile):
@@ -63,7 +57,7 @@ class SplitQueries:
                 xf = ctx.of_query("xf", "fp32", rows)
                 kb.copy(xb, self.q[tile.head, at(tile.row + rows.start, rows.size), :])
                 kb.op("cast", xf, xb)
-                components = splitter.split_query(tile, rows, xf)
+                components = split_query(tile, rows, xf)
                 for ring, pieces in ((self.elements, components.elements), (self.scales, components.scales)):
                     for n, piece in enumerate(pieces):
                         assert ring is not None
