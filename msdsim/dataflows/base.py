@@ -44,6 +44,12 @@ DATAFLOWS: Registry[Dataflow] = Registry("dataflow")
 __getattr__ = spread_names(__name__)
 
 
+def register(kind: str, name: str, description: str, tiling: type, refuses: Callable[[Any, Chip], str | None],
+             build: Callable[..., Kernel]) -> None:
+    """Register a dataflow whose number contract has its name.  GEMM's has the plain name, the others carry their kind."""
+    DATAFLOWS.add(name if kind == "gemm" else f"{kind}:{name}", Dataflow(name, kind, name, description, tiling, refuses, build))
+
+
 class RenamedKey(FutureWarning):
     """A key of a tiling that has another name now."""
 

@@ -6,9 +6,9 @@ from msdsim.dataflows.attention.context import Context, Operands
 from msdsim.dataflows.attention.conversions import Conversions
 from msdsim.dataflows.attention.operands import Cache, Queries, cache_tensors
 from msdsim.dataflows.attention.pipeline import attention
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes
 from msdsim.dataflows.attention.work import AttentionShape
-from msdsim.dataflows.base import DATAFLOWS, Dataflow
+from msdsim.dataflows.base import register
 from msdsim.dataflows.cube.limits import refuse_rate
 from msdsim.hardware.chip import Chip
 from msdsim.ir import Kernel
@@ -28,13 +28,11 @@ NEEDS = Needs("bf16", 1, ub_bytes, ("muls", "fold_max", "sub", "exp", "fold_add"
 
 
 def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kernel:
-    check(problem, chip, tile, NEEDS)
+    """Q, K and V as they are."""
     ctx = Context("attention_bf16", problem, chip, tile, Operands("bf16", "fp32"))
     queries, cache = Queries(ctx), Cache(ctx, cache_tensors(ctx, "bf16"))
     return attention(ctx, queries, cache, Conversions(ctx))
 
 
-DATAFLOWS.add("attention:bf16", Dataflow(
-    name="bf16", kind="attention", contract="bf16", description="BF16 KV cache, BF16 products",
-    tiling=AttentionTiling, refuses=lambda problem, chip: refuse_rate(chip, CUBE_FORMATS), build=build,
-))
+register("attention", "bf16", "BF16 KV cache, BF16 products", AttentionTiling,
+         lambda problem, chip: refuse_rate(chip, CUBE_FORMATS), build)

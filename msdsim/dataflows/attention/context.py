@@ -9,9 +9,9 @@ from typing import NamedTuple
 
 import numpy as np
 
-from msdsim.dataflows.attention.tiling import AttentionTiling
+from msdsim.dataflows.attention.tiling import AttentionTiling, check
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step, Work
-from msdsim.formats.mx import MX_BLOCK
+from msdsim.formats.mx import MX_BLOCK, MX_MODES
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
 from msdsim.ir import At, Const, Expr, Handle, KernelBuilder, Slice, at, maximum, minimum, tiles_of
@@ -62,6 +62,7 @@ class Context:
     a step has ``states`` row tiles."""
 
     def __init__(self, name: str, problem: AttentionShape, chip: Chip, tile: AttentionTiling, operands: Operands) -> None:
+        check(problem, chip, tile, MX_MODES.get(operands.fmt, operands.fmt), operands.passes)
         self.problem, self.tile, self.operands = problem, tile, operands
         self.cores, self.aivs = chip.cores.aic, chip.cores.aiv_per_aic
         self.work = Work(problem, self.cores, tile.rows, tile.kv_tile, tile.kv_splits)

@@ -19,8 +19,8 @@ class Logits(NamedTuple):
 
 
 class Conversions:
-    """From the sums of the Cube to FP32, and from FP32 weights to its operand: here of BF16 operands and FP32 sums, whose logits
-    are scaled and whose weights are rounded."""
+    """From the sums of the Cube to FP32, and from FP32 weights to its operand: here of BF16 operands and FP32 sums: logits are
+    scaled, weights rounded."""
 
     #: The ring of the block scales of P, if it has any.
     p_scales: ToCube | None = None

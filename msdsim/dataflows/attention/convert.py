@@ -16,7 +16,7 @@ from functools import partial
 from msdsim.dataflows.attention import bf16, dequant, scales
 from msdsim.dataflows.attention.context import Components, Context, Operands, Rows
 from msdsim.dataflows.attention.conversions import Conversions, Logits
-from msdsim.dataflows.attention.dequant import CACHES, CacheTiling, Stored
+from msdsim.dataflows.attention.dequant import CacheTiling, Stored
 from msdsim.dataflows.attention.operands import Queries, query_tensor
 from msdsim.dataflows.attention.rings import ToVector
 from msdsim.dataflows.attention.scales import CacheScales, TokenScales
@@ -78,6 +78,4 @@ def needs_of(chip: Chip, cache: str, fused: bool) -> Needs:
     return dequant.needs_of(chip, cache, fused, pipeline_bytes, ("cast", "cast", "cast"))
 
 
-for _cache in CACHES:
-    dequant.register(f"convert-{_cache}", _cache, kernel, needs_of,
-                     f"{_cache.upper()} KV cache only converted to BF16 on Vector (exact), BF16 products, scales elsewhere")
+dequant.register_cache("convert", kernel, "only converted to BF16 on Vector (exact), BF16 products, scales elsewhere")

@@ -18,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 from msdsim.dataflows.attention.bf16 import CUBE_FORMATS, ub_bytes
 from msdsim.dataflows.attention.bf16 import NEEDS as BF16_NEEDS
@@ -25,9 +26,9 @@ from msdsim.dataflows.attention.context import Chunk, Context, Operands
 from msdsim.dataflows.attention.conversions import Conversions
 from msdsim.dataflows.attention.operands import Cache, Caches, Queries, cache_tensors, copy_rows
 from msdsim.dataflows.attention.pipeline import Ahead, attention
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, check
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles
 from msdsim.dataflows.attention.work import AttentionShape, Step, refuse_odd
-from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_switch
+from msdsim.dataflows.base import register, require_switch
 from msdsim.dataflows.cube.limits import refuse_rate
 from msdsim.dataflows.vector.dequantize import to_fp32
 from msdsim.errors import TilingError
@@ -38,6 +39,10 @@ from msdsim.units import ceil_div
 
 #: Bytes of UB per element of a dequantization tile: integers (ring 2), FP16, FP32, BF16 (ring 2).
 ELEMENT_BYTES = 2 + 2 + 4 + 2 * 2
+
+
+#: Formats of the cache.
+CACHES = ("int8", "int4")
 
 
 @dataclass(frozen=True)
@@ -201,6 +206,10 @@ class WholeCache:
 def with_cache(ctx: Context, tile: CacheTiling, of: Stored, queries: Queries, conversions: Conversions,
                prepare: Callable[[Step], None] | None = None) -> Kernel:
     """The attention on the cache in BF16; ``prepare`` is what the AIVs do for Q ahead of the softmax, if anything."""
+    require_switch(tile, "fused")
+    if tile.fused and tile.kv_slots < slots(ctx.problem, tile):
+        raise TilingError(f"tiling kv_slots={tile.kv_slots} cannot hold the tiles of preload={tile.preload} steps and the "
+                          f"one in use; give at least {slots(ctx.problem, tile)}")
     if not tile.fused:
         whole = WholeCache(ctx, tile, of)
         ahead = None if prepare is None else Ahead(prepare)
@@ -243,28 +252,15 @@ def needs_of(chip: Chip, cache: str, fused: bool, pipeline: Callable[[UbTiles], 
                  ops if fused else (), cache_in_l1=fused)
 
 
-def register(name: str, cache: str, make: Callable[[AttentionShape, Chip, CacheTiling, str], Kernel],
-             needs: Callable[[Chip, str, bool], Needs], description: str) -> None:
-    """A dataflow whose Cube takes the integer ``cache`` in BF16."""
-    def build(problem: AttentionShape, chip: Chip, tile: CacheTiling) -> Kernel:
-        require_switch(tile, "fused")
-        check(problem, chip, tile, needs(chip, cache, bool(tile.fused)))
-        if tile.fused and tile.kv_slots < slots(problem, tile):
-            raise TilingError(f"tiling kv_slots={tile.kv_slots} cannot hold the tiles of preload={tile.preload} steps and the "
-                              f"one in use; give at least {slots(problem, tile)}")
-        return make(problem, chip, tile, cache)
-
-    DATAFLOWS.add(f"attention:{name}", Dataflow(
-        name=name, kind="attention", contract=name, description=description,
-        tiling=CacheTiling, refuses=lambda problem, chip: _refuse(problem, chip, FORMATS[cache].bits), build=build,
-    ))
+def register_cache(method: str, make: Callable[..., Kernel], description: str) -> None:
+    """Dataflows of a method whose Cube takes an integer cache in BF16, one for each format of the cache."""
+    for cache in CACHES:
+        register("attention", f"{method}-{cache}", f"{cache.upper()} KV cache {description}", CacheTiling,
+                 partial(_refuse, bits=FORMATS[cache].bits), partial(make, cache=cache))
 
 
 def _refuse(problem: AttentionShape, chip: Chip, bits: int) -> str | None:
     return refuse_odd(problem, bits, "4-bit elements") or refuse_rate(chip, CUBE_FORMATS)
 
 
-#: Formats of the cache.
-CACHES = ("int8", "int4")
-for _cache in CACHES:
-    register(f"dequant-{_cache}", _cache, kernel, needs_of, f"{_cache.upper()} KV cache made BF16 on Vector, BF16 products")
+register_cache("dequant", kernel, "made BF16 on Vector, BF16 products")

@@ -23,9 +23,9 @@ from msdsim.dataflows.attention.pipeline import Ahead, attention
 from msdsim.dataflows.attention.rings import ToVector
 from msdsim.dataflows.attention.scales import CacheScales, TokenScales
 from msdsim.dataflows.attention.split import SplitQueries
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step, refuse_odd
-from msdsim.dataflows.base import DATAFLOWS, Dataflow
+from msdsim.dataflows.base import register
 from msdsim.dataflows.cube.limits import refuse_rate
 from msdsim.dataflows.vector.components import SMALLEST, combine, decompose, narrow
 from msdsim.formats.msd import MSD_INT4, MSD_INT8, MsdSpec
@@ -121,7 +121,7 @@ class MsdConversions(Conversions):
         return total
 
 
-def _kernel(problem: AttentionShape, chip: Chip, tile: AttentionTiling, spec: MsdSpec) -> Kernel:
+def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling, spec: MsdSpec) -> Kernel:
     ctx = Context(f"attention_msd_{spec.name}", problem, chip, tile, Operands(spec.target, "int32", spec.passes))
     q, cache = query_tensor(ctx), Cache(ctx, cache_tensors(ctx, spec.target))
     conversions = MsdConversions(ctx, spec)
@@ -151,21 +151,6 @@ def needs_of(spec: MsdSpec) -> Needs:
     return Needs(spec.target, spec.passes, ub_bytes, ops, spec.format.bits)
 
 
-def _register(spec: MsdSpec, components: str) -> None:
-    needs, name, formats = needs_of(spec), f"msd-{spec.name}", (spec.target, spec.target)
-
-    def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kernel:
-        check(problem, chip, tile, needs)
-        return _kernel(problem, chip, tile, spec)
-
-    DATAFLOWS.add(f"attention:{name}", Dataflow(
-        name=name, kind="attention", contract=name,
-        description=f"Q and P split into {components} components, {spec.name.upper()} KV cache as it is, merged on Vector",
-        tiling=AttentionTiling, refuses=lambda problem, chip: refuse_rate(chip, formats) or refuse_overflow(problem, spec),
-        build=build,
-    ))
-
-
 def refuse_overflow(problem: AttentionShape, spec: MsdSpec) -> str | None:
     """Why the components of a head do not fit accumulators or bytes, or None."""
     most = (2**31 - 1) // 2 ** (2 * spec.format.bits - 2)
@@ -174,7 +159,13 @@ def refuse_overflow(problem: AttentionShape, spec: MsdSpec) -> str | None:
     return refuse_odd(problem, spec.format.bits, f"{spec.name} elements")
 
 
+def _refuse(problem: AttentionShape, chip: Chip, spec: MsdSpec) -> str | None:
+    return refuse_rate(chip, (spec.target, spec.target)) or refuse_overflow(problem, spec)
+
+
 #: Decompositions of Q and P, and what the description calls their components.
 SPECS = {MSD_INT8: "two INT8", MSD_INT4.with_passes(4): "four INT4"}
 for _spec, _components in SPECS.items():
-    _register(_spec, _components)
+    register("attention", f"msd-{_spec.name}",
+             f"Q and P split into {_components} components, {_spec.name.upper()} KV cache as it is, merged on Vector",
+             AttentionTiling, partial(_refuse, spec=_spec), partial(build, spec=_spec))

@@ -16,9 +16,9 @@ from msdsim.dataflows.attention.operands import Cache, cache_tensors, query_tens
 from msdsim.dataflows.attention.pipeline import Ahead, attention
 from msdsim.dataflows.attention.rings import ToCube, ToVector
 from msdsim.dataflows.attention.split import SplitQueries
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes, check
+from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step
-from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_multiple
+from msdsim.dataflows.base import register, require_multiple
 from msdsim.dataflows.cube.limits import refuse_rate
 from msdsim.dataflows.vector.components import decompose_mx
 from msdsim.formats.msd import MSD_MXFP4
@@ -107,14 +107,6 @@ class MxConversions(Conversions):
             self.kb.op("add", total, total, piece)
 
 
-def _kernel(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kernel:
-    spec = MSD_MXFP4
-    ctx = Context(f"attention_msd_{spec.name}", problem, chip, tile, Operands(spec.target, "fp32", spec.passes))
-    q, cache = query_tensor(ctx), MxCache(ctx)
-    queries, conversions = SplitQueries(ctx, q, mx=True), MxConversions(ctx)
-    return attention(ctx, queries, cache, conversions, ahead=Ahead(partial(queries.split, conversions.split_query)))
-
-
 def _ub_bytes(t: UbTiles) -> int:
     """A ring of P's components, two FP32 tiles and one BF16, block maxima; Q's split, O's sum; state; S and O of all passes."""
     passes = MSD_MXFP4.passes
@@ -133,17 +125,20 @@ NEEDS = Needs("mxfp4", MSD_MXFP4.passes, _ub_bytes, _OPS, 4)
 
 
 def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kernel:
-    check(problem, chip, tile, NEEDS)
+    """Components of Q and P with the blocks of their scales, on the cache as it is."""
+    spec = MSD_MXFP4
+    ctx = Context(f"attention_msd_{spec.name}", problem, chip, tile, Operands(spec.target, "fp32", spec.passes))
     require_multiple(tile, "kv_tile", MX_BLOCK, "a tile holds whole blocks")
-    for name in ("l1_kv",) if tile.pv_n >= problem.value_dim else ("l1_k", "l1_v"):
+    for name in ("l1_k", "l1_v") if ctx.wide_output else ("l1_kv",):
         require_multiple(tile, name, MX_BLOCK, "a chunk holds whole blocks")
-    return _kernel(problem, chip, tile)
+    q, cache = query_tensor(ctx), MxCache(ctx)
+    queries, conversions = SplitQueries(ctx, q, mx=True), MxConversions(ctx)
+    return attention(ctx, queries, cache, conversions, ahead=Ahead(partial(queries.split, conversions.split_query)))
 
 
-DATAFLOWS.add("attention:msd-mxfp4", Dataflow(
-    name="msd-mxfp4", kind="attention", contract="msd-mxfp4",
-    description="Q and P split into two MXFP4 components, MXFP4 KV cache as it is, summed on Vector",
-    tiling=AttentionTiling, refuses=lambda problem, chip: refuse_rate(chip, CUBE) or refuse_overflow(problem, MSD_MXFP4) or (
-        SHARED_CACHE if problem.shared_kv else None),
-    build=build,
-))
+def _refuse(problem: AttentionShape, chip: Chip) -> str | None:
+    return refuse_rate(chip, CUBE) or refuse_overflow(problem, MSD_MXFP4) or (SHARED_CACHE if problem.shared_kv else None)
+
+
+register("attention", "msd-mxfp4", "Q and P split into two MXFP4 components, MXFP4 KV cache as it is, summed on Vector",
+         AttentionTiling, _refuse, build)

@@ -94,15 +94,16 @@ def has_direct_paths(chip: Chip) -> bool:
     return chip.path("L0C", "UB") is not None and chip.path("UB", "L1") is not None
 
 
-def check(problem: AttentionShape, chip: Chip, tile: AttentionTiling, needs: Needs) -> None:
-    """TilingError for what cannot be built; capacities that are not named here the verifier checks."""
+def check(problem: AttentionShape, chip: Chip, tile: AttentionTiling, fmt: str, passes: int) -> None:
+    """TilingError for what cannot be built of operands in a format of the Cube; capacities that are not named here the verifier
+    checks."""
     require_positive(tile, "l2_ahead", "fused", "direct", "interleave")
     work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
     wide = tile.pv_n < problem.value_dim
     _check_switches(problem, chip, tile, wide)
-    _check_fractals(chip, tile, needs, wide)
+    _check_fractals(chip, tile, fmt, wide)
     _check_steps(problem, chip, tile, work)
-    bits, rows = element_bits(needs.fmt), round_up(needs.passes * work.base_rows, chip.cube.fractal_m)
+    bits, rows = element_bits(fmt), round_up(passes * work.base_rows, chip.cube.fractal_m)
     pair, out = tile.l0_ring * bits, min(tile.pv_n, problem.value_dim)
     require_fits(chip, "L0A", {"a0": pair * rows * tile.qk_k // 8, "c0": pair * rows * tile.pv_k // 8})
     require_fits(chip, "L0B", {"b0": pair * tile.qk_k * tile.qk_n // 8, "d0": pair * tile.pv_k * out // 8})
@@ -121,15 +122,15 @@ def _check_switches(problem: AttentionShape, chip: Chip, tile: AttentionTiling, 
         raise TilingError("tiling interleave=1: it needs more slots for S, P and O than there are on chip; give direct=0")
 
 
-def _check_fractals(chip: Chip, tile: AttentionTiling, needs: Needs, wide: bool) -> None:
+def _check_fractals(chip: Chip, tile: AttentionTiling, fmt: str, wide: bool) -> None:
     """Tiles of L0 are whole fractals, and 4-bit elements whole bytes."""
-    rate = chip.cube.rate(needs.fmt, needs.fmt)
+    rate = chip.cube.rate(fmt, fmt)
     assert rate is not None
     for name in ("qk_n", "pv_n") if wide else ("qk_n",):
         require_multiple(tile, name, chip.cube.fractal_n, "the Cube works in fractals of 16 columns")
     for name in ("l1_k", "l1_v", "qk_k", "pv_k") if wide else ("qk_k", "pv_k"):
-        require_multiple(tile, name, rate.fractal_k, f"a {needs.fmt} fractal is {rate.fractal_k} deep")
-    for name in ("l1_kv", "kv_tile") if element_bits(needs.fmt) < 8 else ():
+        require_multiple(tile, name, rate.fractal_k, f"a {fmt} fractal is {rate.fractal_k} deep")
+    for name in ("l1_kv", "kv_tile") if element_bits(fmt) < 8 else ():
         require_multiple(tile, name, 2, "4-bit elements are packed by two")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
-from msdsim.dataflows.base import DATAFLOWS, Dataflow
+from msdsim.dataflows.base import register
 from msdsim.dataflows.cube.limits import refuse_activations, refuse_weights
 from msdsim.dataflows.cube.mainloop import CubeTiling
 from msdsim.formats.schemes import SCHEMES, Scheme
@@ -35,7 +35,6 @@ def register_gemm(names: Sequence[str], tiling: type, build: Callable[..., Kerne
         def refuses_all(problem: Any, chip: Chip, scheme: Scheme = scheme) -> str | None:
             return refuse_activations(problem, scheme) or refuses(problem, scheme) or refuse_weights(problem, chip, scheme)
 
-        for kind, prefix in (("gemm", ""), ("grouped_gemm", "grouped_gemm:")):
-            DATAFLOWS.add(f"{prefix}{scheme.name}", Dataflow(scheme.name, kind, scheme.name, scheme.description, tiling,
-                                                            refuses_all, partial(build, scheme=scheme)))
+        for kind in ("gemm", "grouped_gemm"):
+            register(kind, scheme.name, scheme.description, tiling, refuses_all, partial(build, scheme=scheme))
     return schemes
