@@ -7,8 +7,9 @@ from dataclasses import replace
 import numpy as np
 
 from msdsim.checkpoints.beside import Beside, exponents
-from msdsim.checkpoints.bits import PIECE_BYTES, Packed, unpack_last
+from msdsim.checkpoints.bits import unpack_last
 from msdsim.checkpoints.stored import StoredWeight
+from msdsim.checkpoints.values import ScaledCodes
 from msdsim.formats.number import E8M0, FP4_E2M1
 
 _PLAIN = {"F64": "FP64", "F32": "FP32", "F16": "FP16", "BF16": "BF16"}
@@ -51,28 +52,9 @@ def fp8(w: Beside) -> StoredWeight | None:
     experts = info.shape[0] if len(info.shape) == 3 else 1
     lead = len(scale) if experts > 1 and scale.size > 1 else 1
     scales = scale.reshape(lead, -(-n // block[0]), -1)
-    with w.packed(w.own) as packed:
-        out = _times(packed, np.broadcast_to(scales, (experts, *scales.shape[1:])), block)
-    return StoredWeight(f"FP8 {info.dtype[3:]}, {said}", values=np.swapaxes(out.reshape(info.shape), -1, -2))
-
-
-def _times(codes: Packed, scale: np.ndarray, block: tuple[int, int]) -> np.ndarray:
-    """float32 [experts, n, k] of FP8 ``codes`` [.., n, k], times ``scale`` [experts, rows of blocks, blocks], rounded once;
-    by a table, in pieces that stay in cache.  A NaN is refused by whoever uses the values."""
-    n, k = codes.shape[-2:]
-    out, most = np.empty((len(scale), n, k), np.float32), max(1, PIECE_BYTES // k)
-    table = np.arange(256, dtype=np.uint8).view(codes.dtype).astype(np.float32)
-    for expert, blocks in enumerate(scale):
-        start = 0
-        while start < n:
-            # A piece lies within one row of blocks, or has a row of scales for each of its own.
-            stop = min(start + most, n, n if block[0] == 1 else start - start % block[0] + block[0])
-            own = blocks[start:stop] if block[0] == 1 else blocks[start // block[0]][None]
-            rows = out[expert, start:stop]
-            np.take(table, codes.rows(expert * n + start, expert * n + stop).view(np.uint8), out=rows, mode="clip")
-            rows *= own if own.shape[1] == 1 else np.repeat(own, block[1], axis=1)[:, :k]
-            start = stop
-    return out
+    codes = w.read(w.own).reshape(experts, n, info.shape[-1])
+    held = ScaledCodes(codes, scales, block)
+    return StoredWeight(f"FP8 {info.dtype[3:]}, {said}", fp8=held, has_experts=len(info.shape) == 3)
 
 
 def _block(w: Beside, scale: np.ndarray, rest: str) -> tuple[tuple[int, int], str]:

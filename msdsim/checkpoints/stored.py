@@ -7,9 +7,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from msdsim.checkpoints.values import ScaledCodes, integer_values, mx_values
 from msdsim.errors import ArrayError
 from msdsim.formats.number import FORMATS
-from msdsim.formats.quantize import QuantizedWeight
 
 _MX_DTYPE = "fp4_e2m1"
 
@@ -18,15 +18,16 @@ _MX_DTYPE = "fp4_e2m1"
 class StoredWeight:
     """One weight [k, n], or one for each expert [experts, k, n].
 
-    Either ``values`` (float32), or ``q`` with ``scale``: int8 integers with float32 ``scale`` and ``offset`` [n] or
-    [ceil(k/group), n], w = (q + offset) * scale, or E2M1 elements with E8M0 scales [ceil(k/32), n].  ``bits`` is the width of
-    the integers.  Rows of ``q`` are in the order ``order`` of the checkpoint's, where groups are not contiguous there
-    (act-order).  ``input_factor`` [k] multiplies the activations before the product.  Where ``oriented`` is False, only the
-    problem tells which of the last two axes of ``values`` is k.
+    Either ``values`` (float32), or FP8 codes with their scales (``fp8``), or ``q`` with ``scale``: int8 integers with float32
+    ``scale`` and ``offset`` [n] or [ceil(k/group), n], w = (q + offset) * scale, or E2M1 elements with E8M0 scales
+    [ceil(k/32), n].  ``bits`` is the width of the integers.  Rows of ``q`` are in the order ``order`` of the checkpoint's,
+    where groups are not contiguous there (act-order).  ``input_factor`` [k] multiplies the activations before the product.
+    Where ``oriented`` is False, only the problem tells which of the last two axes of ``values`` is k.
     """
 
     layout: str
     values: np.ndarray | None = None
+    fp8: ScaledCodes | None = None
     q: np.ndarray | None = None
     scale: np.ndarray | None = None
     offset: np.ndarray | None = None
@@ -37,10 +38,15 @@ class StoredWeight:
     notes: tuple[str, ...] = ()
     oriented: bool = True
     name: str = ""
+    #: Of ``fp8``, whose codes have an axis of experts even where there are none.
+    has_experts: bool = False
 
     @property
     def shape(self) -> tuple[int, ...]:
         """[k, n] or [experts, k, n]."""
+        if self.fp8 is not None:
+            experts, n, k = self.fp8.codes.shape
+            return (experts, k, n) if self.has_experts else (k, n)
         array = self.values if self.values is not None else self.q
         assert array is not None
         return array.shape
@@ -54,14 +60,23 @@ class StoredWeight:
 
     def decoded(self) -> np.ndarray:
         """Its values in float32, one rounding each, rows as the checkpoint has them and without ``input_factor``."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return self._decoded()
+
+    def _decoded(self) -> np.ndarray:
+        if self.fp8 is not None:
+            turned = np.swapaxes(self.fp8.values, -1, -2)
+            return turned if self.has_experts else turned[0]
         if self.q is None:
             assert self.values is not None
             return self.values
         if self.q.ndim == 3:
             return np.stack([self._expert(e).decoded() for e in range(len(self.q))])
         assert self.scale is not None
-        with np.errstate(over="ignore"):
-            found = QuantizedWeight(self.q, self.scale, self.offset, self.group).values().astype(np.float32)
+        if self.kind == "mxfp4":
+            found = mx_values(self.q, self.scale)
+        else:
+            found = integer_values(self.q, self.scale, self.offset, self.group)
         if self.order is None:
             return found
         placed = np.empty_like(found)
@@ -101,4 +116,10 @@ def stack(parts: Sequence[StoredWeight]) -> StoredWeight:
         like = next(array for array in arrays if array is not None)
         return np.stack([np.zeros_like(like) if array is None else array for array in arrays])
 
+    if first.fp8 is not None:
+        one = [part.fp8 for part in parts if part.fp8 is not None and not part.has_experts]
+        if len({(own.scale.shape, own.block, own.codes.dtype) for own in one}) != 1 or len(one) != len(parts):
+            raise ArrayError("experts differ: their FP8 codes or scales are of several forms")
+        codes, scale = np.concatenate([own.codes for own in one]), np.concatenate([own.scale for own in one])
+        return replace(first, fp8=ScaledCodes(codes, scale, one[0].block), has_experts=True)
     return replace(first, values=together("values"), q=together("q"), scale=together("scale"), offset=together("offset"))

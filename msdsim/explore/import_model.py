@@ -74,18 +74,19 @@ def read_model(path: str | Path) -> Model:
 
 
 def import_model(model: str | Path, *, batch: int = 1, tokens: int = 1, kv: int | None = None, devices: int = 1,
-                 name: str | None = None) -> Workload:
+                 expert_devices: int = 1, name: str | None = None) -> Workload:
     """The workload of one step of a published model: its config.json, folder, safetensors file or index.
 
     ``batch`` sequences with ``tokens`` new ones each (1: a decode step, more: a prefill); ``kv`` tokens that attention reads,
-    the new ones among them (None: no attention); ``devices`` that share the model.  InputError for a model that is not
-    understood.
+    the new ones among them (None: no attention); ``devices`` that share the model, and ``expert_devices`` that share its routed
+    experts, every ``devices`` of them with a batch of their own.  InputError for a model that is not understood.
     """
-    for key, value in (("batch", batch), ("tokens", tokens), ("kv", kv), ("devices", devices)):
+    for key, value in (("batch", batch), ("tokens", tokens), ("kv", kv), ("devices", devices),
+                       ("expert_devices", expert_devices)):
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"{key} = {value!r} of a step is no whole number of at least 1")
     name = name or default_name(Path(model))
-    text = step_text(read_model(model), name, Step(batch, tokens, kv, devices))
+    text = step_text(read_model(model), name, Step(batch, tokens, kv, devices, expert_devices))
     return workload_of(tomllib.loads(text), f"{name}-{'decode' if tokens == 1 else 'prefill'}", f"workload of '{model}'",
                        parse_inline)
 
@@ -141,6 +142,8 @@ def step_text(model: Model, name: str, step: Step) -> str:
     kind = "decode step" if step.tokens == 1 else f"prefill of {step.tokens} tokens"
     what = "linear layers" if step.kv is None else f"linear layers and attention over {step.kv} tokens"
     share = f", one of {step.devices} tensor-parallel devices" if step.devices > 1 else ""
+    if step.expert_devices > 1:
+        share += f", one of {step.expert_devices} devices with experts of their own"
     lines = [
         f"# {what.capitalize()} of one {kind}, batch {step.batch}{share}, worked out from a published model.",
         *(f"# {line}" for line in understood(model, step)),
@@ -180,8 +183,13 @@ def understood(model: Model, step: Step) -> list[str]:
         lines.append(f"not simulated: {item}")
     if step.kv is None:
         lines.append("not simulated: attention; give --kv TOKENS")
-    if step.devices > 1:
-        lines.append(f"not simulated: what {step.devices} devices send to one another")
+    together = max(step.devices, step.expert_devices)
+    if together > 1:
+        lines.append(f"not simulated: what {together} devices send to one another")
+    if step.expert_devices > 1:
+        batches = step.expert_devices // step.devices
+        lines.append(f"note: {batches} batches of {step.batch} are under way at once, {batches * step.rows} tokens in all; "
+                     f"this is the device whose experts get most of them")
     if step.tokens > 1 and any(a.window and step.tokens > a.window for a in _attentions(decoder)):
         lines.append("note: windowed attention of the prefill is simulated in blocks as long as the window")
     if step.tokens > 1 and any(a.reads for a in _attentions(decoder)):

@@ -17,16 +17,28 @@ _BEFORE, _ATTENTION, _AFTER, _MLP = range(4)
 @dataclass(frozen=True)
 class Step:
     """``batch`` sequences of ``tokens`` new tokens each (1: decode); attention reads ``kv`` tokens, the new ones among
-    them (None: no attention), on one of ``devices``."""
+    them (None: no attention), on one of ``devices``.
+
+    ``expert_devices`` share the routed experts, whole ones (1: the experts' columns are shared by ``devices`` instead).  Every
+    ``devices`` of them work on a batch of their own, whose tokens pass the experts of all.
+    """
 
     batch: int
     tokens: int = 1
     kv: int | None = None
     devices: int = 1
+    expert_devices: int = 1
 
     def __post_init__(self) -> None:
-        if self.batch < 1 or self.tokens < 1 or self.devices < 1:
-            raise InputError(f"batch {self.batch}, {self.tokens} tokens and {self.devices} devices must all be at least 1")
+        if self.batch < 1 or self.tokens < 1 or self.devices < 1 or self.expert_devices < 1:
+            raise InputError(
+                f"batch {self.batch}, {self.tokens} tokens, {self.devices} and {self.expert_devices} devices must be at least 1"
+            )
+        if self.expert_devices > 1 and self.expert_devices % self.devices:
+            raise InputError(
+                f"--expert-parallel {self.expert_devices} is no multiple of --tensor-parallel {self.devices}: the devices that "
+                f"share the experts are groups of those that share the rest"
+            )
         if self.kv is not None and self.kv < self.tokens:
             raise InputError(
                 f"{self.kv} tokens in the cache are fewer than the {self.tokens} new ones, which are among them; give "
@@ -57,6 +69,8 @@ class Operator:
 
 def operators(decoder: Decoder, step: Step, quantization: Quantization = NOTHING) -> list[Operator]:
     """The operators of a step; equal ones of all layers are one entry."""
+    if step.expert_devices > 1 and not any(mlp.experts for layer in decoder.layers for mlp in layer.mlps):
+        raise InputError(f"--expert-parallel {step.expert_devices}: the model has no routed experts")
     found: dict[tuple[str, str, WeightFormat | None, str], Operator] = {}
     kinds: list[str] = []
     for number, layer in enumerate(decoder.layers):
@@ -133,13 +147,21 @@ def _mlp(mlp: Mlp, prefix: str, step: Step, quantization: Quantization) -> Itera
 
 
 def _experts(experts: Experts, prefix: str, step: Step, quantization: Quantization, section: int) -> Iterator[Operator]:
-    """The routed experts of one layer in one kernel, with balanced routing."""
-    rows = experts_rows(step.rows * experts.chosen, experts.count)
+    """The routed experts of one layer in one kernel, with balanced routing; of several devices, the one with most rows."""
+    share, batches = step.expert_devices, max(1, step.expert_devices // step.devices)
+    if experts.count % share:
+        raise InputError(
+            f"--expert-parallel {share} does not divide the {experts.count} routed experts of a layer; give a number of "
+            f"devices that does (copies of experts are not modelled)"
+        )
+    # Dealt in turn, so that no device has more than one row above another.
+    rows = experts_rows(step.rows * batches * experts.chosen, experts.count)[::share]
+    count = experts.count // share
     for item in experts.linears:
-        own = item.shard(step.devices)
+        own = item.shard(step.devices) if share == 1 else item
         for name, n, fmt in _by_format(own, prefix, quantization):
             problem = _problem(rows, own.k, n, fmt)
-            held = experts.count if len(rows) < experts.count else None
+            held = count if len(rows) < count else None
             yield Operator(name, 1, problem, fmt, held, (section, 1))
 
 

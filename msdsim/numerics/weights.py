@@ -57,8 +57,8 @@ def _name(spec: str) -> str:
 def placed(stored: StoredWeight, shape: tuple[int, ...], name: str) -> StoredWeight:
     """The weight as ``shape``, [k, n] or [groups, k, n].  ArrayError where it has another."""
     text = _name(name)
-    if stored.values is not None:
-        require_finite(stored.values, text)
+    if stored.kind == "float":
+        require_finite(stored.decoded(), text)
     axes = "[groups, n, k]" if len(shape) == 3 else "[n, k]"
     if len(stored.shape) != len(shape):
         if len(stored.shape) == 3 and len(shape) == 2:

@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from msdsim import simulate
+from msdsim.checkpoints.values import integer_values, mx_values
 from msdsim.checkpoints.weights import read_weight
 from msdsim.errors import ArrayError, InputError, UnknownNameError
+from msdsim.formats.number import FORMATS
 from tests.checkpoints import files
 
 MADE = {
@@ -237,3 +239,35 @@ def test_other_files(tmp_path):
         (tmp_path / name).write_bytes(start)
         with pytest.raises(InputError, match=message):
             read_weight(f"{tmp_path / name}:w")
+
+
+@pytest.mark.parametrize("turned", [False, True, None])
+@pytest.mark.parametrize(("k", "group"), [(256, None), (256, 64), (250, 64), (30, 64)])
+@pytest.mark.parametrize("offset", [None, "whole", "broken"])
+def test_values_of_integers_are_rounded_once(turned, k, group, offset):
+    """However the codes lie in memory, with offsets that FP32 holds and with those that it does not."""
+    rng = np.random.default_rng(k)
+    q = rng.integers(-8, 8, (k, 48), np.int8)
+    q = {False: q, True: np.asfortranarray(q), None: np.repeat(q, 2, axis=1)[:, ::2]}[turned]
+    rows = () if group is None else (-(-k // group),)
+    scale = rng.standard_normal((*rows, 48)).astype(np.float32) * np.float32(2.0**100)
+    plus = {None: None, "whole": rng.integers(-128, 128, scale.shape), "broken": rng.standard_normal(scale.shape)}[offset]
+    plus = None if plus is None else plus.astype(np.float32)
+    spread = [np.repeat(np.atleast_2d(a), group or k, axis=0)[:k].astype(float) for a in (scale, 0 * scale if plus is None else plus)]
+    with np.errstate(over="ignore"):
+        want = ((q.astype(float) + spread[1]) * spread[0]).astype(np.float32)
+    np.testing.assert_array_equal(integer_values(q, scale, plus, group), want)
+
+
+@pytest.mark.parametrize("turned", [False, True])
+@pytest.mark.parametrize("k", [96, 72])
+def test_values_of_mx_blocks(turned, k):
+    rng = np.random.default_rng(k)
+    codes = rng.integers(0, 16, (k, 40), np.uint8)
+    codes = np.asfortranarray(codes) if turned else codes
+    scale = rng.integers(0, 255, (3, 40), np.uint8)
+    table = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6])
+    exact = np.where(codes & 8, -1, 1) * table[codes & 7] * 2.0 ** (np.repeat(scale, 32, axis=0)[:k].astype(float) - 127)
+    with np.errstate(over="ignore"):
+        want = exact.astype(np.float32)
+        np.testing.assert_array_equal(mx_values(codes.view(FORMATS["fp4_e2m1"].dtype), scale.view(FORMATS["e8m0"].dtype)), want)

@@ -255,3 +255,19 @@ def test_what_quantizers_write_beside_a_config(tmp_path, monkeypatch, capsys, fi
     (tmp_path / file).write_text(json.dumps(held))
     assert run_program(["import", "config.json"]) == 0
     assert said in capsys.readouterr().out
+
+
+def test_a_device_with_experts_of_its_own(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    config = {"model_type": "qwen3_moe", "hidden_size": 256, "num_attention_heads": 4, "num_key_value_heads": 2, "vocab_size": 1000,
+              "num_hidden_layers": 2, "num_experts": 16, "num_experts_per_tok": 3, "moe_intermediate_size": 128}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert run_program(["import", "config.json", "--batch", "5", "--expert-parallel", "8", "--out", "a.toml"]) == 0
+    said = capsys.readouterr().out
+    assert "8 batches of 5 are under way at once, 40 tokens in all" in said
+    assert "not simulated: what 8 devices send to one another" in said
+    # 120 rows over 16 experts: eight each for the first half, seven for the other; a device has one of each.
+    assert 'problem = "grouped_gemm:rows=8+7,k=256,n=256"' in (tmp_path / "a.toml").read_text(encoding="utf-8")
+    assert run_program(["import", "config.json", "--expert-parallel", "3", "--out", "b.toml"]) == 2
+    assert "--expert-parallel 3 does not divide the 16 routed experts" in capsys.readouterr().err
+    assert not (tmp_path / "b.toml").exists()

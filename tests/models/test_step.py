@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from msdsim.errors import InputError
 from msdsim.explore.import_model import model_of
 from msdsim.models.parts import Linear, Part
 from msdsim.models.quantization import Quantization
@@ -50,6 +51,47 @@ def test_devices_share_the_weights(name):
     copied = 2 * half - whole
     assert 0 <= copied < 0.05 * whole
     assert quarter == pytest.approx((whole - copied) / 4 + copied, rel=1e-3)
+
+
+def expert_operators(name, step):
+    model = model_of(json.loads(PUBLISHED[name]["config"]), "config.json")
+    return {item.name: (parse_inline(item.problem), item) for item in operators(model.decoder, step, model.quantization)}
+
+
+@pytest.mark.parametrize(("devices", "shares"), [(1, 16), (1, 64), (4, 64), (1, 256), (8, 8)])
+@pytest.mark.parametrize("batch", [1, 33, 96])
+def test_devices_share_the_experts(devices, shares, batch):
+    """Whole experts, with the rows of all batches: as many as the rule of one device gives, dealt in turn."""
+    found = expert_operators("deepseek-v3", Step(batch, 1, 64, devices, shares))
+    whole = expert_operators("deepseek-v3", Step(batch, 1, 64))
+    problem, item = found["expert_gate_up_proj"]
+    rows = problem.rows if hasattr(problem, "rows") and problem.rows else (problem.m,) * getattr(problem, "groups", 1)
+    routed = batch * shares // devices * 8
+    active, held = min(256, routed), 256 // shares
+    assert sum(rows) == sum(routed // active + (expert < routed % active) for expert in range(0, active, shares))
+    assert (item.experts or len(rows)) == held
+    assert len(rows) == len(range(0, active, shares))
+    assert (problem.k, problem.n) == (7168, 4096)
+    # Everything else is as without: a batch of its own for each group of tensor-parallel devices.
+    alone = expert_operators("deepseek-v3", Step(batch, 1, 64, devices))
+    for name, (other, _) in alone.items():
+        if not name.startswith("expert_"):
+            assert found[name][0] == other
+    assert whole["expert_down_proj"][0].k == problem.n // 2
+
+
+@pytest.mark.parametrize(("name", "step", "said"), [
+    ("deepseek-v3", (1, 1, 64, 1, 48), "does not divide the 256 routed experts"),
+    ("llama-3.1-8b", (1, 1, 64, 1, 2), "the model has no routed experts"),
+])
+def test_experts_that_cannot_be_shared(name, step, said):
+    with pytest.raises(InputError, match=said):
+        expert_operators(name, Step(*step))
+
+
+def test_groups_of_devices_share_the_experts():
+    with pytest.raises(InputError, match="--expert-parallel 6 is no multiple of --tensor-parallel 4"):
+        Step(1, 1, 64, 4, 6)
 
 
 @pytest.mark.parametrize(("repeats", "form"), [(1, "gemm:m=3,k=16,n=32"), (2, "grouped_gemm:groups=2,m=3,k=16,n=32")])

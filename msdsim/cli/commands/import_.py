@@ -14,12 +14,15 @@ import click
               help="Tokens that attention reads, the new ones among them; without it the workload has no attention.")
 @click.option("--tensor-parallel", "devices", metavar="N", type=click.IntRange(min=1), default=1,
               help="The share of one of N devices: heads, columns and experts' columns are spread, what cannot be is copied.")
+@click.option("--expert-parallel", "expert_devices", metavar="N", type=click.IntRange(min=1), default=1,
+              help="N devices share the routed experts, whole ones; each group of --tensor-parallel devices among them has a "
+                   "batch of --batch sequences of its own, whose tokens go to the experts of all.")
 @click.option("--name", default=None, help="The workload's name; that of the model's folder or file by default.")
 @click.option("--out", "out", metavar="FILE.toml", default=None,
               help="Where to write it, over what is there; NAME-decode.toml or NAME-prefill.toml here by default.")
 @click.option("--quiet", is_flag=True, help="Print nothing.")
-def command(model: str, batch: int, tokens: int, kv: int | None, devices: int, name: str | None, out: str | None,
-            quiet: bool) -> None:
+def command(model: str, batch: int, tokens: int, kv: int | None, devices: int, expert_devices: int, name: str | None,
+            out: str | None, quiet: bool) -> None:
     """Turn MODEL into a workload of its linear layers and, with --kv, its attention.
 
     MODEL is the config.json of a decoder-only model, its folder, a safetensors file or the index of several; where there are
@@ -32,7 +35,7 @@ def command(model: str, batch: int, tokens: int, kv: int | None, devices: int, n
     from msdsim.models.step import Step
     from msdsim.report.files import require_writable, write_text
 
-    step = Step(batch, tokens, kv, devices)
+    step = Step(batch, tokens, kv, devices, expert_devices)
     found = read_model(model)
     name = name or default_name(Path(model))
     file = out or f"{name}-{'decode' if tokens == 1 else 'prefill'}.toml"
