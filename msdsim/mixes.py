@@ -52,7 +52,7 @@ class Mix:
 
 
 @dataclass(frozen=True)
-class Choice:
+class Chosen:
     """An entry with the dataflow that runs it and the problem as that takes it; ``note`` says why it is none that was named."""
 
     entry: Entry
@@ -91,7 +91,7 @@ def parse_mix(text: str, workload: Workload) -> Mix:
     return Mix(text, default, kinds, entries)
 
 
-def choices(workload: Workload, mix: Mix, hardware: Hardware) -> list[Choice]:
+def choices(workload: Workload, mix: Mix, hardware: Hardware) -> list[Chosen]:
     """How every entry is run.
 
     InputError where nothing says how, where a dataflow is unknown or where none can run an operator.
@@ -129,23 +129,23 @@ def is_best(name: str) -> bool:
     return name == BEST or name.startswith(f"{BEST}:")
 
 
-def _choice(workload: Workload, entry: Entry, mix: Mix, hardware: Hardware) -> Choice:
+def _choice(workload: Workload, entry: Entry, mix: Mix, hardware: Hardware) -> Chosen:
     name, own = mix.named(entry)
     assert name is not None
     if is_best(name):
         return _best(entry, name.partition(":")[2] or "bf16", hardware)
     if entry.weights == "bf16" and not own and weights_of(entry.problem.kind, name) != "bf16":
-        return Choice(entry, as_taken(entry.problem, "bf16"), "bf16", "published in 16 bits")
+        return Chosen(entry, as_taken(entry.problem, "bf16"), "bf16", "published in 16 bits")
     reason = refusal(entry.problem, name, hardware)
     if reason is None:
-        return Choice(entry, as_taken(entry.problem, name), name)
+        return Chosen(entry, as_taken(entry.problem, name), name)
     others = [item for item in workload.entries if item.problem.kind == entry.problem.kind and item is not entry]
     if own or not any(refusal(item.problem, name, hardware) is None for item in others):
         raise InputError(f"workload '{workload.name}', entry '{entry.name}': dataflow '{name}' cannot run {entry.problem} on "
                          f"'{hardware.name}': {reason}")
     for wider in filter(None, (_WIDER.get(name), "bf16")):
         if wider in dataflows_for(entry.problem.kind) and refusal(entry.problem, wider, hardware) is None:
-            return Choice(entry, as_taken(entry.problem, wider), wider, f"{name} cannot: {reason}")
+            return Chosen(entry, as_taken(entry.problem, wider), wider, f"{name} cannot: {reason}")
     raise InputError(f"workload '{workload.name}', entry '{entry.name}': no dataflow runs {entry.problem} on '{hardware.name}' "
                      f"({name}: {reason})")
 
@@ -171,7 +171,7 @@ def weights_of(kind: str, name: str) -> str:
     return SCHEMES[name].weight_name
 
 
-def _best(entry: Entry, reference: str, hardware: Hardware) -> Choice:
+def _best(entry: Entry, reference: str, hardware: Hardware) -> Chosen:
     """The fastest dataflow, alone on an empty L2, of those at least as accurate as ``reference``."""
     from msdsim.numerics.accuracy_order import accurate_enough
     from msdsim.runs import RunOptions, run
@@ -196,4 +196,4 @@ def _best(entry: Entry, reference: str, hardware: Hardware) -> Choice:
         raise InputError(f"no dataflow at least as accurate as {reference} runs '{entry.name}', {entry.problem}, on "
                          f"'{hardware.name}'")
     _, name, problem = min(found, key=lambda item: item[0])
-    return Choice(entry, problem, name, f"fastest of {len(found)} at least as accurate as {reference}")
+    return Chosen(entry, problem, name, f"fastest of {len(found)} at least as accurate as {reference}")

@@ -15,7 +15,7 @@ from msdsim.hardware.chip import Chip
 from msdsim.ir.gm_plan import GmPlan
 from msdsim.ir.kernel import Kernel
 from msdsim.jobs import Progress, run_all
-from msdsim.mixes import Choice, choices, is_best, parse_mix
+from msdsim.mixes import Chosen, choices, is_best, parse_mix
 from msdsim.problems import Workload
 from msdsim.problems.workload import Entry
 from msdsim.report.result import Result, WorkloadRun
@@ -73,7 +73,7 @@ def _varies(runs: list[WorkloadRun]) -> bool:
     return len({run.result.dataflow for run in runs}) > 1
 
 
-def _key(choice: Choice) -> tuple[str, str]:
+def _key(choice: Chosen) -> tuple[str, str]:
     """What two entries have in common that are one kernel."""
     return str(choice.problem), choice.dataflow
 

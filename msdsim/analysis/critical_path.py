@@ -21,7 +21,7 @@ from msdsim.timeline.record import WAIT_BUFFER, WAIT_DATA, WAIT_ISSUE, WAIT_SYNC
 
 
 @dataclass(frozen=True)
-class Segment:
+class PathSegment:
     """Cycles ``begin`` to ``end`` of the path, spent in an instruction (``instr`` of ``part``) or, with ``instr`` -1, in
     dispatch (``pipe`` S) or on the way of a signal (``pipe`` empty)."""
 
@@ -42,7 +42,7 @@ class Segment:
         return self.part, self.pipe, self.instr
 
 
-def critical_path(record: RunRecord) -> list[Segment]:
+def critical_path(record: RunRecord) -> list[PathSegment]:
     """Segments in order of time; the run must have kept its timeline (ValueError otherwise)."""
     if record.timeline is None:
         raise ValueError("the critical path needs a run that kept its timeline")
@@ -50,7 +50,7 @@ def critical_path(record: RunRecord) -> list[Segment]:
 
 
 @dataclass(frozen=True)
-class Step:
+class PathPlace:
     """A place on the critical path, with all its visits together."""
 
     part: str
@@ -60,17 +60,18 @@ class Step:
     cycles: int
 
 
-def by_place(path: Sequence[Segment]) -> list[Step]:
+def by_place(path: Sequence[PathSegment]) -> list[PathPlace]:
     """The path's cycles by static instruction (dispatch and signals each as one place), longest first."""
     cycles: dict[tuple[str, str, int], int] = defaultdict(int)
     visits: dict[tuple[str, str, int], int] = defaultdict(int)
     for segment in path:
         cycles[segment.place] += segment.cycles
         visits[segment.place] += 1
-    return [Step(*place, visits[place], total) for place, total in sorted(cycles.items(), key=lambda item: (-item[1], item[0]))]
+    ordered = sorted(cycles.items(), key=lambda item: (-item[1], item[0]))
+    return [PathPlace(*place, visits[place], total) for place, total in ordered]
 
 
-def circuit(path: Sequence[Segment], agreement: float = 0.8) -> list[Step]:
+def circuit(path: Sequence[PathSegment], agreement: float = 0.8) -> list[PathPlace]:
     """The loop that the path runs in its steady state: places of one period with their mean cycles, in order.
 
     Looked for in the middle half of the path's cycles: the shortest period by which places repeat for three turns and more at a
@@ -91,10 +92,10 @@ def circuit(path: Sequence[Segment], agreement: float = 0.8) -> list[Step]:
     spent = [sum(middle[turn * period + at].cycles for turn in range(turns)) / turns for at in range(period)]
     # Where turns differ, most of them are right: the first may still come from elsewhere.
     usual = [Counter(places[at : turns * period : period]).most_common(1)[0][0] for at in range(period)]
-    return [Step(*usual[at], 1, round(spent[at])) for at in range(period)]
+    return [PathPlace(*usual[at], 1, round(spent[at])) for at in range(period)]
 
 
-def _in_long_runs(same: Sequence[bool], segments: Sequence[Segment], least: int) -> int:
+def _in_long_runs(same: Sequence[bool], segments: Sequence[PathSegment], least: int) -> int:
     """Cycles of the segments that are the same as the one a period later, ``least`` and more of them in a row."""
     found = 0
     for is_same, run in groupby(zip(same, segments, strict=False), key=lambda pair: pair[0]):
@@ -117,9 +118,9 @@ class _Walk:
         self.ends = {key: [self.line["end"][row] for row in rows] for key, rows in self.rows.items()}
         self.starts = {key: [self.line["start"][row] for row in rows] for key, rows in self.rows.items()}
         self.position = {row: (key, index) for key, rows in self.rows.items() for index, row in enumerate(rows)}
-        self.segments: list[Segment] = []
+        self.segments: list[PathSegment] = []
 
-    def run(self) -> list[Segment]:
+    def run(self) -> list[PathSegment]:
         ends = self.line["end"]
         if not ends:
             return []
@@ -144,12 +145,12 @@ class _Walk:
         unit = self.line["unit"][row]
         part = self.record.units.part(unit)
         if end > begin:
-            self.segments.append(Segment(unit, part.lower(), PIPES[part][self.line["pipe"][row]], self.line["instr"][row],
+            self.segments.append(PathSegment(unit, part.lower(), PIPES[part][self.line["pipe"][row]], self.line["instr"][row],
                                          begin, end))
 
     def _charge(self, unit: int, pipe: str, begin: int, end: int) -> None:
         if end > begin:
-            self.segments.append(Segment(unit, self.record.units.part(unit).lower(), pipe, -1, begin, end))
+            self.segments.append(PathSegment(unit, self.record.units.part(unit).lower(), pipe, -1, begin, end))
 
     # What a start hung on
 

@@ -108,7 +108,7 @@ def total_energy(parts: Iterable[tuple[int, Energy | None]]) -> Energy | None:
 
 
 @dataclass(frozen=True)
-class Work:
+class CoreWork:
     """What a kernel's instructions did inside the cores: products by rate of the Cube, results of Vector by operation and bits,
     bytes read from and written to each on-chip space."""
 
@@ -144,7 +144,7 @@ def run_energy(record: RunRecord) -> Energy | None:
 _EXECUTED, _ELEMENTS, _READ, _WRITTEN = range(4)
 
 
-def kernel_work(program: Program) -> Work:
+def kernel_work(program: Program) -> CoreWork:
     """Count what a kernel's instructions do inside the cores."""
     macs: dict[str, int] = defaultdict(int)
     results: dict[tuple[str, int], float] = defaultdict(float)
@@ -164,7 +164,7 @@ def kernel_work(program: Program) -> Work:
                 moved[item.space] += row[_READ]
             moved[instr.op.out.space] += row[_WRITTEN]
     moved.pop("GM", None)  # counted where it is served: at L2 and HBM
-    return Work(macs, results, moved)
+    return CoreWork(macs, results, moved)
 
 
 def _amounts(instr: Instr, chip: Chip) -> Amounts | None:

@@ -83,7 +83,7 @@ class Turns:
 
 
 @dataclass(slots=True)
-class Line:
+class CacheLine:
     """A line in L2; ``arrival`` is the cycle at which its data is there."""
 
     number: int
@@ -99,14 +99,14 @@ class L2Cache:
         self.sector = chip.l2.sector
         self.sectors = self.line // self.sector
         # Per set the resident lines, most recently used first.
-        self.content: dict[int, list[Line]] = {}
+        self.content: dict[int, list[CacheLine]] = {}
 
     def sectors_of(self, line: int, address: int, count: int) -> int:
         """Sectors of a line that ``count`` bytes from ``address`` touch."""
         begin, end = max(address, line * self.line), min(address + count, (line + 1) * self.line)
         return ceil_div(end, self.sector) - begin // self.sector
 
-    def find(self, line: int, write: bool) -> Line | None:
+    def find(self, line: int, write: bool) -> CacheLine | None:
         """A resident line, from now on the most recently used of its set; None on a miss."""
         entries = self.content.get(set_of(line, self.sets), [])
         for index, entry in enumerate(entries):
@@ -116,7 +116,7 @@ class L2Cache:
                 return entry
         return None
 
-    def insert(self, entry: Line) -> int:
+    def insert(self, entry: CacheLine) -> int:
         """Take a line in; the number of the dirty line that had to leave for it, or -1."""
         entries = self.content.setdefault(set_of(entry.number, self.sets), [])
         entries.insert(0, entry)
@@ -126,7 +126,7 @@ class L2Cache:
     def load(self, state: L2State) -> None:
         """Begin with what another kernel has left."""
         for number, dirty in zip(state.lines.tolist(), state.dirty.tolist(), strict=True):
-            self.insert(Line(number, dirty))
+            self.insert(CacheLine(number, dirty))
 
     def state(self) -> L2State:
         """What is left to another kernel."""
@@ -143,7 +143,7 @@ class Asked:
     """What a piece asks of HBM: lines that L2 has not, the ``sectors`` of each that are read, and lines that are written there;
     ``ready`` is when those that L2 has are there."""
 
-    missed: list[Line] = field(default_factory=list)
+    missed: list[CacheLine] = field(default_factory=list)
     sectors: list[int] = field(default_factory=list)
     to_hbm: list[int] = field(default_factory=list)
     ready: int = 0
@@ -201,7 +201,7 @@ class MemorySystem:
                 if entry is not None:
                     asked.ready = max(asked.ready, 0 if write else entry.arrival)
                     continue
-                entry = Line(number, write)
+                entry = CacheLine(number, write)
                 evicted = -1 if bypass else self.l2.insert(entry)
                 if evicted >= 0:
                     asked.to_hbm.append(evicted)

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msdsim.analysis.critical_path import Step, by_place, circuit, critical_path
+from msdsim.analysis.critical_path import PathPlace, by_place, circuit, critical_path
 from msdsim.api import simulate
 from msdsim.errors import InputError
 from msdsim.explore.whatif import WalkStep, WhatIf, causes, walk, what_if
@@ -38,8 +38,8 @@ class Explanation:
     thing, and ``walk`` the way to the fastest chip."""
 
     result: ShownResult
-    path: tuple[Step, ...]
-    circuit: tuple[Step, ...]
+    path: tuple[PathPlace, ...]
+    circuit: tuple[PathPlace, ...]
     attribution: Attribution
     what_if: tuple[WhatIf, ...]
     walk: tuple[WalkStep, ...]

@@ -11,7 +11,7 @@ from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import SPACES, Chip
 from msdsim.ir.expr import Const, free_vars
 from msdsim.ir.kernel import SHARED_SPACES, Alloc, Block, Buffer, For, Kernel, Op, Tensor, When, operations
-from msdsim.ir.placement import phases
+from msdsim.ir.placement import buffer_phases
 from msdsim.units import round_up
 
 #: Elements along a dimension, bytes of a tensor, and addresses stay below this; the engines count in 64 bits.
@@ -82,7 +82,7 @@ def _check_shared(kernel: Kernel, tensor: Tensor) -> None:
 def _check_capacity(kernel: Kernel, chip: Chip, part: str) -> None:
     """Buffers of a phase lie side by side with all their slots; phases follow each other in the same memory."""
     shared = [t for t in kernel.tensors if t.space != "GM" and (t.space == "UB") == (part == "aiv")]
-    for allocs in phases(kernel, kernel.part(part)):
+    for allocs in buffer_phases(kernel, kernel.part(part)):
         phase: dict[str, list[Buffer]] = defaultdict(list)
         for alloc in allocs:
             phase[alloc.buffer.space].append(alloc.buffer)

@@ -66,7 +66,7 @@ def place(kernel: Kernel, chip: Chip, demands: Mapping[int, Demand] | None = Non
     known: dict[object, Places] = kernel.__dict__.setdefault("_places", {})
     if key not in known:
         blocks = dict(_blocks(kernel.aiv, count(1)))
-        for allocs in phases(kernel, kernel.aiv):
+        for allocs in buffer_phases(kernel, kernel.aiv):
             _Phase(chip, allocs, at, found, list(demands.values()), blocks).run()
         known[key] = found
     return known[key]
@@ -103,7 +103,7 @@ def _blocks(block: Block, numbers: Iterator[int]) -> Iterator[tuple[str, int]]:
             yield from _blocks(statement.body, numbers)
 
 
-def phases(kernel: Kernel, block: Block) -> list[list[Alloc]]:
+def buffer_phases(kernel: Kernel, block: Block) -> list[list[Alloc]]:
     """Declarations of a part by phase; a phase ends at a wait for a barrier, and the next one uses the same memory again."""
     found: list[list[Alloc]] = [[]]
     for statement in block:

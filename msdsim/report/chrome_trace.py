@@ -14,7 +14,7 @@ from typing import Any
 
 from msdsim.naming import PipeName
 from msdsim.report.perfetto_trace import steps
-from msdsim.report.tracks import MOST_FLOWS, Shown, Slice
+from msdsim.report.tracks import MOST_FLOWS, Shown, TrackSlice
 
 #: The vendor's names of the pipes, in the order of its tracks, and its colours.
 PIPES = {"S": ("SCALAR", "startup"), "MTE1": ("MTE1", "thread_state_running"), "M": ("CUBE", "background_memory_dump"),
@@ -73,7 +73,7 @@ def _events(shown: Shown, prefix: str, run: int) -> Iterator[Event]:
                    "tid": "NA", "ts": max(_FIRST_US, _us(at, shown))}
 
 
-def _wait(item: Slice, where: Event, number: str, start: float, end: float) -> Iterator[Event]:
+def _wait(item: TrackSlice, where: Event, number: str, start: float, end: float) -> Iterator[Event]:
     common = {"cname": _WAIT_COLOUR, "id": number, "name": "WAIT_FLAG", **where}
     yield {"args": {"detail": item.name}, "ph": "B", "ts": start, **common}
     yield {"args": {}, "ph": "E", "ts": end, **common}
@@ -83,7 +83,7 @@ def _us(cycle: int, shown: Shown) -> float:
     return round(cycle / shown.clock_mhz, 6)
 
 
-def _arguments(item: Slice) -> dict[str, str]:
+def _arguments(item: TrackSlice) -> dict[str, str]:
     """Texts, under the vendor's names where it has them."""
     found = {_NAMES.get(key, key): str(value) for key, value in (item.texts | item.numbers).items()}  # type: ignore[operator]
     return found | {"code": f"kernel.kir:{found['code']}"} if "code" in found else found

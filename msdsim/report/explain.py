@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
 
-from msdsim.analysis.critical_path import Step
+from msdsim.analysis.critical_path import PathPlace
 from msdsim.report.formulas import gap_table, traffic_text
 from msdsim.report.labels import percent, pipe_label
 from msdsim.report.table import TextTable
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from msdsim.report.result import Result
 
 
-def place_text(result: Result, step: Step) -> str:
+def place_text(result: Result, step: PathPlace) -> str:
     """A place on the path as a person reads it: pipe, then the statement and its line."""
     if step.instr < 0:
         return "dispatch by S" if step.pipe else "a signal on its way"
@@ -56,7 +56,7 @@ def explanation_tables(found: Any, most: int = 8) -> list[tuple[str, TextTable]]
     return tables
 
 
-def _path_table(result: Result, steps: Sequence[Step], most: int) -> TextTable:
+def _path_table(result: Result, steps: Sequence[PathPlace], most: int) -> TextTable:
     table = TextTable(["where", "what", "visits", "cycles", "share"], frozenset((2, 3, 4)))
     for step in steps[:most]:
         share = percent(step.cycles / result.cycles)
@@ -67,7 +67,7 @@ def _path_table(result: Result, steps: Sequence[Step], most: int) -> TextTable:
     return table
 
 
-def _circuit_table(result: Result, loop: Sequence[Step], most: int) -> TextTable:
+def _circuit_table(result: Result, loop: Sequence[PathPlace], most: int) -> TextTable:
     table = TextTable(["where", "what", "cycles"], frozenset((2,)))
     for step in loop[:most]:
         table.add(_pipe(step), place_text(result, step), f"{step.cycles:,}")
@@ -156,11 +156,11 @@ def explanation_html(found: Any) -> str:
     return f'<div class="msdsim">{STYLE}{"".join(parts)}<p>{escape(floor_text(found))}</p></div>'
 
 
-def _pipe(step: Step) -> str:
+def _pipe(step: PathPlace) -> str:
     return f"{step.part.upper()} {step.pipe}" if step.pipe else step.part.upper()
 
 
-def steps_json(result: Result, found: Sequence[Step]) -> list[dict[str, Any]]:
+def steps_json(result: Result, found: Sequence[PathPlace]) -> list[dict[str, Any]]:
     """Places of a path with their visits and cycles."""
     return [{"pipe": f"{step.part}.{step.pipe}".lower().rstrip("."), "what": place_text(result, step), "visits": step.visits,
              "cycles": step.cycles} for step in found]

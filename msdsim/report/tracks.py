@@ -71,7 +71,7 @@ class _Forms:
         return self._numbers[key]
 
 
-class Slice(NamedTuple):
+class TrackSlice(NamedTuple):
     """Something on a track, from ``start`` to ``end`` (cycles); ``texts`` and ``numbers`` are its arguments; ``outgoing`` and
     ``incoming`` are numbers of the arrows that begin and end at it."""
 
@@ -106,7 +106,7 @@ class Track:
     """One pipe of one core with its slices, in order and without overlap."""
 
     pipe: PipeName
-    slices: list[Slice]
+    slices: list[TrackSlice]
 
 
 @dataclass(frozen=True)
@@ -187,7 +187,7 @@ class Shown:
             for at, form, start, end in zip(range(first, behind), found.form[first:behind].tolist(),
                                             found.start[first:behind].tolist(), found.end[first:behind].tolist(), strict=True):
                 kind, name, texts, numbers = found.forms[form]
-                slices.append(Slice(kind, name, start, end, texts, {key: columns[key][at] for key in numbers},
+                slices.append(TrackSlice(kind, name, start, end, texts, {key: columns[key][at] for key in numbers},
                                     found.outgoing.get(at, ()), found.incoming.get(at, ())))
             yield Track(found.pipes[track], slices)
 

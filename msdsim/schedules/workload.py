@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from msdsim.errors import InputError
-from msdsim.mixes import Choice, Mix, choices, parse_mix
+from msdsim.mixes import Chosen, Mix, choices, parse_mix
 from msdsim.problems import Workload, parse_problem
 from msdsim.problems.workload import workload_of
 from msdsim.runs import DEFAULT_ENGINE, RunOptions
@@ -141,7 +141,7 @@ def changed_choices(recorded: WorkloadSchedule, folder: Path) -> list[Difference
     return found
 
 
-def _choice(choice: Choice, recorded: Schedule, folder: Path) -> Iterator[Difference]:
+def _choice(choice: Chosen, recorded: Schedule, folder: Path) -> Iterator[Difference]:
     if choice.dataflow != recorded.dataflow:
         yield Difference(f"{choice.entry.name} dataflow", recorded.dataflow, choice.dataflow)
         return

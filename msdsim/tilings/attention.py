@@ -61,7 +61,7 @@ class Attention:
         self.apart = problem.kv_heads if problem.kv_layout == "bsnd" else 1
         self.group, self.heads = problem.heads // problem.kv_heads, problem.batch * problem.kv_heads
 
-    # How the work is divided (:class:`~msdsim.dataflows.attention.work.Work`)
+    # How the work is divided (:class:`~msdsim.dataflows.attention.work.Division`)
 
     def _per_tile(self, s: Space) -> tuple[Values, Values]:
         """Query heads and positions of a row tile."""

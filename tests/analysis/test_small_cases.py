@@ -11,7 +11,7 @@ import pytest
 import msdsim
 from msdsim.analysis.bottleneck import find_bottleneck, utilizations
 from msdsim.analysis.closed_form import floor_us, gemm_terms, gemm_time_us
-from msdsim.analysis.critical_path import Segment, circuit
+from msdsim.analysis.critical_path import PathSegment, circuit
 from msdsim.analysis.energy import Range, kernel_work, run_energy, total_energy
 from msdsim.analysis.hazards import HazardCheck, _Access
 from msdsim.errors import CheckFailed
@@ -42,7 +42,7 @@ def test_hbm_counts_what_is_written():
 
 
 def _path(places):
-    return [Segment(0, "aiv", pipe, number, 10 * at, 10 * at + 10) for at, (pipe, number) in enumerate(places)]
+    return [PathSegment(0, "aiv", pipe, number, 10 * at, 10 * at + 10) for at, (pipe, number) in enumerate(places)]
 
 
 def test_a_circuit_repeats_for_three_turns_at_a_time():

@@ -9,7 +9,7 @@ from fractions import Fraction
 import pytest
 
 from msdsim.engine.accounting import Split, split
-from msdsim.engine.memory import L2Cache, Line, MemorySystem, Server, Turns, pieces, set_of
+from msdsim.engine.memory import CacheLine, L2Cache, MemorySystem, Server, Turns, pieces, set_of
 from msdsim.hardware import load_hw
 from msdsim.hardware.cost import PortCost, UnitCost
 from msdsim.hardware.units.mte import drain_cost, local_copy_cost, port_cost
@@ -43,14 +43,14 @@ def test_the_cache_forgets_what_was_used_longest_ago():
     """Three ways of one set, by lines that fall into it."""
     cache = L2Cache(load_hw("toy").replace(**{"l2.ways": 3, "l2.capacity_bytes": 3 * LINE}).chip)
     assert (cache.sets, cache.ways) == (1, 3)
-    assert [cache.insert(Line(number, dirty=number == 2)) for number in (1, 2, 3)] == [-1, -1, -1]
+    assert [cache.insert(CacheLine(number, dirty=number == 2)) for number in (1, 2, 3)] == [-1, -1, -1]
     # Use 2 (in the middle), then 1 (the last): 3 is the oldest, and clean.
     assert cache.find(2, write=False).dirty
     assert not cache.find(1, write=False).dirty
-    assert cache.insert(Line(4, dirty=False)) == -1
+    assert cache.insert(CacheLine(4, dirty=False)) == -1
     assert cache.find(3, write=False) is None
     # 2 is the oldest now, and what was written into it must go to HBM; a read has not made it clean.
-    assert cache.insert(Line(5, dirty=False)) == 2
+    assert cache.insert(CacheLine(5, dirty=False)) == 2
     # A write makes a clean line dirty.
     assert cache.find(4, write=True).dirty
     assert cache.dirty_bytes() == LINE

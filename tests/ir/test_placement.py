@@ -14,7 +14,7 @@ from msdsim.ir import KernelBuilder, print_kernel
 from msdsim.ir.annotate import annotated_kernel
 from msdsim.ir.lower import lower
 from msdsim.ir.parser import parse_kernel
-from msdsim.ir.placement import phases, place
+from msdsim.ir.placement import buffer_phases, place
 from msdsim.ir.verify import verify
 from msdsim.problems import parse_problem
 
@@ -48,7 +48,7 @@ def check_places(kernel, chip):
     """Nothing overlaps, all is aligned and inside; returns the places."""
     places = place(kernel, chip)
     shared = [(places[t.name].address, places[t.name].address + t.bytes_per_core) for t in kernel.tensors if t.space == "UB"]
-    for allocs in phases(kernel, kernel.aiv):
+    for allocs in buffer_phases(kernel, kernel.aiv):
         taken = list(shared)
         for buffer in (alloc.buffer for alloc in allocs if alloc.buffer.space == "UB"):
             where = places[buffer.name]

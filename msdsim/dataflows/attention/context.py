@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from msdsim.dataflows.attention.tiling import AttentionTiling, check
-from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step, Work
+from msdsim.dataflows.attention.work import AttentionShape, Division, RowTile, Step
 from msdsim.formats.mx import MX_BLOCK, MX_MODES
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
@@ -65,7 +65,7 @@ class Context:
         check(problem, chip, tile, MX_MODES.get(operands.fmt, operands.fmt), operands.passes)
         self.problem, self.tile, self.operands = problem, tile, operands
         self.cores, self.aivs = chip.cores.aic, chip.cores.aiv_per_aic
-        self.work = Work(problem, self.cores, tile.rows, tile.kv_tile, tile.kv_splits)
+        self.work = Division(problem, self.cores, tile.rows, tile.kv_tile, tile.kv_splits)
         self.dim, self.out_dim, self.shared = problem.head_dim, problem.value_dim, problem.shared_kv
         #: The factor of the logits, as the contract rounds it.
         self.factor = float(np.float32(1 / np.sqrt(problem.softmax_dim)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from msdsim.dataflows.attention.work import AttentionShape, Work
+from msdsim.dataflows.attention.work import AttentionShape, Division
 from msdsim.dataflows.base import require_fits, require_multiple, require_positive, require_switch
 from msdsim.dataflows.cube.operands import element_bits
 from msdsim.errors import TilingError
@@ -98,7 +98,7 @@ def check(problem: AttentionShape, chip: Chip, tile: AttentionTiling, fmt: str, 
     """TilingError for what cannot be built of operands in a format of the Cube; capacities that are not named here the verifier
     checks."""
     require_positive(tile, "l2_ahead", "fused", "direct", "interleave")
-    work = Work(problem, chip.cores.aic, tile.rows, tile.kv_tile)
+    work = Division(problem, chip.cores.aic, tile.rows, tile.kv_tile)
     wide = tile.pv_n < problem.value_dim
     _check_switches(problem, chip, tile, wide)
     _check_fractals(chip, tile, fmt, wide)
@@ -134,7 +134,7 @@ def _check_fractals(chip: Chip, tile: AttentionTiling, fmt: str, wide: bool) -> 
         require_multiple(tile, name, 2, "4-bit elements are packed by two")
 
 
-def _check_steps(problem: AttentionShape, chip: Chip, tile: AttentionTiling, work: Work) -> None:
+def _check_steps(problem: AttentionShape, chip: Chip, tile: AttentionTiling, work: Division) -> None:
     """The KV length has as many parts, and the signals as many slots."""
     if tile.kv_splits > work.tiles:
         raise TilingError(f"tiling kv_splits={tile.kv_splits} is above the {work.tiles} KV tiles of {tile.kv_tile} columns; "

@@ -82,7 +82,7 @@ class Step:
         return self.tile.rows
 
 
-class Work:
+class Division:
     """The division of one problem: see the module's text."""
 
     def __init__(self, problem: AttentionShape, cores: int, most_rows: int, kv_tile: int, splits: int = 1) -> None:
