@@ -286,7 +286,11 @@ class PartCheck:
             return
         limit = _INT32_MAX // 2 ** (op.ins[0].bits + op.ins[1].bits - 2)
         depth = self.buffers[op.out.of.name][1]
-        total = self.points.summed_k(self.path[depth:], op, self._outside(depth))
+        if op.attr_expr("accumulate", 0) == Const(0):
+            # Every product is a sum of its own.
+            total = self.points.summed_k((), op, self.ranges)
+        else:
+            total = self.points.summed_k(self.path[depth:], op, self._outside(depth))
         if total > limit:
             raise fail(op, f"a sum over K={total} can leave int32 (safe up to {limit})", "split K")
 
