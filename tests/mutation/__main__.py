@@ -37,7 +37,7 @@ ROOMS = (
     ("msdsim/checkpoints/onnx", "tests/checkpoints/test_libraries.py"),
     ("msdsim/checkpoints", "tests/checkpoints tests/cli/test_weights_option.py"),
     ("msdsim/models", "tests/models tests/explore/test_import_model.py"),
-    ("msdsim/explore/sweep", "tests/explore/test_sweep.py tests/explore/test_sweep_faults.py"),
+    ("msdsim/explore/sweep", "tests/explore/test_sweep.py tests/faults/test_sweeps.py"),
     ("msdsim/explore/accuracy", "tests/explore/accuracy"),
     ("msdsim/explore/import_model", "tests/explore/test_import_model.py"),
     ("msdsim/explore/tune", "tests/explore/test_tune.py"),

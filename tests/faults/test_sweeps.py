@@ -1,6 +1,6 @@
 """Sweeps that are killed, starved, doubled or cut off: finished rows stay, nothing goes on behind them, the same command ends it.
 
-A few faults by default; ``pytest -m slow tests/explore/test_sweep_faults.py`` kills fifty sweeps at random moments.
+A few faults by default; ``pytest -m slow tests/faults/test_sweeps.py`` kills fifty sweeps at random moments.
 """
 
 from __future__ import annotations
