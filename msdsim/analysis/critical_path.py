@@ -182,7 +182,14 @@ class _Walk:
         for candidate in self._ending((unit, PIPES[part].index(source)), now):
             if semaphore in self._instr(candidate).posts:
                 return candidate, now
-        return None
+        return self._overlapped(unit, PIPES[part].index(source), semaphore, now)
+
+    def _overlapped(self, unit: int, pipe: int, semaphore: int, now: int) -> tuple[int, int] | None:
+        """The instruction whose blocks were waited for: by unit flags, which are set before it ends."""
+        index = bisect_left(self.starts.get((unit, pipe), []), now) - 1
+        if index < 0 or semaphore not in self._instr(self.rows[unit, pipe][index]).gives:
+            return None
+        return self.rows[unit, pipe][index], now
 
     def _raiser(self, row: int, signal: int, now: int) -> tuple[int, int] | None:
         kind = self.record.program.kernel.signals[signal].kind

@@ -108,7 +108,7 @@ def _stalls(record: RunRecord, part: Part, instr: Instr, row: np.ndarray) -> Ite
     for category, cause in ((WAIT_DATA, "data"), (WAIT_BUFFER, "buffer")):
         if row[category]:
             waited = record.semaphore_waits[part.name]
-            asked = [number for number in instr.waits if part.semaphores[number].cause == cause]
+            asked = [number for number in instr.asks if part.semaphores[number].cause == cause]
             found = [part.semaphores[number] for number in asked if waited[number]]
             names = dict.fromkeys("the last phase" if item.buffer == PHASE else item.buffer for item in found)
             yield Stall(CATEGORIES[category], " or ".join(names), " or ".join(dict.fromkeys(item.source for item in found)),

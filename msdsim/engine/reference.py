@@ -31,6 +31,7 @@ from msdsim.errors import Deadlock
 from msdsim.ir.expr import evaluate
 from msdsim.ir.program import Instr, Loop, Node, Part, Program
 from msdsim.ir.timing import Local, Transfer
+from msdsim.ir.unit_flags import drain_cycles
 from msdsim.timeline.l2_state import L2State
 from msdsim.timeline.record import (
     BUSY,
@@ -76,12 +77,15 @@ class ReferenceEngine:
 
 @dataclass
 class _Queued:
-    """An instruction in a pipe's queue, its sizes already evaluated by the scalar unit."""
+    """An instruction in a pipe's queue, its sizes already evaluated by the scalar unit; of one with unit flags also those of a
+    row of fractals, and whether it completes the sum."""
 
     instr: Instr
     dispatched: int
     barrier: bool
     dims: tuple[int, ...]
+    strip: tuple[int, ...] = ()
+    completes: bool = True
 
 
 class _Tokens:
@@ -104,6 +108,24 @@ class _Tokens:
             self.waiter = self.env.event()
             yield self.waiter
         return self.posted.popleft()
+
+
+class _BlockTokens(_Tokens):
+    """Unit flags: each token says when the first and the last of an accumulator's blocks are there, which may be later."""
+
+    def __init__(self, env: simpy.Environment, initial: int) -> None:
+        super().__init__(env)
+        self.times: deque[tuple[int, int]] = deque()
+        for _ in range(initial):
+            self.post_blocks(0, 0)
+
+    def post_blocks(self, first: int, last: int) -> None:
+        self.times.append((first, last))
+        self.post()
+
+    def wait_blocks(self) -> Generator[simpy.Event, Any, tuple[int, int]]:
+        yield from self.wait()
+        return self.times.popleft()
 
 
 class _Arbiter:
@@ -169,7 +191,10 @@ class _Unit:
             name: _Pipe(name, index, depth[name])  # type: ignore[index]
             for index, name in enumerate(self.part.pipes) if name != "S"
         }
-        self.semaphores = [_Tokens(self.env, item.initial) for item in self.part.semaphores]
+        self.semaphores = [(_BlockTokens if item.unit_flag else _Tokens)(self.env, item.initial)
+                           for item in self.part.semaphores]
+        #: Accumulators whose sum has begun and is not complete, by the semaphore that says that they can be written.
+        self.begun: set[int] = set()
         # Signals arrive per sender where several must all have raised it (an AIC waits for each of its AIVs).
         senders = units.aiv_per_core if self.part.name == "aic" else 1
         self.signals = [[_Tokens(self.env) for _ in range(senders)] for _ in machine.program.kernel.signals]
@@ -186,6 +211,9 @@ class _Unit:
         for instr in _program_order(self.part.body, env):
             pipe = self.pipes[instr.pipe]
             queued = _Queued(instr, 0, bool(evaluate(instr.barrier, env)), _sizes(instr, env, self.machine.addresses))
+            if instr.unit is not None:
+                queued.strip = tuple(evaluate(dim, env) for dim in instr.unit.strip)
+                queued.completes = bool(evaluate(instr.unit.completes, env))
             cost = dispatch.issue_cycles * (1 + len(instr.waits) + len(instr.posts))
             asked = self.env.now
             yield self.env.timeout(cost)
@@ -231,6 +259,9 @@ class _Unit:
                     if posted > latest:
                         cause, culprit, latest = WAIT_SYNC, signal, posted
             start = int(env.now)
+            if item.instr.unit is not None and item.instr.unit.takes not in self.begun:
+                start, latest, cause, culprit = yield from self._blocks(pipe, item, max(ready, item.dispatched, latest),
+                                                                        latest, cause, culprit)
             if latest != start:
                 cause, culprit = WAIT_ISSUE, -1
             pipe.queue.popleft()
@@ -239,20 +270,67 @@ class _Unit:
                 pipe.left = None
             yield from self._execute(pipe, item, start, cause, culprit)
 
+    def _blocks(self, pipe: _Pipe, item: _Queued, ready: int, latest: int, cause: int, culprit: int) -> Generator[
+            simpy.Event, Any, tuple[int, int, int, int]]:
+        """Wait for an accumulator's blocks: the start at which no block is waited for, the latest wait, its cause and culprit.
+
+        Products that follow on a drain are started when it is over, and their start is then what it was to be, which may be
+        some cycles ago.
+        """
+        assert item.instr.unit is not None
+        number = item.instr.unit.takes
+        semaphore, tokens = self.part.semaphores[number], self.semaphores[number]
+        assert isinstance(tokens, _BlockTokens)
+        pipe.waiting_for = f"{semaphore.source} on buffer '{semaphore.buffer}'"
+        first, last = yield from tokens.wait_blocks()
+        interval, work, strip = _unit_cycles(item)
+        there = max(first, last + strip - interval - work)
+        if there > latest:
+            latest, cause, culprit = there, (WAIT_DATA if semaphore.cause == "data" else WAIT_BUFFER), number
+        start = max(ready, latest)
+        taken = max(start, last) if semaphore.cause == "buffer" else start
+        if taken > self.env.now:
+            yield self.env.timeout(taken - self.env.now)
+        return start, latest, cause, culprit
+
+    def _post_blocks(self, item: _Queued, start: int, left: int) -> None:
+        """An accumulator's blocks are there for the other pipe: the first one soon after ``start``, the last at ``left``.
+
+        Products can be read when the Cube's latency is over, what has left L0C can be written at once.
+        """
+        unit = item.instr.unit
+        assert unit is not None
+        if not item.completes:
+            self.begun.add(unit.takes)
+            return
+        self.begun.discard(unit.takes)
+        timing = item.instr.timing
+        assert isinstance(timing, Local | Transfer)
+        later = timing.cost.latency - timing.cost.interval if item.instr.pipe == "M" else 0
+        interval, _, strip = _unit_cycles(item)
+        tokens = self.semaphores[unit.posts]
+        assert isinstance(tokens, _BlockTokens)
+        tokens.post_blocks(min(start + interval + strip, left) + later, left + later)
+
     def _execute(self, pipe: _Pipe, item: _Queued, start: int, cause: int, culprit: int) -> Process:
         instr, timing = item.instr, item.instr.timing
         flags = self.machine.program.chip.dispatch.flag_cycles * (len(instr.waits) + len(instr.posts))
         work = excess = moved = 0
         if isinstance(timing, Local):
             work = timing.cost.work(item.dims)
-            pipe.free = start + timing.cost.interval + work + flags
+            left = start + timing.cost.interval + work
+            pipe.free = left + flags
             end = start + timing.cost.latency + work
         elif isinstance(timing, Transfer):
             end, work, moved = yield from self._transfer(pipe, timing, item.dims, start)
+            left = pipe.free
             pipe.free += flags
             excess = max(0, end - start - timing.cost.interval - timing.cost.latency - work)
         else:
+            left = start
             pipe.free = end = start + flags
+        if instr.unit is not None:
+            self._post_blocks(item, start, left)
         end = max(end, pipe.free, pipe.completed)
         parts = split(pipe.cursor, start, end, work, excess, cause)
         self.machine.account(self, pipe, instr, parts, culprit)
@@ -340,6 +418,17 @@ def _sizes(instr: Instr, env: dict[str, int], addresses: dict[str, int]) -> tupl
     if isinstance(timing, Transfer):
         return tuple(evaluate(dim, env) for dim in (timing.offset, timing.rows, timing.row_bytes))
     return ()
+
+
+def _unit_cycles(item: _Queued) -> tuple[int, int, int]:
+    """Interval and work of an instruction with unit flags, and the work of its first row of fractals."""
+    timing = item.instr.timing
+    if isinstance(timing, Local):
+        return timing.cost.interval, timing.cost.work(item.dims), timing.cost.work(item.strip)
+    assert isinstance(timing, Transfer)
+    _, rows, row_bytes = item.dims
+    strip, = item.strip
+    return timing.cost.interval, drain_cycles(timing.cost, rows, row_bytes), drain_cycles(timing.cost, strip, row_bytes)
 
 
 class _Machine:

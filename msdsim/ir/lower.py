@@ -10,7 +10,7 @@ Every wait is matched by an earlier post in program order, so a core alone canno
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from itertools import count
 
@@ -21,8 +21,9 @@ from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, PartName, Wh
 from msdsim.ir.lets import plain
 from msdsim.ir.ops import OPS
 from msdsim.ir.placement import Placement, placed
-from msdsim.ir.program import Cause, Instr, Loop, Node, Part, Program, Semaphore, walk_nodes
+from msdsim.ir.program import Cause, Instr, Loop, Node, Part, Program, Semaphore, UnitFlag, walk_nodes
 from msdsim.ir.timing import Sync, Timing
+from msdsim.ir.unit_flags import NEVER, has_unit_flag, last_time, strip
 from msdsim.naming import PIPES
 
 #: Per pipe: does it read the buffer, does it write it.
@@ -140,6 +141,8 @@ class _PartLowering:
 
     def _dependences(self, scope: _Scope) -> None:
         for buffer in scope.buffers:
+            if self._unit_flags(scope, buffer):
+                continue
             order = _Order(scope, buffer.name, buffer.ring)
             scope.edges += order.inside()
             if scope.loop is not None:
@@ -150,6 +153,19 @@ class _PartLowering:
                 self._dependences(item.node)
         for edge in _without_implied(scope.edges):
             self._flag(scope, edge)
+
+    def _unit_flags(self, scope: _Scope, buffer: Buffer) -> bool:
+        """Order the products and the fixpipe of an accumulator by the flags of its blocks, if they have them."""
+        uses = list(_uses(scope, buffer.name, [])) if buffer.space == "L0C" else []
+        if not uses or uses[-1][0].op is None or not has_unit_flag(uses[-1][0].op):
+            return False
+        complete = self.semaphore("M", "FIX", buffer.name, "data", 0, buffer.ring, unit_flag=True)
+        drained = self.semaphore("FIX", "M", buffer.name, "buffer", buffer.ring, buffer.ring, unit_flag=True)
+        for index, (instr, loops) in enumerate(uses):
+            takes, posts = (drained, complete) if instr.pipe == "M" else (complete, drained)
+            completes = last_time(loops) if index >= len(uses) - 2 else NEVER
+            instr.unit = UnitFlag(takes, posts, strip(instr.timing, self.chip), completes)
+        return True
 
     def _carried(self, scope: _Scope, buffer: str) -> None:
         """Order across the iterations of loops inside ``scope`` for a buffer that outlives them."""
@@ -197,8 +213,9 @@ class _PartLowering:
                     _flags(item.before, source).posts.append(number)
                     _flags(item.after, target).waits.append(number)
 
-    def semaphore(self, source: str, target: str, buffer: str, cause: Cause, initial: int, capacity: int) -> int:
-        self.semaphores.append(Semaphore(source, target, buffer, cause, initial, capacity))
+    def semaphore(self, source: str, target: str, buffer: str, cause: Cause, initial: int, capacity: int,
+                  unit_flag: bool = False) -> int:
+        self.semaphores.append(Semaphore(source, target, buffer, cause, initial, capacity, unit_flag))
         return len(self.semaphores) - 1
 
     # Order inside one pipe
@@ -381,6 +398,19 @@ class _Order:
         targets = self.scope.items[self.first].access[self.buffer]
         return [_Edge(at, source, self.first, target, "buffer", initial, self.buffer, self.capacity)
                 for target in targets for source, at in last.items() if source != target]
+
+
+def _uses(scope: _Scope, buffer: str, loops: list[tuple[str, Expr, Expr, int]]
+          ) -> Iterator[tuple[Instr, list[tuple[str, Expr, Expr, int]]]]:
+    """The instructions on a buffer in program order, each with the loops between it and the buffer's block."""
+    for item in scope.items:
+        if buffer not in item.access:
+            continue
+        if isinstance(item.node, Instr):
+            yield item.node, loops
+        else:
+            assert item.node.loop is not None
+            yield from _uses(item.node, buffer, [*loops, item.node.loop])
 
 
 def _flags(where: dict[str, _Flags], pipe: str) -> _Flags:

@@ -21,7 +21,7 @@ from msdsim.errors import KernelError
 from msdsim.ir.accesses import Access, Env, History, accesses_of, grains_of, moduli_of, place_of
 from msdsim.ir.expr import evaluate, free_vars
 from msdsim.ir.kernel import Tensor
-from msdsim.ir.program import Instr, Loop, Node, Part, Program
+from msdsim.ir.program import Instr, Loop, Node, Part, Program, UnitFlag
 
 #: Accesses and signals that are looked at, at most.
 MOST_EVENTS = 30_000
@@ -234,7 +234,7 @@ class _Unit:
             if isinstance(node, Loop):
                 found = any(self._matters(item) for item in node.body)
             else:
-                flags = self.check.flags and bool(node.waits or node.posts)
+                flags = self.check.flags and bool(node.asks or node.gives)
                 found = flags or node.signal is not None or id(node) in self.check.facts.regions
             self.kept[id(node)] = found
         return self.kept[id(node)]
@@ -297,6 +297,8 @@ class _Unit:
                 # Further down a loop whose beginning alone was looked at, a flag may be missing; then nothing is known of it.
                 token = self.tokens[number].popleft() if self.tokens[number] else []
                 self._join(clock, token, self.entries[self.part.semaphores[number].source])
+            if instr.unit is not None:
+                self._blocks(instr.unit, instr.pipe, clock, env)
         signal = instr.signal
         if signal is not None and signal[0] == "wait":
             self.check.events += 1
@@ -317,6 +319,15 @@ class _Unit:
             token = list(clock)
             for number in instr.posts:
                 self.tokens[number].append(token)
+
+    def _blocks(self, unit: UnitFlag, pipe: str, clock: Clock, env: Env) -> None:
+        """Flags of an accumulator's blocks: a fixpipe is behind all that the products waited for.  They go on when it has read
+        a block, not when that is in GM, so that they are behind nothing of it."""
+        if pipe == "M":
+            if evaluate(unit.completes, env):
+                self.tokens[unit.posts].append(list(clock))
+        elif self.tokens[unit.takes]:
+            self._join(clock, self.tokens[unit.takes].popleft(), self.entries["M"])
 
     def _join(self, clock: Clock, token: Clock, source: int) -> None:
         """What ``source`` had seen when it posted; a clock that has seen as much of ``source`` knows all of that."""

@@ -21,7 +21,11 @@ Cause = Literal["data", "buffer"]
 
 @dataclass(frozen=True)
 class Semaphore:
-    """Counting flag between two pipes of a core; ``initial`` tokens exist at cycle 0."""
+    """Counting flag between two pipes of a core; ``initial`` tokens exist at cycle 0.
+
+    With ``unit_flag`` it stands for the flags of an accumulator's blocks, and a token says when the first and when the last of
+    them is there.
+    """
 
     source: str
     target: str
@@ -29,6 +33,22 @@ class Semaphore:
     cause: Cause
     initial: int
     capacity: int
+    unit_flag: bool = False
+
+
+@dataclass(frozen=True)
+class UnitFlag:
+    """An instruction on an accumulator whose blocks have flags (:mod:`msdsim.ir.unit_flags`).
+
+    It takes a token of the semaphore ``takes`` for each sum, a product for the first one after a sum is complete, and posts one
+    to ``posts`` where ``completes`` is not zero.  It starts so late that it never has to wait for a block: not before the first
+    is there, and its last block, which takes the time of the sizes ``strip``, not before that is.
+    """
+
+    takes: int
+    posts: int
+    strip: tuple[Expr, ...]
+    completes: Expr
 
 
 @dataclass
@@ -48,6 +68,17 @@ class Instr:
     waits: list[int] = field(default_factory=list)
     posts: list[int] = field(default_factory=list)
     signal: tuple[str, int] | None = None
+    unit: UnitFlag | None = None
+
+    @property
+    def asks(self) -> list[int]:
+        """All semaphores that it waits for, unit flags too."""
+        return self.waits if self.unit is None else [*self.waits, self.unit.takes]
+
+    @property
+    def gives(self) -> list[int]:
+        """All semaphores that it posts, unit flags too."""
+        return self.posts if self.unit is None else [*self.posts, self.unit.posts]
 
 
 @dataclass

@@ -20,6 +20,7 @@ from msdsim.ir.lets import plain
 from msdsim.ir.placement import place
 from msdsim.ir.signals import check_signals
 from msdsim.ir.structure import PartCheck
+from msdsim.ir.unit_flags import check_unit_flags
 
 
 def verify(kernel: Kernel, chip: Chip) -> None:
@@ -42,6 +43,7 @@ def check_kernel(kernel: Kernel, chip: Chip) -> None:
     check_declarations(kernel, chip)
     writes = PartCheck(kernel, chip, "aic").check() | PartCheck(kernel, chip, "aiv").check()
     check_flow(kernel, writes)
+    check_unit_flags(kernel)
     check_signals(kernel)
     passed.add(rules)
 

@@ -314,7 +314,7 @@ class _Writer:
 
     def operation(self) -> None:
         """Some operation on what is in scope, if there is a legal one."""
-        makers = [self.local, self.cube] if self.name == "aic" else [self.vector]
+        makers = [self.local, self.cube, self.sums] if self.name == "aic" else [self.vector]
         if not self.inside_only:
             makers += [self.load, self.store]
         self.pick(makers)()
@@ -363,6 +363,27 @@ class _Writer:
                            self.pick(pairs)[at(0, k.size), at(0, n.size)], accumulate=accumulate)
                 return
         self.local()
+
+    def sums(self) -> None:
+        """Sums in an accumulator whose blocks have unit flags, each of one or two products that are repeated, and drained."""
+        pairs = [(a, b) for a in self.of_space("L0A") for b in self.of_space("L0B") if a.of.fmt == b.of.fmt]
+        if not pairs or self.inside_only:
+            return
+        fmt = "fp32" if pairs[0][0].of.fmt == "bf16" else "int32"
+        with self.kb.loop(self.name_of("i"), 0, self.pick([self.number(1, 5), self.small()])) as turn:
+            self.variables.append(turn)
+            acc = self.kb.buffer(self.name_of("b"), "L0C", fmt, (80, 80), self.pick([1, 1, 2]))
+            rows, cols = self.pick([1, 16, 40, 40]), self.pick([1, 16, 80])
+            for trips in self.pick([[1], [3, 1], [1, 2], [4]]):
+                with self.kb.loop(self.name_of("k"), 0, self.pick([trips, maximum(1, minimum(turn, trips))])) as k:
+                    a, b = self.pick(pairs[:1])
+                    depth = self.span(80)
+                    self.kb.op("mmad", acc[at(0, rows), at(0, cols)], a[at(0, rows), at(0, depth.size)],
+                               b[at(0, depth.size), at(0, cols)], accumulate=k, unit_flag=1)
+            outs = [item for item in self.gm if item.of.fmt == fmt] + self.of_space("L1")
+            out = self.rectangle(self.pick([item for item in outs if item.of.fmt == fmt] or self.gm))
+            self.kb.op("fixpipe", out, acc[self.like(out)], unit_flag=1)
+            self.variables.pop()
 
     def vector(self) -> None:
         out = self.rectangle(self.pick(self.buffers))

@@ -16,7 +16,7 @@ from msdsim.engine.fast.words import Words
 from msdsim.engine.memory import MemorySystem
 from msdsim.errors import InputError
 from msdsim.ir.expr import Interval
-from msdsim.ir.program import Part, Program
+from msdsim.ir.program import Part, Program, UnitFlag
 from msdsim.ir.timing import Transfer
 from msdsim.timeline.l2_state import L2State
 from msdsim.timeline.record import CATEGORIES, MAX_PIPES, TRAFFIC, WAIT_BUFFER, WAIT_DATA, Units
@@ -107,6 +107,7 @@ class _Block:
     semaphores: int
     signals: int
     raised: int
+    begun: int
     #: Words so far; the pipes' queues and windows come behind.
     size: int
     words: list[int]
@@ -261,7 +262,10 @@ class Builder:
         semaphores = pipes + MAX_PIPES * at.P_SIZE
         signals = semaphores + len(part.semaphores) * self.ring
         raised = signals + len(self.kernel.signals) * senders * self.ring
-        block = _Block(at.U_SIZE, pipes, semaphores, signals, raised, raised + len(self.kernel.signals), [], [])
+        begun = raised + len(self.kernel.signals)
+        # Sums that have begun, where some semaphores are unit flags.
+        size = begun + (len(part.semaphores) if any(item.unit_flag for item in part.semaphores) else 0)
+        block = _Block(at.U_SIZE, pipes, semaphores, signals, raised, begun, size, [], [])
 
         costs = self.C.add(self._costs(registers.costs, block))
         prologue = self._segment(table.prologue, block, costs)
@@ -329,7 +333,19 @@ class Builder:
         words[at.I_POSTS] = self.C.add(posts)
         words[at.I_POSTS_END] = words[at.I_POSTS] + len(posts)
         words[at.I_TRAFFIC] += self.traffic
+        if instr.unit is not None:
+            self._unit_flags(number, words, instr.unit, part, block)
         return self.C.add(words)
+
+    def _unit_flags(self, number: int, words: list[int], unit: UnitFlag, part: Part, block: _Block) -> None:
+        takes, gives = part.semaphores[unit.takes], part.semaphores[unit.posts]
+        category = WAIT_DATA if takes.cause == "data" else WAIT_BUFFER
+        words[at.I_TAKES] = block.semaphores + unit.takes * self.ring
+        words[at.I_TAKES_CAUSE] = self.semaphore_waits[number] + unit.takes << at.CAUSE_BITS | category
+        words[at.I_GIVES] = block.semaphores + unit.posts * self.ring
+        words[at.I_GIVES_PIPE] = 1 << part.pipes.index(gives.target)
+        words[at.I_BEGUN] = block.begun + unit.takes
+        words[at.I_IS_OVER] = -1 if takes.cause == "buffer" else 0
 
     def _code(self, table: PartTable, block: _Block, segments: list[tuple[int, int]], instrs: list[int],
               skipped: dict[int, int]) -> int:
@@ -407,7 +423,7 @@ class Builder:
         words[block.registers : block.registers + len(table.registers.initial)] = table.registers.initial
         for index, semaphore in enumerate(part.semaphores):
             # Initial tokens were posted at cycle 0, which is what the ring holds.
-            words[block.semaphores + index * self.ring + at.R_TAIL] = semaphore.initial
+            words[block.semaphores + index * self.ring + at.R_TAIL] = semaphore.initial * (2 if semaphore.unit_flag else 1)
         block.words = words
         for pipe in sorted(table.executions):
             self._pipe(table, pipe, block)

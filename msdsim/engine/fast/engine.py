@@ -297,6 +297,8 @@ class _Run:
             ring = base + int(C[C[words + at.I_WAITS] + 2 * index])
             if S[ring + at.R_HEAD] == S[ring + at.R_TAIL]:
                 return f"{part.semaphores[number].source} on buffer '{part.semaphores[number].buffer}'"
+        if instr.unit is not None:
+            return f"{part.semaphores[instr.unit.takes].source} on buffer '{part.semaphores[instr.unit.takes].buffer}'"
         assert instr.signal is not None
         return f"signal '{self.program.kernel.signals[instr.signal[1]].name}'"
 

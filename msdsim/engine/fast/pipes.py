@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from msdsim.engine.fast import layout as at
+from msdsim.engine.fast.blocks import give_blocks, take_blocks
 from msdsim.engine.fast.compiled import helper, inlined
 from msdsim.engine.fast.completion import Execution, finish
 from msdsim.engine.fast.tokens import has_tokens, take_signal, take_token
@@ -29,19 +30,30 @@ def start_instruction(C, S, T, rows, unit, pipe, entry, instr):
         if posted > latest:
             latest, cause = posted, C[position + 1]
         position += at.PAIR
-    if C[instr + at.I_SIGNAL_KIND] == at.WAIT:
+    kind = C[instr + at.I_SIGNAL_KIND]
+    over = 0
+    if kind == at.WAIT:
         latest, cause = take_signal(C, S, unit, C[instr + at.I_SIGNAL], latest, cause)
+    elif kind == at.UNIT and S[unit + C[instr + at.I_BEGUN]] == 0:
+        posted, over = take_blocks(C, S, unit, entry, instr)
+        over &= C[instr + at.I_IS_OVER]
+        if posted > latest:
+            latest, cause = posted, C[instr + at.I_TAKES_CAUSE]
     if latest < start:
         cause = at.T_UNCHARGED << at.CAUSE_BITS | record.WAIT_ISSUE
     else:
         start = latest
-    S[entry + at.Q_START] = start & S[pipe + at.P_BOUNDED]
+    S[entry + at.Q_START] = max(start, over) & S[pipe + at.P_BOUNDED]
     if C[instr + at.I_KIND] == at.TRANSFER:
         return start_transfer(C, S, T, rows, unit, pipe, entry, instr, start, cause)
     work = S[entry + at.Q_V0]
     S[pipe + at.P_FREE] = start + C[instr + at.I_INTERVAL] + work + C[instr + at.I_FLAGS]
     end = start + C[instr + at.I_LATENCY] + work
-    return finish(C, S, T, rows, unit, pipe, Execution(instr, dispatched, start, end, work, 0, 0, cause))
+    woken = finish(C, S, T, rows, unit, pipe, Execution(instr, dispatched, start, end, work, 0, 0, cause))
+    if kind == at.UNIT:
+        left = start + C[instr + at.I_INTERVAL] + work
+        woken |= give_blocks(C, S, unit, instr, start, S[entry + at.Q_V1], left, S[entry + at.Q_V2])
+    return woken
 
 
 @helper

@@ -13,7 +13,7 @@ from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.expressions import Register, Registers, Scope, Segment
 from msdsim.errors import KernelError
 from msdsim.ir.expr import Interval
-from msdsim.ir.program import Instr, Loop, Node, Part, Program
+from msdsim.ir.program import Instr, Loop, Node, Part, Program, UnitFlag
 from msdsim.ir.timing import Local, Transfer
 from msdsim.timeline.record import TRAFFIC
 from msdsim.units import ceil_div
@@ -135,7 +135,7 @@ class _Compiler:
         flags = len(instr.waits) + len(instr.posts)
         words = [0] * at.I_SIZE
         words[at.I_KIND] = at.LOCAL
-        words[at.I_PIPE] = self.table.part.pipes.index(instr.pipe)
+        words[at.I_PIPE] = self._pipe(instr.pipe)
         words[at.I_COST] = dispatch.issue_cycles * (1 + flags)
         words[at.I_FLAGS] = dispatch.flag_cycles * flags
         words[at.I_BARRIER] = self.registers.compile(instr.barrier, scope, segments).number
@@ -145,8 +145,13 @@ class _Compiler:
         if instr.signal is not None:
             words[at.I_SIGNAL_KIND] = at.RAISE if instr.signal[0] == "signal" else at.WAIT
             words[at.I_SIGNAL] = instr.signal[1]
+        elif instr.unit is not None:
+            words[at.I_SIGNAL_KIND] = at.UNIT
+            words[at.I_STRIP] = self.program.chip.cube.fractal_m
         if isinstance(instr.timing, Local):
             self._local(words, instr.timing, scope, segments)
+            if instr.unit is not None:
+                self._unit_flags(words, instr.timing, instr.unit, scope, segments)
         elif isinstance(instr.timing, Transfer):
             self._transfer(words, instr.timing, scope, segments)
         self.table.instrs.append(words)
@@ -159,6 +164,15 @@ class _Compiler:
         words[at.I_KIND] = at.LOCAL
         words[at.I_LATENCY], words[at.I_INTERVAL] = timing.cost.latency, timing.cost.interval
         words[at.I_V0] = self.registers.work(timing.cost, sizes, segments).number
+
+    def _unit_flags(self, words: list[int], timing: Local, unit: UnitFlag, scope: Scope, segments: list[Segment]) -> None:
+        strip = [self.registers.compile(size, scope, segments) for size in unit.strip]
+        words[at.I_V1] = self.registers.work(timing.cost, strip, segments).number
+        words[at.I_V2] = self.registers.compile(unit.completes, scope, segments).number
+        words[at.I_LATER] = timing.cost.latency - timing.cost.interval if words[at.I_PIPE] == self._pipe("M") else 0
+
+    def _pipe(self, name: str) -> int:
+        return self.table.part.pipes.index(name)
 
     def _transfer(self, words: list[int], timing: Transfer, scope: Scope, segments: list[Segment]) -> None:
         cost = timing.cost

@@ -92,7 +92,17 @@ def has_tokens(C, S, unit, instr):
         if S[ring + at.R_HEAD] == S[ring + at.R_TAIL]:
             return False
         position += at.PAIR
-    return C[instr + at.I_SIGNAL_KIND] != at.WAIT or _is_signalled(C, S, unit, C[instr + at.I_SIGNAL])
+    kind = C[instr + at.I_SIGNAL_KIND]
+    return kind < at.WAIT or _is_allowed(C, S, unit, instr, kind)
+
+
+@helper
+def _is_allowed(C, S, unit, instr, kind):
+    """Whether the signal that an instruction waits for has been raised, or the accumulator's blocks are its own."""
+    if kind == at.WAIT:
+        return _is_signalled(C, S, unit, C[instr + at.I_SIGNAL])
+    ring = unit + C[instr + at.I_TAKES]
+    return S[unit + C[instr + at.I_BEGUN]] != 0 or S[ring + at.R_HEAD] != S[ring + at.R_TAIL]
 
 
 @helper

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from msdsim.engine.fast import layout as at
+from msdsim.engine.fast.blocks import drain_cycles, give_blocks
 from msdsim.engine.fast.compiled import helper, inlined
 from msdsim.engine.fast.completion import Execution, finish
 from msdsim.engine.fast.memory import (
@@ -175,12 +176,16 @@ def end_transfer(C, S, T, rows, unit, pipe):
     scale = C[instr + at.I_SCALE]
     if moved > 0:
         S[pipe + at.P_PORT] = max(S[pipe + at.P_PORT], (start + C[instr + at.I_MINIMUM]) * scale)
-    S[pipe + at.P_FREE] = ceil_div(S[pipe + at.P_PORT], scale) + C[instr + at.I_FLAGS]
+    left = ceil_div(S[pipe + at.P_PORT], scale)
+    S[pipe + at.P_FREE] = left + C[instr + at.I_FLAGS]
     work = ceil_div(S[pipe + at.X_PORT_BYTES] * C[instr + at.I_PER_BYTE], scale)
     end = S[pipe + at.X_END]
     excess = max(0, end - start - C[instr + at.I_INTERVAL] - C[instr + at.I_LATENCY] - work)
-    return finish(C, S, T, rows, unit, pipe,
+    woken = finish(C, S, T, rows, unit, pipe,
                    Execution(instr, S[pipe + at.X_DISPATCHED], start, end, work, excess, moved, S[pipe + at.X_CAUSE]))
+    if C[instr + at.I_SIGNAL_KIND] == at.UNIT:
+        woken |= give_blocks(C, S, unit, instr, start, S[pipe + at.X_STRIP], left, 1)
+    return woken
 
 
 @helper
@@ -190,6 +195,8 @@ def start_transfer(C, S, T, rows, unit, pipe, entry, instr, start, cause):
     S[pipe + at.X_DISPATCHED] = S[entry + at.Q_DISPATCHED]
     S[pipe + at.X_START] = start
     S[pipe + at.X_CAUSE] = cause
+    if C[instr + at.I_SIGNAL_KIND] == at.UNIT:
+        S[pipe + at.X_STRIP] = drain_cycles(C, instr, min(S[entry + at.Q_V1], C[instr + at.I_STRIP]), S[entry + at.Q_V2])
     if not _begin_transfer(C, S, pipe, entry, instr, start):
         return end_transfer(C, S, T, rows, unit, pipe)
     S[pipe + at.P_MOVING] = 1

@@ -67,7 +67,7 @@ OPS: Registry[OpDef] = Registry("operation")
 
 
 #: Attributes that may be left out; what they stand for then is with the operations that have them.
-OPTIONAL = ("accumulate", "transpose", "l2", "round", "row", "column")
+OPTIONAL = ("accumulate", "transpose", "l2", "round", "row", "column", "unit_flag")
 
 
 def define(definition: OpDef) -> OpDef:
@@ -90,6 +90,13 @@ EQUAL: ContextVar[Callable[[Expr, Expr], bool]] = ContextVar("EQUAL", default=eq
 def same_sizes(found: tuple[Expr, ...], wanted: tuple[Expr, ...]) -> bool:
     """Whether sizes are those that are wanted."""
     return all(a == b or EQUAL.get()(a, b) for a, b in zip(found, wanted, strict=True))
+
+
+def check_unit_flag(op: Op) -> None:
+    """``unit_flag`` is 0 or 1; what it asks of the operations around it, :mod:`msdsim.ir.unit_flags` checks."""
+    flag = op.attr("unit_flag", 0)
+    require(flag in (0, 1), op, f"unit_flag={flag} is neither 0 nor 1",
+            "give 1 to all products of a sum; which is the last follows from the loops")
 
 
 def same_shape(op: Op, a: Slice, b: Slice) -> None:

@@ -13,7 +13,7 @@ from msdsim.hardware.chip import Chip, Path
 from msdsim.hardware.units.mte import FRACTAL_ROW_BYTES, drain_cost, local_copy_cost, port_cost
 from msdsim.ir.expr import Const, Expr, tiles_of
 from msdsim.ir.kernel import Op, Slice, Tensor
-from msdsim.ir.ops.base import Execution, OpDef, define, require, same_shape
+from msdsim.ir.ops.base import Execution, OpDef, check_unit_flag, define, require, same_shape
 from msdsim.ir.timing import Local, Timing, Transfer
 
 #: The hint that a transfer's lines, where they are not in L2, do not enter it.
@@ -140,6 +140,7 @@ _FIXPIPE_CASTS = {"fp32": ("fp32", "bf16", "fp16"), "int32": ("int32",)}
 def _check_fixpipe(op: Op, chip: Chip) -> None:
     out, source = op.out, op.ins[0]
     assert out is not None
+    check_unit_flag(op)
     require(source.space == "L0C", op, f"the fixpipe reads L0C, not {source.space}", "use 'copy'")
     _check_l2_hint(op, chip)
     _path(op, chip)
@@ -166,5 +167,5 @@ def _execute_fixpipe(op: Op, run: Execution) -> None:
     run.out[...] = source if op.out.fmt == op.ins[0].fmt else round_to(np.asarray(source), op.out.fmt)
 
 
-define(OpDef("fixpipe", "drain an accumulator from L0C, rounding half to even to the output format", 1, True,
-             _check_fixpipe, _pipe, _fixpipe_timing, _execute_fixpipe, attrs={"l2": "name"}))
+define(OpDef("fixpipe", "drain an accumulator from L0C, rounding half to even to the output format; 'unit_flag' as for mmad", 1,
+             True, _check_fixpipe, _pipe, _fixpipe_timing, _execute_fixpipe, attrs={"l2": "name", "unit_flag": "int"}))

@@ -8,7 +8,7 @@ from msdsim.hardware.chip import Chip
 from msdsim.hardware.units import cube
 from msdsim.ir.expr import Expr, tiles_of
 from msdsim.ir.kernel import Op
-from msdsim.ir.ops.base import Execution, OpDef, define, require
+from msdsim.ir.ops.base import Execution, OpDef, check_unit_flag, define, require
 from msdsim.ir.timing import Local, Step, Timing
 
 
@@ -19,6 +19,7 @@ def _pipe(op: Op, chip: Chip) -> str:
 def _check(op: Op, chip: Chip) -> None:
     out, (a, b) = op.out, op.ins
     assert out is not None
+    check_unit_flag(op)
     for item, space in ((out, "L0C"), (a, "L0A"), (b, "L0B")):
         require(item.space == space, op, f"'{item}' is in {item.space}, the Cube wants it in {space}",
                 f"copy it to {space} first")
@@ -53,5 +54,7 @@ def _execute(op: Op, run: Execution) -> None:
     run.out[...] = run.arithmetic.mmad(a, b, run.out, op.ins[0].fmt, op.ins[1].fmt)
 
 
-define(OpDef("mmad", "multiply tiles in L0A and L0B; 'accumulate' is an expression, zero starts a new sum", 2, True,
-             _check, _pipe, _timing, _execute, attrs={"accumulate": "expr"}, accumulates=True, hazard=_hazard))
+define(OpDef("mmad", "multiply tiles in L0A and L0B; 'accumulate' is an expression, zero starts a new sum; with unit_flag=1 "
+             "the fixpipe gets a sum, and the next one its place, a row of fractals at a time",
+             2, True, _check, _pipe, _timing, _execute, attrs={"accumulate": "expr", "unit_flag": "int"}, accumulates=True,
+             hazard=_hazard))

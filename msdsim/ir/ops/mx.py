@@ -30,7 +30,7 @@ from msdsim.hardware.cost import UnitCost
 from msdsim.hardware.units import cube, vector
 from msdsim.ir.expr import Const, Expr, tiles_of
 from msdsim.ir.kernel import Op, Slice
-from msdsim.ir.ops.base import Execution, OpDef, define, require, same_sizes
+from msdsim.ir.ops.base import Execution, OpDef, check_unit_flag, define, require, same_sizes
 from msdsim.ir.timing import Local, Step, Timing
 from msdsim.units import exact
 
@@ -44,6 +44,7 @@ def _mode(op: Op) -> tuple[str, str]:
 def _check_mmad(op: Op, chip: Chip) -> None:
     out, (a, a_scale, b, b_scale) = op.out, op.ins
     assert out is not None
+    check_unit_flag(op)
     for item, space in ((out, "L0C"), (a, "L0A"), (a_scale, "L0A_MX"), (b, "L0B"), (b_scale, "L0B_MX")):
         require(item.space == space, op, f"'{item}' is in {item.space}, the Cube wants it in {space}",
                 f"copy it to {space} first")
@@ -81,9 +82,9 @@ def _execute_mmad(op: Op, run: Execution) -> None:
     run.out[...] = run.arithmetic.mmad_mx(a, a_scale, b, b_scale, run.out)
 
 
-define(OpDef("mmad_mx", "multiply MX tiles (elements and scales of A, then of B); 'accumulate' as for mmad", 4, True,
-             _check_mmad, lambda op, chip: cube.PIPE, _mmad_timing, _execute_mmad, attrs={"accumulate": "expr"},
-             accumulates=True, hazard=_mmad_hazard))
+define(OpDef("mmad_mx", "multiply MX tiles (elements and scales of A, then of B); 'accumulate' and 'unit_flag' as for mmad",
+             4, True, _check_mmad, lambda op, chip: cube.PIPE, _mmad_timing, _execute_mmad,
+             attrs={"accumulate": "expr", "unit_flag": "int"}, accumulates=True, hazard=_mmad_hazard))
 
 
 # Vector

@@ -21,8 +21,8 @@ from msdsim.engine.memory import SET_SKEW
 from msdsim.timeline import record
 
 #: What is compiled, and the decorators that say how.
-SOURCES = ("compiled.py", "machine.py", "scalar.py", "pipes.py", "transfers.py", "completion.py", "tokens.py", "registers.py",
-           "ready.py", "memory.py", "banked.py", "skip.py", "layout.py", "banked_layout.py")
+SOURCES = ("compiled.py", "machine.py", "scalar.py", "pipes.py", "transfers.py", "completion.py", "blocks.py", "tokens.py",
+           "registers.py", "ready.py", "memory.py", "banked.py", "skip.py", "layout.py", "banked_layout.py")
 #: What the compiled source takes from elsewhere.
 _CONSTANTS = (SET_SKEW, record.CATEGORIES, record.TRAFFIC, list(record.TIMELINE_COLUMNS))
 #: Names in the library: the function, and the hash of its source.
