@@ -17,6 +17,7 @@ import numpy as np
 
 from msdsim.errors import CheckFailed
 from msdsim.ir.kernel import Op
+from msdsim.ir.unit_flags import has_unit_flag
 from msdsim.naming import PIPES
 from msdsim.timeline.record import RunRecord
 
@@ -30,6 +31,7 @@ class _Access:
     unit: int
     pipe: str
     what: str
+    unit_flag: bool = False
 
     def overlaps(self, other: _Access) -> bool:
         return all(a < b + m and b < a + n for a, n, b, m in zip(self.starts, self.sizes, other.starts, other.sizes,
@@ -60,14 +62,14 @@ class HazardCheck:
         name = self.record.units.pipe_name(number, PIPES[unit[1].upper()].index(pipe))
         what = f"'{op}' (line {op.line}) on {name}"
         for region in reads:
-            access = _Access(region.starts, region.sizes, begin, end, number, pipe, what)
+            access = _Access(region.starts, region.sizes, begin, end, number, pipe, what, has_unit_flag(op))
             key = self._key(number, region)
             for writer in self.writes[key]:
                 # The Cube forwards a running sum to the next product itself; a chip's hazard rule covers small tiles.
                 if not (op.kind in ("mmad", "mmad_mx") and region == write and (writer.unit, writer.pipe) == (number, pipe)):
                     self._demand(writer, access, "reads what", "writes")
             self.reads[key].append(access)
-        access = _Access(write.starts, write.sizes, begin, end, number, pipe, what)
+        access = _Access(write.starts, write.sizes, begin, end, number, pipe, what, has_unit_flag(op))
         key = self._key(number, write)
         for reader in self.reads[key]:
             if (reader.unit, reader.pipe) != (number, pipe):
@@ -83,7 +85,12 @@ class HazardCheck:
         return (region.name,) if region.name in self.tensors else (unit, region.name, region.slot)
 
     def _demand(self, first: _Access, second: _Access, verb: str, other: str) -> None:
-        if first.overlaps(second) and second.begin < first.end:
+        if first.unit_flag and second.unit_flag and (first.pipe, first.unit) != (second.pipe, second.unit):
+            # Block by block: neither begins before the other has, nor does a fixpipe end before the product that it drains.
+            in_order = second.begin >= first.begin and (first.pipe == "FIX" or second.end >= first.end)
+        else:
+            in_order = second.begin >= first.end
+        if first.overlaps(second) and not in_order:
             raise CheckFailed(f"{second.what} starts at cycle {second.begin} and {verb} {first.what} {other} until cycle "
                               f"{first.end}: a flag is missing")
 

@@ -29,8 +29,8 @@ from msdsim.engine.base import EngineOptions, check_signals
 from msdsim.engine.memory import MemorySystem, check_l2, pieces
 from msdsim.errors import Deadlock
 from msdsim.ir.expr import evaluate
-from msdsim.ir.program import Instr, Loop, Node, Part, Program
-from msdsim.ir.timing import Local, Transfer
+from msdsim.ir.program import Instr, Loop, Node, Part, Program, UnitFlag
+from msdsim.ir.timing import Local, Sync, Transfer
 from msdsim.ir.unit_flags import drain_cycles
 from msdsim.timeline.l2_state import L2State
 from msdsim.timeline.record import (
@@ -85,7 +85,6 @@ class _Queued:
     barrier: bool
     dims: tuple[int, ...]
     strip: tuple[int, ...] = ()
-    completes: bool = True
 
 
 class _Tokens:
@@ -193,8 +192,9 @@ class _Unit:
         }
         self.semaphores = [(_BlockTokens if item.unit_flag else _Tokens)(self.env, item.initial)
                            for item in self.part.semaphores]
-        #: Accumulators whose sum has begun and is not complete, by the semaphore that says that they can be written.
-        self.begun: set[int] = set()
+        #: Sums that have begun and are not complete, by the semaphore that lets them begin: when the first and the last block
+        #: of the last product so far are there.
+        self.begun: dict[int, tuple[int, int]] = {}
         # Signals arrive per sender where several must all have raised it (an AIC waits for each of its AIVs).
         senders = units.aiv_per_core if self.part.name == "aic" else 1
         self.signals = [[_Tokens(self.env) for _ in range(senders)] for _ in machine.program.kernel.signals]
@@ -213,7 +213,6 @@ class _Unit:
             queued = _Queued(instr, 0, bool(evaluate(instr.barrier, env)), _sizes(instr, env, self.machine.addresses))
             if instr.unit is not None:
                 queued.strip = tuple(evaluate(dim, env) for dim in instr.unit.strip)
-                queued.completes = bool(evaluate(instr.unit.completes, env))
             cost = dispatch.issue_cycles * (1 + len(instr.waits) + len(instr.posts))
             asked = self.env.now
             yield self.env.timeout(cost)
@@ -241,6 +240,11 @@ class _Unit:
                 pipe.arrived = env.event()
                 yield pipe.arrived
             item = pipe.queue[0]
+            unit = item.instr.unit
+            if unit is not None and item.instr.op is None and unit.takes in self.begun:
+                # That the sum is complete is known as soon as its last product has started.
+                self._give_blocks(unit, self.begun[unit.takes])
+                unit = None
             ready = max(pipe.free, pipe.completed if item.barrier else 0)
             if ready > env.now:
                 yield env.timeout(ready - env.now)
@@ -259,7 +263,7 @@ class _Unit:
                     if posted > latest:
                         cause, culprit, latest = WAIT_SYNC, signal, posted
             start = int(env.now)
-            if item.instr.unit is not None and item.instr.unit.takes not in self.begun:
+            if unit is not None and unit.takes not in self.begun:
                 start, latest, cause, culprit = yield from self._blocks(pipe, item, max(ready, item.dispatched, latest),
                                                                         latest, cause, culprit)
             if latest != start:
@@ -268,7 +272,9 @@ class _Unit:
             if pipe.left is not None:
                 pipe.left.succeed()
                 pipe.left = None
-            yield from self._execute(pipe, item, start, cause, culprit)
+            left = yield from self._execute(pipe, item, start, cause, culprit)
+            if unit is not None:
+                self._pass_blocks(unit, item, start, left)
 
     def _blocks(self, pipe: _Pipe, item: _Queued, ready: int, latest: int, cause: int, culprit: int) -> Generator[
             simpy.Event, Any, tuple[int, int, int, int]]:
@@ -293,26 +299,30 @@ class _Unit:
             yield self.env.timeout(taken - self.env.now)
         return start, latest, cause, culprit
 
-    def _post_blocks(self, item: _Queued, start: int, left: int) -> None:
-        """An accumulator's blocks are there for the other pipe: the first one soon after ``start``, the last at ``left``.
+    def _pass_blocks(self, unit: UnitFlag, item: _Queued, start: int, left: int) -> None:
+        """An accumulator's blocks are there for the next one: the first soon after ``start``, the last at ``left``.
 
         Products can be read when the Cube's latency is over, what has left L0C can be written at once.
         """
-        unit = item.instr.unit
-        assert unit is not None
-        if not item.completes:
-            self.begun.add(unit.takes)
-            return
-        self.begun.discard(unit.takes)
-        timing = item.instr.timing
-        assert isinstance(timing, Local | Transfer)
-        later = timing.cost.latency - timing.cost.interval if item.instr.pipe == "M" else 0
+        timing, later = item.instr.timing, 0
+        if item.instr.pipe == "M" and isinstance(timing, Local):
+            later = timing.cost.latency - timing.cost.interval
         interval, _, strip = _unit_cycles(item)
+        blocks = min(start + interval + strip, left) + later, left + later
+        if unit.completes:
+            self._give_blocks(unit, blocks)
+        else:
+            self.begun[unit.takes] = blocks
+
+    def _give_blocks(self, unit: UnitFlag, blocks: tuple[int, int]) -> None:
+        self.begun.pop(unit.takes, None)
         tokens = self.semaphores[unit.posts]
         assert isinstance(tokens, _BlockTokens)
-        tokens.post_blocks(min(start + interval + strip, left) + later, left + later)
+        tokens.post_blocks(*blocks)
 
-    def _execute(self, pipe: _Pipe, item: _Queued, start: int, cause: int, culprit: int) -> Process:
+    def _execute(self, pipe: _Pipe, item: _Queued, start: int, cause: int,
+                 culprit: int) -> Generator[simpy.Event, Any, int]:
+        """Carry out an instruction until its end is known; the cycle at which the pipe has done its part."""
         instr, timing = item.instr, item.instr.timing
         flags = self.machine.program.chip.dispatch.flag_cycles * (len(instr.waits) + len(instr.posts))
         work = excess = moved = 0
@@ -329,8 +339,6 @@ class _Unit:
         else:
             left = start
             pipe.free = end = start + flags
-        if instr.unit is not None:
-            self._post_blocks(item, start, left)
         end = max(end, pipe.free, pipe.completed)
         parts = split(pipe.cursor, start, end, work, excess, cause)
         self.machine.account(self, pipe, instr, parts, culprit)
@@ -338,6 +346,7 @@ class _Unit:
                             cause if parts.gap else -1, culprit if parts.gap else -1)
         pipe.cursor = pipe.completed = end
         self.machine.delay(end - int(self.env.now), lambda: self._complete(instr))
+        return left
 
     def _transfer(
         self, pipe: _Pipe, timing: Transfer, dims: tuple[int, ...], start: int
@@ -423,9 +432,10 @@ def _sizes(instr: Instr, env: dict[str, int], addresses: dict[str, int]) -> tupl
 def _unit_cycles(item: _Queued) -> tuple[int, int, int]:
     """Interval and work of an instruction with unit flags, and the work of its first row of fractals."""
     timing = item.instr.timing
+    if isinstance(timing, Sync):
+        return 0, 0, 0
     if isinstance(timing, Local):
         return timing.cost.interval, timing.cost.work(item.dims), timing.cost.work(item.strip)
-    assert isinstance(timing, Transfer)
     _, rows, row_bytes = item.dims
     strip, = item.strip
     return timing.cost.interval, drain_cycles(timing.cost, rows, row_bytes), drain_cycles(timing.cost, strip, row_bytes)

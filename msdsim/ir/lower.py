@@ -23,7 +23,7 @@ from msdsim.ir.ops import OPS
 from msdsim.ir.placement import Placement, placed
 from msdsim.ir.program import Cause, Instr, Loop, Node, Part, Program, Semaphore, UnitFlag, walk_nodes
 from msdsim.ir.timing import Sync, Timing
-from msdsim.ir.unit_flags import NEVER, has_unit_flag, last_time, strip
+from msdsim.ir.unit_flags import has_unit_flag, strip
 from msdsim.naming import PIPES
 
 #: Per pipe: does it read the buffer, does it write it.
@@ -104,6 +104,10 @@ class _PartLowering:
             if isinstance(statement, Alloc):
                 scope.buffers.append(statement.buffer)
             elif isinstance(statement, Op):
+                if statement.kind == "fixpipe" and has_unit_flag(statement):
+                    # The sum is complete.
+                    mark = Instr(-1, "M", None, Sync(), Const(0))
+                    scope.items.append(_Item(mark, {statement.ins[0].of.name: {"M": (True, False)}}))
                 scope.items.append(self._leaf(statement))
             else:
                 assert isinstance(statement, For | When), "names are put in before"
@@ -156,15 +160,14 @@ class _PartLowering:
 
     def _unit_flags(self, scope: _Scope, buffer: Buffer) -> bool:
         """Order the products and the fixpipe of an accumulator by the flags of its blocks, if they have them."""
-        uses = list(_uses(scope, buffer.name, [])) if buffer.space == "L0C" else []
-        if not uses or uses[-1][0].op is None or not has_unit_flag(uses[-1][0].op):
+        uses = list(_uses(scope, buffer.name)) if buffer.space == "L0C" else []
+        if not uses or uses[-1].op is None or not has_unit_flag(uses[-1].op):
             return False
         complete = self.semaphore("M", "FIX", buffer.name, "data", 0, buffer.ring, unit_flag=True)
         drained = self.semaphore("FIX", "M", buffer.name, "buffer", buffer.ring, buffer.ring, unit_flag=True)
-        for index, (instr, loops) in enumerate(uses):
+        for instr in uses:
             takes, posts = (drained, complete) if instr.pipe == "M" else (complete, drained)
-            completes = last_time(loops) if index >= len(uses) - 2 else NEVER
-            instr.unit = UnitFlag(takes, posts, strip(instr.timing, self.chip), completes)
+            instr.unit = UnitFlag(takes, posts, strip(instr.timing, self.chip), instr.op is None or instr.pipe == "FIX")
         return True
 
     def _carried(self, scope: _Scope, buffer: str) -> None:
@@ -400,17 +403,11 @@ class _Order:
                 for target in targets for source, at in last.items() if source != target]
 
 
-def _uses(scope: _Scope, buffer: str, loops: list[tuple[str, Expr, Expr, int]]
-          ) -> Iterator[tuple[Instr, list[tuple[str, Expr, Expr, int]]]]:
-    """The instructions on a buffer in program order, each with the loops between it and the buffer's block."""
+def _uses(scope: _Scope, buffer: str) -> Iterator[Instr]:
+    """The instructions on a buffer in program order."""
     for item in scope.items:
-        if buffer not in item.access:
-            continue
-        if isinstance(item.node, Instr):
-            yield item.node, loops
-        else:
-            assert item.node.loop is not None
-            yield from _uses(item.node, buffer, [*loops, item.node.loop])
+        if buffer in item.access:
+            yield from [item.node] if isinstance(item.node, Instr) else _uses(item.node, buffer)
 
 
 def _flags(where: dict[str, _Flags], pipe: str) -> _Flags:

@@ -298,7 +298,7 @@ class _Unit:
                 token = self.tokens[number].popleft() if self.tokens[number] else []
                 self._join(clock, token, self.entries[self.part.semaphores[number].source])
             if instr.unit is not None:
-                self._blocks(instr.unit, instr.pipe, clock, env)
+                self._blocks(instr.unit, instr.pipe, clock)
         signal = instr.signal
         if signal is not None and signal[0] == "wait":
             self.check.events += 1
@@ -320,11 +320,11 @@ class _Unit:
             for number in instr.posts:
                 self.tokens[number].append(token)
 
-    def _blocks(self, unit: UnitFlag, pipe: str, clock: Clock, env: Env) -> None:
+    def _blocks(self, unit: UnitFlag, pipe: str, clock: Clock) -> None:
         """Flags of an accumulator's blocks: a fixpipe is behind all that the products waited for.  They go on when it has read
         a block, not when that is in GM, so that they are behind nothing of it."""
         if pipe == "M":
-            if evaluate(unit.completes, env):
+            if unit.completes:
                 self.tokens[unit.posts].append(list(clock))
         elif self.tokens[unit.takes]:
             self._join(clock, self.tokens[unit.takes].popleft(), self.entries["M"])

@@ -40,15 +40,18 @@ class Semaphore:
 class UnitFlag:
     """An instruction on an accumulator whose blocks have flags (:mod:`msdsim.ir.unit_flags`).
 
-    It takes a token of the semaphore ``takes`` for each sum, a product for the first one after a sum is complete, and posts one
-    to ``posts`` where ``completes`` is not zero.  It starts so late that it never has to wait for a block: not before the first
-    is there, and its last block, which takes the time of the sizes ``strip``, not before that is.
+    It takes a token of the semaphore ``takes``, a product only if it is the first of a sum, and posts one to ``posts`` if it
+    ``completes`` the sum.  It starts so late that it never has to wait for a block: not before the first is there, and its
+    last block, which takes the time of the sizes ``strip``, not before that is.
+
+    The products of a sum do not know which of them is the last.  Flags alone that follow say so; they pass on the blocks of the
+    product before them as soon as that has started.
     """
 
     takes: int
     posts: int
     strip: tuple[Expr, ...]
-    completes: Expr
+    completes: bool
 
 
 @dataclass

@@ -3,7 +3,7 @@
 Each block of L0C has a flag that says whether it can be written or read.  A product with the unit flag waits until a block can
 be written; the last one of a sum leaves it to be read.  A fixpipe with the unit flag waits until a block can be read, and
 leaves it to be written (asc-devkit, ``UnitFlag``: values 2 and 3 of ``unitFlag``; CATLASS sets 3 on the last product of a sum).
-In a kernel both carry ``unit_flag=1``; which product is the last follows from the loops around it.
+In a kernel both carry ``unit_flag=1``; the products of a sum are those before its fixpipe.
 
 Blocks are taken to be the rows of fractals of a tile, in whose order both pipes go; what the hardware's blocks are is not
 published beyond their size (512 bytes, cann-samples).
@@ -16,12 +16,10 @@ from dataclasses import dataclass
 
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.cost import PortCost
-from msdsim.ir.expr import Const, Expr, Var, binary, minimum, product
-from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, When
-from msdsim.ir.lets import part_ranges
+from msdsim.ir.expr import Expr, minimum
+from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, When, operations, walk
 from msdsim.ir.ops.base import require
-from msdsim.ir.ranges import Ranges, lower_bound
-from msdsim.ir.timing import Local, Timing, Transfer
+from msdsim.ir.timing import Local, Sync, Timing
 from msdsim.units import ceil_div
 
 ATTRIBUTE = "unit_flag"
@@ -34,39 +32,30 @@ def has_unit_flag(op: Op) -> bool:
 
 @dataclass(frozen=True)
 class _Use:
-    """An operation on an accumulator, with the loops and conditions between it and the accumulator's block."""
+    """An operation on an accumulator, and how many loops and conditions are between it and the accumulator's block."""
 
     op: Op
-    path: tuple[For | When, ...]
-    ranges: Ranges
+    depth: int
 
 
 def check_unit_flags(kernel: Kernel) -> None:
-    """KernelError where unit flags would not tell the last product of a sum, or one pipe would use them and the other not."""
-    _check_block(kernel.part("aic"), part_ranges(kernel, "aic"))
+    """KernelError where one pipe would use unit flags and the other not, or a slot would be drained more than once."""
+    if not any(has_unit_flag(op) for op in operations(kernel.part("aic"))):
+        return
+    blocks = [kernel.part("aic"), *(item.body for item in walk(kernel.part("aic")) if isinstance(item, For | When))]
+    for block in blocks:
+        for item in block:
+            if isinstance(item, Alloc) and item.buffer.space == "L0C":
+                _check_buffer(item.buffer, list(_uses(block, item.buffer, 0)))
 
 
-def _check_block(block: Block, ranges: Ranges) -> None:
-    for statement in block:
-        if isinstance(statement, Alloc) and statement.buffer.space == "L0C":
-            _check_buffer(statement.buffer, list(_uses(block, statement.buffer, (), ranges)))
-        elif isinstance(statement, For | When):
-            _check_block(statement.body, _inside(statement, ranges))
-
-
-def _inside(statement: For | When, ranges: Ranges) -> Ranges:
-    if isinstance(statement, When):
-        return ranges.where(statement.condition)
-    return ranges.inside(statement.var, statement.low, statement.high, statement.step)
-
-
-def _uses(block: Block, buffer: Buffer, path: tuple[For | When, ...], ranges: Ranges) -> Iterator[_Use]:
+def _uses(block: Block, buffer: Buffer, depth: int) -> Iterator[_Use]:
     for statement in block:
         if isinstance(statement, For | When):
-            yield from _uses(statement.body, buffer, (*path, statement), _inside(statement, ranges))
+            yield from _uses(statement.body, buffer, depth + 1)
         elif isinstance(statement, Op) and any(item is not None and item.of == buffer
                                                for item in (statement.out, *statement.ins)):
-            yield _Use(statement, path, ranges)
+            yield _Use(statement, depth)
 
 
 def _check_buffer(buffer: Buffer, uses: list[_Use]) -> None:
@@ -83,30 +72,16 @@ def _check_buffer(buffer: Buffer, uses: list[_Use]) -> None:
     if not drains or drains[0] is not uses[-1] or len(uses) == 1:
         require(False, flagged[0].op, f"'{buffer.name}' with {ATTRIBUTE} needs products and then one fixpipe that drains them",
                 f"write them in this order, or leave out {ATTRIBUTE}")
-    require(not drains[0].path, drains[0].op, f"does not stand in the block that declares '{buffer.name}'",
+    require(drains[0].depth == 0, drains[0].op, f"does not stand in the block that declares '{buffer.name}'",
             "declare the accumulator in the block of its fixpipe")
-    last, ranges = uses[-2], drains[0].ranges
-    for item in last.path:
-        certain = isinstance(item, For) and (ranges.dead or lower_bound(item.high - item.low, ranges) >= 1)
-        require(certain, last.op, f"completes '{buffer.name}' and may not run, as it stands in '{_head(item)}'",
-                f"let the last product of a sum run always, or leave out {ATTRIBUTE}")
-        ranges = _inside(item, ranges)
-
-
-def _head(item: For | When) -> str:
-    return f"for {item.var} in {item.low} .. {item.high}" if isinstance(item, For) else f"when {item.condition}"
-
-
-def last_time(loops: list[tuple[str, Expr, Expr, int]]) -> Expr:
-    """1 in the last iteration of all loops (variable, low, high, step), else 0."""
-    return product(*(binary(">=", Var(var) + step, high) for var, _, high, step in loops))
 
 
 def strip(timing: Timing, chip: Chip) -> tuple[Expr, ...]:
     """The sizes of a row of fractals of a tile that ``timing`` works on; of a transfer its rows."""
+    if isinstance(timing, Sync):
+        return ()
     if isinstance(timing, Local):
         return minimum(timing.dims[0], chip.cube.fractal_m), *timing.dims[1:]
-    assert isinstance(timing, Transfer)
     return (minimum(timing.rows, chip.cube.fractal_m),)
 
 
@@ -116,7 +91,3 @@ def drain_cycles(cost: PortCost, rows: int, row_bytes: int) -> int:
         return 0
     rate = cost.bytes_per_cycle
     return ceil_div(rows * max(cost.granule_bytes, row_bytes) * rate.denominator, rate.numerator)
-
-
-#: Completes no sum.
-NEVER = Const(0)

@@ -162,7 +162,9 @@ class Convert(Dequant):
         drain = costs.drain(rows, cols, 32)
         if (s.sums_direct == 1).any():
             own = self._share(s)
-            drain = np.where((s.sums_direct == 1) & ~self._late(s), self.aivs * costs.local("L0C", "UB", *own, 32), drain)
+            direct = (s.sums_direct == 1) & ~self._late(s)
+            drain = np.where(direct, self.aivs * costs.local("L0C", "UB", *own, 32), drain)
+            loop.unit_flags = ~direct
         loop.drain = drain * sums
         if self.of_sum is not None:
             # A tile in L0 stays inside of a group.

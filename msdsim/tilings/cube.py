@@ -206,7 +206,7 @@ def traffic(chip: Chip, product: Product, s: Space, bytes_a: float, bytes_b: flo
 @dataclass
 class MainLoop:
     """Cycles of an output tile (or a part of it along K) by pipe, in ``steps`` tiles in L1 and ``inner`` in L0; the latency of
-    its loads; and the bytes of L2's bandwidth that they take."""
+    its loads; the bytes of L2's bandwidth that they take; and whether a drain overlaps the products before and after it."""
 
     steps: Values
     inner: Values
@@ -216,6 +216,14 @@ class MainLoop:
     drain: Values
     latency: Values
     l2_bytes: Values
+    unit_flags: Values | bool = True
+
+    def turn(self, drains: Values | int, path: Values) -> Values:
+        """Cycles from one use of an accumulator to the next, of ``drains`` a tile; ``path`` is the latency on the way there and
+        back where a drain begins behind the last product."""
+        inside, drain = self.inside / drains, self.drain / drains
+        overlapped = np.maximum(0.0, inside - 2 * self.inside / self.inner) + drain
+        return np.where(self.unit_flags, overlapped, inside + drain + path)
 
     @property
     def inside(self) -> Values:
@@ -291,7 +299,7 @@ def state_main_loop(phase: Phase, s: Space, loop: MainLoop, tiles: Values, units
     one, load = (loop.mte1 + loop.cube) / loop.inner + to_l0 + head, loop.mte2 / loop.steps + loop.latency
     phase.ring(one, s.l0_ring, loop.inner * tiles)
     phase.ring(load + loop.inside / loop.steps + to_l0, s.l1_ring, loop.steps * tiles)
-    phase.ring(loop.inside + to_l0 + head + loop.drain + out, s.l0c_ring, tiles)
+    phase.ring(loop.turn(1, to_l0 + head + out), s.l0c_ring, tiles)
     # A tile in L1, all of its products, and the result on its way out.
     phase.once(load + to_l0 + head + np.maximum(loop.inside / loop.steps, one) + loop.drain + out)
 

@@ -180,6 +180,7 @@ class Msd:
             rows, cols = self._share(s)
             to_ub = self.passes * self.aivs * costs.local("L0C", "UB", rows, cols, 32)
             loop.drain = np.where(s.direct == 1, to_ub, loop.drain)
+            loop.unit_flags = s.direct == 0
         return loop
 
     def _multiply(self, phase: Phase, s: Space, loop: MainLoop, tiles: Values, units: Values, drains: Values) -> None:
@@ -188,7 +189,7 @@ class Msd:
         state_main_loop(phase, s, loop, tiles, units)
         if self.group is not None:
             path = self.costs.latency("L1", "L0A") + self.chip.cube.head_isolated_cycles + self._drain_latency(s)
-            phase.ring(loop.inside / drains + one + path, s.l0c_ring, tiles * drains)
+            phase.ring(loop.turn(drains, path), s.l0c_ring, tiles * drains)
             phase.once(one - loop.drain)
 
     def _drain_latency(self, s: Space) -> Values:

@@ -375,7 +375,7 @@ class _Writer:
             acc = self.kb.buffer(self.name_of("b"), "L0C", fmt, (80, 80), self.pick([1, 1, 2]))
             rows, cols = self.pick([1, 16, 40, 40]), self.pick([1, 16, 80])
             for trips in self.pick([[1], [3, 1], [1, 2], [4]]):
-                with self.kb.loop(self.name_of("k"), 0, self.pick([trips, maximum(1, minimum(turn, trips))])) as k:
+                with self.kb.loop(self.name_of("k"), 0, self.pick([trips, minimum(turn, trips)])) as k:
                     a, b = self.pick(pairs[:1])
                     depth = self.span(80)
                     self.kb.op("mmad", acc[at(0, rows), at(0, cols)], a[at(0, rows), at(0, depth.size)],

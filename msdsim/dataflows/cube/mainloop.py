@@ -47,7 +47,7 @@ class Held:
 
 def accumulate(
     kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, extent: ExprLike, a: Stream | Held, b: Stream | Held,
-    before: ExprLike = 0,
+    before: ExprLike = 0, unit_flag: bool = True,
 ) -> None:
     """Emit ``acc += A B`` over ``extent`` elements of K.
 
@@ -59,7 +59,7 @@ def accumulate(
             a0 <- a1, b0 <- b1 (ring l0_ring)
             mmad acc <- a0, b0 {accumulate = before + k1 + k0}
 
-    ``before`` is zero where this is the first product of the sum.
+    ``before`` is zero where this is the first product of the sum; ``unit_flag`` says that one :func:`drain` follows.
     """
     rows, cols = acc.sizes
     with kb.tiles("k1", extent, tile.l1_k) as k1:
@@ -67,7 +67,12 @@ def accumulate(
         b1 = bring(kb, tile, kinds, "b", cols, b, k1)
         a1 = bring(kb, tile, kinds, "a", rows, a, k1)
         with kb.tiles("k0", k1.size, tile.l0_k) as k0:
-            multiply(kb, tile, kinds, acc, k0, a1, b1, before + k1.number + k0.number)
+            multiply(kb, tile, kinds, acc, k0, a1, b1, before + k1.number + k0.number, unit_flag)
+
+
+def drain(kb: KernelBuilder, out: Slice, acc: Slice) -> None:
+    """``out <- acc``, which begins while the last product is made, as the next sum does while this is under way."""
+    kb.op("fixpipe", out, acc, unit_flag=1)
 
 
 #: An operand in L1 and the scales of its blocks, if it has any.
@@ -75,28 +80,29 @@ InL1 = tuple[Held, Held | None]
 
 
 def multiply(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, k: At, a: InL1, b: InL1,
-             accumulated: ExprLike) -> None:
-    """One step of K through L0: ``acc += A B`` over ``k`` of operands in L1; ``accumulated`` zero starts anew."""
+             accumulated: ExprLike, unit_flag: bool = True) -> None:
+    """One step of K through L0: ``acc += A B`` over ``k`` of operands in L1; ``accumulated`` zero starts anew, and
+    ``unit_flag`` says that one :func:`drain` follows."""
     (a1, a1_scales), (b1, b1_scales) = a, b
     scales = None
     if a1_scales is not None and b1_scales is not None:
         blocks = k.start // MX_BLOCK, tiles_of(k.size, MX_BLOCK)
         scales = a1_scales.at(*blocks), b1_scales.at(*blocks)
-    through_l0(kb, L0Tiles(kinds, tile.base_m, tile.l0_k, tile.base_n, tile.l0_ring), acc, a1.at(k.start, k.size),
-               b1.at(k.start, k.size), scales, accumulated)
+    tiles = L0Tiles(kinds, tile.base_m, tile.l0_k, tile.base_n, tile.l0_ring, unit_flag=unit_flag)
+    through_l0(kb, tiles, acc, a1.at(k.start, k.size), b1.at(k.start, k.size), scales, accumulated)
 
 
 def multiply_groups(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, group: int, depth: Expr, a: InL1, b: InL1,
-                    accumulator: Callable[[], Slice], drain: Callable[[Expr, Slice], None]) -> None:
+                    accumulator: Callable[[], Slice], leave: Callable[[Expr, Slice], None], unit_flag: bool = True) -> None:
     """A sum of its own for each ``group`` of the ``depth`` of operands in L1::
 
-        for j:  acc <- group j through L0;  drain(j, acc)
+        for j:  acc <- group j through L0;  leave(j, acc)
     """
     with kb.tiles("j", depth, group) as j:
         acc = accumulator()
         with kb.tiles("k0", j.size, tile.l0_k) as k0:
-            multiply(kb, tile, kinds, acc, at(j.start + k0.start, k0.size), a, b, k0.number)
-        drain(j.number, acc)
+            multiply(kb, tile, kinds, acc, at(j.start + k0.start, k0.size), a, b, k0.number, unit_flag)
+        leave(j.number, acc)
 
 
 @dataclass(frozen=True)
@@ -114,6 +120,7 @@ class L0Tiles:
     a: str = "a"
     b: str = "b"
     transpose_scales: bool = False
+    unit_flag: bool = False
 
 
 def through_l0(kb: KernelBuilder, tiles: L0Tiles, acc: Slice, a1: Slice, b1: Slice, scales: tuple[Slice, Slice] | None,
@@ -122,17 +129,18 @@ def through_l0(kb: KernelBuilder, tiles: L0Tiles, acc: Slice, a1: Slice, b1: Sli
     (rows, cols), size, kinds, ring = acc.sizes, a1.sizes[-1], tiles.kinds, tiles.ring
     a0 = kb.buffer(f"{tiles.a}0", "L0A", element_format(kinds.a), (tiles.m, tiles.k), ring)[:rows, :size]
     b0 = kb.buffer(f"{tiles.b}0", "L0B", element_format(kinds.b), (tiles.k, tiles.n), ring)[:size, :cols]
+    flags: dict[str, Expr | int] = {"accumulate": lift(accumulated)} | ({"unit_flag": 1} if tiles.unit_flag else {})
     kb.copy(a0, a1)
     _to_l0b(kb, b0, b1, kinds.transpose_b)
     if scales is None:
-        kb.op("mmad", acc, a0, b0, accumulate=lift(accumulated))
+        kb.op("mmad", acc, a0, b0, **flags)
         return
     blocks, count = tiles.k // MX_BLOCK, tiles_of(size, MX_BLOCK)
     sa0 = kb.buffer(f"s{tiles.a}0", "L0A_MX", "e8m0", (tiles.m, blocks), ring)[:rows, :count]
     sb0 = kb.buffer(f"s{tiles.b}0", "L0B_MX", "e8m0", (blocks, tiles.n), ring)[:count, :cols]
     kb.copy(sa0, scales[0])
     _to_l0b(kb, sb0, scales[1], tiles.transpose_scales)
-    kb.op("mmad_mx", acc, a0, sa0, b0, sb0, accumulate=lift(accumulated))
+    kb.op("mmad_mx", acc, a0, sa0, b0, sb0, **flags)
 
 
 def _to_l0b(kb: KernelBuilder, out: Slice, source: Slice, transpose: bool) -> None:

@@ -9,7 +9,7 @@ from msdsim.dataflows.base import require_positive
 from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.dataflows.cube.grid import Grid
 from msdsim.dataflows.cube.limits import check_cube_tiling
-from msdsim.dataflows.cube.mainloop import accumulate
+from msdsim.dataflows.cube.mainloop import accumulate, drain
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, operand
 from msdsim.dataflows.cube.streams import StoredWeights, hold_rows, rows_of
 from msdsim.dataflows.gemm.register import GemmTiling, register_gemm
@@ -58,7 +58,7 @@ def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling, scheme: Scheme) -> K
         acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)[: place.rows, : place.cols]
         accumulate(kb, tile, kinds, acc, depth, held or rows_of(kb, x, place, first), weights.stream(place, first))
         here = at(place.row, place.rows), at(place.nt * tile.base_n, place.cols)
-        kb.op("fixpipe", y.at(place.expert, *here) if split is None else split.sums.at(place.expert, part, *here), acc)
+        drain(kb, y.at(place.expert, *here) if split is None else split.sums.at(place.expert, part, *here), acc)
     if split is not None:
         with kb.part("aic"):
             kb.raise_signal("summed", "FIX")

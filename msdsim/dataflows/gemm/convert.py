@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import partial
 
 from msdsim.dataflows.cube.grid import OutputTile
-from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply_groups
+from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, drain, multiply_groups
 from msdsim.dataflows.cube.operands import GemmShape, k_groups
 from msdsim.dataflows.gemm.convert_merge import ConvertedSums, ConvertTiling, Packs, Scaling, check_sums, scale_parts
 from msdsim.dataflows.gemm.dequant import Activations, Weights, fill
@@ -102,7 +102,8 @@ class Converting:
                         c = p * packs.slots + i
                         b = g.operand(turn.columns, c, turn.place.cols, None)
                         stream = a.stream(turn.place, turn.columns.first + c * self.tile.slot_k)
-                        accumulate(kb, self.tile, g.kinds, acc, g.depth(turn.columns, c), stream, b, before=i)
+                        accumulate(kb, self.tile, g.kinds, acc, g.depth(turn.columns, c), stream, b, before=i,
+                                   unit_flag=self._one_drain)
                     with self._handing_over():
                         self._drain(turn, p, Const(0), acc)
         if self.late:
@@ -113,9 +114,14 @@ class Converting:
     def _handing_over(self) -> AbstractContextManager[None]:
         return nullcontext() if self.ring is None else self.ring.produce_pack()
 
+    @property
+    def _one_drain(self) -> bool:
+        """Whether a sum leaves by one fixpipe; in a ring in UB every AIV gets its share."""
+        return self.ring is None or not self.tile.sums_direct
+
     def _drain(self, turn: TileTurn, p: Expr, j: Expr, acc: Slice) -> None:
         if self.ring is None:
-            self.kb.op("fixpipe", self.g.result(turn), acc)
+            drain(self.kb, self.g.result(turn), acc)
         else:
             self.ring.drain(self.ring.turn(turn.columns, turn.place), turn.place, acc, p, j)
 
@@ -128,7 +134,8 @@ class Converting:
         if tile.l1_k < group:
             with kb.tiles("j", depth, group) as j:
                 acc = g.accumulator(place)
-                accumulate(kb, tile, g.kinds, acc, j.size, _from(stream, j.start), _from(b, j.start))
+                accumulate(kb, tile, g.kinds, acc, j.size, _from(stream, j.start), _from(b, j.start),
+                           unit_flag=self._one_drain)
                 self._drain(turn, c, j.number, acc)
             return
         with kb.tiles("k1", depth, tile.l1_k) as k1:
@@ -136,7 +143,7 @@ class Converting:
             a1 = bring(kb, tile, g.kinds, "a", place.rows, stream, k1)
             before = k1.number * (tile.l1_k // group)
             multiply_groups(kb, tile, g.kinds, group, k1.size, a1, b1, partial(g.accumulator, place),
-                            lambda j, acc: self._drain(turn, c, before + j, acc))
+                            lambda j, acc: self._drain(turn, c, before + j, acc), self._one_drain)
 
     # AIV
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from msdsim.dataflows.cube.grid import OutputTile
-from msdsim.dataflows.cube.mainloop import Loader, Stream, accumulate
+from msdsim.dataflows.cube.mainloop import Loader, Stream, accumulate, drain
 from msdsim.dataflows.cube.operands import GemmShape
 from msdsim.dataflows.cube.streams import rows_of
 from msdsim.dataflows.gemm.dequant_tiling import DequantTiling
@@ -78,7 +78,7 @@ def pipeline(g: WeightRing, a: Activations, w: Weights) -> Kernel:
                 first = columns.first + c * tile.slot_k
                 b = g.operand(columns, c, place.cols, w.cube_scales(place, first))
                 accumulate(kb, tile, g.kinds, acc, g.depth(columns, c), a.stream(place, first), b, before=c)
-            kb.op("fixpipe", g.result(turn), acc)
+            drain(kb, g.result(turn), acc)
         if g.sums is not None:
             kb.raise_signal("summed", "FIX")
     with kb.part("aiv"):

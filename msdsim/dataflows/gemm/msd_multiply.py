@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import partial
 
 from msdsim.dataflows.cube.grid import OutputTile
-from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, multiply_groups
+from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, drain, multiply_groups
 from msdsim.dataflows.cube.operands import element_bits
 from msdsim.dataflows.cube.streams import StoredWeights, hold_rows
 from msdsim.dataflows.gemm.msd_context import MsdContext
@@ -42,7 +42,7 @@ class Multiply:
         """All K of an output tile; A where it lies if it is ``held`` in L1."""
         acc = self._accumulator(place)
         a, b = self._operands(place, Const(0), t - self.kb.core)
-        accumulate(self.kb, self.tile, self.ctx.kinds, acc, self.ctx.problem.k, held or a, b)
+        accumulate(self.kb, self.tile, self.ctx.kinds, acc, self.ctx.problem.k, held or a, b, unit_flag=not self.tile.direct)
         return acc
 
     def part_product(self, unit: Expr, place: OutputTile) -> None:
@@ -52,7 +52,7 @@ class Multiply:
         a, b = self._operands(place, part * ctx.part_k, unit - self.kb.core)
         accumulate(self.kb, self.tile, ctx.kinds, acc, ragged(ctx.problem.k, ctx.part_k, part), a, b)
         rows, cols = acc.sizes
-        self.kb.op("fixpipe", ctx.parts[t, part, :rows, :cols], acc)
+        drain(self.kb, ctx.parts[t, part, :rows, :cols], acc)
 
     def _accumulator(self, place: OutputTile) -> Slice:
         tile = self.tile
@@ -101,7 +101,7 @@ class Multiply:
         a, b = self._operands(place, p * ctx.pack_k, t - kb.core + p)
         if ctx.group > tile.l1_k:
             acc = self._accumulator(place)
-            accumulate(kb, tile, ctx.kinds, acc, ragged(k, ctx.group, p), a, b)
+            accumulate(kb, tile, ctx.kinds, acc, ragged(k, ctx.group, p), a, b, unit_flag=not tile.direct)
             ctx.ring.drain(ctx.turn(t), place, acc, p)
             return
         rows, cols = place.rows, place.cols
@@ -113,7 +113,7 @@ class Multiply:
                 kb.wait_signal("split_done", "MTE2")
         a1 = bring(kb, tile, ctx.kinds, "a", rows * ctx.passes, a, depth)
         multiply_groups(kb, tile, ctx.kinds, ctx.group, depth.size, a1, b1, partial(self._accumulator, place),
-                        lambda j, acc: ctx.ring.drain(ctx.turn(t), place, acc, p, j))
+                        lambda j, acc: ctx.ring.drain(ctx.turn(t), place, acc, p, j), unit_flag=not tile.direct)
 
     def prefetch(self) -> None:
         """Fetch weight tiles while Vector splits: what is in L2 afterwards is not waited for again.

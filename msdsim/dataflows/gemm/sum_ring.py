@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from msdsim.dataflows.cube.experts import Experts
 from msdsim.dataflows.cube.grid import OutputTile
+from msdsim.dataflows.cube.mainloop import drain
 from msdsim.dataflows.ring import Ring
 from msdsim.ir import At, Const, Expr, KernelBuilder, Slice, at, minimum, share_of
 from msdsim.units import ceil_div, round_up
@@ -111,7 +112,7 @@ class SumRing:
         """AIC: a sum into its place."""
         kb, (slot, inside), (stacked, cols) = self.kb, self._slot(turn, p, j), acc.sizes
         if not self.to.direct:
-            kb.op("fixpipe", self.tensor[kb.core, slot, inside, :stacked, :cols], acc)
+            drain(kb, self.tensor[kb.core, slot, inside, :stacked, :cols], acc)
             return
         # Every AIV gets its share of every pass.
         with self.ring.produce():

@@ -34,14 +34,20 @@ def take_blocks(C, S, unit, entry, instr):
 
 
 @helper
-def give_blocks(C, S, unit, instr, start, strip, left, completes):
-    """If the sum is complete, or drained, its blocks are there for the other pipe, whose bit is returned: the first one soon
-    after the start, the last when all has left."""
-    if completes == 0:
-        S[unit + C[instr + at.I_BEGUN]] = 1
+def pass_blocks(C, S, unit, instr, start, strip, left):
+    """The blocks are there for the next one, the first soon after the start, the last when all has left: for the next product,
+    or for the other pipe, whose bit is returned."""
+    accumulator = unit + C[instr + at.I_SUM]
+    later = C[instr + at.I_LATER]
+    first, last = min(start + C[instr + at.I_INTERVAL] + strip, left) + later, left + later
+    if C[instr + at.I_COMPLETES] == 0:
+        S[accumulator + at.SUM_BEGUN] = 1
+        S[accumulator + at.SUM_FIRST] = first
+        S[accumulator + at.SUM_LAST] = last
         return 0
-    S[unit + C[instr + at.I_BEGUN]] = 0
-    ring, later = unit + C[instr + at.I_GIVES], C[instr + at.I_LATER]
-    post(C, S, ring, min(start + C[instr + at.I_INTERVAL] + strip, left) + later)
-    post(C, S, ring, left + later)
+    if C[instr + at.I_MARKS] != 0 and S[accumulator + at.SUM_BEGUN] != 0:
+        first, last = S[accumulator + at.SUM_FIRST], S[accumulator + at.SUM_LAST]
+    S[accumulator + at.SUM_BEGUN] = 0
+    post(C, S, unit + C[instr + at.I_GIVES], first)
+    post(C, S, unit + C[instr + at.I_GIVES], last)
     return C[instr + at.I_GIVES_PIPE]

@@ -107,7 +107,7 @@ class _Block:
     semaphores: int
     signals: int
     raised: int
-    begun: int
+    sums: int
     #: Words so far; the pipes' queues and windows come behind.
     size: int
     words: list[int]
@@ -262,10 +262,10 @@ class Builder:
         semaphores = pipes + MAX_PIPES * at.P_SIZE
         signals = semaphores + len(part.semaphores) * self.ring
         raised = signals + len(self.kernel.signals) * senders * self.ring
-        begun = raised + len(self.kernel.signals)
-        # Sums that have begun, where some semaphores are unit flags.
-        size = begun + (len(part.semaphores) if any(item.unit_flag for item in part.semaphores) else 0)
-        block = _Block(at.U_SIZE, pipes, semaphores, signals, raised, begun, size, [], [])
+        sums = raised + len(self.kernel.signals)
+        # Where some semaphores are unit flags, a sum for each: few enough not to be counted.
+        size = sums + (len(part.semaphores) * at.SUM_SIZE if any(item.unit_flag for item in part.semaphores) else 0)
+        block = _Block(at.U_SIZE, pipes, semaphores, signals, raised, sums, size, [], [])
 
         costs = self.C.add(self._costs(registers.costs, block))
         prologue = self._segment(table.prologue, block, costs)
@@ -344,7 +344,7 @@ class Builder:
         words[at.I_TAKES_CAUSE] = self.semaphore_waits[number] + unit.takes << at.CAUSE_BITS | category
         words[at.I_GIVES] = block.semaphores + unit.posts * self.ring
         words[at.I_GIVES_PIPE] = 1 << part.pipes.index(gives.target)
-        words[at.I_BEGUN] = block.begun + unit.takes
+        words[at.I_SUM] = block.sums + unit.takes * at.SUM_SIZE
         words[at.I_IS_OVER] = -1 if takes.cause == "buffer" else 0
 
     def _code(self, table: PartTable, block: _Block, segments: list[tuple[int, int]], instrs: list[int],

@@ -96,7 +96,7 @@ I_INTERVAL = _i.word("cycles from start to the next start beside the work")
 I_BARRIER = _i.word("register: whether the pipe must have drained")
 I_V0 = _i.word("register: cycles of work, or the address in GM")
 I_V1 = _i.word("register: rows of a transfer; of work inside the core with unit flags, the cycles of a row of fractals")
-I_V2 = _i.word("register: bytes of a row; of work inside the core with unit flags, whether it completes the sum")
+I_V2 = _i.word("register: bytes of a row")
 I_WAITS = _i.word("list of pairs (ring in the unit's block, cause)")
 I_WAITS_END = _i.word("its end")
 I_POSTS = _i.word("list of pairs (ring in the unit's block, bit of the pipe that waits)")
@@ -127,7 +127,9 @@ I_TAKES = _i.word("unit flags: ring in the unit's block from which a sum's block
 I_TAKES_CAUSE = _i.word("unit flags: cause of waiting for them")
 I_GIVES = _i.word("unit flags: ring in the unit's block to which they are given")
 I_GIVES_PIPE = _i.word("unit flags: bit of the pipe that takes them from there")
-I_BEGUN = _i.word("unit flags: in a unit's block, 1 while a sum has begun and is not complete")
+I_SUM = _i.word("unit flags: in a unit's block, the sum SUM_*")
+I_COMPLETES = _i.word("unit flags: 1 where the blocks are given on")
+I_MARKS = _i.word("unit flags: 1 for flags that say that the product before them was the last")
 I_LATER = _i.word("unit flags: cycles from the end of work to when the blocks are there")
 I_IS_OVER = _i.word("unit flags: -1 where the pipe waits until all blocks are there, though its start may be before, else 0")
 I_STRIP = _i.word("unit flags: rows of a fractal")
@@ -285,7 +287,7 @@ Q_DISPATCHED = _q.word("cycle of its dispatch")
 Q_START = _q.word("cycle at which the entry was left")
 Q_V0 = _q.word("cycles of work, or address in GM")
 Q_V1 = _q.word("rows, or cycles of a row of fractals")
-Q_V2 = _q.word("bytes of a row, or whether the sum is complete")
+Q_V2 = _q.word("bytes of a row")
 Q_BARRIER = _q.word("whether the pipe must have drained")
 Q_UNUSED = _q.word("nothing; eight words are one line of the host's cache")
 Q_SIZE = _q.size()
@@ -305,6 +307,12 @@ B_COUNT = _b.word("units that have arrived")
 B_TIME = _b.word("last arrival")
 B_TURN = _b.word("number of the turn")
 B_SIZE = _b.size()
+
+_sum = Block("S", "SUM_", "an accumulator whose blocks have unit flags")
+SUM_BEGUN = _sum.word("1 while a sum has begun and is not complete")
+SUM_FIRST = _sum.word("when the first block of its last product is there")
+SUM_LAST = _sum.word("when the last block is there")
+SUM_SIZE = _sum.size()
 
 _known = Block("S", "KNOWN_", "port time of a piece whose rows begin at different places of a line")
 KNOWN_INSTR = _known.word("in C: the instruction")
@@ -358,7 +366,7 @@ UNIT_BITS = 15
 WAYS_OF_A_WORD = 16
 
 #: Every table of this file.
-BLOCKS = (_k, _pt, _sg, _i, _w, _l, _n, _g, _u, _p, _q, _f, _r, _b, _known, _t)
+BLOCKS = (_k, _pt, _sg, _i, _w, _l, _n, _g, _u, _p, _q, _f, _r, _b, _sum, _known, _t)
 
 
 def describe() -> str:

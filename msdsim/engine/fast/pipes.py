@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from msdsim.engine.fast import layout as at
-from msdsim.engine.fast.blocks import give_blocks, take_blocks
+from msdsim.engine.fast.blocks import pass_blocks, take_blocks
 from msdsim.engine.fast.compiled import helper, inlined
 from msdsim.engine.fast.completion import Execution, finish
 from msdsim.engine.fast.tokens import has_tokens, take_signal, take_token
@@ -34,7 +34,7 @@ def start_instruction(C, S, T, rows, unit, pipe, entry, instr):
     over = 0
     if kind == at.WAIT:
         latest, cause = take_signal(C, S, unit, C[instr + at.I_SIGNAL], latest, cause)
-    elif kind == at.UNIT and S[unit + C[instr + at.I_BEGUN]] == 0:
+    elif kind == at.UNIT and S[unit + C[instr + at.I_SUM] + at.SUM_BEGUN] == 0:
         posted, over = take_blocks(C, S, unit, entry, instr)
         over &= C[instr + at.I_IS_OVER]
         if posted > latest:
@@ -52,7 +52,7 @@ def start_instruction(C, S, T, rows, unit, pipe, entry, instr):
     woken = finish(C, S, T, rows, unit, pipe, Execution(instr, dispatched, start, end, work, 0, 0, cause))
     if kind == at.UNIT:
         left = start + C[instr + at.I_INTERVAL] + work
-        woken |= give_blocks(C, S, unit, instr, start, S[entry + at.Q_V1], left, S[entry + at.Q_V2])
+        woken |= pass_blocks(C, S, unit, instr, start, S[entry + at.Q_V1], left)
     return woken
 
 

@@ -148,6 +148,7 @@ class _Compiler:
         elif instr.unit is not None:
             words[at.I_SIGNAL_KIND] = at.UNIT
             words[at.I_STRIP] = self.program.chip.cube.fractal_m
+            words[at.I_COMPLETES], words[at.I_MARKS] = int(instr.unit.completes), int(instr.op is None)
         if isinstance(instr.timing, Local):
             self._local(words, instr.timing, scope, segments)
             if instr.unit is not None:
@@ -168,7 +169,6 @@ class _Compiler:
     def _unit_flags(self, words: list[int], timing: Local, unit: UnitFlag, scope: Scope, segments: list[Segment]) -> None:
         strip = [self.registers.compile(size, scope, segments) for size in unit.strip]
         words[at.I_V1] = self.registers.work(timing.cost, strip, segments).number
-        words[at.I_V2] = self.registers.compile(unit.completes, scope, segments).number
         words[at.I_LATER] = timing.cost.latency - timing.cost.interval if words[at.I_PIPE] == self._pipe("M") else 0
 
     def _pipe(self, name: str) -> int:

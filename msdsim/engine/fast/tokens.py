@@ -102,7 +102,7 @@ def _is_allowed(C, S, unit, instr, kind):
     if kind == at.WAIT:
         return _is_signalled(C, S, unit, C[instr + at.I_SIGNAL])
     ring = unit + C[instr + at.I_TAKES]
-    return S[unit + C[instr + at.I_BEGUN]] != 0 or S[ring + at.R_HEAD] != S[ring + at.R_TAIL]
+    return S[unit + C[instr + at.I_SUM] + at.SUM_BEGUN] != 0 or S[ring + at.R_HEAD] != S[ring + at.R_TAIL]
 
 
 @helper

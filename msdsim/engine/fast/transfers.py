@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 from msdsim.engine.fast import layout as at
-from msdsim.engine.fast.blocks import drain_cycles, give_blocks
+from msdsim.engine.fast.blocks import drain_cycles, pass_blocks
 from msdsim.engine.fast.compiled import helper, inlined
 from msdsim.engine.fast.completion import Execution, finish
 from msdsim.engine.fast.memory import (
@@ -184,7 +184,7 @@ def end_transfer(C, S, T, rows, unit, pipe):
     woken = finish(C, S, T, rows, unit, pipe,
                    Execution(instr, S[pipe + at.X_DISPATCHED], start, end, work, excess, moved, S[pipe + at.X_CAUSE]))
     if C[instr + at.I_SIGNAL_KIND] == at.UNIT:
-        woken |= give_blocks(C, S, unit, instr, start, S[pipe + at.X_STRIP], left, 1)
+        woken |= pass_blocks(C, S, unit, instr, start, S[pipe + at.X_STRIP], left)
     return woken
 
 
