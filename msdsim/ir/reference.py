@@ -264,6 +264,11 @@ A buffer belongs to the block that declares it: each time control enters the blo
 free again when the last reader of that iteration has finished. Waits between the pipes of a core (MTE2, MTE1, M, FIX; MTE2, V, MTE3) follow
 from that; none is written. With `ring 2` the load of the next iteration overlaps the work of this one.
 
+Products and a fixpipe with `unit_flag=1` share their accumulator row of fractals by row of fractals, as the unit flags of the hardware let
+them: the fixpipe starts while the last product is made, and the first product of the next sum while the fixpipe is under way, each so late
+that it never catches up with the other. Either all operations on an accumulator have it or none; one fixpipe drains it, in the block
+that declares it.
+
 Between cores order is written: `signal s on PIPE` raises s when that pipe has finished all before it, `wait s on PIPE` holds that pipe until
 s has been raised once more (by both AIVs, if they are the senders). `aic_to_aiv` and `aiv_to_aic` join the cores of a group, `barrier` joins
 all that raise it. Each must be awaited as often as it is raised. What cores share in a ring of n slots begins with n raisings of a

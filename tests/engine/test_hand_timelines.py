@@ -155,8 +155,42 @@ EXCHANGE: list[Row] = [
 ]
 
 
+def sums_kernel() -> Kernel:
+    """Two sums of two products each, one accumulator with unit flags."""
+    kb = KernelBuilder("sums", cores=1, aiv_per_core=1)
+    y = kb.tensor("y", "fp32", (64, 16), "out")
+    with kb.part("aic"):
+        a0 = kb.buffer("a0", "L0A", "bf16", (32, 16))
+        b0 = kb.buffer("b0", "L0B", "bf16", (16, 16))
+        with kb.loop("t", 0, 2) as t:
+            acc = kb.buffer("acc", "L0C", "fp32", (32, 16))
+            with kb.loop("k", 0, 2) as k:
+                kb.op("mmad", acc, a0, b0, accumulate=k, unit_flag=1)
+            kb.op("fixpipe", y[at(t * 32, 32), :], acc, unit_flag=1)
+    return kb.build()
+
+
+#: Two rows of fractals, the one of the results' first 16 rows, a cycle each.
+SUMS: list[Row] = [
+    ("AIC.M", "mmad", 1, 1, 13, "wait_issue"),
+    ("AIC.M", "mmad", 2, 5, 17, ""),
+    # The sum is complete; flags alone cost the scalar unit their cycle.
+    ("AIC.M", "flags", 3, 9, 17, ""),
+    # The second product's first row of fractals is made at 5 + 2 + 1 and there 8 later: 16.  Set up until 26; 32 rows of 64 bytes
+    # until 58, and 90 more.
+    ("AIC.FIX", "fixpipe", 4, 16, 148, "wait_data"),
+    # The first 16 rows have left at 42, but the last only at 58: the second row of fractals is made 58..59, after 2 + 1.
+    ("AIC.M", "mmad", 5, 55, 67, "wait_buffer"),
+    ("AIC.M", "mmad", 6, 59, 71, ""),
+    ("AIC.M", "flags", 7, 63, 71, ""),
+    # There at 59 + 2 + 1 + 8.
+    ("AIC.FIX", "fixpipe", 8, 70, 202, ""),
+]
+
+
 @pytest.mark.parametrize("engine", list(ENGINES))
-@pytest.mark.parametrize(("kernel", "expected"), [(copy_kernel, COPY), (cube_kernel, CUBE), (exchange_kernel, EXCHANGE)])
+@pytest.mark.parametrize(("kernel", "expected"), [(copy_kernel, COPY), (cube_kernel, CUBE), (exchange_kernel, EXCHANGE),
+                                                  (sums_kernel, SUMS)])
 def test_timeline_by_hand(kernel, expected, engine):
     assert sorted(timeline(kernel(), engine), key=lambda row: (row[0], row[3])) == sorted(
         expected, key=lambda row: (row[0], row[3]))
