@@ -11,7 +11,7 @@ from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import groupby, pairwise
 
 import numpy as np
 
@@ -106,35 +106,55 @@ def _in_long_runs(same: Sequence[bool], segments: Sequence[PathSegment], least: 
 
 
 class _Walk:
+    """The walk; it visits a small part of the timeline: columns stay arrays and become lists pipe by pipe when asked for."""
+
     def __init__(self, record: RunRecord) -> None:
         self.record = record
         assert record.timeline is not None
-        self.line = {name: column.tolist() for name, column in record.timeline.items()}
+        self.columns = record.timeline
         self.instrs: dict[str, list[Instr]] = {part.name: part.instructions() for part in record.program.parts}
-        self.rows: dict[tuple[int, int], list[int]] = defaultdict(list)
-        order = np.lexsort((record.timeline["dispatched"], record.timeline["start"]))
-        for row in order.tolist():
-            self.rows[self.line["unit"][row], self.line["pipe"][row]].append(row)
-        self.ends = {key: [self.line["end"][row] for row in rows] for key, rows in self.rows.items()}
-        self.starts = {key: [self.line["start"][row] for row in rows] for key, rows in self.rows.items()}
-        self.position = {row: (key, index) for key, rows in self.rows.items() for index, row in enumerate(rows)}
+        line = record.timeline
+        most = max(map(len, PIPES.values()))
+        keys = line["unit"].astype(np.int64) * most + line["pipe"]
+        #: Rows pipe by pipe in the order of their starts, where each row stands among them, and where a pipe begins and ends.
+        self.order = np.lexsort((line["dispatched"], line["start"], keys))
+        self.position = np.empty(len(keys), np.int64)
+        self.position[self.order] = np.arange(len(keys))
+        found, firsts = np.unique(keys[self.order], return_index=True)
+        self.bounds = {divmod(key, most): bounds for key, bounds in
+                       zip(found.tolist(), pairwise([*firsts.tolist(), len(keys)]), strict=True)}
+        self.lists: dict[tuple[str, tuple[int, int]], list[int]] = {}
         self.segments: list[PathSegment] = []
 
+    def at(self, name: str, row: int) -> int:
+        """A column of a row."""
+        return int(self.columns[name][row])
+
+    def pipe(self, name: str, key: tuple[int, int]) -> list[int]:
+        """A column of a pipe's rows in order; empty for a pipe without any."""
+        if (name, key) not in self.lists:
+            self.lists[name, key] = self.columns[name][self.order[slice(*self.bounds.get(key, (0, 0)))]].tolist()
+        return self.lists[name, key]
+
+    def row(self, key: tuple[int, int], index: int) -> int:
+        """A row of a pipe by its place in the order."""
+        return int(self.order[self.bounds[key][0] + index])
+
     def run(self) -> list[PathSegment]:
-        ends = self.line["end"]
-        if not ends:
+        ends = self.columns["end"]
+        if not len(ends):
             return []
-        row = max(range(len(ends)), key=lambda r: (ends[r], self.line["start"][r], -self.line["unit"][r]))
+        row = max(np.flatnonzero(ends == ends.max()).tolist(), key=lambda r: (self.at("start", r), -self.at("unit", r)))
         now = self.record.cycles
         while now > 0:
-            start = self.line["start"][row]
+            start = self.at("start", row)
             self._add(row, min(start, now), now)
             now = min(start, now)
             if now == 0:
                 break
             before = self._before(row, now)
             if before is None:
-                self._charge(self.line["unit"][row], "S", 0, now)
+                self._charge(self.at("unit", row), "S", 0, now)
                 break
             row, now = before
         return self.segments[::-1]
@@ -142,10 +162,10 @@ class _Walk:
     # Segments
 
     def _add(self, row: int, begin: int, end: int) -> None:
-        unit = self.line["unit"][row]
+        unit = self.at("unit", row)
         part = self.record.units.part(unit)
         if end > begin:
-            self.segments.append(PathSegment(unit, part.lower(), PIPES[part][self.line["pipe"][row]], self.line["instr"][row],
+            self.segments.append(PathSegment(unit, part.lower(), PIPES[part][self.at("pipe", row)], self.at("instr", row),
                                          begin, end))
 
     def _charge(self, unit: int, pipe: str, begin: int, end: int) -> None:
@@ -156,7 +176,7 @@ class _Walk:
 
     def _before(self, row: int, now: int) -> tuple[int, int] | None:
         """The row whose end or start explains the start of ``row`` at ``now``, and the cycle to go on from."""
-        cause, culprit = self.line["cause"][row], self.line["culprit"][row]
+        cause, culprit = self.at("cause", row), self.at("culprit", row)
         found = None
         if cause in (WAIT_DATA, WAIT_BUFFER) and culprit >= 0:
             found = self._poster(row, culprit, now)
@@ -167,16 +187,17 @@ class _Walk:
         return found or self._same_pipe(row, now)
 
     def _same_pipe(self, row: int, now: int) -> tuple[int, int] | None:
-        key, index = self.position[row]
-        return (self.rows[key][index - 1], now) if index else None
+        index = int(self.position[row])
+        first, _ = self.bounds[self.at("unit", row), self.at("pipe", row)]
+        return (int(self.order[index - 1]), now) if index > first else None
 
     def _ending(self, key: tuple[int, int], at: int) -> list[int]:
         """Rows of a pipe that end exactly at a cycle, last first."""
-        ends = self.ends.get(key, [])
-        return self.rows[key][bisect_left(ends, at) : bisect_right(ends, at)][::-1] if ends else []
+        ends = self.pipe("end", key)
+        return [self.row(key, index) for index in range(bisect_left(ends, at), bisect_right(ends, at))][::-1]
 
     def _poster(self, row: int, semaphore: int, now: int) -> tuple[int, int] | None:
-        unit = self.line["unit"][row]
+        unit = self.at("unit", row)
         part = self.record.units.part(unit)
         source = self._part(unit).semaphores[semaphore].source
         for candidate in self._ending((unit, PIPES[part].index(source)), now):
@@ -195,25 +216,25 @@ class _Walk:
         kind = self.record.program.kernel.signals[signal].kind
         cross = self.record.program.chip.cross_core
         latency = cross.barrier_latency_cycles if kind == "barrier" else cross.signal_latency_cycles
-        for key in sorted(self.rows):
+        for key in self.bounds:
             for candidate in self._ending(key, now - latency):
                 if self._instr(candidate).signal == ("signal", signal) and self._reaches(candidate, row, kind):
-                    self._charge(self.line["unit"][row], "", now - latency, now)
+                    self._charge(self.at("unit", row), "", now - latency, now)
                     return candidate, now - latency
         return None
 
     def _reaches(self, sender: int, receiver: int, kind: str) -> bool:
         units = self.record.units
-        return kind == "barrier" or units.core(self.line["unit"][sender]) == units.core(self.line["unit"][receiver])
+        return kind == "barrier" or units.core(self.at("unit", sender)) == units.core(self.at("unit", receiver))
 
     def _dispatcher(self, row: int, now: int) -> tuple[int, int] | None:
         """The scalar unit was late: it had itself been held up by the last instruction to leave a queue."""
-        unit, best = self.line["unit"][row], None
+        unit, best = self.at("unit", row), None
         for pipe in range(1, len(PIPES[self.record.units.part(unit)])):
-            starts = self.starts.get((unit, pipe), [])
+            starts = self.pipe("start", (unit, pipe))
             index = bisect_left(starts, now) - 1
-            if index >= 0 and self.rows[unit, pipe][index] != row and (best is None or starts[index] > best[1]):
-                best = self.rows[unit, pipe][index], starts[index]
+            if index >= 0 and self.row((unit, pipe), index) != row and (best is None or starts[index] > best[1]):
+                best = self.row((unit, pipe), index), starts[index]
         if best is None or best[1] >= now:
             return None
         self._charge(unit, "S", best[1], now)
@@ -223,4 +244,4 @@ class _Walk:
         return self.record.program.aic if self.record.units.part(unit) == "AIC" else self.record.program.aiv
 
     def _instr(self, row: int) -> Instr:
-        return self.instrs[self.record.units.part(self.line["unit"][row]).lower()][self.line["instr"][row]]
+        return self.instrs[self.record.units.part(self.at("unit", row)).lower()][self.at("instr", row)]
