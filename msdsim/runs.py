@@ -25,6 +25,7 @@ from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware import Hardware, load_hw
 from msdsim.hardware.chip import Chip
 from msdsim.ir.kernel import Kernel
+from msdsim.ir.lower import lowered_alike
 from msdsim.ir.order import CannotFinish
 from msdsim.ir.params import with_params
 from msdsim.ir.parser import read_kernel
@@ -262,7 +263,9 @@ def _lowered(kernel: Kernel, chip: Chip) -> Build:
 
 def run_changed(result: Result, hardware: Hardware, options: RunOptions) -> ShownResult:
     """The kernel of a result once more, on its chip or one that differs in speed alone: it need not be verified again."""
-    build = run_passes(Build(hardware.chip, kernel=result.kernel, verified=True), "place")
+    build, program = Build(hardware.chip, kernel=result.kernel, verified=True), result.record.program
+    if lowered_alike(program.chip, hardware.chip) and program.addresses == result.kernel.addresses():
+        build = replace(build, addresses=program.addresses, program=replace(program, chip=hardware.chip))
     item = PreparedRun(build, hardware, options, result.problem, result.dataflow, result.tiling)
     started = time.perf_counter()
     record = _timed(item)

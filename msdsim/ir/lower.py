@@ -73,6 +73,14 @@ def lower(kernel: Kernel, chip: Chip, addresses: Mapping[str, int] | None = None
                    _PartLowering(kernel, chip, "aiv", addresses, costs).run(), addresses)
 
 
+def lowered_alike(one: Chip, other: Chip) -> bool:
+    """Whether a kernel has the same places, instructions and flags on both chips: they differ at most in HBM, L2 and signals
+    between cores, of which lowering asks only how much there is to address and how long a line is."""
+    left = ("name", "hbm", "l2", "cross_core")
+    return (one.hbm.capacity_bytes == other.hbm.capacity_bytes and one.l2.line_bytes == other.l2.line_bytes
+            and all(getattr(one, name) == getattr(other, name) for name in type(one).model_fields if name not in left))
+
+
 class _PartLowering:
     def __init__(self, kernel: Kernel, chip: Chip, name: PartName, addresses: Mapping[str, int],
                  costs: Mapping[int, Timing]) -> None:

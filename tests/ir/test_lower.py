@@ -12,7 +12,7 @@ from msdsim.formats.number import FORMATS
 from msdsim.hardware import load_hw
 from msdsim.ir import KernelBuilder, at
 from msdsim.ir.expr import Const
-from msdsim.ir.lower import lower
+from msdsim.ir.lower import lower, lowered_alike
 from msdsim.ir.verify import verify
 from msdsim.numerics.executor import execute
 from tests.ir.kernels import copy_kernel, exchange_kernel, matmul_kernel, scale_kernel
@@ -181,3 +181,23 @@ def test_phases_are_fenced():
         starts = line["start"][np.isin(line["instr"], second) & (line["unit"] == unit)]
         ends = line["end"][np.isin(line["instr"], first) & (line["unit"] == unit)]
         assert starts.min() >= ends.max()
+
+
+@pytest.mark.parametrize("chip", ["toy", "ascend910b1", "ascend950pr"])
+def test_chips_that_differ_behind_the_ports_have_the_same_program(chip):
+    """Whatever number of HBM, L2 and signals is changed; what lowering asks for makes a chip another one."""
+    from msdsim.api import simulate
+    from msdsim.explore.whatif import CHANGES
+
+    hardware = load_hw(chip)
+    kernel = simulate("gemm:m=16,k=256,n=192", hardware, "msd-int8").kernel
+    program, alike = lower(kernel, hardware.chip), set()
+    for label, changes in CHANGES.items():
+        changed = hardware.replace(**changes(hardware)).chip
+        if lowered_alike(hardware.chip, changed):
+            alike.add(label)
+            again = lower(kernel, changed)
+            assert (again.aic, again.aiv, again.addresses) == (program.aic, program.aiv, program.addresses), label
+    assert alike == {"HBM twice as fast", "L2 twice as fast", "L2 twice as large", "signals and barriers free"}
+    for name, value in (("l2.line_bytes", 2 * hardware.chip.l2.line_bytes), ("clock_mhz", 1), ("vector.repeat_bytes", 128)):
+        assert not lowered_alike(hardware.chip, hardware.replace(**{name: value}).chip)
