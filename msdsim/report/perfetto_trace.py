@@ -11,7 +11,7 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import CounterDescriptor,
 
 from msdsim.naming import PipeName
 from msdsim.report.labels import problem_text
-from msdsim.report.tracks import MOST_FLOWS, Counter, Form, Shown, Slices
+from msdsim.report.tracks import MOST_FLOWS, Counter, Form, Shown, TrackSlices
 
 _SEQUENCE = 1
 _BEGIN, _END = TrackEvent.TYPE_SLICE_BEGIN, TrackEvent.TYPE_SLICE_END
@@ -136,7 +136,7 @@ class _Writer:
         the time."""
         self.chunks.append(_in_trace(packet.SerializeToString()).data)
 
-    def slices(self, slices: Slices, track: np.ndarray, first_flow: int) -> None:
+    def slices(self, slices: TrackSlices, track: np.ndarray, first_flow: int) -> None:
         """Two packets for each slice.  Those of one form (name, names of arguments, texts) differ in numbers alone, which stand
         at the same places: they are written for all of them at once."""
         texts = [self.texts(form) for form in slices.forms]

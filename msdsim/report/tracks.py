@@ -86,8 +86,8 @@ class TrackSlice(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Slices:
-    """Slices as columns, track by track, on each in order and without overlap: ``form`` is an index into ``forms``, ``track``
+class TrackSlices:
+    """TrackSlices as columns, track by track, on each in order and without overlap: ``form`` is an index into ``forms``, ``track``
     one into ``pipes``; ``outgoing`` and ``incoming`` are by position."""
 
     pipes: Sequence[PipeName]
@@ -191,7 +191,7 @@ class Shown:
                                     found.outgoing.get(at, ()), found.incoming.get(at, ())))
             yield Track(found.pipes[track], slices)
 
-    def slices(self) -> Slices:
+    def slices(self) -> TrackSlices:
         """All that is shown, as columns."""
         outgoing, incoming = self._flows() if self.options.flows else ({}, {})
         forms = _Forms()
@@ -204,7 +204,7 @@ class Shown:
         whole = {name: values[order] for name, values in whole.items()}
         lanes = sorted({*np.unique(self._lanes[self.chosen]).tolist(), *(unit * _MOST_PIPES for unit in shown)})
         place = {row: at for at, row in enumerate(whole["row"].tolist()) if row >= 0} if outgoing else {}
-        return Slices([self.record.units.pipe_name(*divmod(lane, _MOST_PIPES)) for lane in lanes], forms.found,
+        return TrackSlices([self.record.units.pipe_name(*divmod(lane, _MOST_PIPES)) for lane in lanes], forms.found,
                       np.searchsorted(lanes, whole["lane"]), whole["form"], whole["start"], whole["end"],
                       {name: whole[name] for name in _NUMBERS},
                       {place[row]: numbers for row, numbers in outgoing.items()},
