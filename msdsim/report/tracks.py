@@ -87,7 +87,7 @@ class TrackSlice(NamedTuple):
 
 @dataclass(frozen=True)
 class TrackSlices:
-    """TrackSlices as columns, track by track, on each in order and without overlap: ``form`` is an index into ``forms``, ``track``
+    """Slices as columns, track by track, on each in order and without overlap: ``form`` is an index into ``forms``, ``track``
     one into ``pipes``; ``outgoing`` and ``incoming`` are by position."""
 
     pipes: Sequence[PipeName]
