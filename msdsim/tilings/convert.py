@@ -61,7 +61,7 @@ class Convert(Dequant):
         group, k = self.of_sum, self.problem.k
         sizes = [min(depth, round_up(k, 16)) for depth in depths]
         if group is None or group >= k:
-            return [round_up(size, self.aivs) for size in sizes]
+            return sizes
         step = 8 // self.stored if self.transposed else 1
         divisors = [d for d in range(step, group + 1, step) if group % d == 0]
         return [size // group * group if size >= group else max(d for d in divisors if d <= size) for size in sizes]

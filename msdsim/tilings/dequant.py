@@ -135,12 +135,15 @@ class Dequant:
     def _slot_depths(self, depths: Sequence[int]) -> list[int]:
         """About ``depths``, such that groups of scales do not straddle what an AIV takes."""
         parts, group = (1 if self.transposed else self.aivs), self.whole
-        shares = [max(1, ceil_div(min(depth, round_up(self.problem.k, 16)), parts)) for depth in depths]
-        if group is not None:
-            # Two 4-bit weights share a byte, which no slot cuts.
-            step = 8 // self.stored if self.transposed else 1
-            shares = [share // group * group if share >= group else int(divisor_below(group, share, step)) for share in shares]
-            shares += [group] * (len(depths) > 1)
+        most = [min(depth, round_up(self.problem.k, 16)) for depth in depths]
+        if group is None:
+            # Whole fractals, also where AIVs are not a power of two: the last takes less.
+            return most
+        shares = [max(1, ceil_div(depth, parts)) for depth in most]
+        # Two 4-bit weights share a byte, which no slot cuts.
+        step = 8 // self.stored if self.transposed else 1
+        shares = [share // group * group if share >= group else int(divisor_below(group, share, step)) for share in shares]
+        shares += [group] * (len(depths) > 1)
         quantum = MX_BLOCK if self.scheme.mx_weights else 1
         return [round_up(parts * share, quantum) for share in shares]
 

@@ -10,7 +10,7 @@ import pytest
 import msdsim
 from msdsim.dataflows.lookup import find_dataflow
 from msdsim.engine import EngineOptions, load_engine
-from msdsim.hardware import load_hw
+from msdsim.hardware import load_hw, override
 from msdsim.ir.lower import lower
 from msdsim.ir.verify import verify
 from msdsim.problems import parse_problem
@@ -153,3 +153,12 @@ def test_the_cache_is_read_ahead_only_where_loads_bind(shape, ahead):
     problem, chip = parse_problem(f"attention:{shape}"), load_hw("ascend910b1").chip
     table, _ = candidates(STATEMENTS["attention:bf16"](problem, chip), {"rows": 16} if "q=256" in shape else {}, 600)
     assert bool(np.any(table.l2_ahead > 0)) == ahead
+
+
+@pytest.mark.parametrize("dataflow", ["dequant-int8", "convert-int8"])
+def test_a_third_vector_core_does_not_slow_a_group_down(dataflow):
+    """Slots stay whole fractals deep, though three AIVs do not share their lines evenly."""
+    two, three = (msdsim.simulate("gemm:m=16,k=4096,n=6144", override(load_hw("ascend910b1"), {"cores.aiv_per_aic": aivs}), dataflow)
+                  for aivs in (2, 3))
+    assert three.cycles <= 1.01 * two.cycles
+    assert three.tiling["slot_k"] % 16 == 0
