@@ -154,6 +154,7 @@ class Msd:
         depth = np.minimum(s.l1_k, self._depth(s))
         tiles = np.minimum(1 + s.prefetch, ceil(self._depth(s), depth) * ceil(units, cores))
         load, _ = load_b(costs, product, s, depth, 1.0)
+        again, _ = load_b(costs, product, s, depth, 0.0)
         before = np.minimum(tiles * load, first.cycles())
         fetched = before / load * depth * np.minimum(s.base_n, product.n) * bits_b / 8 * np.minimum(units, cores)
         second, third = Phase(costs, s.count), Phase(costs, s.count)
@@ -162,11 +163,13 @@ class Msd:
         drains = 1 if self.group is None else ceil(product.k, self.group)
         loop = self._loop(s, Traffic(np.zeros(s.count), left, np.zeros(s.count), flow.fresh_b))
         self._multiply(second, s, loop, ceil(units, cores), units, drains)
-        second.pipes["MTE2"] = np.maximum(0.0, second.pipes["MTE2"] - before)
+        # What was fetched into L2 is read a second time.
+        second.pipes["MTE2"] = np.maximum(0.0, second.pipes["MTE2"] + (tiles - 1) * again - before)
         second.once(-np.minimum(load, before))
         self._merging(second, s, np.where(s.k_parts == 1, ceil(units, cores), 0), drains)
         third.only(s.k_parts > 1)
-        self._merging(third, s, ceil(product.tiles(s), cores), drains)
+        # Any AIV merges any rows of any tile.
+        self._merging(third, s, np.maximum(product.tiles(s) / cores, 1 / ceil(self._share(s)[0], s.merge_m)), drains)
         third.once(self.chip.cross_core.barrier_latency_cycles + costs.latency("L0C", "GM"))
         return [first, second, third]
 
@@ -242,7 +245,8 @@ class Msd:
         out = costs.drain(np.minimum(s.base_m, product.rows), cols, 32)
         life = held * out + self._drain_latency(s) + 2 * signal + reading + held * times * np.maximum(load, each) + ends * times
         phase.ring(np.where(inside, life, 0.0), s.slots, tiles * np.where(direct, drains, packs))
-        phase.once(np.where(inside, signal, 0.0) + load + reading + times * each + end + store + costs.latency("UB", "GM"))
+        tail = load + reading + np.where(inside, times, 1) * each + end + store + costs.latency("UB", "GM")
+        phase.once(np.where(inside, signal, 0.0) + tail)
 
 
 for _scheme in MSD:

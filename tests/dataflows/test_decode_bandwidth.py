@@ -11,8 +11,8 @@ from msdsim.resources import shipped_names
 CHIPS = [name for name in shipped_names("hwmodels") if name != "toy"]
 #: k and n: attention and feed-forward projections of models of 8 to 70 B parameters, wide and deep.
 SHAPES = [(14336, 4096), (5120, 17408), (17408, 5120), (8192, 8192)]
-#: With 512 columns to a tile, which short rows ask for, the cores' last parts end at different times.
-DRAINED = {("ascend950dt", "w8a8", 16, 14336, 4096), ("ascend950dt", "w8a8", 16, 5120, 17408)}
+#: 34 tiles of 512 columns, which short rows ask for, have no number of parts that 36 cores share evenly.
+DRAINED = {("ascend950dt", "w8a8", 16, 5120, 17408)}
 
 
 @pytest.mark.parametrize("chip", CHIPS)

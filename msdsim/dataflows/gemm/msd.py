@@ -97,7 +97,7 @@ def _split_k(ctx: MsdContext) -> None:
 
         AIV:  components <- split x;  [all cores meet]
         AIC:  every part of every tile:  products[tile, part] <- components x weights;  [all cores meet]
-        AIV:  every tile:  y <- merge of the sum over the parts
+        AIV:  every share of every tile:  y <- merge of the sum over the parts
     """
     kb, cube, merge = ctx.kb, Multiply(ctx), Merge(ctx)
     with kb.part("aic"):
@@ -108,8 +108,9 @@ def _split_k(ctx: MsdContext) -> None:
     with kb.part("aiv"):
         _split(ctx)
         kb.wait_signal("summed", "MTE2")
-        with ctx.each_tile() as (t, place):
-            share = ctx.share(place)
+        pieces = ctx.shares.aivs
+        with kb.each_aiv("u", ctx.grid.tiles * pieces) as unit, ctx.grid.place(kb, unit // pieces) as place:
+            t, share = unit // pieces, ctx.shares.of(place, unit % pieces)
             per_column = merge.per_column(share)
             with kb.tiles("r", share.rows, ctx.tile.merge_m) as rows:
                 merge.rows(t, share, rows, per_column)

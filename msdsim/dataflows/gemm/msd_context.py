@@ -13,7 +13,7 @@ from msdsim.dataflows.cube.grid import Grid, OutputTile
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, k_groups, operand
 from msdsim.dataflows.cube.rows import RowBlocks
 from msdsim.dataflows.gemm.msd_tiling import MsdTiling
-from msdsim.dataflows.gemm.sum_ring import Handover, Share, Shares, SumRing
+from msdsim.dataflows.gemm.sum_ring import Handover, Share, Shares, SumRing, even_shares
 from msdsim.formats.mx import block_count
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
@@ -39,7 +39,6 @@ class MsdContext:
         self.grid = Grid(self.experts, n, self.tile_rows, tile.base_n, tile.swizzle)
         #: Rows as the split deals them.
         self.row_blocks = RowBlocks(self.experts, self.tile_rows, tile.decompose_m)
-        self.shares = Shares(self.experts, self.tile_rows, tile.base_n, chip.cores.aiv_per_aic)
         self.kb = kb = KernelBuilder(scheme.name.replace("-", "_"), self.cores, chip.cores.aiv_per_aic)
         #: Whether x comes as the component that the Cube multiplies: nothing is split then.
         self.given = problem.x == scheme.component
@@ -65,6 +64,9 @@ class MsdContext:
         #: K that one core multiplies of a tile, and how many share the tile.
         self.part_k = part_size(k, tile.k_parts)
         self.k_parts = ceil_div(k, self.part_k)
+        # When all parts are there, any AIV may merge any share.
+        self.shares = Shares(self.experts, self.tile_rows, tile.base_n, chip.cores.aiv_per_aic) if self.k_parts == 1 else \
+            even_shares(self.experts, self.grid.tiles, self.tile_rows, tile.base_n, tile.merge_m, chip)
         if not self.given:
             kb.signal("split_done", "barrier")
         if tile.stepwise:

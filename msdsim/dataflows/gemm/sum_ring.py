@@ -9,10 +9,13 @@ from msdsim.dataflows.cube.experts import Experts
 from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.mainloop import drain
 from msdsim.dataflows.ring import Ring
+from msdsim.hardware.chip import Chip
 from msdsim.ir import At, Const, Expr, KernelBuilder, Slice, at, minimum, share_of
 from msdsim.units import ceil_div, round_up
 
 _FIRST: Expr = Const(0)
+#: Columns of the narrowest share (256 B of FP32); sums that move in the time that a load takes to start.
+MIN_COLUMNS, LOAD_ELEMENTS = 64, 512
 
 
 @dataclass(frozen=True)
@@ -38,12 +41,12 @@ class Share:
 
 class Shares:
     """Shares of tiles of ``tile_rows`` by ``base_n``, for ``aivs`` AIVs: some rows each, or some columns where there are few
-    rows; ``rows`` by ``cols`` at most."""
+    rows, unless it is said which; ``rows`` by ``cols`` at most."""
 
-    def __init__(self, experts: Experts, tile_rows: int, base_n: int, aivs: int) -> None:
+    def __init__(self, experts: Experts, tile_rows: int, base_n: int, aivs: int, by_rows: bool | None = None) -> None:
         self.uneven, self.base_n, self.aivs = experts.uneven is not None, base_n, aivs
         most = min(tile_rows, experts.rows)
-        self.by_rows = most >= 4 * aivs or base_n < 16 * aivs
+        self.by_rows = (most >= 4 * aivs or base_n < 16 * aivs) if by_rows is None else by_rows
         self.rows = ceil_div(most, aivs) if self.by_rows else most
         self.cols = base_n if self.by_rows else round_up(ceil_div(base_n, aivs), 16)
 
@@ -57,6 +60,20 @@ class Shares:
         # Many a tile leaves nothing to the last AIV, which then begins at the end of the tile.
         first = minimum(sub * self.rows, rows)
         return Share(place, self.base_n, first, minimum(self.rows, rows - first), Const(0), cols)
+
+
+def even_shares(experts: Experts, tiles: int, tile_rows: int, base_n: int, merge_m: int, chip: Chip) -> Shares:
+    """Shares of ``tiles`` tiles that any AIV may merge, ``merge_m`` rows at a time: so many, by rows or by columns, that the
+    busiest AIV has least to do."""
+    rows = min(tile_rows, experts.rows)
+    found = [Shares(experts, tile_rows, base_n, pieces, True) for pieces in range(1, rows + 1)]
+    found += [Shares(experts, tile_rows, base_n, pieces, False) for pieces in range(2, max(3, base_n // MIN_COLUMNS))]
+
+    def work(shares: Shares) -> int:
+        chunks = ceil_div(shares.rows, merge_m)
+        return ceil_div(tiles * shares.aivs, chip.aiv) * chunks * (LOAD_ELEMENTS + min(shares.rows, merge_m) * shares.cols)
+
+    return min(found, key=work)
 
 
 @dataclass(frozen=True)
