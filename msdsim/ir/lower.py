@@ -10,12 +10,24 @@ Every wait is matched by an earlier post in program order, so a core alone canno
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from itertools import count
 
 from msdsim.errors import KernelError
 from msdsim.hardware.chip import Chip
+from msdsim.ir.dependences import (
+    Access,
+    BufferOrder,
+    Edge,
+    Flags,
+    Item,
+    Scope,
+    flags_of,
+    outer_access,
+    pipes_of,
+    uses_of,
+    without_implied,
+)
 from msdsim.ir.expr import Const, Expr, Var, binary, product
 from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, PartName, When, ends_phase
 from msdsim.ir.lets import plain
@@ -25,36 +37,6 @@ from msdsim.ir.program import Cause, Instr, Loop, Node, Part, Program, Semaphore
 from msdsim.ir.timing import Sync, Timing
 from msdsim.ir.unit_flags import has_unit_flag, strip
 from msdsim.naming import PIPES
-
-#: Per pipe: does it read the buffer, does it write it.
-Access = dict[str, tuple[bool, bool]]
-
-
-@dataclass
-class _Item:
-    """A statement of a block with what it touches; ``before`` and ``after`` collect flags set around a nested loop."""
-
-    node: Instr | _Scope
-    access: dict[str, Access]
-    before: dict[str, _Flags] = field(default_factory=dict)
-    after: dict[str, _Flags] = field(default_factory=dict)
-
-
-@dataclass
-class _Flags:
-    waits: list[int] = field(default_factory=list)
-    posts: list[int] = field(default_factory=list)
-
-
-@dataclass
-class _Scope:
-    """A block under lowering: the loop around it (None for the part's own block), its buffers and statements."""
-
-    loop: tuple[str, Expr, Expr, int] | None
-    buffers: list[Buffer]
-    items: list[_Item]
-    repeats: bool = True
-    edges: list[_Edge] = field(default_factory=list)
 
 
 def lower(kernel: Kernel, chip: Chip, addresses: Mapping[str, int] | None = None,
@@ -106,8 +88,8 @@ class _PartLowering:
 
     # Reading the block structure
 
-    def _scope(self, block: Block, loop: tuple[str, Expr, Expr, int] | None) -> _Scope:
-        scope = _Scope(loop, [], [])
+    def _scope(self, block: Block, loop: tuple[str, Expr, Expr, int] | None) -> Scope:
+        scope = Scope(loop, [], [])
         for statement in block:
             if isinstance(statement, Alloc):
                 scope.buffers.append(statement.buffer)
@@ -115,7 +97,7 @@ class _PartLowering:
                 if statement.kind == "fixpipe" and has_unit_flag(statement):
                     # The sum is complete.
                     mark = Instr(-1, "M", None, Sync(), Const(0))
-                    scope.items.append(_Item(mark, {statement.ins[0].of.name: {"M": (True, False)}}))
+                    scope.items.append(Item(mark, {statement.ins[0].of.name: {"M": (True, False)}}))
                 scope.items.append(self._leaf(statement))
             else:
                 assert isinstance(statement, For | When), "names are put in before"
@@ -126,10 +108,10 @@ class _PartLowering:
                     bounds = (f"when${self.fresh}", Const(0), binary("!=", statement.condition, 0), 1)
                 inner = self._scope(statement.body, bounds)
                 inner.repeats = isinstance(statement, For)
-                scope.items.append(_Item(inner, _merge_access(inner)))
+                scope.items.append(Item(inner, outer_access(inner)))
         return scope
 
-    def _leaf(self, op: Op) -> _Item:
+    def _leaf(self, op: Op) -> Item:
         definition = OPS[op.kind]
         pipe = definition.pipe(op, self.chip)
         access: dict[str, Access] = defaultdict(dict)
@@ -142,7 +124,7 @@ class _PartLowering:
                 access[item.of.name][pipe] = (r or reads, w or writes)
         signal = (op.kind, self.signals[str(op.attr("name"))]) if op.kind in ("signal", "wait") else None
         instr = Instr(-1, pipe, op, self._timing(op), Const(0), signal=signal)
-        return _Item(instr, dict(access))
+        return Item(instr, dict(access))
 
     def _timing(self, op: Op) -> Timing:
         """What the operation costs, with the bank conflicts of its operands where they lie; called in the order of the part."""
@@ -151,24 +133,24 @@ class _PartLowering:
 
     # Flags between pipes
 
-    def _dependences(self, scope: _Scope) -> None:
+    def _dependences(self, scope: Scope) -> None:
         for buffer in scope.buffers:
             if self._unit_flags(scope, buffer):
                 continue
-            order = _Order(scope, buffer.name, buffer.ring)
+            order = BufferOrder(scope, buffer.name, buffer.ring)
             scope.edges += order.inside()
             if scope.loop is not None:
                 scope.edges += order.reuse(buffer.ring)
             self._carried(scope, buffer.name)
         for item in scope.items:
-            if isinstance(item.node, _Scope):
+            if isinstance(item.node, Scope):
                 self._dependences(item.node)
-        for edge in _without_implied(scope.edges):
+        for edge in without_implied(scope.edges):
             self._flag(scope, edge)
 
-    def _unit_flags(self, scope: _Scope, buffer: Buffer) -> bool:
+    def _unit_flags(self, scope: Scope, buffer: Buffer) -> bool:
         """Order the products and the fixpipe of an accumulator by the flags of its blocks, if they have them."""
-        uses = list(_uses(scope, buffer.name)) if buffer.space == "L0C" else []
+        uses = list(uses_of(scope, buffer.name)) if buffer.space == "L0C" else []
         if not uses or uses[-1].op is None or not has_unit_flag(uses[-1].op):
             return False
         complete = self.semaphore("M", "FIX", buffer.name, "data", 0, buffer.ring, unit_flag=True)
@@ -178,36 +160,36 @@ class _PartLowering:
             instr.unit = UnitFlag(takes, posts, strip(instr.timing, self.chip), instr.op is None or instr.pipe == "FIX")
         return True
 
-    def _carried(self, scope: _Scope, buffer: str) -> None:
+    def _carried(self, scope: Scope, buffer: str) -> None:
         """Order across the iterations of loops inside ``scope`` for a buffer that outlives them."""
         for item in scope.items:
             access = item.access.get(buffer)
-            if not isinstance(item.node, _Scope) or access is None:
+            if not isinstance(item.node, Scope) or access is None:
                 continue
             if len(access) > 1 and any(writes for _, writes in access.values()):
-                order = _Order(item.node, buffer, 1)
+                order = BufferOrder(item.node, buffer, 1)
                 item.node.edges += order.inside()
                 for edge in order.reuse(0):
                     number = self._flag(item.node, edge)
-                    _flags(item.before, edge.source).posts.append(number)
-                    _flags(item.after, edge.target).waits.append(number)
+                    flags_of(item.before, edge.source).posts.append(number)
+                    flags_of(item.after, edge.target).waits.append(number)
             self._carried(item.node, buffer)
 
-    def _flag(self, scope: _Scope, edge: _Edge) -> int:
+    def _flag(self, scope: Scope, edge: Edge) -> int:
         """Turn an edge into a semaphore: posted after one statement of ``scope``, waited for before another."""
         number = self.semaphore(edge.source, edge.target, edge.buffer, edge.cause, edge.initial, edge.capacity)
         post, wait = scope.items[edge.at], scope.items[edge.to]
         if isinstance(post.node, Instr):
             post.node.posts.append(number)
         else:
-            _flags(post.after, edge.source).posts.append(number)
+            flags_of(post.after, edge.source).posts.append(number)
         if isinstance(wait.node, Instr):
             wait.node.waits.append(number)
         else:
-            _flags(wait.before, edge.target).waits.append(number)
+            flags_of(wait.before, edge.target).waits.append(number)
         return number
 
-    def _fences(self, scope: _Scope) -> None:
+    def _fences(self, scope: Scope) -> None:
         """Phases share on-chip memory, so no pipe enters a phase before the others have left the one before.
 
         A phase ends at a wait for a barrier among the part's own statements.
@@ -216,13 +198,13 @@ class _PartLowering:
             node = item.node
             if not isinstance(node, Instr) or node.op is None or not ends_phase(self.kernel, node.op):
                 continue
-            before = {pipe for earlier in scope.items[:index] for pipe in _pipes(earlier.node)}
-            after = {pipe for later in scope.items[index:] for pipe in _pipes(later.node)}
+            before = {pipe for earlier in scope.items[:index] for pipe in pipes_of(earlier.node)}
+            after = {pipe for later in scope.items[index:] for pipe in pipes_of(later.node)}
             for source in sorted(before):
                 for target in sorted(after - {source}):
                     number = self.semaphore(source, target, PHASE, "buffer", 0, 1)
-                    _flags(item.before, source).posts.append(number)
-                    _flags(item.after, target).waits.append(number)
+                    flags_of(item.before, source).posts.append(number)
+                    flags_of(item.after, target).waits.append(number)
 
     def semaphore(self, source: str, target: str, buffer: str, cause: Cause, initial: int, capacity: int,
                   unit_flag: bool = False) -> int:
@@ -231,14 +213,14 @@ class _PartLowering:
 
     # Order inside one pipe
 
-    def _hazards(self, scope: _Scope, pipe: str, dirty: set[str]) -> set[str]:
+    def _hazards(self, scope: Scope, pipe: str, dirty: set[str]) -> set[str]:
         """:meth:`_marked`, once for the same scope and the same pending writes: doing it again changes nothing."""
         key = id(scope), pipe, frozenset(dirty)
         if key not in self.settled:
             self.settled[key] = frozenset(self._marked(scope, pipe, dirty))
         return set(self.settled[key])
 
-    def _marked(self, scope: _Scope, pipe: str, dirty: set[str]) -> set[str]:
+    def _marked(self, scope: Scope, pipe: str, dirty: set[str]) -> set[str]:
         """Mark instructions that must let their own pipe drain: they read what it wrote since it last drained.
 
         The first iteration of a loop starts with what is pending before it, every other with what its predecessors leave: an
@@ -254,16 +236,16 @@ class _PartLowering:
                 return pending
             pending |= after
 
-    def _once_through(self, scope: _Scope, pipe: str, dirty: set[str], when: Expr | None) -> set[str]:
+    def _once_through(self, scope: Scope, pipe: str, dirty: set[str], when: Expr | None) -> set[str]:
         for item in scope.items:
-            if isinstance(item.node, _Scope):
+            if isinstance(item.node, Scope):
                 # The nested block may not run at all, so what was pending before it may still be.
                 dirty = dirty | self._hazards(item.node, pipe, dirty)
             elif item.node.pipe == pipe and item.node.op is not None:
                 dirty = self._hazard_of(item, item.node, dirty, when)
         return dirty
 
-    def _hazard_of(self, item: _Item, instr: Instr, dirty: set[str], when: Expr | None) -> set[str]:
+    def _hazard_of(self, item: Item, instr: Instr, dirty: set[str], when: Expr | None) -> set[str]:
         op = instr.op
         assert op is not None
         definition = OPS[op.kind]
@@ -286,11 +268,11 @@ class _PartLowering:
 
     # Writing the instructions
 
-    def _emit(self, scope: _Scope) -> list[Node]:
+    def _emit(self, scope: Scope) -> list[Node]:
         body: list[Node] = []
         for item in scope.items:
             body += self._syncs(item.before)
-            if isinstance(item.node, _Scope):
+            if isinstance(item.node, Scope):
                 assert item.node.loop is not None
                 var, low, high, step = item.node.loop
                 body.append(Loop(var, low, high, step, self._emit(item.node)))
@@ -299,7 +281,7 @@ class _PartLowering:
             body += self._syncs(item.after)
         return body
 
-    def _syncs(self, flags: dict[str, _Flags]) -> list[Node]:
+    def _syncs(self, flags: dict[str, Flags]) -> list[Node]:
         order = PIPES[self.name.upper()]
         return [Instr(-1, pipe, None, Sync(), Const(0), flags[pipe].waits, flags[pipe].posts)
                 for pipe in sorted(flags, key=order.index)]
@@ -327,110 +309,3 @@ class _PartLowering:
 
 #: Stands for all buffers of a phase where a semaphore names what it protects.
 PHASE = "(phase)"
-
-
-def _pipes(node: Instr | _Scope) -> set[str]:
-    if isinstance(node, Instr):
-        return {node.pipe}
-    return {pipe for item in node.items for pipe in _pipes(item.node)}
-
-
-@dataclass(frozen=True)
-class _Edge:
-    """``target`` at statement ``to`` waits for ``source`` at statement ``at``, ``initial`` iterations earlier (0: the same)."""
-
-    at: int
-    source: str
-    to: int
-    target: str
-    cause: Cause
-    initial: int
-    buffer: str
-    capacity: int
-
-    def implies(self, other: _Edge) -> bool:
-        """Whether waiting for this one makes the other superfluous: pipes are in order, so a later post covers an earlier
-        one, and an earlier wait a later one."""
-        return ((self.source, self.target) == (other.source, other.target) and (self.initial == 0) == (other.initial == 0)
-                and self.initial <= other.initial and self.at >= other.at and self.to <= other.to)
-
-
-def _without_implied(edges: list[_Edge]) -> list[_Edge]:
-    """Edges that no other edge implies; of edges that imply each other the first stays."""
-    kept: list[_Edge] = []
-    for edge in edges:
-        if not any(other.implies(edge) for other in kept):
-            kept = [other for other in kept if not edge.implies(other)] + [edge]
-    return kept
-
-
-class _Order:
-    """Order between the pipes that touch one buffer inside one block."""
-
-    def __init__(self, scope: _Scope, buffer: str, capacity: int) -> None:
-        self.scope, self.buffer, self.capacity = scope, buffer, capacity
-        self.writers: dict[str, int] = {}
-        self.readers: dict[str, int] = {}
-        self.first: int | None = None
-
-    def inside(self) -> list[_Edge]:
-        """Between statements of the same iteration: readers wait for the last writers, writers for readers and writers."""
-        edges: list[_Edge] = []
-        for index, item in enumerate(self.scope.items):
-            access = item.access.get(self.buffer)
-            if access is None:
-                continue
-            if self.first is None:
-                self.first = index
-            for pipe, (_, writes) in access.items():
-                edges += self._waits(self.writers, index, pipe, "data")
-                if writes:
-                    edges += self._waits(self.readers, index, pipe, "buffer")
-            if any(writes for _, writes in access.values()):
-                self.writers = {pipe: index for pipe, (_, writes) in access.items() if writes}
-                self.readers = {pipe: index for pipe, (reads, _) in access.items() if reads}
-            else:
-                self.readers |= dict.fromkeys(access, index)
-        return edges
-
-    def _waits(self, sources: Mapping[str, int], to: int, target: str, cause: Cause) -> list[_Edge]:
-        return [_Edge(at, source, to, target, cause, 0, self.buffer, self.capacity)
-                for source, at in sources.items() if source != target]
-
-    def reuse(self, initial: int) -> list[_Edge]:
-        """From the last accessors of an iteration to the first ones of a later iteration; call after :meth:`inside`."""
-        if self.first is None:
-            return []
-        last = dict(self.readers)
-        for pipe, at in self.writers.items():
-            # A writer that a reader on another pipe has already waited for needs no flag of its own.
-            if not any(reader != pipe for reader in self.readers):
-                last[pipe] = max(at, last.get(pipe, -1))
-        targets = self.scope.items[self.first].access[self.buffer]
-        return [_Edge(at, source, self.first, target, "buffer", initial, self.buffer, self.capacity)
-                for target in targets for source, at in last.items() if source != target]
-
-
-def _uses(scope: _Scope, buffer: str) -> Iterator[Instr]:
-    """The instructions on a buffer in program order."""
-    for item in scope.items:
-        if buffer in item.access:
-            yield from [item.node] if isinstance(item.node, Instr) else _uses(item.node, buffer)
-
-
-def _flags(where: dict[str, _Flags], pipe: str) -> _Flags:
-    return where.setdefault(pipe, _Flags())
-
-
-def _merge_access(scope: _Scope) -> dict[str, Access]:
-    """What a nested block touches of the buffers of blocks around it."""
-    own = {buffer.name for buffer in scope.buffers}
-    merged: dict[str, Access] = defaultdict(dict)
-    for item in scope.items:
-        for name, access in item.access.items():
-            if name in own:
-                continue
-            for pipe, (reads, writes) in access.items():
-                r, w = merged[name].get(pipe, (False, False))
-                merged[name][pipe] = (r or reads, w or writes)
-    return dict(merged)
