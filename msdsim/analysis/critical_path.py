@@ -207,10 +207,10 @@ class _Walk:
 
     def _overlapped(self, unit: int, pipe: int, semaphore: int, now: int) -> tuple[int, int] | None:
         """The instruction whose blocks were waited for: by unit flags, which are set before it ends."""
-        index = bisect_left(self.starts.get((unit, pipe), []), now) - 1
-        if index < 0 or semaphore not in self._instr(self.rows[unit, pipe][index]).gives:
+        index = bisect_left(self.pipe("start", (unit, pipe)), now) - 1
+        if index < 0 or semaphore not in self._instr(self.row((unit, pipe), index)).gives:
             return None
-        return self.rows[unit, pipe][index], now
+        return self.row((unit, pipe), index), now
 
     def _raiser(self, row: int, signal: int, now: int) -> tuple[int, int] | None:
         kind = self.record.program.kernel.signals[signal].kind

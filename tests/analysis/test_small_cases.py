@@ -79,7 +79,7 @@ def test_two_writers_on_two_pipes_are_held_against_each_other():
     """Nothing reads in between; the later write of the program must still come after the earlier one."""
     from collections import defaultdict
 
-    ops = [types.SimpleNamespace(kind="copy", line=line) for line in (1, 2)]
+    ops = [types.SimpleNamespace(kind="copy", line=line, attr=lambda name, default: default) for line in (1, 2)]
     region = types.SimpleNamespace(name="tile", slot=0, starts=(0, 0), sizes=(1, 64))
     check = _check()
     check.pipe_of = {"aiv": {id(ops[0]): ("MTE2", 0), id(ops[1]): ("V", 1)}}
