@@ -218,7 +218,8 @@ class _Unit:
     def __init__(self, machine: _Machine, unit: tuple[int, str, int]) -> None:
         self.machine, self.unit = machine, unit
         self.env: dict[Any, Any] = {"core": unit[0], "sub": unit[2]}
-        self.slots: dict[str, list[np.ndarray]] = {}
+        #: Slots of every ring, each with a view of its bits and those of its poison.
+        self.slots: dict[str, list[tuple[np.ndarray, np.ndarray, int]]] = {}
         self.turn: dict[str, int] = {}
         #: The slot of each buffer that is in use.
         self.current: dict[str, np.ndarray] = {}
@@ -250,10 +251,12 @@ class _Unit:
         name = buffer.name
         if name not in self.slots:
             dtype = FORMATS[buffer.fmt].dtype
-            self.slots[name] = [np.empty(buffer.shape, dtype) for _ in range(buffer.ring)]
+            arrays = [np.empty(buffer.shape, dtype) for _ in range(buffer.ring)]
+            self.slots[name] = [(array, array.view(f"u{dtype.itemsize}"), _pattern(dtype)) for array in arrays]
             self.turn[name] = -1
-        self.turn[name] = (self.turn[name] + 1) % buffer.ring
-        self.current[name] = _poison(self.slots[name][self.turn[name]])
+        self.turn[name] = turn = (self.turn[name] + 1) % buffer.ring
+        self.current[name], bits, poison = self.slots[name][turn]
+        bits.fill(poison)
 
     def _value(self, expr: Expr) -> int:
         if isinstance(expr, Const):

@@ -8,7 +8,7 @@ import pytest
 
 from msdsim.errors import ArrayError, InputError
 from msdsim.formats import FORMATS
-from msdsim.formats.rounding import round_integer, round_to
+from msdsim.formats.rounding import by_table, round_integer, round_to
 
 MODES = {"rint": gfloat.RoundMode.TiesToEven, "round": gfloat.RoundMode.TiesToAway,
          "floor": gfloat.RoundMode.TowardNegative}
@@ -154,3 +154,17 @@ def test_unknown_mode_lists_the_modes():
             round_to(values, "bf16", "trunc")
     with pytest.raises(InputError, match="unknown rounding 'up'"):
         round_integer(np.zeros(1), "up")
+
+
+@pytest.mark.parametrize(("source", "target"), [("int8", "fp16"), ("int4", "fp16"), ("fp16", "fp32"), ("fp8_e4m3fn", "fp32")])
+def test_a_table_casts_as_the_library_does(source, target):
+    """Every pattern, also in a slice that is not in one piece."""
+    dtype, wanted = FORMATS[source].dtype, FORMATS[target].dtype
+    patterns = np.arange(256**dtype.itemsize, dtype=f"u{dtype.itemsize}").view(dtype).reshape(16, -1)
+    for array in (patterns, patterns[1:9, 3:11]):
+        with np.errstate(invalid="ignore"):
+            expected = array.astype(wanted)
+        found = by_table(array, wanted)
+        assert found.dtype == wanted
+        assert found.shape == array.shape
+        assert (found.view(f"u{wanted.itemsize}") == expected.view(f"u{wanted.itemsize}")).all()

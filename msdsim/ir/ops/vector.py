@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from msdsim.formats.number import FORMATS
-from msdsim.formats.rounding import decode, round_integer, round_to
+from msdsim.formats.rounding import by_table, decode, round_integer, round_to
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units import vector
 from msdsim.ir.expr import Const, Expr
@@ -127,7 +127,8 @@ def vector_casts(chip: Chip) -> set[tuple[str, str]]:
 
 
 #: Conversions that numpy makes exactly, or with its one rounding half to even (int32 to fp32).
-_NUMPY_CASTS = {("int8", "fp16"), ("int4", "fp16"), ("fp16", "fp32"), ("bf16", "fp32"), ("int32", "fp32")}
+_BY_TABLE = {("int8", "fp16"), ("int4", "fp16"), ("fp16", "fp32")}
+_NUMPY_CASTS = {("bf16", "fp32"), ("int32", "fp32")}
 
 
 def _check_cast(op: Op, chip: Chip) -> None:
@@ -150,8 +151,10 @@ def _execute_cast(op: Op, run: Execution) -> None:
     if op.out.fmt == source:
         # VCONV fp32 -> fp32 rounds to an integral value.
         run.out[...] = round_integer(run.ins[0], rounding)
+    elif (source, op.out.fmt) in _BY_TABLE:
+        run.out[...] = by_table(run.ins[0], run.out.dtype)
     elif (source, op.out.fmt) in _NUMPY_CASTS:
-        run.out[...] = run.ins[0].astype(run.out.dtype)
+        run.out[...] = run.ins[0]
     else:
         # Floats with an infinity overflow to it: the chip's default mode, and what FIXPIPE does.  Others have nothing beyond
         # their largest value.
