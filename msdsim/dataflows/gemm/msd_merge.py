@@ -100,9 +100,12 @@ class Merge:
     def _parts(self, t: Expr, share: Share, rows: At) -> list[Slice]:
         """Products of the passes, added up over the parts of K."""
         ctx, kb, most, passes = self.ctx, self.kb, self.tile.merge_m, self.ctx.passes
-        numbers = range(ctx.k_parts * passes)
-        ci = kb.buffer("ci", "UB", ctx.scheme.sums, (len(numbers) * most, ctx.shares.cols), self.tile.ub_ring)
-        pieces = [ci[at(number * most, rows.size), : share.cols] for number in numbers]
+        # Sums and what is added to them apart, so that both can lie in other banks.
+        pieces = []
+        for name, parts in (("ci", 1), ("cj", ctx.k_parts - 1)):
+            numbers = range(parts * passes)
+            loaded = kb.buffer(name, "UB", ctx.scheme.sums, (len(numbers) * most, ctx.shares.cols), self.tile.ub_ring)
+            pieces += [loaded[at(number * most, rows.size), : share.cols] for number in numbers]
         for number, piece in enumerate(pieces):
             part, component = divmod(number, passes)
             there = at(share.place.rows * component + share.row + rows.start, rows.size), at(share.col, share.cols)

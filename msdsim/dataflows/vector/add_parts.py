@@ -87,8 +87,10 @@ class FloatParts:
             mb, nb = inside // n_blocks % ceil_div(m, rows), inside % n_blocks
             here_m, here_n = ragged(e.rows, rows, mb), ragged(n, cols, nb)
             there = at(mb * rows, here_m), at(nb * cols, here_n)
-            loaded = kb.buffer("loaded", "UB", "fp32", (self.parts * rows, cols), ring)
-            pieces = [loaded[at(p * rows, here_m), :here_n] for p in range(self.parts)]
+            # The sum and what is added to it apart, so that both can lie in other banks.
+            total, added = (kb.buffer(name, "UB", "fp32", (parts * rows, cols), ring)
+                            for name, parts in (("total", 1), ("added", self.parts - 1)))
+            pieces = [total[:here_m, :here_n], *(added[at(p * rows, here_m), :here_n] for p in range(self.parts - 1))]
             for p, piece in enumerate(pieces):
                 kb.copy(piece, self.sums.at(e, Const(p), *there))
             for piece in pieces[1:]:
