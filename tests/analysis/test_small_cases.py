@@ -96,7 +96,7 @@ def _observed(check, times, ops):
     from collections import defaultdict
 
     pipes = [pipe for _, pipe, _, _ in ops]
-    items = [types.SimpleNamespace(kind=kind, line=line) for line, (kind, *_) in enumerate(ops, 1)]
+    items = [types.SimpleNamespace(kind=kind, line=line, attr=lambda name, default: default) for line, (kind, *_) in enumerate(ops, 1)]
     check.pipe_of = {"aiv": {id(item): (pipe, number) for number, (item, pipe) in enumerate(zip(items, pipes, strict=True))}}
     check.next, check.writes, check.reads = defaultdict(lambda: [0]), defaultdict(list), defaultdict(list)
     check.times = {(0, number): [time] for number, time in enumerate(times)}
