@@ -15,35 +15,28 @@ The machine, in full:
 
 from __future__ import annotations
 
-import heapq
-from collections import deque
-from collections.abc import Generator, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Generator
 from typing import Any
 
-import numpy as np
 import simpy
 
-from msdsim.engine.accounting import charge, in_time_order, split
+from msdsim.engine.accounting import split
 from msdsim.engine.base import EngineOptions, check_signals
+from msdsim.engine.books import Books
 from msdsim.engine.memory import MemorySystem, check_l2, pieces
+from msdsim.engine.reference_parts import Arbiter, BlockTokens, Pipe, Queued, Tokens, program_order, sizes_of, unit_cycles
 from msdsim.errors import Deadlock
 from msdsim.ir.expr import evaluate
-from msdsim.ir.program import Instr, Loop, Node, Part, Program, UnitFlag
-from msdsim.ir.timing import Local, Sync, Transfer
-from msdsim.ir.unit_flags import drain_cycles
+from msdsim.ir.program import Instr, Part, Program, UnitFlag
+from msdsim.ir.timing import Local, Transfer
 from msdsim.timeline.l2_state import L2State
 from msdsim.timeline.record import (
     BUSY,
-    CATEGORIES,
     DRAINED,
     HBM_READ,
     HBM_WRITE,
     L2_READ,
     L2_WRITE,
-    MAX_PIPES,
-    TIMELINE_COLUMNS,
-    TRAFFIC,
     WAIT_BUFFER,
     WAIT_DATA,
     WAIT_ISSUE,
@@ -55,10 +48,6 @@ from msdsim.timeline.record import (
 from msdsim.units import ceil_div
 
 Process = Generator[simpy.Event, Any, None]
-#: Bandwidth over time is kept in at most this many intervals; when they run out, neighbours merge.
-BANDWIDTH_INTERVALS = 512
-#: SimPy priority below its NORMAL (1): the arbiter acts after everything else of its cycle.
-_ARBITER = 2
 
 
 def create() -> ReferenceEngine:
@@ -75,109 +64,6 @@ class ReferenceEngine:
         return _Machine(program, options, l2).run()
 
 
-@dataclass
-class _Queued:
-    """An instruction in a pipe's queue, its sizes already evaluated by the scalar unit; of one with unit flags also those of a
-    row of fractals, and whether it completes the sum."""
-
-    instr: Instr
-    dispatched: int
-    barrier: bool
-    dims: tuple[int, ...]
-    strip: tuple[int, ...] = ()
-
-
-class _Tokens:
-    """Counting flag: a queue of the cycles at which it was posted, consumed in order by one pipe."""
-
-    def __init__(self, env: simpy.Environment, initial: int = 0) -> None:
-        self.env = env
-        self.posted: deque[int] = deque([0] * initial)
-        self.waiter: simpy.Event | None = None
-
-    def post(self) -> None:
-        self.posted.append(int(self.env.now))
-        if self.waiter is not None:
-            self.waiter.succeed()
-            self.waiter = None
-
-    def wait(self) -> Generator[simpy.Event, Any, int]:
-        """Consume a token; the value is the cycle it was posted."""
-        if not self.posted:
-            self.waiter = self.env.event()
-            yield self.waiter
-        return self.posted.popleft()
-
-
-class _BlockTokens(_Tokens):
-    """Unit flags: each token says when the first and the last of an accumulator's blocks are there, which may be later."""
-
-    def __init__(self, env: simpy.Environment, initial: int) -> None:
-        super().__init__(env)
-        self.times: deque[tuple[int, int]] = deque()
-        for _ in range(initial):
-            self.post_blocks(0, 0)
-
-    def post_blocks(self, first: int, last: int) -> None:
-        self.times.append((first, last))
-        self.post()
-
-    def wait_blocks(self) -> Generator[simpy.Event, Any, tuple[int, int]]:
-        yield from self.wait()
-        return self.times.popleft()
-
-
-class _Arbiter:
-    """Serves memory requests in the order (cycle, unit, pipe), one at a time, after all else that happens in the cycle."""
-
-    def __init__(self, env: simpy.Environment, memory: MemorySystem) -> None:
-        self.env, self.memory = env, memory
-        self.pending: list[tuple[int, int, list[tuple[int, int]], bool, int, bool, simpy.Event]] = []
-        self.scheduled = False
-
-    def request(self, unit: int, pipe: int, segments: list[tuple[int, int]], write: bool, l2_bytes: int,
-                bypass: bool) -> simpy.Event:
-        """Ask for a piece now; the event's value is what :meth:`MemorySystem.access` returns."""
-        answer = self.env.event()
-        heapq.heappush(self.pending, (unit, pipe, segments, write, l2_bytes, bypass, answer))
-        self._schedule()
-        return answer
-
-    def _schedule(self) -> None:
-        if self.pending and not self.scheduled:
-            self.scheduled = True
-            turn: simpy.Event = simpy.Event(self.env)
-            turn._ok, turn._value = True, None
-            turn.callbacks.append(self._serve)
-            self.env.schedule(turn, priority=_ARBITER)  # type: ignore[arg-type]
-
-    def _serve(self, _: simpy.Event) -> None:
-        self.scheduled = False
-        unit, _pipe, segments, write, l2_bytes, bypass, answer = heapq.heappop(self.pending)
-        answer.succeed(self.memory.access(int(self.env.now), unit, segments, write, l2_bytes, bypass))
-        self._schedule()
-
-
-@dataclass
-class _Pipe:
-    """State of one pipe of one unit."""
-
-    name: str
-    index: int
-    depth: int
-    queue: deque[_Queued] = field(default_factory=deque)
-    arrived: simpy.Event | None = None
-    left: simpy.Event | None = None
-    free: int = 0
-    completed: int = 0
-    cursor: int = 0
-    port_free: int = 0
-    port_scale: int = 0
-    in_flight: deque[tuple[int, int]] = field(default_factory=deque)
-    in_flight_bytes: int = 0
-    waiting_for: str = "its first instruction"
-
-
 class _Unit:
     """One AIC or AIV: its scalar unit, pipes and semaphores."""
 
@@ -187,17 +73,17 @@ class _Unit:
         self.part: Part = machine.program.aic if units.part(number) == "AIC" else machine.program.aiv
         depth = machine.program.chip.dispatch.queue_depth
         self.pipes = {
-            name: _Pipe(name, index, depth[name])  # type: ignore[index]
+            name: Pipe(name, index, depth[name])  # type: ignore[index]
             for index, name in enumerate(self.part.pipes) if name != "S"
         }
-        self.semaphores = [(_BlockTokens if item.unit_flag else _Tokens)(self.env, item.initial)
+        self.semaphores = [(BlockTokens if item.unit_flag else Tokens)(self.env, item.initial)
                            for item in self.part.semaphores]
         #: Sums that have begun and are not complete, by the semaphore that lets them begin: when the first and the last block
         #: of the last product so far are there.
         self.begun: dict[int, tuple[int, int]] = {}
         # Signals arrive per sender where several must all have raised it (an AIC waits for each of its AIVs).
         senders = units.aiv_per_core if self.part.name == "aic" else 1
-        self.signals = [[_Tokens(self.env) for _ in range(senders)] for _ in machine.program.kernel.signals]
+        self.signals = [[Tokens(self.env) for _ in range(senders)] for _ in machine.program.kernel.signals]
         self.undone = 0
         self.dispatching = True
         self.scalar_time = 0
@@ -206,11 +92,11 @@ class _Unit:
 
     def scalar(self) -> Process:
         dispatch = self.machine.program.chip.dispatch
-        row = self.machine.totals[self.number, 0]
+        row = self.machine.books.totals[self.number, 0]
         env = {"core": self.machine.units.core(self.number), "sub": self.machine.units.sub(self.number)}
-        for instr in _program_order(self.part.body, env):
+        for instr in program_order(self.part.body, env):
             pipe = self.pipes[instr.pipe]
-            queued = _Queued(instr, 0, bool(evaluate(instr.barrier, env)), _sizes(instr, env, self.machine.addresses))
+            queued = Queued(instr, 0, bool(evaluate(instr.barrier, env)), sizes_of(instr, env, self.machine.addresses))
             if instr.unit is not None:
                 queued.strip = tuple(evaluate(dim, env) for dim in instr.unit.strip)
             cost = dispatch.issue_cycles * (1 + len(instr.waits) + len(instr.posts))
@@ -232,7 +118,7 @@ class _Unit:
 
     # The pipes
 
-    def run_pipe(self, pipe: _Pipe) -> Process:
+    def run_pipe(self, pipe: Pipe) -> Process:
         env = self.env
         while True:
             if not pipe.queue:
@@ -276,7 +162,7 @@ class _Unit:
             if unit is not None:
                 self._pass_blocks(unit, item, start, left)
 
-    def _blocks(self, pipe: _Pipe, item: _Queued, ready: int, latest: int, cause: int, culprit: int) -> Generator[
+    def _blocks(self, pipe: Pipe, item: Queued, ready: int, latest: int, cause: int, culprit: int) -> Generator[
             simpy.Event, Any, tuple[int, int, int, int]]:
         """Wait for an accumulator's blocks: the start at which no block is waited for, the latest wait, its cause and culprit.
 
@@ -286,10 +172,10 @@ class _Unit:
         assert item.instr.unit is not None
         number = item.instr.unit.takes
         semaphore, tokens = self.part.semaphores[number], self.semaphores[number]
-        assert isinstance(tokens, _BlockTokens)
+        assert isinstance(tokens, BlockTokens)
         pipe.waiting_for = f"{semaphore.source} on buffer '{semaphore.buffer}'"
         first, last = yield from tokens.wait_blocks()
-        interval, work, strip = _unit_cycles(item)
+        interval, work, strip = unit_cycles(item)
         there = max(first, last + strip - interval - work)
         if there > latest:
             latest, cause, culprit = there, (WAIT_DATA if semaphore.cause == "data" else WAIT_BUFFER), number
@@ -299,7 +185,7 @@ class _Unit:
             yield self.env.timeout(taken - self.env.now)
         return start, latest, cause, culprit
 
-    def _pass_blocks(self, unit: UnitFlag, item: _Queued, start: int, left: int) -> None:
+    def _pass_blocks(self, unit: UnitFlag, item: Queued, start: int, left: int) -> None:
         """An accumulator's blocks are there for the next one: the first soon after ``start``, the last at ``left``.
 
         Products can be read when the Cube's latency is over, what has left L0C can be written at once.
@@ -307,7 +193,7 @@ class _Unit:
         timing, later = item.instr.timing, 0
         if item.instr.pipe == "M" and isinstance(timing, Local):
             later = timing.cost.latency - timing.cost.interval
-        interval, _, strip = _unit_cycles(item)
+        interval, _, strip = unit_cycles(item)
         blocks = min(start + interval + strip, left) + later, left + later
         if unit.completes:
             self._give_blocks(unit, blocks)
@@ -317,10 +203,10 @@ class _Unit:
     def _give_blocks(self, unit: UnitFlag, blocks: tuple[int, int]) -> None:
         self.begun.pop(unit.takes, None)
         tokens = self.semaphores[unit.posts]
-        assert isinstance(tokens, _BlockTokens)
+        assert isinstance(tokens, BlockTokens)
         tokens.post_blocks(*blocks)
 
-    def _execute(self, pipe: _Pipe, item: _Queued, start: int, cause: int,
+    def _execute(self, pipe: Pipe, item: Queued, start: int, cause: int,
                  culprit: int) -> Generator[simpy.Event, Any, int]:
         """Carry out an instruction until its end is known; the cycle at which the pipe has done its part."""
         instr, timing = item.instr, item.instr.timing
@@ -341,15 +227,15 @@ class _Unit:
             pipe.free = end = start + flags
         end = max(end, pipe.free, pipe.completed)
         parts = split(pipe.cursor, start, end, work, excess, cause)
-        self.machine.account(self, pipe, instr, parts, culprit)
-        self.machine.record(self.number, pipe.index, instr.index, item.dispatched, start, end, work, moved,
+        self.machine.books.account(self.number, self.part.name, pipe.index, instr, parts, culprit)
+        self.machine.books.record(self.number, pipe.index, instr.index, item.dispatched, start, end, work, moved,
                             cause if parts.gap else -1, culprit if parts.gap else -1)
         pipe.cursor = pipe.completed = end
         self.machine.delay(end - int(self.env.now), lambda: self._complete(instr))
         return left
 
     def _transfer(
-        self, pipe: _Pipe, timing: Transfer, dims: tuple[int, ...], start: int
+        self, pipe: Pipe, timing: Transfer, dims: tuple[int, ...], start: int
     ) -> Generator[simpy.Event, Any, tuple[int, int, int]]:
         """Run a transfer until its last piece has been asked for; (completion, cycles of port work, bytes)."""
         offset, rows, row_bytes = dims
@@ -360,7 +246,7 @@ class _Unit:
         if pipe.port_scale != scale or ceil_div(pipe.port_free, scale) != start:
             pipe.port_free, pipe.port_scale = start * scale, scale
         pipe.port_free += cost.interval * scale
-        traffic = machine.tensor_traffic[machine.tensors[timing.tensor]]
+        traffic = machine.books.tensor_traffic[machine.tensors[timing.tensor]]
         end, port_bytes, moved = start, 0, 0
         address = machine.addresses[timing.tensor] + offset
         for segments in pieces(address, rows, row_bytes, timing.stride_bytes, chunk, merge=not cost.largest_request,
@@ -386,9 +272,9 @@ class _Unit:
             traffic[L2_WRITE if timing.write else L2_READ] += count
             traffic[HBM_READ] += hbm_read
             traffic[HBM_WRITE] += hbm_write
-            machine.bandwidth(at, L2_WRITE if timing.write else L2_READ, count)
-            machine.bandwidth(at, HBM_READ, hbm_read)
-            machine.bandwidth(at, HBM_WRITE, hbm_write)
+            machine.books.bandwidth(at, L2_WRITE if timing.write else L2_READ, count)
+            machine.books.bandwidth(at, HBM_READ, hbm_read)
+            machine.books.bandwidth(at, HBM_WRITE, hbm_write)
         if moved:
             pipe.port_free = max(pipe.port_free, (start + cost.minimum) * scale)
         pipe.free = ceil_div(pipe.port_free, scale)
@@ -408,39 +294,6 @@ class _Unit:
             self.machine.unit_done()
 
 
-def _program_order(body: list[Node], env: dict[str, int]) -> Iterator[Instr]:
-    for node in body:
-        if isinstance(node, Loop):
-            low, high = evaluate(node.low, env), evaluate(node.high, env)
-            for value in range(low, high, node.step):
-                env[node.var] = value
-                yield from _program_order(node.body, env)
-            env.pop(node.var, None)
-        else:
-            yield node
-
-
-def _sizes(instr: Instr, env: dict[str, int], addresses: dict[str, int]) -> tuple[int, ...]:
-    timing = instr.timing
-    if isinstance(timing, Local):
-        return tuple(evaluate(dim, env) for dim in timing.dims)
-    if isinstance(timing, Transfer):
-        return tuple(evaluate(dim, env) for dim in (timing.offset, timing.rows, timing.row_bytes))
-    return ()
-
-
-def _unit_cycles(item: _Queued) -> tuple[int, int, int]:
-    """Interval and work of an instruction with unit flags, and the work of its first row of fractals."""
-    timing = item.instr.timing
-    if isinstance(timing, Sync):
-        return 0, 0, 0
-    if isinstance(timing, Local):
-        return timing.cost.interval, timing.cost.work(item.dims), timing.cost.work(item.strip)
-    _, rows, row_bytes = item.dims
-    strip, = item.strip
-    return timing.cost.interval, drain_cycles(timing.cost, rows, row_bytes), drain_cycles(timing.cost, strip, row_bytes)
-
-
 class _Machine:
     """All units, the memory system and the books."""
 
@@ -452,15 +305,8 @@ class _Machine:
         self.addresses = dict(program.addresses)
         self.tensors = {tensor.name: index for index, tensor in enumerate(kernel.tensors)}
         self.memory = MemorySystem(program.chip, options.memory, l2)
-        self.arbiter = _Arbiter(self.env, self.memory)
-        self.totals = np.zeros((self.units.count, MAX_PIPES, len(CATEGORIES)), np.int64)
-        self.instr_totals = {p.name: np.zeros((len(p.instructions()), len(CATEGORIES)), np.int64) for p in program.parts}
-        self.semaphore_waits = {p.name: np.zeros(len(p.semaphores), np.int64) for p in program.parts}
-        self.signal_waits = {p.name: np.zeros(len(kernel.signals), np.int64) for p in program.parts}
-        self.tensor_traffic = np.zeros((len(kernel.tensors), len(TRAFFIC)), np.int64)
-        self.interval, self.intervals = 64, np.zeros((BANDWIDTH_INTERVALS, len(TRAFFIC)), np.int64)
-        self.rows: list[tuple[int, ...]] = []
-        self.instructions = self.flags_only = 0
+        self.arbiter = Arbiter(self.env, self.memory)
+        self.books = Books(program, self.units.count, options.record_timeline)
         self.live = [_Unit(self, number) for number in range(self.units.count)]
         self.remaining = len(self.live)
         self.all_done = self.env.event()
@@ -485,17 +331,15 @@ class _Machine:
             raise Deadlock(self._who_waits()) from None
         cycles = max(max(unit.scalar_time, *(pipe.completed for pipe in unit.pipes.values())) for unit in self.live)
         for unit in self.live:
-            self.totals[unit.number, 0, DRAINED] += cycles - unit.scalar_time
+            self.books.totals[unit.number, 0, DRAINED] += cycles - unit.scalar_time
             for pipe in unit.pipes.values():
-                self.totals[unit.number, pipe.index, DRAINED] += cycles - pipe.cursor
-        timeline = None
-        if self.options.record_timeline:
-            table = np.array(self.rows, np.int64).reshape(len(self.rows), len(TIMELINE_COLUMNS))
-            timeline = in_time_order(table)
+                self.books.totals[unit.number, pipe.index, DRAINED] += cycles - pipe.cursor
+        books = self.books
         record = RunRecord(
-            self.program, cycles, self.instructions, self.flags_only, self.totals, self.instr_totals, self.semaphore_waits,
-            self.signal_waits, self.tensor_traffic, self.memory.l2.dirty_bytes(), Bandwidth(self.interval, self.intervals.T),
-            timeline, engine="reference", notes=self._notes(cycles), l2=self.memory.l2.state() if self.hands_on else None,
+            self.program, cycles, books.instructions, books.flags_only, books.totals, books.instr_totals,
+            books.semaphore_waits, books.signal_waits, books.tensor_traffic, self.memory.l2.dirty_bytes(),
+            Bandwidth(books.interval, books.intervals.T), books.timeline(), engine="reference", notes=self._notes(cycles),
+            l2=self.memory.l2.state() if self.hands_on else None,
         )
         record.assert_coverage()
         return record
@@ -534,28 +378,6 @@ class _Machine:
                 for unit in self.live:
                     for tokens in unit.signals[signal]:
                         self.delay(cross.barrier_latency_cycles, tokens.post)
-
-    def account(self, unit: _Unit, pipe: _Pipe, instr: Instr, parts, culprit: int) -> None:  # type: ignore[no-untyped-def]
-        charge(self.totals[unit.number, pipe.index], parts)
-        charge(self.instr_totals[unit.part.name][instr.index], parts)
-        if culprit >= 0:
-            waits = self.signal_waits if parts.gap_category == WAIT_SYNC else self.semaphore_waits
-            waits[unit.part.name][culprit] += parts.gap
-        if instr.op is None:
-            self.flags_only += 1
-        else:
-            self.instructions += 1
-
-    def record(self, *row: int) -> None:
-        if self.options.record_timeline:
-            self.rows.append(row)
-
-    def bandwidth(self, at: int, kind: int, count: int) -> None:
-        while at >= self.interval * BANDWIDTH_INTERVALS:
-            half = self.intervals.reshape(BANDWIDTH_INTERVALS // 2, 2, len(TRAFFIC)).sum(axis=1)
-            self.intervals = np.vstack([half, np.zeros_like(half)])
-            self.interval *= 2
-        self.intervals[at // self.interval, kind] += count
 
     def _who_waits(self) -> str:
         stuck = [
