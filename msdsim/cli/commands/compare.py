@@ -44,6 +44,7 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
     """
     from msdsim.api import compare, compare_workload, dataflows_for, require_check
     from msdsim.cli.arguments import read_dataflows, read_hardware, read_problem, read_tilings, read_trace
+    from msdsim.cli.forecast import forewarn
     from msdsim.cli.outputs import Outputs
     from msdsim.cli.simulation import refuse_for_workload, run_options, with_causes, working
     from msdsim.errors import InputError
@@ -71,6 +72,9 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
     by_name = read_tilings(tilings, dataflows_for(kind) if names == "all" else list(names), shown)
     if crossing and getattr(shape, "kind", None) != "gemm":
         raise InputError(f"--crossing looks for the rows of one plain matmul, which '{problem}' is not; leave it out")
+    if not outputs.quiet:
+        problems = [entry.problem for entry in shape.entries] if isinstance(shape, Workload) else [shape]
+        forewarn(problems, chosen, len(dataflows_for(kind) if names == "all" else names))
     with working(problem, outputs.quiet, chosen.engine) as progress:
         found: ShownComparison | ShownWorkloadComparison
         if isinstance(shape, Workload):
@@ -82,7 +86,11 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflows: str, til
             jobs = 0 if source is click.core.ParameterSource.DEFAULT else given["jobs"]
             found = compare(shape, hardware, names, jobs=jobs, tilings=by_name, kernels=own, progress=progress,
                             options=chosen)
-            found = replace(found, runs=[with_causes(run, chosen) for run in found.runs])
+            asked = []
+            for run in found.runs:
+                asked.append(with_causes(run, chosen))
+                progress(len(asked), len(found.runs))
+            found = replace(found, runs=asked)
     _report(found, outputs, traced, chosen, _crossings(shape, hardware, chosen, outputs) if crossing else None)
     for result in _results(found):
         require_check(result)
@@ -123,18 +131,27 @@ def _crossings(shape: Any, hardware: Any, chosen: Any, outputs: Any) -> list[Any
         return crossings(shape, hardware, progress=progress, options=timing_only(chosen))
 
 
+def _with_timelines(found: ShownComparison, chosen: Any, quiet: bool) -> list[Any]:
+    from msdsim.cli.simulation import with_timeline, working
+
+    runs: list[Any] = []
+    with working("recording timelines for the page", quiet) as progress:
+        for run in found.runs:
+            runs.append(with_timeline(run, chosen))
+            progress(len(runs), len(found.runs))
+    return runs
+
+
 def _report(found: ShownComparison | ShownWorkloadComparison, outputs: Any, traced: dict[str, Any],
             chosen: Any, crossings: list[Any] | None) -> None:
     from rich.text import Text
 
-    from msdsim.cli.simulation import with_timeline
     from msdsim.report import console, html
     from msdsim.report.shown import ShownComparison
 
     if isinstance(found, ShownComparison):
         outputs.print(lambda terminal: console.print_comparison(terminal, found))
-        outputs.write_html(lambda: html.comparison_page(
-            replace(found, runs=[with_timeline(run, chosen) for run in found.runs])))
+        outputs.write_html(lambda: html.comparison_page(replace(found, runs=_with_timelines(found, chosen, outputs.quiet))))
         outputs.write_arrays({f"{run.dataflow}.{name}": array for run in found.runs for name, array in run.arrays.items()})
         outputs.write_trace(found.to_trace, traced)
     else:

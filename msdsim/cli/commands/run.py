@@ -88,11 +88,14 @@ def _refuse_for_kernel(text: str, shape: Any, chosen: RunOptions) -> None:
 def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, chosen: RunOptions, outputs: Outputs,
                  lines: bool, traced: dict[str, Any]) -> None:
     from msdsim.api import require_check, simulate
+    from msdsim.cli.forecast import forewarn
     from msdsim.cli.simulation import with_causes, with_timeline, working
     from msdsim.ir.declarations import notes
     from msdsim.ir.kernel import Kernel
     from msdsim.ir.lets import plain
 
+    if not isinstance(problem, Kernel) and not outputs.quiet:
+        forewarn([problem], chosen)
     with working(dataflow, outputs.quiet, chosen.engine):
         named = None if isinstance(problem, Kernel) else dataflow
         result = with_causes(simulate(problem, hardware, named, options=chosen), chosen)
@@ -118,8 +121,11 @@ def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, c
 def _run_workload(workload: Workload, hardware: Hardware, dataflow: str, chosen: RunOptions, jobs: int,
                   outputs: Outputs) -> None:
     from msdsim.api import require_check, simulate_workload
+    from msdsim.cli.forecast import forewarn
     from msdsim.cli.simulation import working
 
+    if not outputs.quiet:
+        forewarn([entry.problem for entry in workload.entries], chosen)
     with working(f"{workload.name} with {dataflow}", outputs.quiet, chosen.engine) as progress:
         result = simulate_workload(workload, hardware, dataflow, jobs=jobs, progress=progress, options=chosen)
     outputs.print(lambda console: _console().print_workload(console, result))
