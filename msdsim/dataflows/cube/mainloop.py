@@ -47,7 +47,7 @@ class Held:
 
 def accumulate(
     kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, extent: ExprLike, a: Stream | Held, b: Stream | Held,
-    before: ExprLike = 0, unit_flag: bool = True,
+    before: ExprLike = 0, unit_flag: bool = False,
 ) -> None:
     """Emit ``acc += A B`` over ``extent`` elements of K.
 
@@ -59,7 +59,8 @@ def accumulate(
             a0 <- a1, b0 <- b1 (ring l0_ring)
             mmad acc <- a0, b0 {accumulate = before + k1 + k0}
 
-    ``before`` is zero where this is the first product of the sum; ``unit_flag`` says that one :func:`drain` follows.
+    ``before`` is zero where this is the first product of the sum; ``unit_flag`` says that one :func:`drain` follows,
+    which may then begin before the last product is done.
     """
     rows, cols = acc.sizes
     with kb.tiles("k1", extent, tile.l1_k) as k1:
@@ -80,7 +81,7 @@ InL1 = tuple[Held, Held | None]
 
 
 def multiply(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slice, k: At, a: InL1, b: InL1,
-             accumulated: ExprLike, unit_flag: bool = True) -> None:
+             accumulated: ExprLike, unit_flag: bool = False) -> None:
     """One step of K through L0: ``acc += A B`` over ``k`` of operands in L1; ``accumulated`` zero starts anew, and
     ``unit_flag`` says that one :func:`drain` follows."""
     (a1, a1_scales), (b1, b1_scales) = a, b
@@ -93,7 +94,7 @@ def multiply(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, acc: Slic
 
 
 def multiply_groups(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, group: int, depth: Expr, a: InL1, b: InL1,
-                    accumulator: Callable[[], Slice], leave: Callable[[Expr, Slice], None], unit_flag: bool = True) -> None:
+                    accumulator: Callable[[], Slice], leave: Callable[[Expr, Slice], None], unit_flag: bool = False) -> None:
     """A sum of its own for each ``group`` of the ``depth`` of operands in L1::
 
         for j:  acc <- group j through L0;  leave(j, acc)

@@ -56,7 +56,8 @@ def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling, scheme: Scheme) -> K
         part = unit % parts
         first, depth = (part * split.depth, ragged(k, split.depth, part)) if split is not None else (Const(0), Const(k))
         acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)[: place.rows, : place.cols]
-        accumulate(kb, tile, kinds, acc, depth, held or rows_of(kb, x, place, first), weights.stream(place, first))
+        a, b = held or rows_of(kb, x, place, first), weights.stream(place, first)
+        accumulate(kb, tile, kinds, acc, depth, a, b, unit_flag=True)
         here = at(place.row, place.rows), at(place.nt * tile.base_n, place.cols)
         drain(kb, y.at(place.expert, *here) if split is None else split.sums.at(place.expert, part, *here), acc)
     if split is not None:

@@ -77,7 +77,7 @@ def pipeline(g: WeightRing, a: Activations, w: Weights) -> Kernel:
             with kb.loop("c", 0, g.k_slots) as c, g.ring.consume(turn.first, turn.last):
                 first = columns.first + c * tile.slot_k
                 b = g.operand(columns, c, place.cols, w.cube_scales(place, first))
-                accumulate(kb, tile, g.kinds, acc, g.depth(columns, c), a.stream(place, first), b, before=c)
+                accumulate(kb, tile, g.kinds, acc, g.depth(columns, c), a.stream(place, first), b, c, unit_flag=True)
             drain(kb, g.result(turn), acc)
         if g.sums is not None:
             kb.raise_signal("summed", "FIX")

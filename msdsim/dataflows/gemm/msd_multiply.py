@@ -50,7 +50,7 @@ class Multiply:
         ctx, t, part = self.ctx, unit // self.ctx.k_parts, unit % self.ctx.k_parts
         acc = self._accumulator(place)
         a, b = self._operands(place, part * ctx.part_k, unit - self.kb.core)
-        accumulate(self.kb, self.tile, ctx.kinds, acc, ragged(ctx.problem.k, ctx.part_k, part), a, b)
+        accumulate(self.kb, self.tile, ctx.kinds, acc, ragged(ctx.problem.k, ctx.part_k, part), a, b, unit_flag=True)
         rows, cols = acc.sizes
         drain(self.kb, ctx.parts[t, part, :rows, :cols], acc)
 
