@@ -188,7 +188,7 @@ class Convert(Dequant):
         decode = costs.vector(DECODE_E8M0, packed, cols) if self.scheme.mx_weights else 0.0
         phase.pipe("AIV.MTE2", load, tiles * times * sums)
         phase.pipe("AIV.MTE2", (1 + offset) * costs.gm("GM", "UB", packed, cols * 4)[0], tiles * packs)
-        phase.pipe("AIV.V", each, tiles * times * sums)
+        phase.pipe("AIV.V", each - costs.overlap("add"), tiles * times * sums)
         phase.pipe("AIV.V", end, tiles * times)
         phase.pipe("AIV.V", decode, tiles * packs)
         phase.pipe("AIV.MTE3", costs.gm("UB", "GM", m, cols * 2)[0], tiles * times)
@@ -197,11 +197,16 @@ class Convert(Dequant):
         phase.l2_read_bytes = phase.l2_read_bytes + np.where(late, 0.0, of_sums)
         phase.l2_write_bytes = phase.l2_write_bytes + of_sums + product.total_rows * product.n * 2
         phase.once(np.where(late, 0.0, self.chip.cross_core.signal_latency_cycles + load + reading + times * (each + end)))
-        # A slot is drained into, announced, scaled two slots of weights later, and given back.
-        fill = 2 * phase.pipes["AIV.V"] / np.maximum(1, made)
+        # A slot is drained into, announced, scaled and given back.
         signals = 2 * self.chip.cross_core.signal_latency_cycles
-        life = loop.drain / sums * np.where(direct, 1, packed) + signals + times * each + fill
+        life = loop.drain / sums * np.where(direct, 1, packed) + signals + np.where(direct, 1, packed) * times * each
         phase.ring(np.where(late, 0.0, life), s.sums, tiles * np.where(direct, sums, packs) * np.where(sums > 1, 1, 0))
+        # Vector fills no slot of the next tile before it has scaled the last sums of this one.
+        through_gm = costs.latency("UB", "GM") + loop.latency
+        path = through_gm if not (s.direct == 1).any() else np.where(s.direct == 1, costs.latency("UB", "L1"), through_gm)
+        tail = path + signals + (np.maximum(loop.mte2, loop.inside) + loop.drain) / k_slots + costs.latency("L0C", "GM")
+        busy = np.maximum(phase.pipes["AIV.V"], phase.pipes["AIV.MTE2"]) / np.maximum(1, tiles)
+        phase.ring(np.where(late, 0.0, busy + tail + load + reading), 1, tiles)
         if offset:
             self._row_sums(phase)
 

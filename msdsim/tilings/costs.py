@@ -48,16 +48,19 @@ class Costs:
             self._ports[key] = port_cost(self.chip.need_path(source, destination), several_rows, self.chip.l2.line_bytes)
         return self._ports[key]
 
-    def latency(self, source: str, destination: str, fresh: Values = 0.0) -> Values:
-        """Cycles from the end of a transfer on its pipe until the data is there, a share ``fresh`` of it from HBM."""
-        return self.chip.need_path(source, destination).latency_cycles + fresh * self.chip.hbm.extra_latency_cycles
+    def latency(self, source: str, destination: str, fresh: Values = 0.0, sharing: Values = 1) -> Values:
+        """Cycles from the end of a transfer on its pipe until the data is there, a share ``fresh`` of it from HBM; of
+        ``sharing`` cores that ask for the same lines together the last one waits for all others."""
+        turns = (sharing - 1) * self.chip.l2.same_line_cycles
+        return self.chip.need_path(source, destination).latency_cycles + fresh * self.chip.hbm.extra_latency_cycles + turns
 
     def gm(self, source: str, destination: str, rows: Values, row_bytes: Values, fresh: Values = 0.0,
-           grid: Values = 0, pitch: Values = np.inf, several_rows: bool = True) -> tuple[Values, Values]:
+           grid: Values = 0, pitch: Values = np.inf, several_rows: bool = True,
+           sharing: Values = 1) -> tuple[Values, Values]:
         """Cycles that a transfer of ``rows`` to or from GM holds its pipe, a share ``fresh`` of them from HBM, and the bytes of
         L2's bandwidth it takes.  Rows begin at multiples of ``grid`` bytes (0: at lines of L2), ``pitch`` after each other."""
         cost = self.port(source, destination, several_rows and bool(np.max(rows) > 1))
-        window = cost.outstanding_bytes / np.maximum(1.0, self.latency(source, destination, fresh))
+        window = cost.outstanding_bytes / np.maximum(1.0, self.latency(source, destination, fresh, sharing))
         count = rows * port_bytes(cost, row_bytes, grid)
         # A row in flight takes whole slots of the window, unless the next one follows it at once.
         flying = row_bytes if cost.slot_bytes == 1 else ceil(row_bytes, cost.slot_bytes) * cost.slot_bytes

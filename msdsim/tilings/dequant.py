@@ -264,9 +264,17 @@ class Dequant:
         phase.pipe("AIV.MTE2", scale_load, made)
         phase.pipe("AIV.V", decode, made)
         into, to_gm = costs.latency("GM", "UB", 1.0), costs.latency("UB", "GM")
+        if self.scaling and self.group is None:
+            # Scales of channels have one buffer, which is filled anew for every tile of columns when Vector is done with it.
+            columns = made / k_slots
+            refill = costs.gm("GM", "UB", 1, np.minimum(s.base_n, self.product.n) * 4, 1.0)[0] + into
+            phase.ring(phase.pipes["AIV.V"] / columns + refill, 1, columns)
         out = np.where(direct, costs.latency("UB", "L1"), to_gm) if direct.any() else to_gm
-        phase.ring(load + into + v, s.ub_ring, count)
-        phase.ring(v + store + out, s.ub_ring, count)
+        # Stored weights are free after the first instruction, wide ones are there after the last.
+        first, last = (costs.vector(ops, np.minimum(s.vector_k, share), self._lines(s)[1]) for ops in
+                       (self.convert[:1], self.convert[-1:]))
+        phase.ring(load + into + first, s.ub_ring, count)
+        phase.ring(last + store + out, s.ub_ring, count)
         # A slot is filled, announced, multiplied by one tile of rows after the other, and given back.
         signal = self.chip.cross_core.signal_latency_cycles
         produce = (pieces - 1) * np.maximum(np.maximum(load, v), store) + v + store + out

@@ -150,22 +150,21 @@ class Msd:
         first = self.split.state(s, s.base_m // self.passes)
         flow = traffic(self.chip, product, s, product.bits[0] / 8, bits_b / 8, s.k_parts)
         units, cores = product.tiles(s) * s.k_parts, self.chip.cores.aic
-        # The first weights, and what is fetched beside them, come while Vector splits.
+        # What is fetched into L2, and then the first weights, come while Vector splits; what takes longer is waited for.
         depth = np.minimum(s.l1_k, self._depth(s))
-        tiles = np.minimum(1 + s.prefetch, ceil(self._depth(s), depth) * ceil(units, cores))
-        load, _ = load_b(costs, product, s, depth, 1.0)
-        again, _ = load_b(costs, product, s, depth, 0.0)
-        before = np.minimum(tiles * load, first.cycles())
-        fetched = before / load * depth * np.minimum(s.base_n, product.n) * bits_b / 8 * np.minimum(units, cores)
+        ahead = np.minimum(s.prefetch, ceil(self._depth(s), depth) - 1)
+        load, from_l2 = (load_b(costs, product, s, depth, fresh)[0] for fresh in (1.0, 0.0))
+        head, split = (ahead + 1) * load, first.cycles()
+        fetched = np.minimum(head, split) / load * depth * np.minimum(s.base_n, product.n) * bits_b / 8
         second, third = Phase(costs, s.count), Phase(costs, s.count)
-        left = np.maximum(0.0, flow.b_bytes - fetched)
+        left = np.maximum(0.0, flow.b_bytes - fetched * np.minimum(units, cores))
         second.hbm_bytes = left
         drains = 1 if self.group is None else ceil(product.k, self.group)
         loop = self._loop(s, Traffic(np.zeros(s.count), left, np.zeros(s.count), flow.fresh_b))
         self._multiply(second, s, loop, ceil(units, cores), units, drains)
-        # What was fetched into L2 is read a second time.
-        second.pipes["MTE2"] = np.maximum(0.0, second.pipes["MTE2"] + (tiles - 1) * again - before)
-        second.once(-np.minimum(load, before))
+        saved = load + ahead * (load - from_l2)
+        second.pipes["MTE2"] = np.maximum(0.0, second.pipes["MTE2"] - saved) + np.maximum(0.0, head - split)
+        second.once(np.maximum(0.0, head - split) - load)
         self._merging(second, s, np.where(s.k_parts == 1, ceil(units, cores), 0), drains)
         third.only(s.k_parts > 1)
         # Any AIV merges any rows of any tile.
@@ -245,8 +244,8 @@ class Msd:
         out = costs.drain(np.minimum(s.base_m, product.rows), cols, 32)
         life = held * out + self._drain_latency(s) + 2 * signal + reading + held * times * np.maximum(load, each) + ends * times
         phase.ring(np.where(inside, life, 0.0), s.slots, tiles * np.where(direct, drains, packs))
-        tail = load + reading + np.where(inside, times, 1) * each + end + store + costs.latency("UB", "GM")
-        phase.once(np.where(inside, signal, 0.0) + tail)
+        way = np.where(inside, signal, 0.0) + load + reading + np.where(inside, times, 1) * each + end + store
+        phase.once(np.where(tiles > 0, way + costs.latency("UB", "GM"), 0.0))
 
 
 for _scheme in MSD:
