@@ -49,8 +49,9 @@ class DequantAttention(Attention):
         super()._vector(s, several)
         s.set(kv_slots=self._kv_slots(s))
         slots = np.where(s.direct == 1, s.preload + 1, 0)
-        rows = (self._share(s), s.vec_m, s.out_m, s.kv_tile, slots, s.ub_ring, s.fused)
-        taken = np.array([self._taken(*(int(value) for value in row)) for row in zip(*rows, strict=True)], np.int64)
+        table = np.stack([self._share(s), s.vec_m, s.out_m, s.kv_tile, slots, s.ub_ring, s.fused], axis=1)
+        kinds, which = np.unique(table, axis=0, return_inverse=True)
+        taken = np.array([self._taken(*kind) for kind in kinds.tolist()], np.int64)[which.reshape(-1)]
         room = self.chip.buffers.ub_bytes - taken
         # Beside every row: its scale, twice, in 32 bytes each.
         most = np.maximum(1, (room - 8 * self.widest - 256) // (dequant.ELEMENT_BYTES * self.widest + 2 * 32))

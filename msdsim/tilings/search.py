@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields
 from typing import Any, Protocol
 
 import numpy as np
@@ -69,8 +69,8 @@ class Effort:
 QUICK = Effort(width=60, shapes=8, judged=12, margin=1.4, work=60e3)
 #: Fastest shapes of which further candidates are judged.
 _SHAPES_AGAIN = 2
-#: Width of the table where nothing of a narrower one can be built.
-_WIDEST = 600
+#: Width of the table where nothing of a narrower one can be built, and candidates of a table that are built in vain.
+_WIDEST, _MOST_REFUSED = 600, 30
 #: Work of a statement of a kernel on its way to the engine, and of an instruction in it.
 _PER_STATEMENT, _PER_INSTRUCTION = 60.0, 0.35
 
@@ -92,10 +92,12 @@ class Choice:
             f"of {self.ranked} by estimate, the fastest of the first {self.judged}"
 
 
-def candidates(statement: Statement, given: Mapping[str, int], width: int) -> tuple[Space, Column]:
-    """The table of a dataflow, the best first, and its estimated cycles."""
-    def rank(s: Space) -> Column:
-        return np.sum([phase.cycles() for phase in statement.phases(s)], axis=0)
+def candidates(statement: Statement, given: Mapping[str, int], width: int) -> tuple[Space, Column, Column]:
+    """The table of a dataflow, the best first, its estimated cycles and instructions of a core."""
+    def rank(s: Space) -> tuple[Column, Column]:
+        phases = statement.phases(s)
+        instructions = sum(phase.instructions * phase.where for phase in phases)
+        return np.sum([phase.cycles() for phase in phases], axis=0), np.broadcast_to(instructions, (s.count,))
 
     # On the smallest buffers only the statement's tightest values leave room.
     attempts = [{}, *getattr(statement, "tightest", ())]
@@ -107,11 +109,10 @@ def candidates(statement: Statement, given: Mapping[str, int], width: int) -> tu
         except TilingError:
             if tight is attempts[-1]:
                 raise
-    s.narrow()
-    cycles = rank(s)
+    cycles, instructions = s.narrow()
     order = np.argsort(cycles, kind="stable")
     s.keep(order)
-    return s, cycles[order]
+    return s, cycles[order], instructions[order]
 
 
 # A size of 0 that is given is refused when the tiling is built.
@@ -119,23 +120,40 @@ def candidates(statement: Statement, given: Mapping[str, int], width: int) -> tu
 def search(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int], effort: Effort,
            tried: Callable[[Any, int], None] = lambda tiling, cycles: None) -> Choice:
     """The best tiling that ``effort`` finds; ``tried`` sees every judgement.  TilingError where nothing fits."""
-    statement = STATEMENTS[_name(dataflow)](problem, chip)
-    try:
-        s, cycles = candidates(statement, given, effort.width)
-    except InputError:
-        # Nothing fits, or what is given cannot be on this chip.
-        return _by_force(dataflow, problem, chip, given)
-    instructions = chip.cores.aic * np.sum([np.broadcast_to(phase.instructions * phase.where, (s.count,))
-                                            for phase in statement.phases(s)], axis=0)
-    turns, done = _Turns(s, cycles, effort), 0.0
+    rings = {item.name: 1 for item in fields(dataflow.tiling) if item.name.endswith("_ring")}
+    refusal: InputError | None = None
+    # Where none of the first can be built: with few events single slots may, on small buffers others further down the table.
+    for preset, width in (({}, effort.width), (rings, effort.width), ({}, _WIDEST)):
+        statement = STATEMENTS[_name(dataflow)](problem, chip)
+        try:
+            s, cycles, instructions = candidates(statement, {**preset, **given}, width)
+        except InputError:
+            # Nothing fits, or what is given cannot be on this chip.
+            continue
+        turns = _Turns(s, cycles, effort)
+        choice = _judge(dataflow, problem, chip, turns, instructions, tried)
+        if choice is not None:
+            return choice
+        refusal = refusal if preset == {} and refusal is not None else turns.refusal
+    if refusal is not None and not given:
+        raise TilingError(f"chip '{chip.name}' runs no tiling of '{dataflow.name}' for {problem}: "
+                          f"{str(refusal).partition(';')[0]}; give it more of that")
+    return _by_force(dataflow, problem, chip, given)
+
+
+def _judge(dataflow: Dataflow, problem: Any, chip: Chip, turns: _Turns, instructions: Column,
+           tried: Callable[[Any, int], None]) -> Choice | None:
+    """The fastest of a table; None if none of the first can be built."""
+    s, effort, done = turns.space, turns.effort, 0.0
     while (number := turns.next()) is not None:
         tiling = dataflow.tiling(**s.row(number))
         try:
             program = _program(dataflow, problem, chip, tiling)
-        except InputError:
+        except InputError as refusal:
             turns.refused.add(number)
+            turns.refusal = refusal
             continue
-        work = _work(program, float(instructions[number]))
+        work = _work(program, chip.cores.aic * float(instructions[number]))
         done += work
         # The first needs no judge if there is no time for a second.
         if not turns.judged and (done + work > effort.work or effort.judged < 2):
@@ -144,13 +162,10 @@ def search(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int
         tried(tiling, turns.judged[number])
         if done + work > effort.work:
             break
-    if turns.judged:
-        best = min(turns.judged, key=lambda number: turns.judged[number])
-        return Choice(dataflow.tiling(**s.row(best)), s.ranked, len(turns.judged))
-    if effort.width < _WIDEST:
-        # None of the first can be built: others, further down the table, may.
-        return search(dataflow, problem, chip, given, replace(effort, width=_WIDEST), tried)
-    return _by_force(dataflow, problem, chip, given)
+    if not turns.judged:
+        return None
+    best = min(turns.judged, key=lambda number: turns.judged[number])
+    return Choice(dataflow.tiling(**s.row(best)), s.ranked, len(turns.judged))
 
 
 class _Turns:
@@ -158,7 +173,7 @@ class _Turns:
     estimate errs most between shapes: the best of every shape comes first, then others of the shapes that were fastest."""
 
     def __init__(self, s: Space, cycles: Column, effort: Effort) -> None:
-        self.cycles, self.effort, self.shape_of = cycles, effort, s.shapes()
+        self.space, self.cycles, self.effort, self.shape_of = s, cycles, effort, s.shapes()
         self.firsts = np.unique(self.shape_of, return_index=True)[1]
         self.firsts.sort()
         if s.parts is not None:
@@ -169,9 +184,12 @@ class _Turns:
         #: Cycles of those that were judged, and those that cannot be built.
         self.judged: dict[int, int] = {}
         self.refused: set[int] = set()
+        self.refusal: InputError | None = None
 
     def next(self) -> int | None:
-        """A row of the table; None when enough were judged."""
+        """A row of the table; None when enough were judged, or refused."""
+        if not self.judged and len(self.refused) >= _MOST_REFUSED:
+            return None
         if len(self.judged) < self.effort.shapes:
             first = self._first()
             if first is not None or self.judged:
@@ -211,7 +229,7 @@ def shortlist(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, 
         return []
     try:
         given = current_keys(dataflow.tiling, given)
-        s, cycles = candidates(STATEMENTS[_name(dataflow)](problem, chip), given, width)
+        s, cycles, _ = candidates(STATEMENTS[_name(dataflow)](problem, chip), given, width)
     except TilingError:
         return []
     # The best of every shape first; those far from the best at last.

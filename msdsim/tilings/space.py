@@ -28,10 +28,10 @@ ONE_SHAPE = 4
 class Space:
     """Candidates under construction; a key that has been filled is an attribute.
 
-    ``rank`` gives the estimated cycles of every row, ``width`` how many rows go on at each :meth:`narrow`.
+    ``rank`` gives the estimated cycles and instructions of every row, ``width`` how many rows go on at each :meth:`narrow`.
     """
 
-    def __init__(self, given: Mapping[str, int], rank: Callable[[Space], Column], width: int) -> None:
+    def __init__(self, given: Mapping[str, int], rank: Callable[[Space], tuple[Column, Column]], width: int) -> None:
         self.given, self.rank, self.width = dict(given), rank, width
         self.columns: dict[str, Column] = {}
         self.count = 1
@@ -89,20 +89,23 @@ class Space:
             if not self.count:
                 raise TilingError("nothing fits")
 
-    def narrow(self, times: int = 1) -> None:
+    def narrow(self, times: int = 1) -> tuple[Column, Column]:
         """The ``times * width`` candidates with the shortest estimate go on, the best first, but no more than
-        :data:`ONE_SHAPE` of a shape unless there are too few others."""
+        :data:`ONE_SHAPE` of a shape unless there are too few others; what :attr:`rank` says of them."""
         if not self.count:
             raise TilingError("nothing fits")
         self.ranked += self.count
-        order = np.argsort(self.rank(self), kind="stable")
+        cycles, instructions = self.rank(self)
+        order = np.argsort(cycles, kind="stable")
         late = self.turns(order) >= ONE_SHAPE
         order = np.concatenate([order[~late], order[late]])
         if self.parts is not None:
             # Something undivided stays, whatever the estimate says of parts.
             whole = order[self.columns[self.parts][order] == 1][:ONE_SHAPE]
             order = np.concatenate([order[: times * self.width], np.setdiff1d(whole, order[: times * self.width])])
-        self.keep(order[: times * self.width + ONE_SHAPE])
+        order = order[: times * self.width + ONE_SHAPE]
+        self.keep(order)
+        return cycles[order], instructions[order]
 
     def shapes(self) -> Column:
         """A number for each candidate's shape, the same for equal ones."""

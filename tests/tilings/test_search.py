@@ -10,6 +10,7 @@ import pytest
 import msdsim
 from msdsim.dataflows.lookup import find_dataflow
 from msdsim.engine import EngineOptions, load_engine
+from msdsim.errors import TilingError
 from msdsim.hardware import load_hw, override
 from msdsim.ir.lower import lower
 from msdsim.ir.verify import verify
@@ -132,7 +133,7 @@ def test_the_estimate_knows_the_work_of_the_pipes():
     """Cycles of the Cube and of the loads that are stated for a tiling are those that the engine counts."""
     hardware, shape = load_hw("ascend910b1"), parse_problem("gemm:m=64,k=2048,n=3072")
     statement = STATEMENTS["gemm:bf16"](shape, hardware.chip)
-    space, estimate = candidates(statement, {"k_parts": 1}, QUICK.width)
+    space, estimate, _ = candidates(statement, {"k_parts": 1}, QUICK.width)
     result = msdsim.simulate(shape, hardware, "bf16", tiling=space.row(0))
     [phase, _] = statement.phases(space)
     part = next(part for part in result.record.program.parts if part.name == "aic")
@@ -151,7 +152,7 @@ def test_the_estimate_knows_the_work_of_the_pipes():
     ("batch=4,heads=128,kv_heads=1,head_dim=576,v_dim=512,q=1,kv=4096,shared_kv=1,scale_dim=192", False)])
 def test_the_cache_is_read_ahead_only_where_loads_bind(shape, ahead):
     problem, chip = parse_problem(f"attention:{shape}"), load_hw("ascend910b1").chip
-    table, _ = candidates(STATEMENTS["attention:bf16"](problem, chip), {"rows": 16} if "q=256" in shape else {}, 600)
+    table, _, _ = candidates(STATEMENTS["attention:bf16"](problem, chip), {"rows": 16} if "q=256" in shape else {}, 600)
     assert bool(np.any(table.l2_ahead > 0)) == ahead
 
 
@@ -162,3 +163,12 @@ def test_a_third_vector_core_does_not_slow_a_group_down(dataflow):
                   for aivs in (2, 3))
     assert three.cycles <= 1.01 * two.cycles
     assert three.tiling["slot_k"] % 16 == 0
+
+
+def test_with_few_events_single_slots_are_chosen_or_what_is_lacking_is_named():
+    """Two events a pair of pipes leave room for rings of one; what needs three whatever its rings are is refused for that."""
+    hardware = load_hw("ascend910b1").replace(dispatch__event_ids_per_pipe_pair=2)
+    _, _, choice = chosen("gemm:m=16,k=512,n=512", "dequant-int8", hardware)
+    assert choice.tiling.ub_ring == 1
+    with pytest.raises(TilingError, match="aiv needs 3 event ids from V to MTE2, chip 'ascend910b1' has 2"):
+        chosen("gemm:m=16,k=512,n=512", "convert-int8", hardware)
