@@ -127,7 +127,7 @@ def _order(w: Beside, k: int, groups: int) -> tuple[np.ndarray | None, str, int 
     if groups == 1 or (index == np.arange(k) // group).all():
         return None, "", group
     counts = np.bincount(index, minlength=groups)
-    if (counts[:-1] != group).any() or counts[-1] > group:
+    if (counts[:-1] != group).any():  # the last then has the rest, which is at most a group
         raise w.wrong(f"{rest} gives groups of {int(counts.min())} to {int(counts.max())} rows; all but the last have {group}")
     return np.argsort(index, kind="stable"), ", act-order", group
 

@@ -43,8 +43,28 @@ def test_neighbours_change_one_thing_and_stay_whole_numbers():
         assert other["passes"] == 2
 
 
-def test_budget():
-    assert len(tune(shape(), "toy", "bf16", budget=1).trials) == 1
+@pytest.mark.parametrize(("value", "others"), [(0, [1]), (1, [0, 2]), (2, [1, 3, 4]), (15, [14, 16, 30]), (16, [0, 32]), (64, [32, 48, 80, 128]),
+                                               (72, [32, 56, 88, 144])])
+def test_steps_of_a_value(value, others):
+    """Small ones go by one and double; from 16 on they go by 16, double, and halve to a multiple of 16."""
+    assert [tiling["base_m"] for _, tiling in neighbours({"base_m": value})] == others
+
+
+def test_the_depth_of_l1_follows_that_of_l0():
+    pairs = [(tiling["l0_k"], tiling["l1_k"]) for change, tiling in neighbours({"l0_k": 64, "l1_k": 128})]
+    assert [pair for pair in pairs if pair[1] == 128] == [(32, 128), (48, 128), (80, 128), (128, 128), (32, 128), (16, 128), (64, 128)]
+    assert [pair for pair in pairs if pair[0] == 64] == [(64, 64), (64, 112), (64, 144), (64, 256), (64, 64), (64, 128), (64, 256), (64, 512)]
+
+
+@pytest.mark.parametrize("budget", [1, 2, 5])
+def test_budget(budget):
+    found = tune(shape(), "toy", "bf16", budget=budget)
+    assert len(found.trials) == budget
+    assert len({tuple(trial.tiling.items()) for trial in found.trials}) == budget, "none twice"
+    assert not found.complete
+
+
+def test_no_budget():
     with pytest.raises(InputError, match="a budget of 0 simulations is below 1"):
         tune(shape(), "toy", "bf16", budget=0)
 
