@@ -65,3 +65,31 @@ def test_mxfp4_weights_take_blocks_along_k():
 def test_bad_weights(w, kwargs, message):
     with pytest.raises(ArrayError, match=message):
         quantize_weight(w, "mxfp4" if kwargs else "int8", **kwargs)
+
+
+@pytest.mark.parametrize(("fmt", "steps"), [("int8", 255), ("int4", 15)])
+def test_a_column_that_spans_more_than_fp32_holds(fmt, steps):
+    """3e38 - (-3e38) overflows; its scale, a 255th or 15th of it, does not."""
+    w = np.array([[3e38, 1.0], [-3e38, -1.0], [1e38, 0.0]], np.float32)
+    found = quantize_weight(w, fmt, offset=True)
+    assert np.isfinite(found.scale).all()
+    assert found.scale[0] == pytest.approx(6e38 / steps, rel=1e-6)
+    assert (np.abs(found.values() - w) <= 0.51 * found.scale).all()
+
+
+@pytest.mark.parametrize("value", [-0.3, 0.7, 0.0, -2.5e38])
+@pytest.mark.parametrize("fmt", ["int8", "int4"])
+def test_a_constant_column_is_its_scale(fmt, value):
+    """q = 0 with an offset of 1 or -1: the value itself, exactly, whatever its sign."""
+    found = quantize_weight(np.full((4, 2), value, np.float32), fmt, offset=True)
+    assert not found.q.any()
+    assert (found.offset == np.sign(value)).all()
+    assert (found.scale == (abs(np.float32(value)) or 1)).all()
+
+
+def test_codes_of_an_offset_fill_the_range():
+    """0 to 255 over 256 codes: scale 1, the lowest code -128 stands for 0, so the offset is 128."""
+    found = quantize_weight(np.array([[0.0], [255.0], [100.0]], np.float32), "int8", offset=True)
+    assert (found.scale[0], found.offset[0], found.q[:, 0].tolist()) == (1.0, 128.0, [-128, 127, -28])
+    lower = quantize_weight(np.array([[-10.0], [5.0]], np.float32), "int4", offset=True)
+    assert (lower.scale[0], lower.offset[0], lower.q[:, 0].tolist()) == (1.0, -2.0, [-8, 7])

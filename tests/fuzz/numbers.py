@@ -46,6 +46,12 @@ def _draws(rng: np.random.Generator, shape: tuple[int, ...]) -> dict[str, Callab
         "constant": lambda: np.full(shape, rng.choice((0.7, -0.3, 1.0, 127.5))),
         "cancelling": lambda: normal() * np.where(np.arange(shape[-1]) % 2, 1, -1) + 100 * np.where(np.arange(shape[-1]) % 2, 1, -1),
         "integers": lambda: rng.integers(-128, 128, shape).astype(float),
+        "zero rows": lambda: normal() * (np.arange(shape[-2]) % 2)[:, None],
+        "zero columns": lambda: normal() * (np.arange(shape[-1]) % 3 > 0),
+        "constant runs": lambda: np.repeat(rng.choice((0.7, -3e38, 1e-44, 2.0**-126, 0.0, 1e30), (*shape[:-2], -(-shape[-2] // 32), shape[-1])), 32, axis=-2)[..., : shape[-2], :],
+        "runs apart": lambda: normal() * np.ldexp(1.0, np.repeat(rng.integers(-140, 127, (*shape[:-2], -(-shape[-2] // 32), 1)), 32, axis=-2)[..., : shape[-2], :]),
+        "just below overflow": lambda: rng.choice((-1, 1), shape) * np.where(rng.random(shape) < 0.5, 3.3895e38, 3.3953139e38),
+        "one of all": lambda: np.where(np.arange(int(np.prod(shape))).reshape(shape) == rng.integers(int(np.prod(shape))), 3e38, 0.0),
         "negative zeros": lambda: np.where(rng.random(shape) < 0.5, -0.0, normal()),
     }
 
@@ -74,7 +80,25 @@ def cases(count: int, seed: int, problems: Sequence[str] = PROBLEMS, chips: Sequ
             drawn[name] = draw.choice(list(ways))
             with np.errstate(all="ignore"):
                 arrays[name] = ways[drawn[name]]().astype(np.float32)
+        if "w" in arrays and "int" in dataflow and draw.random() < 0.3:
+            drawn["w"] = "stored"
+            del arrays["w"]
+            arrays |= _stored(rng, draw, shapes[problem]["w"], problem, 4 if "int4" in dataflow else 8)
         yield number, problem, chip, dataflow, drawn, arrays
+
+
+def _stored(rng: np.random.Generator, draw: random.Random, shape: tuple[int, ...], problem: str, bits: int) -> dict[str, np.ndarray]:
+    """Weights as they are stored: codes to the ends of their range, scales from the smallest to the largest, offsets far away."""
+    limit = 1 << (bits - 1)
+    q = draw.choice((lambda: rng.integers(-limit, limit, shape), lambda: rng.choice((-limit, limit - 1), shape), lambda: np.full(shape, -limit), lambda: np.zeros(shape)))()
+    size = [part for part in problem.split(",") if part.startswith("group=")]
+    groups = (*shape[:-2], *((-(-shape[-2] // int(size[0][6:])),) if size else ()), shape[-1])
+    scale = draw.choice((lambda: np.ldexp(1.0, rng.integers(-20, 20, groups)), lambda: np.ldexp(1.5, rng.integers(-126, 127, groups)), lambda: np.full(groups, 1.1754944e-38),
+                         lambda: np.full(groups, 3.4e38), lambda: rng.random(groups) + 0.5))()
+    found = {"q": q.astype(np.int8), "scale": scale.astype(np.float32)}
+    if "offset=1" in problem:
+        found["offset"] = draw.choice((lambda: rng.integers(-200, 200, groups), lambda: rng.standard_normal(groups) * 1e3, lambda: np.full(groups, 1e30), lambda: np.full(groups, limit - 0.5)))().astype(np.float32)
+    return found
 
 
 def outcome(problem: str, chip: str, dataflow: str, arrays: dict[str, np.ndarray]) -> str:

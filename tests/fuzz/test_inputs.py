@@ -6,7 +6,8 @@ import pytest
 
 from tests.fuzz.inputs import KINDS, run
 
-COUNTS = {"chip": 5, "set": 5, "npz": 12, "safetensors": 40, "workload": 10, "config": 40, "sweep": 20, "words": 20}
+COUNTS = {"chip": 5, "set": 5, "npz": 12, "safetensors": 16, "workload": 10, "config": 40, "sweep": 8, "words": 20,
+          "measured": 5, "schedule": 30, "dataflow": 20, "kernel": 16, "outputs": 3}
 
 
 @pytest.mark.parametrize("kind", KINDS)

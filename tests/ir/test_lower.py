@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -12,7 +14,8 @@ from msdsim.formats.number import FORMATS
 from msdsim.hardware import load_hw
 from msdsim.ir import KernelBuilder, at
 from msdsim.ir.expr import Const
-from msdsim.ir.lower import lower, lowered_alike
+from msdsim.ir.lower import _Edge, lower, lowered_alike
+from msdsim.ir.parser import parse_kernel
 from msdsim.ir.verify import verify
 from msdsim.numerics.executor import execute
 from tests.ir.kernels import copy_kernel, exchange_kernel, matmul_kernel, scale_kernel
@@ -201,3 +204,54 @@ def test_chips_that_differ_behind_the_ports_have_the_same_program(chip):
     assert alike == {"HBM twice as fast", "L2 twice as fast", "L2 twice as large", "signals and barriers free"}
     for name, value in (("l2.line_bytes", 2 * hardware.chip.l2.line_bytes), ("clock_mhz", 1), ("vector.repeat_bytes", 128)):
         assert not lowered_alike(hardware.chip, hardware.replace(**{name: value}).chip)
+
+
+@pytest.mark.parametrize(("third", "barriers"), [
+    ("", [0, 0, 0, 1]),  # acc1 is still pending when it is added to
+    (" {accumulate=core}", [0, 0, "core != 0", 1]),  # a drain that may not come settles nothing
+    (" {accumulate=1}", [0, 0, 1, 0]),  # the pipe has drained for acc0, and acc1 with it
+])
+def test_small_sums_on_the_cube_drain_their_pipe(third, barriers):
+    """On the 910B1 a sum of fewer than 10 fractals waits for the one before; here it has one."""
+    text = f"""kernel k {{
+  cores 2 x 1
+  tensor x: bf16[16, 16] in
+  tensor y: fp32[2, 2, 16, 16] out
+  aic {{
+    buffer a1: L1 bf16[16, 16] ring 1
+    buffer a0: L0A bf16[16, 16] ring 1
+    buffer b0: L0B bf16[16, 16] ring 1
+    buffer acc0: L0C fp32[16, 16] ring 1
+    buffer acc1: L0C fp32[16, 16] ring 1
+    copy a1 <- x
+    copy a0 <- a1
+    copy b0 <- a1
+    mmad acc1 <- a0, b0
+    mmad acc0 <- a0, b0
+    mmad acc0 <- a0, b0{third}
+    mmad acc1 <- a0, b0 {{accumulate=1}}
+    fixpipe y[core, 0, :, :] <- acc0
+    fixpipe y[core, 1, :, :] <- acc1
+  }}
+}}
+"""
+    kernel, chip = parse_kernel(text), load_hw("ascend910b1").chip
+    verify(kernel, chip)
+    found = [instr.barrier for instr in lower(kernel, chip).aic.instructions() if instr.pipe == "M" and instr.op is not None]
+    assert [str(barrier) for barrier in found] == [str(barrier) for barrier in barriers]
+    # Ten fractals are enough.
+    larger = text.replace("16, 16]", "64, 64]").replace("[16, 16]", "[64, 64]")
+    assert {str(instr.barrier) for instr in lower(parse_kernel(larger), chip).aic.instructions() if instr.pipe == "M"} == {"0"}
+
+
+@pytest.mark.parametrize(("changes", "first", "second"), [
+    ({}, True, True), ({"initial": 2}, True, False),  # one iteration back is sooner than two
+    ({"initial": 0}, False, False),  # of the same iteration: neither says anything of the other
+    ({"at": 4}, False, True), ({"at": 2}, True, False),  # who waits for a later post waits for the earlier ones too
+    ({"to": 6}, True, False), ({"to": 4}, False, True),  # who has waited earlier need not wait later
+    ({"source": "M"}, False, False), ({"target": "M"}, False, False), ({"buffer": "other", "cause": "data", "capacity": 9}, True, True),
+    ({"at": 2, "to": 4}, False, False), ({"at": 2, "to": 6, "initial": 3}, True, False)])
+def test_a_flag_that_another_one_implies(changes, first, second):
+    edge = _Edge(3, "V", 5, "MTE2", "buffer", 1, "x", 1)
+    other = replace(edge, **changes)
+    assert (edge.implies(other), other.implies(edge)) == (first, second)
