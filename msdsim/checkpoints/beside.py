@@ -27,6 +27,12 @@ _WEIGHT_ENDINGS = (".weight_packed", ".qweight", ".weight", "_blocks")
 #: Tensors beside a weight that speak of scales of something else: activations and caches.
 _OF_ACTIVATIONS = re.compile(r"(^|[._])(output|act|k|v|q|kv|attn|kv_cache)_?(global_)?scale(_inv)?$|qscale_act|input_")
 
+#: Tensors beside a weight without which its values are others, and those of them that follow from what is read.
+_OF_VALUES = re.compile(r"scale|zero|offset|g_idx|absmax|codebook|lut|perm|rotat|hadamard|svh|suh|importance|scb$")
+#: Keys under which a config gives single modules another group than the rest.
+_OVERRIDES = ("dynamic", "extra_config", "quantized_layers", "layer_quant_config")
+_DERIVED = ("deq_scale", "scale_bias", "quant_bias", "weight_shape")
+
 
 @dataclass(frozen=True)
 class Metadata:
@@ -74,6 +80,8 @@ class Beside:
     own: str
     tensors: Mapping[str, TensorInfo]
     metadata: Metadata
+    #: What has been read so far.
+    used: set[str] = field(default_factory=set)
 
     @property
     def info(self) -> TensorInfo:
@@ -95,12 +103,14 @@ class Beside:
 
     def read(self, rest: str) -> np.ndarray:
         """A tensor as it is stored, in numpy's or ml_dtypes' dtype."""
+        self.used.add(rest)
         return read_tensor(self.tensors[rest])
 
     @contextmanager
     def packed(self, rest: str) -> Iterator[Packed]:
         """A tensor in its file, read piece by piece: a copy of a large one in memory would cost a third of its decoding."""
         info, number = self.tensors[rest], _dtype(self.tensors[rest])
+        self.used.add(rest)
         buffer = np.empty(0, number)
 
         def read(first: int, last: int) -> np.ndarray:
@@ -131,6 +141,41 @@ class Beside:
         if not np.isfinite(found).all():
             raise self.wrong(f"'{rest}' has NaN or infinities")
         return found
+
+    def unread(self) -> list[str]:
+        """Tensors that change the values of a weight and were not read."""
+        return [rest for rest in self.tensors if rest not in self.used and rest != self.own and _OF_VALUES.search(rest.lower())
+                and not _OF_ACTIVATIONS.search(rest) and rest not in _DERIVED]
+
+    def group(self, k: int, groups: int) -> int:
+        """Rows of ``k`` that share one of ``groups`` scales: what the config says, else the one size that fits."""
+        if groups == 1:
+            return k
+        stated = self._stated_groups()
+        fits = [size for size in stated if -(-k // size) == groups]
+        if fits:
+            return fits[0]
+        if stated and not any(self.metadata.quantization.get(key) for key in _OVERRIDES):
+            raise self.wrong(f"{groups} groups of {k} inputs, and the config says groups of {' or '.join(map(str, stated))}")
+        if k % groups == 0:
+            return k // groups
+        fitting = [1 << power for power in range(3, 20) if -(-k // (1 << power)) == groups]
+        if len(fitting) != 1:
+            raise self.wrong(f"{groups} groups of {k} inputs: groups of {' or '.join(map(str, fitting)) or 'no size'}; a "
+                             "config.json beside the file decides (group_size)")
+        return fitting[0]
+
+    def schemes(self) -> list[Mapping[str, Any]]:
+        """The ``weights`` tables of compressed-tensors' groups."""
+        groups = self.metadata.quantization.get("config_groups")
+        tables = groups.values() if isinstance(groups, Mapping) else ()
+        found = [table.get("weights") for table in tables if isinstance(table, Mapping)]
+        return [table for table in found if isinstance(table, Mapping)]
+
+    def _stated_groups(self) -> list[int]:
+        tables = [self.metadata.quantization, self.metadata.description, *self.schemes()]
+        sizes = [table.get(key) for table in tables for key in ("group_size", "q_group_size")]
+        return [size for size in sizes if isinstance(size, int) and not isinstance(size, bool) and size > 0]
 
     def wrong(self, why: str) -> InputError:
         """An error about this weight."""

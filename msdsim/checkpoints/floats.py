@@ -61,6 +61,8 @@ def _block(w: Beside, scale: np.ndarray, rest: str) -> tuple[tuple[int, int], st
     """Rows and columns that share a scale, and a word for it."""
     n, k = w.info.shape[-2:]
     experts = w.info.shape[0] if len(w.info.shape) == 3 else 1
+    if not scale.size:
+        raise w.wrong(f"'{rest}' is empty (shape {list(scale.shape)})")
     if scale.size == 1 or (experts > 1 and scale.shape in ((experts,), (experts, 1), (experts, 1, 1))):
         return (n, k), "a scale per tensor"
     if experts > 1 and (scale.ndim != 3 or len(scale) != experts):
@@ -70,10 +72,28 @@ def _block(w: Beside, scale: np.ndarray, rest: str) -> tuple[tuple[int, int], st
         raise w.wrong(f"the {len(scale)} scales of '{rest}' fit neither the tensor nor its {n} outputs")
     if own[0] == n and n > 1:
         if own[1] == 1:
+            if k > 32 and w.tensors[rest].dtype in ("U8", "F8_E8M0"):
+                raise w.wrong(f"'{rest}' has one E8M0 scale for each {k} inputs, and MX has one for each 32")
             return (1, k), "a scale per channel"
-        return (1, _side(w, k, own[1], 1, rest)), f"groups of {_side(w, k, own[1], 1, rest)}"
+        size = w.group(k, own[1])
+        return (1, size), f"groups of {size}"
+    if own[0] == 1 and own[1] == k:
+        raise w.wrong(f"the scales {list(scale.shape)} of '{rest}' go with the last axis, which is that of the inputs: the "
+                      "weight may be stored [k, n], and is not read")
     rows, columns = _side(w, n, own[0], 0, rest), _side(w, k, own[1], 1, rest)
+    if own[0] > 1 and own[1] > 1 and rows != columns and not _stated_block(w):
+        raise w.wrong(f"the scales {list(scale.shape)} of '{rest}' would be those of blocks of {rows} x {columns}; a "
+                      "config.json beside the file decides (weight_block_size)")
     return (rows, columns), f"blocks of {rows} x {columns}"
+
+
+def _stated_block(w: Beside) -> tuple[int, int] | None:
+    """Rows and columns of a block as the config states them."""
+    for table, key in ((w.metadata.quantization, "weight_block_size"), *((table, "block_structure") for table in w.schemes())):
+        stated = table.get(key)
+        if isinstance(stated, list) and len(stated) == 2 and all(isinstance(side, int) and side > 0 for side in stated):
+            return stated[0], stated[1]
+    return None
 
 
 def _side(w: Beside, size: int, count: int, axis: int, rest: str) -> int:
@@ -82,10 +102,12 @@ def _side(w: Beside, size: int, count: int, axis: int, rest: str) -> int:
         raise w.wrong(f"{count} scales of '{rest}' along {size} {('outputs', 'inputs')[axis]}")
     if count == 1:
         return size
-    stated = w.metadata.quantization.get("weight_block_size")
-    if isinstance(stated, list) and len(stated) == 2 and isinstance(stated[axis], int) and stated[axis] > 0 \
-            and -(-size // stated[axis]) == count:
-        return stated[axis]
+    stated = _stated_block(w)
+    if stated:
+        if -(-size // stated[axis]) == count:
+            return stated[axis]
+        raise w.wrong(f"{count} scales of '{rest}' along {size} {('outputs', 'inputs')[axis]}, and the config says blocks of "
+                      f"{stated[0]} x {stated[1]}")
     fitting = [1 << power for power in range(1, 20) if -(-size // (1 << power)) == count]
     if size % count == 0 and not fitting:
         fitting = [size // count]
@@ -154,4 +176,8 @@ def nvfp4(w: Beside) -> StoredWeight | None:
     with w.packed(w.own) as packed:
         values = table[unpack_last(packed, 4, k)]
     values *= np.repeat(block, 16, axis=1)[:, :k]
-    return StoredWeight("NVFP4", values=values.T, notes=("no dataflow multiplies NVFP4 as it is: it is given by its values",))
+    factor = w.floats("pre_quant_scale").reshape(-1) if w.has("pre_quant_scale") else None
+    if factor is not None and factor.shape != (k,):
+        raise w.wrong(f"pre_quant_scale has shape {list(factor.shape)}; it has one factor for each of {k} inputs")
+    return StoredWeight("NVFP4", values=values.T, input_factor=factor,
+                        notes=("no dataflow multiplies NVFP4 as it is: it is given by its values",))

@@ -20,8 +20,7 @@ def integers(layout: str, q: np.ndarray, scale: np.ndarray, offset: np.ndarray |
         offset = np.ascontiguousarray(np.broadcast_to(offset.astype(np.float32), scale.shape)) if offset.any() else None
     if scale.ndim == 2 and len(scale) == 1:
         scale, offset, group = scale[0], None if offset is None else offset[0], None
-    elif scale.ndim == 2:
-        group = group or -(-k // len(scale))
+    assert scale.ndim == 1 or group
     parts = [layout, f"INT{bits}", "a scale per channel" if scale.ndim == 1 else f"groups of {group}",
              "zero points" if offset is not None else ""]
     return StoredWeight(", ".join(part for part in parts if part), q=q, scale=np.ascontiguousarray(scale, np.float32),
@@ -51,8 +50,10 @@ def gptq(w: Beside) -> StoredWeight | None:
         zero = zeros.astype(np.float32) + (0 if v2 else 1)
         if zero.shape != scale.shape:
             raise w.wrong(f"qzeros hold {list(zero.shape)} zero points for scales {list(scale.shape)}")
-    else:
+    elif w.metadata.quantization.get("sym"):
         zero = np.full_like(scale, 1 << (bits - 1))
+    else:
+        raise w.wrong("there are no 'qzeros' beside it, and no config.json says that the weights are symmetric (sym)")
     offset = np.float32(1 << (bits - 1)) - zero
     order, own, group = _order(w, k, groups)
     if order is not None:
@@ -92,9 +93,13 @@ def _width(w: Beside, total: int, k: int | None, n: int) -> int:
 
 def _version(w: Beside, bits: int) -> tuple[bool, tuple[str, ...]]:
     """Whether zero points are stored as they are (v2), and what is assumed."""
-    stated = str(w.metadata.quantization.get("checkpoint_format") or w.metadata.file.get("checkpoint_format") or "").lower()
-    if stated in ("gptq", "gptq_v2"):
-        return stated == "gptq_v2", ()
+    own = w.metadata.quantization
+    stated = (own.get("checkpoint_format"), own.get("format"), w.metadata.file.get("checkpoint_format"))
+    words = {str(word).lower() for word in stated if word}
+    if len(words) > 1 or words - {"gptq", "gptq_v2"}:
+        raise w.wrong(f"the format is stated as {' and '.join(sorted(words))[:100]}; read are gptq and gptq_v2")
+    if words:
+        return words == {"gptq_v2"}, ()
     if not w.has("qzeros"):
         return False, ()
     codes = w.read("qzeros").view(np.uint32)
@@ -108,13 +113,14 @@ def _version(w: Beside, bits: int) -> tuple[bool, tuple[str, ...]]:
 
 def _order(w: Beside, k: int, groups: int) -> tuple[np.ndarray | None, str, int | None]:
     """The rows sorted by group where g_idx is not ascending (act-order), a word for it, and the group."""
-    size = w.metadata.quantization.get("group_size")
-    group = size if isinstance(size, int) and size > 0 and -(-k // size) == groups else -(-k // groups)
+    group = w.group(k, groups)
     rest = w.first("g_idx", "weight_g_idx")
     if rest is None:
         stated = w.metadata.quantization
-        if stated.get("desc_act") and groups > 1 and not stated.get("static_groups"):
-            raise w.wrong("the config says desc_act, and there is no g_idx, which says to which group a row belongs")
+        ordered = stated.get("desc_act") and not stated.get("static_groups")
+        if groups > 1 and (ordered or any(table.get("actorder") in ("group", True) for table in w.schemes())):
+            raise w.wrong("the config says that rows are in the order of their activations, and there is no g_idx, which says "
+                          "to which group a row belongs")
         return None, "", group
     index = w.read(rest)
     if index.shape != (k,) or index.dtype.kind not in "iu":
@@ -142,11 +148,17 @@ def awq(w: Beside) -> StoredWeight | None:
     if shape[1] * 8 != n:
         raise w.wrong(f"qweight {list(shape)} with scales {list(scales)} is neither GPTQ's [k bits/32, {n}] nor AWQ's [k, "
                       f"{n // 8}]")
+    version = str(w.metadata.quantization.get("version") or "gemm").lower()
+    if w.metadata.method == "awq" and version not in ("gemm", "marlin", "exllama"):
+        raise w.wrong(f"AWQ of version {version[:40]} is not read; gemm is")
     k = shape[0]
     scale = w.floats("scales")
     with w.packed("qweight") as packed:
         q = unpack_awq(packed, middle=8)
     offset = None
+    stated = w.metadata.quantization
+    if not w.has("qzeros") and stated.get("zero_point") is not False and not stated.get("sym"):
+        raise w.wrong("there are no 'qzeros' beside it, and no config.json says that there are none (zero_point false)")
     if w.has("qzeros"):
         if w.tensors["qzeros"].shape != (scales[0], shape[1]):
             raise w.wrong(f"qzeros have shape {list(w.tensors['qzeros'].shape)}, and AWQ's are {[scales[0], shape[1]]}")
@@ -171,11 +183,15 @@ def compressed_packed(w: Beside) -> StoredWeight | None:
     scale = w.floats("weight_scale").T
     offset = None
     if w.has("weight_zero_point"):
+        if len(w.tensors["weight_zero_point"].shape) != 2 or w.tensors["weight_zero_point"].dtype != "I32":
+            raise w.wrong(f"weight_zero_point is no I32 [n bits/32, groups] ({w.shapes()})")
         zeros = unpack_first(w.read("weight_zero_point"), bits, n).astype(np.float32)
         offset = (1 << (bits - 1)) - zeros
         if offset.shape != (n, scales[1]):
             raise w.wrong(f"weight_zero_point holds {list(offset.shape)} zero points for scales {list(scales)}")
         offset = offset.T
+    elif any(table.get("symmetric") is False for table in w.schemes()):
+        raise w.wrong("the config says that the weights are not symmetric, and there is no weight_zero_point beside them")
     order, own, group = _order(w, k, scales[1])
     q = q.T
     if order is not None:

@@ -44,8 +44,13 @@ def decode(weight: Beside) -> StoredWeight:
             if str(err).startswith("tensor '"):
                 raise
             raise weight.wrong(str(err)) from None
-        if found is not None:
-            return found
+        if found is None:
+            continue
+        more = weight.unread()
+        if more:
+            raise weight.wrong(f"'{more[0][:100]}' stands beside it, which {found.layout[:60]} does not have "
+                               f"({weight.shapes()}); it is not read without it")
+        return found
     raise weight.wrong(f"has dtype {weight.info.dtype}, and no layout that is read has these tensors ({weight.shapes()}); "
                        f"{_REMEDY}")
 

@@ -64,7 +64,7 @@ def plain_bytes(w: Beside) -> StoredWeight | None:
     elif w.metadata.method == "modelopt" and w.metadata.quantization.get("pre_quant_scale"):
         notes += ("no pre_quant_scale beside it: where the checkpoint has folded it into the layer norm, the weight is the "
                   "smoothed one",)
-    return integers(layout, q, scale, offset, bits, k, factor=factor, notes=notes)
+    return integers(layout, q, scale, offset, bits, k, group=w.group(k, groups), factor=factor, notes=notes)
 
 
 def _two_outputs(packed: np.ndarray) -> np.ndarray:
@@ -81,6 +81,8 @@ def _offset(w: Beside, shape: tuple[int, ...]) -> tuple[np.ndarray | None, tuple
     """Our offset, minus the zero point, [groups, n]."""
     rest = w.first("weight_offset", "weight_zero_point")
     if rest is None:
+        if any(table.get("symmetric") is False for table in w.schemes()):
+            raise w.wrong("the config says that the weights are not symmetric, and there is no weight_zero_point beside them")
         return None, ()
     zero = w.read(rest).astype(np.float32)
     if zero.size == 1:
@@ -118,7 +120,8 @@ def quark(w: Beside) -> StoredWeight | None:
         return None
     weights = w.metadata.quantization.get("global_quant_config")
     weights = weights.get("weight") if isinstance(weights, dict) else None
-    dtype = weights.get("dtype") if isinstance(weights, dict) else None
+    weights = weights if isinstance(weights, dict) else {}
+    dtype = weights.get("dtype")
     if dtype not in ("int4", "uint4"):
         raise w.wrong("32-bit words along the outputs are INT4 or UINT4 of amd-quark, and no config.json beside the file "
                       "says which "
@@ -139,6 +142,8 @@ def quark(w: Beside) -> StoredWeight | None:
         if zeros.shape != scale.shape:
             raise w.wrong(f"weight_zero_point holds {list(zeros.shape)} zero points for scales {list(scale.shape)}")
         offset = -signed4(zeros).astype(np.float32) if signed else 8 - zeros.astype(np.float32)
+    elif weights.get("symmetric") is not True:
+        raise w.wrong("there is no weight_zero_point beside it, and the config does not say that the weights are symmetric")
     elif not signed:
         offset = np.full_like(scale, 8)
-    return integers(f"quark {dtype}", q, scale, offset, 4, k)
+    return integers(f"quark {dtype}", q, scale, offset, 4, k, group=w.group(k, size[0]))

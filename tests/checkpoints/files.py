@@ -113,12 +113,12 @@ def compressed(n=24, k=60, group=20, bits=4, *, zeros=False, seed=2):
     return Made(tensors, "weight_packed", values)
 
 
-def bytes8(n=24, k=64, *, groups=1, bits=8, offset=False, seed=3):
+def bytes8(n=24, k=64, *, groups=1, size=None, bits=8, offset=False, seed=3):
     rng = np.random.default_rng(seed)
     q = rng.integers(-(1 << (bits - 1)), 1 << (bits - 1), (n, k)).astype(np.int8)
     scale = (rng.random((n, groups)) * 0.1 + 0.01).astype(np.float32)
     zero = rng.integers(-5, 6, (n, groups)).astype(np.float32) * offset
-    which = group_of(k, k // groups)
+    which = group_of(k, size or k // groups)
     values = (q.astype(float) - zero[:, which]) * scale.astype(float)[:, which]
     return Made({"weight": q, "weight_scale": scale} | ({"weight_offset": zero} if offset else {}), "weight", values)
 

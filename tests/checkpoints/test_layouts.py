@@ -163,6 +163,23 @@ WRONG = {
                lambda: files.mxfp4(form="I8"), "MXINT8"),
     "a width that is none": (lambda t: t.pop("qzeros") is None or t.update(g_idx=t["g_idx"][:60]), files.gptq, "packed integers have 2, 3, 4 or 8"),
     "plain with a scale": (lambda t: t.update(weight=np.ones((24, 64), np.float32)), files.bytes8, "stands beside it"),
+    "gptq without zero points": (lambda t: t.pop("qzeros"), files.gptq, "no 'qzeros' beside it"),
+    "awq without zero points": (lambda t: t.pop("qzeros"), files.awq, "no 'qzeros' beside it"),
+    "quark without zero points": (lambda t: t.pop("weight_zero_point"), files.quark, "no weight_zero_point beside it"),
+    "compressed with flat zero points": (lambda t: t.update(weight_zero_point=t["weight_zero_point"].reshape(-1)),
+                                         lambda: files.compressed(zeros=True), "is no I32 [n bits/32, groups]"),
+    "another scale": (lambda t: t.update(channel_scale=np.ones(64, np.float32)), files.gptq, "'channel_scale' stands beside it"),
+    "a factor of mxfp4": (lambda t: t.update(pre_quant_scale=np.ones(64, np.float32)), files.mxfp4, "'pre_quant_scale' stands beside"),
+    "zero points of fp8": (lambda t: t.update(weight_zero_point=np.ones((24, 1), np.int8)), files.fp8, "stands beside it"),
+    "a codebook": (lambda t: t.update(codebook=np.ones(16, np.float32)), files.awq, "'codebook' stands beside it"),
+    "no channel scales": (lambda t: t.update(weight_scale=t["weight_scale"][:, :0]),
+                          lambda: files.fp8(block=(1, 48), name="weight_scale"), "is empty"),
+    "swapped blocks": (lambda t: t.update(weight_scale_inv=t["weight_scale_inv"].T),
+                       lambda: files.fp8(n=64, k=32, block=(16, 16)), "would be those of blocks of 32 x 8"),
+    "scales of the last axis": (lambda t: t.update(weight_scale=np.ones((1, 48), np.float32)),
+                                lambda: files.fp8(block=(1, 48), name="weight_scale"), "go with the last axis"),
+    "mx scales of a channel": (lambda t: t.update(weight_scale=t["weight_scale"][:, :1]),
+                               lambda: files.fp8(n=24, k=64, block=(1, 32), scale_dtype=np.uint8, name="weight_scale"), "one for each 32"),
     "hqq": (lambda t: t.update(W_q=t["weight"]), files.bytes8, "HQQ is not read"),
 }
 
@@ -172,11 +189,60 @@ def test_refused(name, tmp_path):
     change, make, message = WRONG[name]
     made = make()
     change(made.tensors)
-    made.config = None if name not in ("two scales", "fp8 without a scale") else made.config
+    made.config = None if name not in ("two scales", "fp8 without a scale", "quark without zero points") else made.config
     with pytest.raises(InputError) as found:
         read_weight(made.write(tmp_path))
     assert message in str(found.value)
     assert len(str(found.value)) < 2000
+
+
+STATED = {
+    "zero points": (files.compressed, {"config_groups": {"a": {"weights": {"num_bits": 4, "symmetric": False}}}}, "not symmetric, and there"),
+    "an order": (files.compressed, {"config_groups": {"a": {"weights": {"num_bits": 4, "actorder": "group"}}}}, "no g_idx"),
+    "another group": (files.compressed, {"config_groups": {"a": {"weights": {"num_bits": 4, "group_size": 32}}}}, "says groups of 32"),
+    "another block": (lambda: files.fp8(n=64, k=48, block=(16, 16)), {"weight_block_size": [128, 128]}, "says blocks of 128 x 128"),
+    "another kernel": (files.gptq, {"quant_method": "gptq", "bits": 4, "checkpoint_format": "marlin"}, "stated as marlin"),
+    "two versions": (files.gptq, {"quant_method": "gptq", "checkpoint_format": "gptq", "format": "gptq_v2"}, "gptq and gptq_v2"),
+    "gemv": (files.awq, {"quant_method": "awq", "version": "gemv"}, "AWQ of version gemv is not read"),
+}
+
+
+@pytest.mark.parametrize("name", STATED)
+def test_what_the_config_says_and_the_tensors_do_not(name, tmp_path):
+    make, config, message = STATED[name]
+    made = make()
+    made.config = config
+    with pytest.raises(InputError, match=message):
+        read_weight(made.write(tmp_path))
+
+
+def test_a_version_by_its_newer_key(tmp_path):
+    """GPTQModel writes ``format`` beside or in place of ``checkpoint_format``."""
+    made = files.gptq(v2=True)
+    made.config = {"quant_method": "gptq", "bits": 4, "format": "gptq_v2"}
+    np.testing.assert_array_equal(decoded(read_weight(made.write(tmp_path))), made.values)
+
+
+def test_nvfp4_with_factors_of_the_activations(tmp_path):
+    made = files.nvfp4()
+    factor = np.linspace(0.5, 2, made.values.shape[1]).astype(np.float32)
+    made.tensors["pre_quant_scale"] = factor
+    stored = read_weight(made.write(tmp_path))
+    np.testing.assert_array_equal(stored.input_factor, factor)
+    np.testing.assert_array_equal(decoded(stored), made.values)
+
+
+@pytest.mark.parametrize(("stated", "k", "groups", "size"), [(None, 250, 4, 64), (100, 250, 3, 100), (None, 192, 3, 64)])
+def test_a_last_group_that_is_not_full(stated, k, groups, size, tmp_path):
+    """250 inputs in four groups are groups of 64 and one of 58."""
+    made = files.bytes8(k=k, groups=groups, size=size)
+    made.config = stated and {"quant_method": "compressed-tensors", "config_groups": {"a": {"weights": {"group_size": stated}}}}
+    np.testing.assert_array_equal(decoded(read_weight(made.write(tmp_path))), made.values)
+
+
+def test_groups_that_nothing_tells(tmp_path):
+    with pytest.raises(InputError, match="30 groups of 250 inputs"):
+        read_weight(files.bytes8(k=250, groups=30, size=9).write(tmp_path))
 
 
 def test_the_side_of_a_block(tmp_path):
