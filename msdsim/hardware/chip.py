@@ -120,11 +120,28 @@ class Cube(Table):
 
 
 class VectorOp(Table):
-    """One class of Vector instruction: cycles = max(min_cycles, slope * repeats), after ``latency`` when isolated."""
+    """One class of Vector instruction: cycles = max(min_cycles, slope * repeats), after ``latency`` when isolated;
+    ``port_cycles`` are for vector functions (:class:`VectorFunction`)."""
 
     slope_cycles_per_repeat: Positive
     min_cycles: Cycles
     latency_cycles: Cycles
+    port_cycles: Positive | None = None
+
+
+class VectorFunction(Table):
+    """What a vector function costs (:mod:`msdsim.ir.vf`): ``start_cycles`` before its first load and ``drain_cycles`` after its
+    last store; a load and a store take ``load_cycles`` and ``store_cycles`` until the register, or UB, has the data.  A cycle
+    has ``loads_per_cycle``, ``stores_per_cycle`` and ``ports`` for arithmetic, of which an operation takes ``port_cycles`` (1
+    where it names none) a register."""
+
+    start_cycles: Cycles
+    drain_cycles: Cycles
+    load_cycles: Cycles
+    store_cycles: Cycles
+    loads_per_cycle: Positive
+    stores_per_cycle: Positive
+    ports: PositiveInt
 
 
 class Banks(Table):
@@ -148,11 +165,13 @@ class Banks(Table):
 
 class Vector(Table):
     """The vector unit: an instruction works through repeats of ``repeat_bytes`` of its widest operand; ``ops`` has
-    every name of :data:`msdsim.hardware.sanity.VECTOR_OPS`.  Without ``banks`` UB serves whatever Vector asks for."""
+    every name of :data:`msdsim.hardware.sanity.VECTOR_OPS`.  Without ``banks`` UB serves whatever Vector asks for; without
+    ``vf`` there are no vector functions."""
 
     repeat_bytes: PositiveInt
     ops: dict[str, VectorOp]
     banks: Banks | None = None
+    vf: VectorFunction | None = None
 
 
 class Nd2nz(Table):

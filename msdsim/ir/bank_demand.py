@@ -11,7 +11,7 @@ from operator import add
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units.banks import BankModel, Pattern, Steps
 from msdsim.ir.expr import Const, Expr, evaluate, free_vars
-from msdsim.ir.kernel import Block, Buffer, For, Kernel, Op, Slice, When, row_bytes
+from msdsim.ir.kernel import Block, Buffer, For, Kernel, Op, Slice, Vf, When, row_bytes
 from msdsim.ir.lets import plain
 from msdsim.ir.ops import OPS
 from msdsim.ir.timing import Local, Repeats
@@ -77,6 +77,8 @@ def demands_of(kernel: Kernel, chip: Chip) -> dict[int, Demand]:
 
 def _demands(block: Block, chip: Chip, weight: int) -> Iterator[tuple[int, Demand]]:
     for statement in block:
+        if isinstance(statement, Vf):
+            continue
         if isinstance(statement, For | When):
             yield from _demands(statement.body, chip, weight * (_LOOP_WEIGHT if isinstance(statement, For) else 1))
         elif isinstance(statement, Op):

@@ -38,6 +38,7 @@ from msdsim.ir.kernel import (
     Slice,
     Statement,
     Tensor,
+    Vf,
     When,
 )
 from msdsim.ir.ops import OPS
@@ -123,6 +124,14 @@ def _difference(stop: Expr, start: Expr) -> Expr:
     return binary("-", stop, start)
 
 
+class _Body(list[Statement]):
+    """Statements of a vector function, which declares nothing itself."""
+
+    def __init__(self, outer: list[Statement]) -> None:
+        super().__init__()
+        self.outer = outer
+
+
 class KernelBuilder:
     """Collects tensors, signals and the two parts of a kernel."""
 
@@ -193,6 +202,20 @@ class KernelBuilder:
         self._stack.pop()
         outer.append(When(condition, tuple(body)))
 
+    @contextmanager
+    def vf(self, fused: object = True) -> Iterator[None]:
+        """``vf``: operations inside are one vector function, unless ``fused`` is false or None (a chip that has none).  Buffers
+        declared inside belong to the block around."""
+        if not fused:
+            yield
+            return
+        outer, body = self._block("'vf'"), _Body(self._block("'vf'"))
+        self._stack.append(body)
+        yield
+        self._stack.pop()
+        if body:
+            outer.append(Vf(Const(1), tuple(body)))
+
     def let(self, name: str, value: ExprLike) -> Var:
         """``let name = value``: a name for an expression, good until the end of the current block."""
         self._block(f"'let {name}'").append(Let(name, _expr(value)))
@@ -210,7 +233,8 @@ class KernelBuilder:
         if len(shape) != 2:
             raise KernelError(f"buffer '{name}' has shape {list(shape)}; a buffer has rows and columns")
         buffer = Buffer(name, space, fmt, shape, ring, address)
-        self._block(f"buffer '{name}'").append(Alloc(buffer))
+        block = self._block(f"buffer '{name}'")
+        (block.outer if isinstance(block, _Body) else block).append(Alloc(buffer))
         return Handle(buffer)
 
     def op(self, kind: str, out: Slice | Handle | None = None, *ins: Slice | Handle, **attrs: AttrValue) -> None:

@@ -14,6 +14,7 @@
                | 'buffer' NAME ':' SPACE FORMAT '[' extent ',' extent ']' 'ring' extent ('at' extent)?
                | 'for' VAR 'in' expr '..' expr ('step' extent)? block
                | 'when' expr block
+               | 'vf' block
                | ('signal' | 'wait') NAME 'on' PIPE
                | OP slice? ('<-' slice (',' slice)*)? ('{' NAME '=' value (',' NAME '=' value)* '}')?
     slice     := NAME ('[' range (',' range)* ']')?         -- the name alone: all of it
@@ -312,6 +313,12 @@ class When(_Shown):
     condition: Expr
     body: Block
     line: int = field(default_factory=int, compare=False)
+
+
+@dataclass(frozen=True)
+class Vf(When):
+    """``vf``: operations of Vector that are one vector function; the block always runs.  What passes between operations over
+    the same sizes stays in registers (:mod:`msdsim.ir.vf` says what it costs)."""
 
 
 Statement: TypeAlias = Alloc | Let | For | When | Op

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from itertools import count
 
 from msdsim.errors import KernelError
@@ -29,14 +30,23 @@ from msdsim.ir.dependences import (
     without_implied,
 )
 from msdsim.ir.expr import Const, Expr, Var, binary, product
-from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, PartName, When, ends_phase
+from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, PartName, Vf, When, ends_phase
 from msdsim.ir.lets import plain
 from msdsim.ir.ops import OPS
 from msdsim.ir.placement import Placement, placed
 from msdsim.ir.program import Cause, Instr, Loop, Node, Part, Program, Semaphore, UnitFlag, walk_nodes
 from msdsim.ir.timing import Sync, Timing
 from msdsim.ir.unit_flags import has_unit_flag, strip
+from msdsim.ir.vf import fused, reads_in
 from msdsim.naming import PIPES
+
+
+@dataclass(eq=False)
+class _Function:
+    """A vector function: its instructions, and what they read that it has not written itself."""
+
+    instrs: list[Instr] = field(default_factory=list)
+    reads: set[str] = field(default_factory=set)
 
 
 def lower(kernel: Kernel, chip: Chip, addresses: Mapping[str, int] | None = None,
@@ -72,11 +82,14 @@ class _PartLowering:
         self.semaphores: list[Semaphore] = []
         self.settled: dict[tuple[int, str, frozenset[str]], frozenset[str]] = {}
         self.fresh = 0
+        self.functions: dict[int, _Function] = {}
+        self.reads = reads_in(kernel.part(name))
 
     def run(self) -> Part:
         scope = self._scope(self.kernel.part(self.name), None)
         self._dependences(scope)
         self._fences(scope)
+        self._gather_flags()
         for pipe in PIPES[self.name.upper()]:
             self._hazards(scope, pipe, set())
         body = self._emit(scope)
@@ -99,6 +112,8 @@ class _PartLowering:
                     mark = Instr(-1, "M", None, Sync(), Const(0))
                     scope.items.append(Item(mark, {statement.ins[0].of.name: {"M": (True, False)}}))
                 scope.items.append(self._leaf(statement))
+            elif isinstance(statement, Vf):
+                scope.items += self._vf(statement)
             else:
                 assert isinstance(statement, For | When), "names are put in before"
                 if isinstance(statement, For):
@@ -125,6 +140,33 @@ class _PartLowering:
         signal = (op.kind, self.signals[str(op.attr("name"))]) if op.kind in ("signal", "wait") else None
         instr = Instr(-1, pipe, op, self._timing(op), Const(0), signal=signal)
         return Item(instr, dict(access))
+
+    def _vf(self, statement: Vf) -> list[Item]:
+        """The operations of a vector function, one after the other."""
+        body = [op for op in statement.body if isinstance(op, Op)]
+        function, written, items = _Function(), set[str](), list[Item]()
+        for op, piece in zip(body, fused(body, self.chip, self.reads), strict=True):
+            item = self._leaf(op)
+            instr = item.node
+            assert isinstance(instr, Instr)
+            instr.timing, instr.barrier = piece.timing, Const(int(piece.waits))
+            self.functions[id(instr)] = function
+            function.instrs.append(instr)
+            function.reads |= {operand.of.name for operand in op.ins} - written
+            written |= {op.out.of.name} if op.out is not None else set()
+            items.append(item)
+        return items
+
+    def _gather_flags(self) -> None:
+        """A vector function waits for all that it needs, and other pipes for all of it."""
+        for function in dict.fromkeys(self.functions.values()):
+            first, *rest = function.instrs
+            for instr in rest:
+                first.waits += [number for number in instr.waits if number not in first.waits]
+                instr.waits = []
+            for instr in function.instrs[:-1]:
+                function.instrs[-1].posts += [number for number in instr.posts if number not in function.instrs[-1].posts]
+                instr.posts = []
 
     def _timing(self, op: Op) -> Timing:
         """What the operation costs, with the bank conflicts of its operands where they lie; called in the order of the part."""
@@ -254,6 +296,12 @@ class _PartLowering:
         # A workspace on chip has no flags of the lowering, yet the order inside a pipe is the pipe's own affair.
         reads |= {operand.of.name for operand in op.ins if operand.space != "GM"}
         writes |= {op.out.of.name} if op.out is not None and op.out.space != "GM" else set()
+        function = self.functions.get(id(instr))
+        if function is not None:
+            # Inside, registers hand on; a function as a whole begins behind what it reads.
+            if instr is not function.instrs[0]:
+                return dirty | writes
+            reads = function.reads
         if definition.hazard is not None and reads & dirty:
             barrier = definition.hazard(op, self.chip)
             if definition.accumulates and not any(s.of.name in dirty for s in op.ins):

@@ -16,6 +16,7 @@ from msdsim.ir.kernel import (
     Slice,
     Statement,
     Tensor,
+    Vf,
     When,
     whole,
 )
@@ -25,7 +26,7 @@ from msdsim.ir.tokens import PAGE, Token, nearest
 
 #: Blocks inside blocks, and statements of one kernel, at most.
 MOST_NESTED, MOST_STATEMENTS = 64, 20_000
-_WORDS = ("buffer", "for", "when", "let")
+_WORDS = ("buffer", "for", "when", "vf", "let")
 
 
 #: What users write who come from other languages, and what it is here.
@@ -129,6 +130,9 @@ class StatementParser(ExpressionParser):
         if self.accept("when"):
             condition = self.expr()
             return When(condition, self.block("the block 'when'", token), token.line)
+        if token.text == "vf":
+            self.expect("vf")
+            return Vf(Const(1), self.block("the block 'vf'", token), token.line)
         return self.operation(token.line)
 
     def let(self, line: int) -> Let:

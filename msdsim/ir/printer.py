@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 
-from msdsim.ir.kernel import Alloc, Block, Comment, For, Kernel, Let, Op, Slice, Statement, When, attr_text, copied
+from msdsim.ir.kernel import Alloc, Block, Comment, For, Kernel, Let, Op, Slice, Statement, Vf, When, attr_text, copied
 from msdsim.moved import old_names
 
 _INDENT = "  "
@@ -88,7 +88,7 @@ def statement_text(statement: Statement) -> str:
     if isinstance(statement, For):
         step = f" step {statement.step}" if statement.step != 1 else ""
         return f"for {statement.var} in {statement.low} .. {statement.high}{step}"
-    return f"when {statement.condition}"
+    return "vf" if isinstance(statement, Vf) else f"when {statement.condition}"
 
 
 def _full_text(statement: Statement) -> str:

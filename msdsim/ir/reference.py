@@ -269,6 +269,10 @@ them: the fixpipe starts while the last product is made, and the first product o
 that it never catches up with the other. Either all operations on an accumulator have it or none; one fixpipe drains it, in the block
 that declares it.
 
+On a chip that has registers (the 950) `vf {{ ... }}` makes one vector function of the operations of Vector in it, which may be nothing else
+(buffers are declared before it): operations over the same sizes share a loop over registers, so that what passes between them is
+neither stored nor loaded again; other pipes wait for all of it. Numbers are the same with and without.
+
 Between cores order is written: `signal s on PIPE` raises s when that pipe has finished all before it, `wait s on PIPE` holds that pipe until
 s has been raised once more (by both AIVs, if they are the senders). `aic_to_aiv` and `aiv_to_aic` join the cores of a group, `barrier` joins
 all that raise it. Each must be awaited as often as it is raised. What cores share in a ring of n slots begins with n raisings of a

@@ -16,7 +16,7 @@ from msdsim.ir.printer import statement_text
 
 #: Lines longer than this have their expressions named even where that saves nothing.
 _LONG_LINE = 108
-_KEYWORDS = ("core", "sub", "let", "for", "in", "when", "buffer", "ring", "at", "step", "on", *FUNCTIONS)
+_KEYWORDS = ("core", "sub", "let", "for", "in", "when", "vf", "buffer", "ring", "at", "step", "on", *FUNCTIONS)
 
 
 def tidy(kernel: Kernel) -> Kernel:

@@ -21,6 +21,7 @@ from msdsim.ir.placement import place
 from msdsim.ir.signals import check_signals
 from msdsim.ir.structure import PartCheck
 from msdsim.ir.unit_flags import check_unit_flags
+from msdsim.ir.vf import check_vector_functions
 
 
 def verify(kernel: Kernel, chip: Chip) -> None:
@@ -44,6 +45,7 @@ def check_kernel(kernel: Kernel, chip: Chip) -> None:
     writes = PartCheck(kernel, chip, "aic").check() | PartCheck(kernel, chip, "aiv").check()
     check_flow(kernel, writes)
     check_unit_flags(kernel)
+    check_vector_functions(kernel, chip)
     check_signals(kernel)
     passed.add(rules)
 

@@ -7,7 +7,7 @@ Slices stay inside their tensors by construction (starts are taken modulo what i
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hypothesis import strategies as st
@@ -24,8 +24,14 @@ from msdsim.ir.program import Program
 
 Draw = Callable[[Any], Any]
 
-#: The toy chip, and one whose copies into L1 turn rows into fractals.
-_BASES = (load_hw("toy"), load_hw("ascend910b1").replace(cores__aic=2))
+def _with_functions(hardware: Hardware) -> Hardware:
+    """A chip that has vector functions as the 950PR has them."""
+    vector = hardware.chip.vector.model_copy(update={"vf": load_hw("ascend950pr").chip.vector.vf})
+    return replace(hardware, chip=hardware.chip.model_copy(update={"vector": vector}))
+
+
+#: The toy chip, one whose copies into L1 turn rows into fractals, and one that has vector functions.
+_BASES = (load_hw("toy"), load_hw("ascend910b1").replace(cores__aic=2), _with_functions(load_hw("toy")))
 _GM_FORMATS = ("bf16", "fp16", "fp32", "int8", "int32", "int4")
 _BINARY = ("add", "sub", "mul", "div", "max", "min")
 _UNARY = ("abs", "exp")
@@ -314,7 +320,7 @@ class _Writer:
 
     def operation(self) -> None:
         """Some operation on what is in scope, if there is a legal one."""
-        makers = [self.local, self.cube, self.sums] if self.name == "aic" else [self.vector]
+        makers = [self.local, self.cube, self.sums] if self.name == "aic" else [self.vector, self.function]
         if not self.inside_only:
             makers += [self.load, self.store]
         self.pick(makers)()
@@ -384,6 +390,12 @@ class _Writer:
             out = self.rectangle(self.pick([item for item in outs if item.of.fmt == fmt] or self.gm))
             self.kb.op("fixpipe", out, acc[self.like(out)], unit_flag=1)
             self.variables.pop()
+
+    def function(self) -> None:
+        """A vector function, where the chip has them."""
+        with self.kb.vf(self.chip.vector.vf):
+            for _ in range(self.number(1, 5)):
+                self.vector()
 
     def vector(self) -> None:
         out = self.rectangle(self.pick(self.buffers))

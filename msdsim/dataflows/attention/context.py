@@ -63,7 +63,7 @@ class Context:
 
     def __init__(self, name: str, problem: AttentionShape, chip: Chip, tile: AttentionTiling, operands: Operands) -> None:
         check(problem, chip, tile, MX_MODES.get(operands.fmt, operands.fmt), operands.passes)
-        self.problem, self.tile, self.operands = problem, tile, operands
+        self.problem, self.chip, self.tile, self.operands = problem, chip, tile, operands
         self.cores, self.aivs = chip.cores.aic, chip.cores.aiv_per_aic
         self.work = Division(problem, self.cores, tile.rows, tile.kv_tile, tile.kv_splits)
         self.dim, self.out_dim, self.shared = problem.head_dim, problem.value_dim, problem.shared_kv

@@ -26,6 +26,8 @@ class Conversions:
     p_scales: ToCube | None = None
     #: Scales of V that apply once, at the end.
     scale_output: ScaleOutput | None = None
+    #: Whether :meth:`weights` are operations alone, which a vector function can hold.
+    fused = True
 
     def __init__(self, ctx: Context) -> None:
         self.ctx, self.kb = ctx, ctx.kb

@@ -121,7 +121,7 @@ class _Dequantizer:
                 copy_rows(self.ctx, lambda inside, width=here[1]: w8[inside, width],  # type: ignore[misc]
                           self.stored[number], head, rows)
         for number, here in enumerate(tiles[:1] if alike else tiles):
-            with nullcontext() if alike else kb.when(which.equals(number)):
+            with nullcontext() if alike else kb.when(which.equals(number)), kb.vf(self.ctx.chip.vector.vf):
                 to_fp32(kb, w8[here], w16[here], w32[here])
                 if self.scaled:
                     kb.op("mul", w32[here], w32[here], scales[number])

@@ -37,6 +37,8 @@ from msdsim.ir.ops.vector import FOLD_LANES
 class MsdConversions(Conversions):
     """Integer components of Q and P with a row scale each; INT32 sums merged and scaled."""
 
+    fused = False
+
     def __init__(self, ctx: Context, spec: MsdSpec) -> None:
         super().__init__(ctx)
         self.spec, self.cache_scales = spec, CacheScales(ctx)

@@ -60,6 +60,8 @@ class MxCache(Cache):
 class MxConversions(Conversions):
     """MX components of Q and P, split block by block; FP32 sums added up.  Block scales are in the products."""
 
+    fused = False
+
     def __init__(self, ctx: Context) -> None:
         super().__init__(ctx)
         self.p_scales = ToCube(ctx, "p_scales", "sp1", "e8m0", ctx.work.kv_tile // MX_BLOCK)

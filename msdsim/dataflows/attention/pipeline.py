@@ -180,8 +180,10 @@ class _Vector:
             with kb.when(step.first):
                 kb.op("dup", state.top, scalar=LOWEST)
                 kb.op("dup", state.sum, scalar=0.0)
-            online_softmax(kb, logits.values, state, alpha, lanes, row)
-            self.p.put(step, rows, step.cols, self.conversions.weights(step, rows, logits, scales))
+            with kb.vf(ctx.chip.vector.vf):
+                online_softmax(kb, logits.values, state, alpha, lanes, row)
+                weights = self.conversions.weights(step, rows, logits, scales) if self.conversions.fused else None
+            self.p.put(step, rows, step.cols, weights or self.conversions.weights(step, rows, logits, scales))
         self.p.filled()
 
     def rescale(self, step: Step) -> None:

@@ -45,8 +45,9 @@ class Converted(Weights):
             kb.op("cast", wb, wq)
         else:
             w32 = kb.buffer("w32", "UB", "fp32", g.ub_shape)[here]
-            widen(kb, g.chip, g.ub_shape, wq, w32)
-            kb.op("cast", wb, w32, round="rint")
+            with kb.vf(g.chip.vector.vf):
+                widen(kb, g.chip, g.ub_shape, wq, w32)
+                kb.op("cast", wb, w32, round="rint")
         return wb
 
 

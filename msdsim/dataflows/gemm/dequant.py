@@ -139,17 +139,21 @@ class Dequantized(Weights):
         shape, (size, run) = g.ub_shape, wq.sizes
         here = at(0, size), at(0, run)
         w32 = kb.buffer("w32", "UB", "fp32", shape)
-        widen(kb, g.chip, shape, wq, w32[here])
-        wf = w32
         if lay.spans == 1:
-            scales.apply(w32[here], w32[here], line, run, scales.group_of(line))
-        else:
-            # Group after group into another buffer, so that no group waits for the one before.
-            wf = kb.buffer("wf", "UB", "fp32", shape)
-            each, lines = lay.group or 1, run if lay.transposed else size
-            with kb.tiles("j", lines, each) as j:
-                piece = (at(0, size), j) if lay.transposed else (j, at(0, run))
-                scales.apply(wf[piece], w32[piece], line, run, scales.group_of(line) + j.number)
+            with kb.vf(g.chip.vector.vf):
+                widen(kb, g.chip, shape, wq, w32[here])
+                scales.apply(w32[here], w32[here], line, run, scales.group_of(line))
+                wb = kb.buffer("wb", "UB", "bf16", shape, g.tile.ub_ring)[here]
+                kb.op("cast", wb, w32[here], round="rint")
+            return wb
+        with kb.vf(g.chip.vector.vf):
+            widen(kb, g.chip, shape, wq, w32[here])
+        # Group after group into another buffer, so that no group waits for the one before.
+        wf = kb.buffer("wf", "UB", "fp32", shape)
+        each, lines = lay.group or 1, run if lay.transposed else size
+        with kb.tiles("j", lines, each) as j:
+            piece = (at(0, size), j) if lay.transposed else (j, at(0, run))
+            scales.apply(wf[piece], w32[piece], line, run, scales.group_of(line) + j.number)
         wb = kb.buffer("wb", "UB", "bf16", shape, g.tile.ub_ring)[here]
         kb.op("cast", wb, wf[here], round="rint")
         return wb
