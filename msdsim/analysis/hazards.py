@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from msdsim.errors import CheckFailed
-from msdsim.ir.kernel import Op
+from msdsim.ir.kernel import Op, Vf, walk
 from msdsim.ir.unit_flags import has_unit_flag
 from msdsim.naming import PIPES
 from msdsim.timeline.record import RunRecord
@@ -32,6 +32,8 @@ class _Access:
     pipe: str
     what: str
     unit_flag: bool = False
+    #: Number of its vector function, 0: none.
+    function: int = 0
 
     def overlaps(self, other: _Access) -> bool:
         return all(a < b + m and b < a + n for a, n, b, m in zip(self.starts, self.sizes, other.starts, other.sizes,
@@ -47,6 +49,8 @@ class HazardCheck:
         self.tensors = {tensor.name: tensor for tensor in record.program.kernel.tensors}
         self.pipe_of = {part.name: {id(instr.op): (instr.pipe, instr.index) for instr in part.instructions() if instr.op}
                         for part in record.program.parts}
+        functions = (item.body for item in walk(record.program.kernel.aiv) if isinstance(item, Vf))
+        self.functions = {id(op): number for number, body in enumerate(functions, 1) for op in body}
         self.times = _times(record)
         self.next: Mapping[tuple[int, int], list[int]] = defaultdict(lambda: [0])
         self.writes: dict[tuple[object, ...], list[_Access]] = defaultdict(list)
@@ -62,14 +66,16 @@ class HazardCheck:
         name = self.record.units.pipe_name(number, PIPES[unit[1].upper()].index(pipe))
         what = f"'{op}' (line {op.line}) on {name}"
         for region in reads:
-            access = _Access(region.starts, region.sizes, begin, end, number, pipe, what, has_unit_flag(op))
+            access = _Access(region.starts, region.sizes, begin, end, number, pipe, what, has_unit_flag(op),
+                             self.functions.get(id(op), 0))
             key = self._key(number, region)
             for writer in self.writes[key]:
                 # The Cube forwards a running sum to the next product itself; a chip's hazard rule covers small tiles.
                 if not (op.kind in ("mmad", "mmad_mx") and region == write and (writer.unit, writer.pipe) == (number, pipe)):
                     self._demand(writer, access, "reads what", "writes")
             self.reads[key].append(access)
-        access = _Access(write.starts, write.sizes, begin, end, number, pipe, what, has_unit_flag(op))
+        access = _Access(write.starts, write.sizes, begin, end, number, pipe, what, has_unit_flag(op),
+                             self.functions.get(id(op), 0))
         key = self._key(number, write)
         for reader in self.reads[key]:
             if (reader.unit, reader.pipe) != (number, pipe):
@@ -89,7 +95,8 @@ class HazardCheck:
             # Block by block: neither begins before the other has, nor does a fixpipe end before the product that it drains.
             in_order = second.begin >= first.begin and (first.pipe == "FIX" or second.end >= first.end)
         else:
-            in_order = second.begin >= first.end
+            # A vector function hands on in registers.
+            in_order = second.begin >= first.end or (first.function == second.function != 0 and first.unit == second.unit)
         if first.overlaps(second) and not in_order:
             raise CheckFailed(f"{second.what} starts at cycle {second.begin} and {verb} {first.what} {other} until cycle "
                               f"{first.end}: a flag is missing")

@@ -63,6 +63,7 @@ def _access(begin, end, pipe="V", unit=0, start=0):
 
 def _check():
     found = object.__new__(HazardCheck)
+    found.functions = {}
     found.tensors = {}
     return found
 
