@@ -13,8 +13,9 @@ from msdsim.errors import CheckFailed, Deadlock, KernelError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware import load_hw
 from msdsim.ir import KernelBuilder, at
+from msdsim.ir.dependences import Edge
 from msdsim.ir.expr import Const
-from msdsim.ir.lower import _Edge, lower, lowered_alike
+from msdsim.ir.lower import lower, lowered_alike
 from msdsim.ir.parser import parse_kernel
 from msdsim.ir.verify import verify
 from msdsim.numerics.executor import execute
@@ -252,6 +253,6 @@ def test_small_sums_on_the_cube_drain_their_pipe(third, barriers):
     ({"source": "M"}, False, False), ({"target": "M"}, False, False), ({"buffer": "other", "cause": "data", "capacity": 9}, True, True),
     ({"at": 2, "to": 4}, False, False), ({"at": 2, "to": 6, "initial": 3}, True, False)])
 def test_a_flag_that_another_one_implies(changes, first, second):
-    edge = _Edge(3, "V", 5, "MTE2", "buffer", 1, "x", 1)
+    edge = Edge(3, "V", 5, "MTE2", "buffer", 1, "x", 1)
     other = replace(edge, **changes)
     assert (edge.implies(other), other.implies(edge)) == (first, second)
