@@ -43,7 +43,7 @@ class Output:
         kb, ctx = self.kb, self.ctx
         if self.scale is not None:
             self.scale(acc, head, tile)
-        yb = kb.buffer(name, "UB", "bf16", (most, ctx.out_dim), ctx.tile.ub_ring)[:rows.size, :]
+        yb = kb.buffer(name, "UB", "bf16", (most, ctx.out_dim), ctx.tile.ub_ring)[: rows.size, :]
         kb.op("cast", yb, acc, round="rint")
         kb.copy(self.y[head, rows, :], yb)
 
@@ -53,11 +53,11 @@ class Output:
         here = at(step.head * ctx.work.rows_per_head + step.row + rows.start, rows.size)
         # One buffer for both stores, so that one flag covers them.
         out = kb.buffer("part_out", "UB", "fp32", (ctx.tile.out_m, dim + 2), ctx.tile.ub_ring)
-        move(kb, out[:rows.size, dim], state.top)
-        move(kb, out[:rows.size, dim + 1], state.sum)
-        move(kb, out[:rows.size, :dim], acc)
-        kb.copy(self.split_stats[here, at(step.split * 2, 2)], out[:rows.size, at(dim, 2)])
-        kb.copy(self.split_acc[here, at(step.split * dim, dim)], out[:rows.size, :dim])
+        move(kb, out[: rows.size, dim], state.top)
+        move(kb, out[: rows.size, dim + 1], state.sum)
+        move(kb, out[: rows.size, :dim], acc)
+        kb.copy(self.split_stats[here, at(step.split * 2, 2)], out[: rows.size, at(dim, 2)])
+        kb.copy(self.split_acc[here, at(step.split * dim, dim)], out[: rows.size, :dim])
 
     def merge_splits(self, taken: int) -> None:
         """Splits in ascending order, for some rows of a KV head at a time; ``taken`` bytes of UB belong to rings."""

@@ -143,7 +143,7 @@ class Products:
         ``before`` is zero where this is the first product of the sum.
         """
         rows, transpose = at(0, step.rows * self.ctx.passes), tiles.kinds.transpose_b
-        acc = accumulator[rows, :cols.size]
+        acc = accumulator[rows, : cols.size]
         with self.kb.tiles("d" if transpose else "e", depth.size, tiles.k) as d:
             of_a = rows, at(depth.start + d.start, d.size)
             of_b = (cols, d) if transpose else (d, cols)

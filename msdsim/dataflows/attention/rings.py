@@ -34,7 +34,7 @@ class ToVector:
         """Columns of the step from an accumulator: whole to GM, or the rows of each AIV to its UB."""
         ctx, kb, rows = self.ctx, self.ctx.kb, step.rows * self.ctx.passes
         if not ctx.tile.direct:
-            kb.op("fixpipe", _slot(ctx, self.tensor, step, at(0, rows), cols), accumulator[:rows, :cols.size])
+            kb.op("fixpipe", _slot(ctx, self.tensor, step, at(0, rows), cols), accumulator[:rows, : cols.size])
             return
         with kb.loop("aiv", 0, ctx.aivs) as aiv:
             size = minimum(ctx.share, maximum(0, step.rows - aiv * ctx.share))
@@ -42,7 +42,7 @@ class ToVector:
                 for number in range(ctx.passes):
                     target = self.tensor[kb.core, aiv, step.number % ctx.slots, at(number * ctx.share, size), cols]
                     kb.op("fixpipe", target,
-                          accumulator[at(step.rows * number + aiv * ctx.share, size), :cols.size])
+                          accumulator[at(step.rows * number + aiv * ctx.share, size), : cols.size])
 
     def filled(self) -> None:
         """The Cube has put all of a step."""
@@ -116,7 +116,7 @@ class ToCube:
         depth = ctx.tile.p_ring if ctx.wide_output else ctx.tile.l1_ring
         buffer = kb.buffer(self.l1_name, "L1", self.tensor.of.fmt, (ctx.cube_rows, most), depth)
         with nullcontext() if live is None else kb.when(live):
-            kb.copy(buffer[rows, :cols.size], _slot(ctx, self.tensor, step, rows, cols))
+            kb.copy(buffer[rows, : cols.size], _slot(ctx, self.tensor, step, rows, cols))
         return lambda rows, inside: buffer[rows, inside]
 
 

@@ -60,8 +60,8 @@ class CacheScales:
             width = source.of.shape[-1]
             kb.copy(loaded[number, :width], source[ctx.kv_head(tile.head), :width])
         if self.kept is not None:
-            move(kb, self._of_tile(self.kept, tile), loaded[len(sources) - 1, :ctx.out_dim])
-        kb.op("mul", x, x, loaded[0, :ctx.dim])
+            move(kb, self._of_tile(self.kept, tile), loaded[len(sources) - 1, : ctx.out_dim])
+        kb.op("mul", x, x, loaded[0, : ctx.dim])
 
     def _of_tile(self, kept: Handle, tile: RowTile) -> Slice:
         return kept[tile.turn % self.ctx.states, :]
@@ -74,7 +74,7 @@ class CacheScales:
         # Both scales in one buffer, so that one flag covers both loads.
         sources = (self.k,) if ctx.shared else (self.k, self.v)
         buffer = kb.buffer("token_scales", "UB", "fp32", (len(sources), ctx.work.kv_tile), ctx.tile.ub_ring)
-        rows = [buffer[row, :step.cols] for row in range(len(sources))]
+        rows = [buffer[row, : step.cols] for row in range(len(sources))]
         for target, source in zip(rows, sources, strict=True):
             kb.copy(target, source[step.head, at(step.start, step.cols)])
         return TokenScales(rows[0], rows[-1])
@@ -84,5 +84,5 @@ class CacheScales:
             self.kb.op("mul", acc, acc, self._of_tile(self.kept, tile))
             return
         scale = self.kb.buffer("vs", "UB", "fp32", (1, self.ctx.out_dim))[0, :]
-        self.kb.copy(scale, self.v[self.ctx.kv_head(head), :self.ctx.out_dim])
+        self.kb.copy(scale, self.v[self.ctx.kv_head(head), : self.ctx.out_dim])
         self.kb.op("mul", acc, acc, scale)

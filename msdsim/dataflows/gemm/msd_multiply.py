@@ -57,7 +57,7 @@ class Multiply:
     def _accumulator(self, place: OutputTile) -> Slice:
         tile = self.tile
         acc = self.kb.buffer("acc", "L0C", self.ctx.scheme.sums, (tile.base_m, tile.base_n), tile.l0c_ring)
-        return acc[:place.rows * tile.passes, :place.cols]
+        return acc[: place.rows * tile.passes, : place.cols]
 
     def _operands(self, place: OutputTile, first: Expr, turn: Expr) -> tuple[Stream, Stream]:
         """Loaders of both operands of a tile for K ranges counted from ``first``; ``turn`` is zero for what this core

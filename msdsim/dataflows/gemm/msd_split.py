@@ -57,7 +57,7 @@ class RowSplit:
         ctx, kb = self.ctx, self.kb
 
         def rows_of(block: RowBlock) -> None:
-            top = kb.buffer("step_top", "UB", "fp32", (self.tile.decompose_m, 1), self.tile.ub_ring)[:block.rows, 0]
+            top = kb.buffer("step_top", "UB", "fp32", (self.tile.decompose_m, 1), self.tile.ub_ring)[: block.rows, 0]
             assert ctx.row_top is not None
             kb.copy(top, ctx.row_top.at(block.expert, at(block.row, block.rows), 0))
             xf, q = self.load_x(block, start, size, depth, "_step")
@@ -155,10 +155,10 @@ class _RowStatistics:
 
     def _vector(self, name: str, cols: int = 1) -> Slice:
         buffer = self.kb.buffer(name, "UB", "fp32", (self.ctx.tile.decompose_m, cols))
-        return buffer[:self.rows, :cols]
+        return buffer[: self.rows, :cols]
 
     def _sum(self, group: Expr) -> Slice:
-        return self.stored[:self.rows, at(1 + group, 1)]
+        return self.stored[: self.rows, at(1 + group, 1)]
 
     def fold(self, xf: Slice, scratch: Slice, index: Expr, size: Expr) -> None:
         """Take in tile ``index`` of the rows, ``size`` of K."""
@@ -186,7 +186,7 @@ class _RowStatistics:
     def reduce(self) -> None:
         """Finish and store; ``top`` is then what the rows are divided by."""
         kb, ctx, e, rows = self.kb, self.ctx, self.block.expert, at(self.block.row, self.rows)
-        scale = self.stored[:self.rows, 0]
+        scale = self.stored[: self.rows, 0]
         kb.op("reduce_max", self.top, self.lanes)
         kb.op("dup", self.factor, scalar=ctx.scheme.spec.first_factor)
         kb.op("div", scale, self.top, self.factor)
@@ -198,4 +198,4 @@ class _RowStatistics:
         if ctx.row_sum is not None:
             if ctx.group is None:
                 kb.op("reduce_add", self._sum(Const(0)), self.sum_lanes)
-            kb.copy(ctx.row_sum.at(e, rows, at(0, ctx.groups)), self.stored[:self.rows, at(1, ctx.groups)])
+            kb.copy(ctx.row_sum.at(e, rows, at(0, ctx.groups)), self.stored[: self.rows, at(1, ctx.groups)])

@@ -169,7 +169,7 @@ class WeightRing:
         """The sums of an output tile in L0C."""
         tile = self.tile
         acc = self.kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)
-        return acc[:place.rows, :place.cols]
+        return acc[: place.rows, : place.cols]
 
     def depth(self, columns: Columns, c: Expr) -> Expr:
         """K of slot ``c`` of a part."""

@@ -73,7 +73,7 @@ class Matmul:
             acc = kb.buffer("acc", "L0C", self.sums, (p.base_m, p.base_n))
             a = _Operand(kb, self.x, rows, p.base_m, True, p.l1_ring, self.x_scales)
             b = _Operand(kb, self.w, cols, p.base_n, p.trans_b, p.l1_ring, self.w_scales)
-            whole = acc[:rows.size, :cols.size]
+            whole = acc[: rows.size, : cols.size]
             self._accumulate(whole, a, b)
             kb.op("fixpipe", self.y[rows, cols], whole)
         return kb.build()

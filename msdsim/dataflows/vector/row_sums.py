@@ -60,21 +60,21 @@ class RowSums:
             rows = at(block * self.rows, ragged(e.rows, self.rows, block))
             first, count = share * self.taken, ragged(self.groups, self.taken, share)
             stored = kb.buffer("row_sums_out", "UB", "fp32", (self.rows, self.taken), 2)
-            lanes = kb.buffer("row_lanes", "UB", "fp32", (self.rows, FOLD_LANES))[:rows.size, :FOLD_LANES]
+            lanes = kb.buffer("row_lanes", "UB", "fp32", (self.rows, FOLD_LANES))[: rows.size, :FOLD_LANES]
             if self.taken > 1:
                 start = first * self.group
                 xf = self._load(e, rows, start, ragged(self.problem.k, self.depth, share))
                 with kb.loop("rg", 0, count) as g:
                     depth = ragged(xf.sizes[1], self.group, g)
                     kb.op("fold_add", lanes, Slice(xf.of, (Const(0), g * self.group), (rows.size, depth)))
-                    kb.op("reduce_add", stored[:rows.size, at(g, 1)], lanes)
+                    kb.op("reduce_add", stored[: rows.size, at(g, 1)], lanes)
             else:
                 extent = ragged(self.problem.k, self.group, share)
                 with kb.tiles("rk", extent, self.depth) as i:
                     xf = self._load(e, rows, share * self.group + i.start, i.size)
                     kb.op("fold_add", lanes, xf, accumulate=i.number)
-                kb.op("reduce_add", stored[:rows.size, :1], lanes)
-            kb.copy(self.sums.at(e, rows, at(first, count)), stored[:rows.size, :count])
+                kb.op("reduce_add", stored[: rows.size, :1], lanes)
+            kb.copy(self.sums.at(e, rows, at(first, count)), stored[: rows.size, :count])
         kb.raise_signal("row_sums", "MTE3")
 
     def _load(self, e: Expert, rows: At, start: Expr, size: Expr) -> Slice:
