@@ -6,9 +6,10 @@ from functools import partial
 
 import numpy as np
 
-from msdsim.dataflows.attention import bf16, msd, mx
+from msdsim.dataflows.attention import msd
 from msdsim.dataflows.attention.output import MERGE_ROWS
 from msdsim.formats.mx import MX_BLOCK
+from msdsim.tilings.attention_needs import BF16, MXFP4, msd_needs
 from msdsim.tilings.attention_space import AttentionSpace
 from msdsim.tilings.costs import Ops
 from msdsim.tilings.estimate import Phase
@@ -234,7 +235,7 @@ class Attention(AttentionSpace):
         return phase
 
 
-declare("bf16", partial(Attention, needs=bf16.NEEDS), kind="attention")
+declare("bf16", partial(Attention, needs=BF16), kind="attention")
 for _spec in msd.SPECS:
-    declare(f"msd-{_spec.name}", partial(Attention, needs=msd.needs_of(_spec)), kind="attention")
-declare("msd-mxfp4", partial(Attention, needs=mx.NEEDS), kind="attention")
+    declare(f"msd-{_spec.name}", partial(Attention, needs=msd_needs(_spec)), kind="attention")
+declare("msd-mxfp4", partial(Attention, needs=MXFP4), kind="attention")

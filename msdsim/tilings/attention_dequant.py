@@ -7,11 +7,11 @@ from functools import partial
 
 import numpy as np
 
-from msdsim.dataflows.attention import convert, dequant
-from msdsim.dataflows.attention.tiling import Needs, UbTiles, arriving_bytes
+from msdsim.dataflows.attention.dequant import CACHES
 from msdsim.dataflows.attention.work import AttentionShape
 from msdsim.hardware.chip import Chip
 from msdsim.tilings.attention import Attention
+from msdsim.tilings.attention_needs import ELEMENT_BYTES, Needs, UbTiles, arriving_bytes, convert_needs, dequant_needs
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.search import declare
 from msdsim.tilings.space import Column, Space, Values, ceil
@@ -54,7 +54,7 @@ class DequantAttention(Attention):
         taken = np.array([self._taken(*kind) for kind in kinds.tolist()], np.int64)[which.reshape(-1)]
         room = self.chip.buffers.ub_bytes - taken
         # Beside every row: its scale, twice, in 32 bytes each.
-        most = np.maximum(1, (room - 8 * self.widest - 256) // (dequant.ELEMENT_BYTES * self.widest + 2 * 32))
+        most = np.maximum(1, (room - 8 * self.widest - 256) // (ELEMENT_BYTES * self.widest + 2 * 32))
         # Tiles of about one size: of two that take turns the larger one sets the pace.
         share = np.where(s.fused == 1, ceil(s.kv_tile, self.aivs), self.problem.kv)
         s.set(dequant_kv=ceil(share, ceil(share, np.minimum(most, share))))
@@ -123,7 +123,6 @@ class DequantAttention(Attention):
         return [phase]
 
 
-for _cache in dequant.CACHES:
-    for _method in (dequant, convert):
-        _name = f"{_method.__name__.rpartition('.')[2]}-{_cache}"
-        declare(_name, partial(DequantAttention, cache=_cache, needs_of=_method.needs_of), kind="attention")
+for _cache in CACHES:
+    for _method, _needs in (("dequant", dequant_needs), ("convert", convert_needs)):
+        declare(f"{_method}-{_cache}", partial(DequantAttention, cache=_cache, needs_of=_needs), kind="attention")

@@ -8,10 +8,11 @@ from typing import Any, ClassVar
 import numpy as np
 
 from msdsim.dataflows.attention.operands import FETCH_BYTES
-from msdsim.dataflows.attention.tiling import Needs, UbTiles, has_direct_paths
+from msdsim.dataflows.attention.tiling import has_direct_paths
 from msdsim.dataflows.attention.work import AttentionShape
 from msdsim.formats.mx import MX_BLOCK, element_bits
 from msdsim.hardware.chip import Chip
+from msdsim.tilings.attention_needs import Needs, UbTiles
 from msdsim.tilings.costs import Costs
 from msdsim.tilings.space import Column, Space, Values, ceil, up
 from msdsim.units import ceil_div, round_up

@@ -9,7 +9,6 @@ from math import lcm
 import numpy as np
 
 from msdsim.dataflows.cube.operands import GemmShape, k_groups
-from msdsim.dataflows.gemm import msd_merge
 from msdsim.dataflows.gemm.msd import MSD
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
@@ -39,6 +38,16 @@ from msdsim.tilings.splits import BlockSplit, RowSplit
 #: Slots of the ring, weight tiles fetched while Vector splits, and parts of the rows of a merge; the first are where the search
 #: begins.
 SLOTS, FETCHED, PIECES = (2, 1, 3, 4, 8), (0, 1, 2, 3), (1, 2, 4)
+
+
+def merge_bytes_per_element(products: Values, ub_ring: Values) -> Values:
+    """UB bytes per element of a merge tile: products that are loaded, two FP32 tiles, the result (BF16)."""
+    return 4 * products * ub_ring + 2 * 4 + 2 * ub_ring
+
+
+def merge_bytes_per_row(ub_ring: Values) -> Values:
+    """UB bytes per row of a merge tile besides its elements: row scale and sum."""
+    return ub_ring * 4 * 2
 
 
 class Msd:
@@ -119,7 +128,7 @@ class Msd:
         kept = kept + (grouped and self.problem.offset) * ring * 4 * self._pack(s) * rows
         # A ring in UB is merged where it lies.
         products = np.where(s.direct == 1, 0, s.k_parts * self.passes)
-        row = msd_merge.bytes_per_element(products, ring) * cols + msd_merge.bytes_per_row(ring)
+        row = merge_bytes_per_element(products, ring) * cols + merge_bytes_per_row(ring)
         most = (self.chip.buffers.ub_bytes - kept) // row
         pieces = ceil(rows, np.maximum(1, most))
         s.options("merge_m", *[np.where(most < 1, 0, ceil(rows, pieces * times))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from msdsim.dataflows.gemm import msd_split, mx_split
+from msdsim.dataflows.gemm.mx_split import QUANTUM
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS
 from msdsim.ir.ops.vector import FOLD_LANES
@@ -24,6 +24,18 @@ MOST_ROWS = 8
 #: Scale of blocks from their maximum; and into the next pass (:mod:`msdsim.ir.ops.mx`).
 MX_SCALE: Ops = (("adds", 32), ("muls", 32), ("adds", 32), ("maxs", 32), ("mins", 32), ("cast", 32))
 SCALED: Ops = (("copy", 32), ("mul", 32))
+
+
+def split_bytes_per_element(passes: int, component_bits: int, ring: Values, nibbles: bool) -> Values:
+    """UB bytes per element of a split tile: xb (BF16) in a ring, xf, q (FP32), q16 (FP16), components; t (FP32) for what one
+    component leaves to the next; hi of a nibble split."""
+    rest = 4 if passes > 1 else 0
+    return 2 * ring + 2 * 4 + 2 + rest + passes * component_bits / 8 + (4 if nibbles else 0)
+
+
+def split_bytes_per_row(groups: int) -> int:
+    """UB bytes per row besides its elements: two rows of lanes, the scalars, the row scale and the sums."""
+    return 2 * 4 * FOLD_LANES + 4 * 4 + 4 * groups
 
 
 @dataclass(frozen=True)
@@ -75,10 +87,10 @@ class RowSplit(Split):
         aiv = self.costs.chip.aiv
         most = np.clip(ceil(sum(self.counts), aiv), 1, np.minimum(tile_rows(s), MOST_ROWS))
         s.options("decompose_m", *((most, np.maximum(1, most // 2), 1) if several else (most,)))
-        row = room(s) / s.decompose_m - msd_split.bytes_per_row(max(1, self.groups)) - 64
+        row = room(s) / s.decompose_m - split_bytes_per_row(max(1, self.groups)) - 64
 
         def deepest(ring: Values) -> Values:
-            each = msd_split.bytes_per_element(self.passes, self.bits, ring, self.nibbles)
+            each = split_bytes_per_element(self.passes, self.bits, ring, self.nibbles)
             return np.maximum(0, row / each).astype(np.int64) // FOLD_LANES * FOLD_LANES
 
         whole: Values = up(self.k, FOLD_LANES)
@@ -126,7 +138,7 @@ class BlockSplit(Split):
 
     def add(self, s: Space, tile_rows: Of, room: Of, several: bool) -> None:
         """Tiles for all AIVs, of at least a few KiB, that fit ``room`` bytes of UB."""
-        quantum, rows = mx_split.QUANTUM, max(self.counts)
+        quantum, rows = QUANTUM, max(self.counts)
         wanted = max(1024, ceil_div(sum(self.counts) * self.k, self.costs.chip.aiv))
 
         def most() -> Values:

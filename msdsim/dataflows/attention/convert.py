@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from functools import partial
 
-from msdsim.dataflows.attention import bf16, dequant, scales
+from msdsim.dataflows.attention import dequant
 from msdsim.dataflows.attention.context import Components, Context, Operands, Rows
 from msdsim.dataflows.attention.conversions import Conversions, Logits
 from msdsim.dataflows.attention.dequant import CacheTiling, Stored
@@ -21,7 +21,6 @@ from msdsim.dataflows.attention.operands import Queries, query_tensor
 from msdsim.dataflows.attention.rings import ToVector
 from msdsim.dataflows.attention.scales import CacheScales, TokenScales
 from msdsim.dataflows.attention.split import SplitQueries
-from msdsim.dataflows.attention.tiling import Needs, UbTiles
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step
 from msdsim.hardware.chip import Chip
 from msdsim.ir import Kernel, Slice
@@ -67,15 +66,6 @@ def kernel(problem: AttentionShape, chip: Chip, tile: CacheTiling, cache: str) -
         return dequant.with_cache(ctx, tile, stored, Queries(ctx), ConvertedConversions(ctx))
     queries, conversions = SplitQueries(ctx, query_tensor(ctx)), ConvertedConversions(ctx)
     return dequant.with_cache(ctx, tile, stored, queries, conversions, partial(queries.split, conversions.split_query))
-
-
-def pipeline_bytes(t: UbTiles) -> int:
-    """As of BF16, with Q as it comes, in FP32 and scaled, and the scales."""
-    return bf16.ub_bytes(t) + t.out_m * (2 + 4 + 2) * t.head_dim + scales.ub_bytes(t)
-
-
-def needs_of(chip: Chip, cache: str, fused: bool) -> Needs:
-    return dequant.needs_of(chip, cache, fused, pipeline_bytes, ("cast", "cast", "cast"))
 
 
 dequant.register_cache("convert", kernel, "only converted to BF16 on Vector (exact), BF16 products, scales elsewhere")

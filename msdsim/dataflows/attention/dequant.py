@@ -20,13 +20,12 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 
-from msdsim.dataflows.attention.bf16 import CUBE_FORMATS, ub_bytes
-from msdsim.dataflows.attention.bf16 import NEEDS as BF16_NEEDS
+from msdsim.dataflows.attention.bf16 import CUBE_FORMATS
 from msdsim.dataflows.attention.context import Chunk, Context, Operands
 from msdsim.dataflows.attention.conversions import Conversions
 from msdsim.dataflows.attention.operands import Cache, Caches, Queries, cache_tensors, copy_rows
 from msdsim.dataflows.attention.pipeline import Ahead, attention
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles
+from msdsim.dataflows.attention.tiling import AttentionTiling
 from msdsim.dataflows.attention.work import AttentionShape, Step, refuse_odd
 from msdsim.dataflows.base import register, require_switch
 from msdsim.dataflows.cube.limits import refuse_rate
@@ -36,10 +35,6 @@ from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
 from msdsim.ir import At, Const, Expr, Handle, Kernel, Slice, at, maximum, minimum
 from msdsim.units import ceil_div
-
-#: Bytes of UB per element of a dequantization tile: integers (ring 2), FP16, FP32, BF16 (ring 2).
-ELEMENT_BYTES = 2 + 2 + 4 + 2 * 2
-
 
 #: Formats of the cache.
 CACHES = ("int8", "int4")
@@ -234,22 +229,6 @@ def slots(problem: AttentionShape, tile: AttentionTiling) -> int:
     """Tiles that a ring must hold: K of the steps until its product with Q; if it is V as well, until that with P, ``preload``
     steps of softmax and as many of the Cube later."""
     return 2 * tile.preload + 1 if problem.shared_kv else tile.preload + 1
-
-
-def _room(chip: Chip) -> int:
-    """UB bytes that are kept for dequantizing beside the softmax: a quarter, and then whatever else is left."""
-    return chip.buffers.ub_bytes // 4
-
-
-def needs_of(chip: Chip, cache: str, fused: bool, pipeline: Callable[[UbTiles], int] = ub_bytes,
-             ops: tuple[str, ...] = ("cast", "cast", "mul", "cast")) -> Needs:
-    """``pipeline`` is what the attention itself needs of UB, ``ops`` make an element of the cache BF16."""
-    def fused_bytes(t: UbTiles) -> int:
-        return pipeline(t) + _room(chip)
-
-    # int8 and int4 become FP16 at twice the elements per repeat of the others, which the estimate leaves out.
-    return Needs("bf16", 1, fused_bytes if fused else pipeline, BF16_NEEDS.vector_ops, FORMATS[cache].bits,
-                 ops if fused else (), cache_in_l1=fused)
 
 
 def register_cache(method: str, make: Callable[..., Kernel], description: str) -> None:

@@ -15,7 +15,6 @@ from functools import partial
 
 import numpy as np
 
-from msdsim.dataflows.attention import scales
 from msdsim.dataflows.attention.context import Components, Context, Operands, Rows
 from msdsim.dataflows.attention.conversions import Conversions, Logits
 from msdsim.dataflows.attention.operands import Cache, cache_tensors, query_tensor
@@ -23,7 +22,7 @@ from msdsim.dataflows.attention.pipeline import Ahead, attention
 from msdsim.dataflows.attention.rings import ToVector
 from msdsim.dataflows.attention.scales import CacheScales, TokenScales
 from msdsim.dataflows.attention.split import SplitQueries
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes
+from msdsim.dataflows.attention.tiling import AttentionTiling
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step, refuse_odd
 from msdsim.dataflows.base import register
 from msdsim.dataflows.cube.limits import refuse_rate
@@ -129,28 +128,6 @@ def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling, spec: MsdS
     conversions = MsdConversions(ctx, spec)
     queries = SplitQueries(ctx, q)
     return attention(ctx, queries, cache, conversions, ahead=Ahead(partial(queries.split, conversions.split_query)))
-
-
-#: Vector instructions over all logits besides those of the softmax: merge, split of two passes and of each further one.
-_SOFTMAX = ("fold_max", "sub", "exp", "fold_add")
-_MERGE = ("cast", "muls", "add")
-_SPLIT = ("cast", "cast", "cast", "sub", "muls")
-
-
-def needs_of(spec: MsdSpec) -> Needs:
-    component = spec.format.bits / 8
-
-    def ub_bytes(t: UbTiles) -> int:
-        """A ring of P's components, two FP32 tiles and one FP16; Q's split and O's merge; state; and S and O of all passes."""
-        logits = t.kv_tile * (t.ring * component * spec.passes + 4 + 4 + 2)
-        q = t.head_dim * (2 + 4 + 4 + 2 + component * spec.passes)
-        o = t.v_dim * (4 + 4 + 4 + t.ring * 2 + t.ring * 4)
-        rows = t.vec_m * (logits + 2 * 4 * FOLD_LANES + 4 * 32) + t.out_m * (q + o + 4 * FOLD_LANES + 4 * 32)
-        state = t.share * (4 * t.v_dim + 4 * 24)
-        return int(rows) + arriving_bytes(spec.passes, t) + state + scales.ub_bytes(t) + 1024
-
-    ops = ("cast", "mul", *_MERGE * (spec.passes - 1), *_SOFTMAX, "muls", *_SPLIT * spec.passes)
-    return Needs(spec.target, spec.passes, ub_bytes, ops, spec.format.bits)
 
 
 def refuse_overflow(problem: AttentionShape, spec: MsdSpec) -> str | None:

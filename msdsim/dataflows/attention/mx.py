@@ -16,7 +16,7 @@ from msdsim.dataflows.attention.operands import Cache, cache_tensors, query_tens
 from msdsim.dataflows.attention.pipeline import Ahead, attention
 from msdsim.dataflows.attention.rings import ToCube, ToVector
 from msdsim.dataflows.attention.split import SplitQueries
-from msdsim.dataflows.attention.tiling import AttentionTiling, Needs, UbTiles, arriving_bytes
+from msdsim.dataflows.attention.tiling import AttentionTiling
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step
 from msdsim.dataflows.base import register, require_multiple
 from msdsim.dataflows.cube.limits import refuse_rate
@@ -25,7 +25,6 @@ from msdsim.formats.msd import MSD_MXFP4
 from msdsim.formats.mx import MX_BLOCK, SHARED_CACHE, block_count
 from msdsim.hardware.chip import Chip
 from msdsim.ir import At, Const, Handle, Kernel, Slice, at, tiles_of
-from msdsim.units import ceil_div
 
 CUBE = ("mxfp4", "mxfp4")
 
@@ -107,23 +106,6 @@ class MxConversions(Conversions):
         self.kb.op("add", total, pieces[0], pieces[1])
         for piece in pieces[2:]:
             self.kb.op("add", total, total, piece)
-
-
-def _ub_bytes(t: UbTiles) -> int:
-    """A ring of P's components, two FP32 tiles and one BF16, block maxima; Q's split, O's sum; state; S and O of all passes."""
-    passes = MSD_MXFP4.passes
-    per_block = (4 + 2 * 2 * passes) / MX_BLOCK
-    logits = t.kv_tile * (t.ring * passes / 2 + 4 + 4 + 2 + per_block)
-    q = t.head_dim * (2 + 4 + 4 + 2 + passes / 2 + per_block)
-    o = t.v_dim * (4 + t.ring * 2 + t.ring * 4)
-    rows = t.vec_m * (logits + 256 + 4 * 32) + t.out_m * (q + o + 4 * 32)
-    return int(rows) + arriving_bytes(passes, t) + t.share * (4 * t.v_dim + 4 * 24) + 1024 + ceil_div(t.head_dim, MX_BLOCK)
-
-
-#: Over all logits: the sum of both passes, the softmax, and the split as chains of instructions (see the operations).
-_OPS = ("add", "muls", "fold_max", "sub", "exp", "fold_add", "cast", "cast", "abs", "reduce_max",
-        *("copy", "mul", "cast", "cast") * 2, "cast", "cast", "copy", "mul", "sub")
-NEEDS = Needs("mxfp4", MSD_MXFP4.passes, _ub_bytes, _OPS, 4)
 
 
 def build(problem: AttentionShape, chip: Chip, tile: AttentionTiling) -> Kernel:

@@ -6,18 +6,9 @@ from typing import NamedTuple
 
 from msdsim.dataflows.attention.context import Context
 from msdsim.dataflows.attention.output import ScaleOutput
-from msdsim.dataflows.attention.tiling import UbTiles
 from msdsim.dataflows.attention.work import RowTile, Step
 from msdsim.dataflows.vector.softmax import move
 from msdsim.ir import Expr, Handle, Slice, at
-
-#: Row tiles in the pipeline at a time, of pairs with two steps between their products.
-MOST_STATES = 6
-
-
-def ub_bytes(t: UbTiles) -> int:
-    """Scales of tokens in a ring; or of channels as loaded, and V's of the row tiles between their queries and their output."""
-    return max(t.ring * 2 * 4 * t.kv_tile, 4 * (2 * max(t.head_dim, t.v_dim) + MOST_STATES * t.v_dim))
 
 
 class TokenScales(NamedTuple):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 
 from msdsim.dataflows.attention.work import AttentionShape, Division
@@ -49,44 +48,6 @@ class AttentionTiling:
     direct: int = 0
     interleave: int = 0
     p_ring: int = 1
-
-
-@dataclass(frozen=True)
-class UbTiles:
-    """Sizes of what an AIV keeps in UB: its ``share`` of the rows of a row tile, ``vec_m`` rows of S and ``out_m`` of O and Q
-    at a time, ``slots`` whole shares of S and O where they lie in UB, else 0, and the ``ring`` of what is copied."""
-
-    share: int
-    vec_m: int
-    out_m: int
-    kv_tile: int
-    head_dim: int
-    v_dim: int
-    slots: int
-    ring: int = 2
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a dataflow keeps on chip: formats and passes of the Cube, and UB bytes of a tiling."""
-
-    fmt: str
-    passes: int
-    ub_bytes: Callable[[UbTiles], int]
-    #: Vector instructions that go over all logits of a step.
-    vector_ops: tuple[str, ...]
-    #: Bits of an element of the cache, and Vector instructions over every such element (all 32 bits wide).
-    cache_bits: int
-    cache_ops: tuple[str, ...] = ()
-    #: Whether K and V come from a ring that may lie in L1.
-    cache_in_l1: bool = False
-
-
-def arriving_bytes(passes: int, t: UbTiles) -> int:
-    """UB bytes of S and O (4 bytes an element): ``slots`` of them whole, or rings of tiles."""
-    if t.slots:
-        return 4 * passes * t.slots * t.share * (t.kv_tile + t.v_dim)
-    return 4 * passes * t.ring * (t.vec_m * t.kv_tile + t.out_m * t.v_dim)
 
 
 def has_direct_paths(chip: Chip) -> bool:

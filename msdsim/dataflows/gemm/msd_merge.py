@@ -11,7 +11,7 @@ Per group of K, with the row scale outside of the sum over groups::
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from msdsim.dataflows.cube.operands import Operand
 from msdsim.dataflows.gemm.msd_context import MsdContext
@@ -19,17 +19,6 @@ from msdsim.dataflows.gemm.sum_ring import Share, add_up
 from msdsim.dataflows.vector.add_parts import store
 from msdsim.dataflows.vector.components import combine
 from msdsim.ir import At, Const, Expr, Handle, Slice, at, ragged
-
-
-def bytes_per_element(products: Any, ub_ring: Any) -> Any:
-    """UB bytes per element of a merge tile: products that are loaded, two FP32 tiles, the result (BF16)."""
-    return 4 * products * ub_ring + 2 * 4 + 2 * ub_ring
-
-
-def bytes_per_row(ub_ring: Any) -> Any:
-    """UB bytes per row of a merge tile besides its elements: row scale and sum."""
-    return ub_ring * 4 * 2
-
 
 _FIRST: Expr = Const(0)
 

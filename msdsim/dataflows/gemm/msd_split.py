@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 from msdsim.dataflows.cube.rows import RowBlock
 from msdsim.dataflows.gemm.msd_context import MsdContext
@@ -12,18 +11,6 @@ from msdsim.errors import TilingError
 from msdsim.ir import Const, Expr, Slice, at, ragged
 from msdsim.ir.ops.vector import FOLD_LANES
 from msdsim.units import ceil_div
-
-
-def bytes_per_element(passes: int, component_bits: int, ring: Any, nibbles: bool) -> Any:
-    """UB bytes per element of a split tile: xb (BF16) in a ring, xf, q (FP32), q16 (FP16), components; t (FP32) for what one
-    component leaves to the next; hi of a nibble split."""
-    rest = 4 if passes > 1 else 0
-    return 2 * ring + 2 * 4 + 2 + rest + passes * component_bits / 8 + (4 if nibbles else 0)
-
-
-def bytes_per_row(groups: int) -> int:
-    """UB bytes per row besides its elements: two rows of lanes, the scalars, the row scale and the sums."""
-    return 2 * 4 * FOLD_LANES + 4 * 4 + 4 * groups
 
 
 def ring_depth(ctx: MsdContext) -> int:
