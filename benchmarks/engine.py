@@ -116,6 +116,27 @@ def rates() -> None:
         print(f"  {name:34} {count:12,} {slow_rate / 1e3:9,.1f} K/s {rate / 1e6:9,.1f} M/s {rate / slow_rate:6,.0f}x")
 
 
+def pieces() -> None:
+    """What moves to and from the cores is cut into pieces of ``memory.chunk_bytes``, whose lines are looked up in L2."""
+    print("CPU time of the engine by what moves between L2 and the cores (a piece is 8 lines of 512 bytes)")
+    print(f"  {'kernel':38} {'memory':>9} {'pieces':>9} {'CPU ms':>8} {'M instr/s':>10} {'ns/piece':>9} {'ns/line':>8}")
+    for where, problem, dataflow in (("in L2", "gemm:m=1024,k=4096,n=4096", "bf16"),
+                                     ("beyond", "gemm:m=16,k=8192,n=12288", "bf16"),
+                                     ("through L2", "gemm:m=16,k=8192,n=12288", "dequant-int8")):
+        program = gemm(problem, dataflow)
+        for memory in ("bandwidth", "banked"):
+            taken = []
+            for _ in range(5):
+                start = time.process_time()
+                record = load_engine("fast").run(program, EngineOptions(skip=False, memory=memory))
+                taken.append(time.process_time() - start)
+            moved = record.traffic["l2_read_bytes"] + record.traffic["l2_write_bytes"]
+            count, lines = moved / CHIP.memory.chunk_bytes, moved / CHIP.l2.line_bytes
+            rate = (record.instructions + record.flags_only) / min(taken)
+            print(f"  {where + ': ' + problem[5:] + ' ' + dataflow:38} {memory:>9} {count:9,.0f} {min(taken) * 1e3:8.2f} "
+                  f"{rate / 1e6:10.2f} {min(taken) * 1e9 / count:9.0f} {min(taken) * 1e9 / lines:8.1f}")
+
+
 def sizes(quick: bool) -> dict[str, list[tuple[float, float]]]:
     """Wall time of the engine by dataflow: (multiply-adds, seconds)."""
     print("wall time of the fast engine against size (limits: m=1024 k=n=4096 bf16 0.1 s, m=k=n=8192 bf16 1 s)")
@@ -258,8 +279,13 @@ def start_up() -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--quick", action="store_true", help="leave out what takes longest")
-    quick = parser.parse_args().quick
+    parser.add_argument("--pieces", action="store_true", help="only the rates by what moves between L2 and the cores")
+    arguments = parser.parse_args()
+    quick = arguments.quick
     warm_up()
+    pieces()
+    if arguments.pieces:
+        return
     rates()
     picture(sizes(quick), counts(quick))
     repetition()
