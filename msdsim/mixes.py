@@ -105,7 +105,7 @@ def _all_named(workload: Workload, mix: Mix) -> None:
     for entry in workload.entries:
         name, _ = mix.named(entry)
         kind = entry.problem.kind
-        known = dataflows_for(kind)
+        known = dataflows_for(kind, restated=True)
         if name is None:
             raise InputError(f"nothing says how '{entry.name}' of '{workload.name}' is run; add {kind}=NAME ("
                              f"{', '.join(known)})")

@@ -16,13 +16,13 @@ from typing import Any
 
 from msdsim.analysis import closed_form_attention as attention
 from msdsim.formats.number import FORMATS
-from msdsim.formats.schemes import SCHEMES, Scheme
+from msdsim.formats.schemes import RESTATED, SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir.vector_work import Work, cycles_per_element, of_activations, of_products, of_weights
 from msdsim.units import bytes_per_tick, ceil_div
 
 #: Dataflows of GEMMs that have a closed form.
-CLOSED_FORMS = tuple(SCHEMES)
+CLOSED_FORMS = (*SCHEMES, *RESTATED)
 
 
 @dataclass(frozen=True)
@@ -55,7 +55,7 @@ class ClosedForm:
 def closed_form(dataflow: str, problem: Any, chip: Chip, tiling: Mapping[str, int] | None = None) -> ClosedForm | None:
     """The closed form of a dataflow on a problem, with the passes and KV tiles of a ``tiling`` where one is given; None where
     there is none (microbenchmarks, dataflows of one's own)."""
-    given = dict(tiling or {})
+    given, dataflow = dict(tiling or {}), RESTATED.get(dataflow, dataflow)
     if problem.kind == "attention":
         if dataflow not in attention.METHODS:
             return None
@@ -80,7 +80,8 @@ def gemm_terms(dataflow: str, problem: Any, chip: Chip, passes: int | None = Non
 
     ``memory`` is one read of the activations, the weights and their scales from HBM at its peak.  KeyError for other dataflows.
     """
-    of_each = [(count, _terms(SCHEMES[dataflow], problem, m, chip, passes)) for m, count in _rows(problem).items()]
+    scheme = SCHEMES[RESTATED.get(dataflow, dataflow)]
+    of_each = [(count, _terms(scheme, problem, m, chip, passes)) for m, count in _rows(problem).items()]
     return {name: sum(count * terms[name] for count, terms in of_each) / float(chip.clock_mhz) for name in of_each[0][1]}
 
 

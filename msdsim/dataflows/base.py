@@ -27,7 +27,8 @@ class Dataflow:
 
     ``kind`` is the problem kind it runs, ``contract`` the number contract its outputs keep.  ``refuses`` gives the reason why
     a chip or problem cannot be run, or None.  ``build`` makes the kernel for a tiling; ``auto`` chooses the tiling where
-    nothing in :mod:`msdsim.tilings` does.
+    nothing in :mod:`msdsim.tilings` does.  ``restates`` is for a kernel as somebody else runs it: it runs where it is named,
+    and is no contender where all dataflows are compared.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Dataflow:
     refuses: Callable[[Any, Chip], str | None]
     build: Callable[[Any, Chip, Any], Kernel]
     auto: Callable[[Any, Chip], Any] | None = None
+    restates: bool = False
 
 
 DATAFLOWS: Registry[Dataflow] = Registry("dataflow")

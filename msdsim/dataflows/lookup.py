@@ -9,10 +9,11 @@ from msdsim.dataflows.own import from_file, is_file, load_installed
 from msdsim.registry import unknown_name
 
 
-def dataflows_for(kind: str) -> list[str]:
-    """Names of the dataflows that run a kind of problem, the 16-bit baseline first, then by name."""
+def dataflows_for(kind: str, restated: bool = False) -> list[str]:
+    """Names of the dataflows that run a kind of problem, the 16-bit baseline first, then by name; with ``restated`` also those
+    that are somebody else's."""
     load_installed()
-    names = [entry.name for entry in DATAFLOWS.values() if entry.kind == kind]
+    names = [entry.name for entry in DATAFLOWS.values() if entry.kind == kind and (restated or not entry.restates)]
     return sorted(names, key=lambda name: (name != "bf16", name))
 
 
@@ -21,7 +22,7 @@ def find_dataflow(problem: Any, name: str) -> Dataflow:
     ones."""
     if is_file(name):
         return from_file(name, problem.kind)
-    known = dataflows_for(problem.kind)
+    known = dataflows_for(problem.kind, restated=True)
     if len(known) == 1:
         # A microbenchmark is run as it is: there is nothing to choose.
         name = known[0]

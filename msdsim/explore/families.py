@@ -33,7 +33,7 @@ def family_of(problem: str, dataflow: str, measured_us: float | None) -> str:
     if isinstance(shape, GroupedGemm):
         return "grouped GEMM"
     assert isinstance(shape, Gemm)
-    if dataflow.startswith("dequant"):
+    if dataflow.startswith(("dequant", "vendor")):
         return "weight-only GEMM"
     if shape.m <= DECODE_ROWS:
         return "decode GEMM"

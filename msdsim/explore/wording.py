@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 
 from msdsim.explore.measurements import Measurement
+from msdsim.formats.schemes import RESTATED
 from msdsim.hardware.chip import Chip
 from msdsim.problems import Gemm, parse_inline
 from msdsim.units import ceil_div
@@ -63,17 +64,6 @@ def _block_cost(problem: Gemm, grid: tuple[int, int], base: tuple[int, int]) -> 
 
 #: Most rows of x that the vendor's operator decomposes where the weights have one scale a channel.
 _DECOMPOSED_M = 64
-#: Columns of an AIC, rows of K a UB tile, and slices at most of the vendor's weight-only operator.
-_WEIGHT_ONLY_N, _WEIGHT_ONLY_K, _SLICES = 256, 32, 3
-
-
-def weight_only_tiling(problem: Gemm, chip: Chip) -> dict[str, int]:
-    """How the vendor's weight-only operator works on an A2 (hicann/ops-nn, weight_quant_batch_matmul_v2, template custom): all
-    of K of 256 columns an AIC is dequantized before it is multiplied, in tiles of 32 rows with single input buffers, and up to
-    three such slices are kept."""
-    slices = ceil_div(ceil_div(problem.n, _WEIGHT_ONLY_N), chip.cores.aic)
-    return {"base_n": _WEIGHT_ONLY_N, "slot_k": problem.k, "slots": min(_SLICES, slices), "vector_k": _WEIGHT_ONLY_K,
-            "ub_ring": 1}
 
 
 def _decomposed(problem: Gemm) -> bool:
@@ -84,19 +74,27 @@ def _decomposed(problem: Gemm) -> bool:
     return problem.group in (64, 128) and problem.m <= problem.group // 8
 
 
-def tiling_of(row: Measurement, chip: Chip) -> dict[str, int]:
-    """The tiling a row asks for: keys and values, or the words "base MxNxK" and "no double buffering".
+def dataflow_of(row: Measurement, chip: Chip) -> str:
+    """The dataflow that a row names.  16 bits are 16 bits to the Cube and to memory.  A weight-only GEMM of an A2 without a
+    tiling is taken to be the vendor's operator, since all that are published are."""
+    if row.dataflow == "fp16":
+        return "bf16"
+    restated = next((name for name, method in RESTATED.items() if method == row.dataflow), None)
+    if restated is None or row.tiling or chip.arch != "2201" or not row.problem.startswith("gemm:"):
+        return row.dataflow
+    problem = parse_inline(row.problem)
+    return row.dataflow if not isinstance(problem, Gemm) or _decomposed(problem) else restated
 
-    A weight-only GEMM without is taken to be the vendor's operator, since all that are published are; kernels of attention read
-    the cache on the AICs alone, for the same reason.
+
+def tiling_of(row: Measurement, chip: Chip) -> dict[str, int]:
+    """The tiling a row asks for: keys and values, or the words "base MxNxK" and "no double buffering".  Kernels of attention
+    read the cache on the AICs alone, as all that are published do.
     """
     if not isinstance(row.tiling, str):
         if row.problem.startswith("attention:") and row.dataflow == "bf16":
             return {"l2_ahead": 0, **row.tiling}
-        problem = parse_inline(row.problem) if row.problem.startswith("gemm:") else None
-        if not row.tiling and row.dataflow in ("dequant-int4", "dequant-int8") and chip.arch == "2201" \
-                and isinstance(problem, Gemm) and not _decomposed(problem):
-            return weight_only_tiling(problem, chip)
+        if row.problem.startswith("gemm:") and row.dataflow in ("bf16", "fp16"):
+            return {"k_parts": 1, **row.tiling}
         return dict(row.tiling)
     if row.dataflow != "bf16":
         return {}

@@ -114,6 +114,9 @@ class Scheme:
         return MSD_NIBBLES.pass_weights if self.nibbles else self.spec.with_passes(passes).pass_weights
 
 
+#: The method of a dataflow that restates somebody's kernel under a name of its own.
+RESTATED = {"vendor-int8": "dequant-int8", "vendor-int4": "dequant-int4"}
+
 #: All methods, by the name of their dataflow and number contract.
 SCHEMES: Registry[Scheme] = Registry("method")
 for _scheme in (

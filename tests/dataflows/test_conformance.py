@@ -43,6 +43,8 @@ MORE = SHAPES + [
 
 def legal(dataflow, shape, chip):
     problem, hardware = parse_problem(shape), load_hw(chip)
+    if problem.kind != DATAFLOWS[dataflow].kind and DATAFLOWS[dataflow].restates:
+        pytest.skip("restates an operator for plain GEMMs")
     reason = find_dataflow(problem, dataflow).refuses(problem, hardware.chip)
     if reason is not None:
         with pytest.raises(InputError, match="cannot run"):
@@ -88,7 +90,7 @@ RACES = [("toy", "gemm:m=40,k=700,n=130", "fast"), ("toy", "gemm:m=40,k=700,n=13
 def test_timelines_have_no_race(dataflow, chip, shape, engine):
     problem, hardware = legal(dataflow, shape, chip)
     result = msdsim.simulate(problem, hardware, dataflow, engine=engine, timeline=True)
-    operands = contract_for(problem.kind, dataflow).operands(problem, None, 0)
+    operands = contract_for(problem.kind, find_dataflow(problem, dataflow).contract).operands(problem, None, 0)
     execute(result.kernel, operands, observer=HazardCheck(result.record).observe)
 
 
@@ -134,5 +136,5 @@ def test_contract_exists_and_text_is_deterministic(dataflow):
 
 
 def test_every_contract_of_a_dataflow_is_used_once():
-    contracts = [(entry.kind, entry.contract) for entry in DATAFLOWS.values()]
+    contracts = [(entry.kind, entry.contract) for entry in DATAFLOWS.values() if not entry.restates]
     assert len(contracts) == len(set(contracts))
