@@ -236,7 +236,7 @@ class _Unit:
                         yield
                 elif statement.kind == "signal":
                     self.machine.raise_signal(self.unit, str(statement.attr("name")))
-                else:
+                elif statement.out is not None:
                     self._operate(statement)
             elif isinstance(statement, Alloc):
                 self._acquire(statement.buffer)

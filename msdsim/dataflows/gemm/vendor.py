@@ -14,17 +14,15 @@ from functools import partial
 
 from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_multiple, require_positive
 from msdsim.dataflows.cube.experts import Expert
-from msdsim.dataflows.cube.limits import check_cube_tiling, refuse_activations, refuse_packed, refuse_rate
-from msdsim.dataflows.cube.mainloop import Stream, accumulate
-from msdsim.dataflows.cube.operands import CubeOperands, Operand, k_groups, operand, ragged, ragged_of
+from msdsim.dataflows.cube.limits import check_cube_tiling, refuse_activations, refuse_weights
+from msdsim.dataflows.cube.mainloop import CubeTiling, Stream, accumulate
+from msdsim.dataflows.cube.operands import CubeOperands, Operand, k_groups, operand
 from msdsim.dataflows.vector.dequantize import widen
 from msdsim.errors import TilingError
 from msdsim.formats.mx import element_bits
 from msdsim.formats.schemes import RESTATED, SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir.builder import At, Handle, KernelBuilder, at
-from msdsim.ir.expr import Const, Expr, maximum, minimum, tiles_of
-from msdsim.ir.kernel import Kernel
+from msdsim.ir import At, Const, Expr, Handle, Kernel, KernelBuilder, at, maximum, minimum, ragged, tiles_of
 from msdsim.problems import Gemm
 from msdsim.units import ceil_div, round_up
 
@@ -36,21 +34,15 @@ _CHUNK, _CHANNEL_CHUNK = (32, 512), {"int8": (32, 512), "int4": (16, 1024)}
 _BASE_N, _BASE_M, _L1_K, _SLOTS, _COLUMNS = 256, 128, 256, 3, 64
 
 
-@dataclass(frozen=True)
-class VendorTiling:
+@dataclass(frozen=True, kw_only=True)
+class VendorTiling(CubeTiling):
     """Cube tiles as in ``bf16``; ``n_cores`` tiles of columns in a round, of which ``slots`` lie in GM; chunks of ``vector_k``
     rows of weights by ``vector_n`` columns."""
 
-    base_m: int
-    base_n: int
-    l1_k: int
-    l0_k: int
     n_cores: int
     slots: int
     vector_k: int
     vector_n: int
-    l1_ring: int = 2
-    l0_ring: int = 2
     l0c_ring: int = 1
 
 
@@ -74,7 +66,8 @@ def vendor_tiling(problem: Gemm, chip: Chip, scheme: Scheme) -> VendorTiling:
         rows -= 1
     while cols > _COLUMNS and _ub_bytes(problem, scheme, rows, cols) > buffers.ub_bytes:
         cols //= 2
-    return VendorTiling(base_m, base_n, l1_k, l0_k, n_cores, min(_SLOTS, rounds), rows, cols)
+    return VendorTiling(base_m=base_m, base_n=base_n, l1_k=l1_k, l0_k=l0_k, n_cores=n_cores, slots=min(_SLOTS, rounds),
+                        vector_k=rows, vector_n=cols)
 
 
 def _ub_bytes(problem: Gemm, scheme: Scheme, rows: int, cols: int) -> int:
@@ -177,10 +170,10 @@ class Vendor:
 
     def _fill(self, r: Expr) -> None:
         """This AIV's run of the round's chunks, those of one tile of columns one after the other along K."""
-        kb, tile, aivs = self.kb, self.tile, self.chip.cores.aiv_per_aic
+        kb, tile = self.kb, self.tile
         chunks = tiles_of(ragged(self.problem.n, self.width, r), tile.vector_n) * self.k_chunks
-        share = tiles_of(chunks, self.chip.cores.aic * aivs)
-        first = (kb.core * aivs + kb.sub) * share
+        share = tiles_of(chunks, self.chip.aiv)
+        first = kb.aiv * share
         with kb.loop("i", 0, minimum(share, maximum(0, chunks - first))) as i:
             number = first + i
             # The limit says nothing new, but lets the verifier see it.
@@ -200,7 +193,7 @@ class Vendor:
         widen(kb, self.chip, shape, wq, w32[here])
         each = min(self.problem.group or tile.vector_k, tile.vector_k)
         with kb.loop("j", 0, tiles_of(k.size, each)) as j:
-            part = w32[at(j * each, ragged_of(k.size, each, j)), here[1]]
+            part = w32[at(j * each, ragged(k.size, each, j)), here[1]]
             if offsets is not None:
                 kb.op("add", part, part, offsets[j, here[1]])
             kb.op("mul", part, part, scales[j, here[1]])
@@ -227,7 +220,7 @@ def _refuse(problem: Gemm, chip: Chip, scheme: Scheme, name: str) -> str | None:
         return f"'{name}' restates the vendor's template for weights that lie row by row; leave out {given}"
     if chip.path("UB", "L1") is not None:
         return f"'{name}' restates the vendor's operator of the A2, where weights pass through GM; use '{scheme.name}'"
-    return refuse_activations(problem, scheme) or refuse_rate(chip, scheme.cube) or refuse_packed(problem, scheme.weights)
+    return refuse_activations(problem, scheme) or refuse_weights(problem, chip, scheme)
 
 
 for _name, _method in RESTATED.items():
