@@ -213,15 +213,17 @@ class MemorySystem:
         return asked
 
     def _from_hbm(self, now: int, asked: Asked, hbm_bytes: int) -> int:
-        """The cycle at which the last line that was missed is there."""
+        """The cycle at which the last line that was missed is there: later where one that has been written makes room for it,
+        as that is written back first."""
+        written_back = self.miss_latency if asked.to_hbm else 0
         if self.banked is None:
-            served = self.hbm.serve(now, hbm_bytes) + (self.miss_latency if asked.missed else 0)
+            served = self.hbm.serve(now, hbm_bytes) + (self.miss_latency + written_back if asked.missed else 0)
             for entry in asked.missed:
                 entry.arrival = served
             return served
         # Reads first: what they displace waits in the write queues.
         for entry, sectors in zip(asked.missed, asked.sectors, strict=True):
-            entry.arrival = self.banked.read(now, entry.number, Fraction(sectors, self.l2.sectors))
+            entry.arrival = self.banked.read(now, entry.number, Fraction(sectors, self.l2.sectors)) + written_back
         for number in asked.to_hbm:
             self.banked.write(now, number)
         return max((entry.arrival for entry in asked.missed), default=0)

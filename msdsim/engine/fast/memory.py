@@ -315,6 +315,12 @@ def _expect(l2, line, served):
         l2.ready[line] = served
 
 
+@inlined
+def _written_back(C, to_hbm):
+    """How much later lines arrive since what they displace is written back first (MemorySystem._from_hbm)."""
+    return C[at.K_MISS_LATENCY] if to_hbm > 0 else 0
+
+
 @helper
 def _banks(C, S, l2, now, missed, to_hbm, bypass):
     """The banks read the lines that missed, then take those that go there.
@@ -326,6 +332,7 @@ def _banks(C, S, l2, now, missed, to_hbm, bypass):
     for index in range(missed):
         line = S[listed + index]
         served = read_line(C, S, now, line, S[C[at.K_SECTORS] + index] if bypass != 0 else C[at.K_LINE] // C[at.K_SECTOR])
+        served += _written_back(C, to_hbm)
         done = max(done, served)
         if index == 0:
             first = served
@@ -368,7 +375,7 @@ def access(C, S, l2, now, unit, piece, write, l2_bytes, bypass):
     elif hbm_read + hbm_write > 0:
         served = _serve(S, at.G_HBM_FREE, now, hbm_read + hbm_write, C[at.K_HBM_SCALE], C[at.K_HBM_PER_BYTE])
         if missed > 0:
-            served += C[at.K_MISS_LATENCY]
+            served += C[at.K_MISS_LATENCY] + _written_back(C, to_hbm)
             for index in range(C[at.K_MISSED], C[at.K_MISSED] + missed):
                 _expect(l2, S[index], served)
         done = max(done, served)
