@@ -99,6 +99,17 @@ def test_dirty_lines_are_written_back_where_they_are_evicted(engine):
     assert second.l2_dirty_bytes == 0
 
 
+@pytest.mark.parametrize("memory", ["bandwidth", "banked"])
+@pytest.mark.parametrize("engine", list(ENGINES))
+def test_a_line_comes_after_the_written_one_in_its_place_has_gone(engine, memory):
+    chip = load_hw("ascend910b1").replace(**{"l2.ways": 1, "l2.capacity_bytes": 2 * LINE, "l2.sector_bytes": LINE}).chip
+    left = record_of(write_kernel(2), engine, chip, empty_l2(chip)).l2
+    cycles = [record_of(read_kernel(0), engine, chip, state, {"x": 64 * LINE}, memory).cycles
+              for state in (left, replace(left, dirty=np.zeros_like(left.dirty)))]
+    on_the_bus = 1 if memory == "bandwidth" else 0
+    assert cycles[0] - cycles[1] == chip.hbm.extra_latency_cycles + on_the_bus
+
+
 @pytest.mark.parametrize("engine", list(ENGINES))
 def test_an_output_is_found_by_the_next_kernel(engine):
     first = record_of(write_kernel(4), engine, l2=empty_l2(TOY), addresses={"y": 8192})

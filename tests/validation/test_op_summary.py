@@ -57,7 +57,7 @@ def test_validated_from_the_command_line(tmp_path, capsys):
     assert "1-mm" in out
     assert "of it aiv" in out
     text = page.read_text()
-    assert text.count("data:image/png") == 3
+    assert text.count("data:image/png") == 2
     assert "Times of pipes" in text
 
 

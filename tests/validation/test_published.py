@@ -42,8 +42,8 @@ def test_targets(report):
 def test_rows_that_informed_no_constant_are_met_as_well(report):
     assert report.unseen.predicted >= 20
     assert report.unseen.median_error <= 0.09
-    # A weight-only operator that meets at a barrier each round, which is not modelled, is 33% slower than here.
-    assert report.unseen.p90_error <= 0.26
+    assert report.unseen.p90_error <= 0.22
+    assert report.overall.p90_error <= 0.19
     known = set(load_hw("ascend910b1").provenance)
     assert {key for row in report.rows for key in row.informs} <= known
 
