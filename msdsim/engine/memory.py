@@ -161,7 +161,7 @@ class MemorySystem:
         self.l2_read = Server(bytes_per_tick(chip.l2.read_gbps, clock))
         self.l2_write = Server(bytes_per_tick(chip.l2.write_gbps, clock))
         self.hbm = Server(bytes_per_tick(chip.hbm.bandwidth_gbps, clock) * exact(chip.hbm.efficiency))
-        self.miss_latency = chip.hbm.extra_latency_cycles
+        self.miss_latency, self.write_back = chip.hbm.extra_latency_cycles, chip.hbm.write_back_cycles
         self.banked = BankedMemory(BankedTimings.of(chip)) if model == "banked" else None
 
     def access(self, now: int, unit: int, segments: list[tuple[int, int]], write: bool, l2_bytes: int,
@@ -215,7 +215,7 @@ class MemorySystem:
     def _from_hbm(self, now: int, asked: Asked, hbm_bytes: int) -> int:
         """The cycle at which the last line that was missed is there: later where one that has been written makes room for it,
         as that is written back first."""
-        written_back = self.miss_latency if asked.to_hbm else 0
+        written_back = self.write_back if asked.to_hbm else 0
         if self.banked is None:
             served = self.hbm.serve(now, hbm_bytes) + (self.miss_latency + written_back if asked.missed else 0)
             for entry in asked.missed:

@@ -279,12 +279,14 @@ class Banked(Table):
 
 class Hbm(Table):
     """Off-chip memory; ``bandwidth_gbps`` is the peak, ``efficiency`` the share of it that streaming reads reach, and
-    ``extra_latency_cycles`` what a miss adds to a hit (both of the fidelity ``bandwidth``)."""
+    ``extra_latency_cycles`` what a miss adds to a hit (both of the fidelity ``bandwidth``); ``write_back_cycles`` come on top
+    where the line that makes room has been written and has to be written back first."""
 
     capacity_bytes: PositiveInt
     bandwidth_gbps: Positive
     efficiency: Annotated[Positive, Field(le=1)]
     extra_latency_cycles: Cycles
+    write_back_cycles: Cycles = 0
     banked: Banked | None = None
 
 

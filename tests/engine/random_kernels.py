@@ -72,6 +72,7 @@ def chips(draw: Draw) -> Hardware:
         "cube.head_back_to_back_cycles": (0, 2),
         "cube.rates.bf16.cycles_per_fractal": (1, 0.3, 7),
         "hbm.extra_latency_cycles": (0, 100, 10**7),
+        "hbm.write_back_cycles": (0, 70),
         "hbm.bandwidth_gbps": (128, 3, 777.7),
         "hbm.efficiency": (1, 0.93),
         "l2.read_gbps": (256, 1000, 13),

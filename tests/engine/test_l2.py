@@ -107,7 +107,7 @@ def test_a_line_comes_after_the_written_one_in_its_place_has_gone(engine, memory
     cycles = [record_of(read_kernel(0), engine, chip, state, {"x": 64 * LINE}, memory).cycles
               for state in (left, replace(left, dirty=np.zeros_like(left.dirty)))]
     on_the_bus = 1 if memory == "bandwidth" else 0
-    assert cycles[0] - cycles[1] == chip.hbm.extra_latency_cycles + on_the_bus
+    assert cycles[0] - cycles[1] == chip.hbm.write_back_cycles + on_the_bus
 
 
 @pytest.mark.parametrize("engine", list(ENGINES))

@@ -203,7 +203,7 @@ class Builder:
         scales = [(at.K_READ_SCALE, memory.l2_read), (at.K_WRITE_SCALE, memory.l2_write), (at.K_HBM_SCALE, memory.hbm)]
         for column, server in scales:
             C[column], C[column + 1] = server.scale, server.per_byte
-        C[at.K_MISS_LATENCY] = memory.miss_latency
+        C[at.K_MISS_LATENCY], C[at.K_WRITE_BACK] = memory.miss_latency, memory.write_back
         clock = [] if self.timings is None else [4 * self.timings.clock.numerator, 4 * self.timings.clock.denominator]
         C[at.K_TIME_LIMIT] = self._time_limit([server.scale for _, server in scales] + clock)
         C[at.K_SIGNAL_LATENCY] = chip.cross_core.signal_latency_cycles

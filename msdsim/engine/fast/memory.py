@@ -318,7 +318,7 @@ def _expect(l2, line, served):
 @inlined
 def _written_back(C, to_hbm):
     """How much later lines arrive since what they displace is written back first (MemorySystem._from_hbm)."""
-    return C[at.K_MISS_LATENCY] if to_hbm > 0 else 0
+    return C[at.K_WRITE_BACK] if to_hbm > 0 else 0
 
 
 @helper
