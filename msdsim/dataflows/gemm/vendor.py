@@ -162,7 +162,8 @@ class Vendor:
                     kb.copy(b1[at(0, size), at(0, cols)],
                             self.made[r % tile.slots, at(start, size), at(nt * tile.base_n, cols)])
 
-                accumulate(kb, tile, self.kinds, acc, Const(problem.k), Stream(load_a), Stream(load_b))
+                accumulate(kb, tile, self.kinds, acc, Const(problem.k), Stream(load_a), Stream(load_b),
+                           unit_flag=False)
                 kb.op("fixpipe", self.y.at(self.expert, at(mt * tile.base_m, rows),
                                            at(r * self.width + nt * tile.base_n, cols)), acc)
 
