@@ -69,8 +69,9 @@ class DequantAttention(Attention):
         costs, rows, bits = self.costs, s.dequant_kv, self.needs.cache_bits
         width = self.widest * bits // 8
         load, _ = costs.gm("GM", "UB", rows, width, 1.0, width, self.apart * width, sharing=super()._sharing(s, self.widest))
-        v = costs.vector([("cast", 16), ("cast", 32), ("cast", 32)], rows, self.widest, flat=True)
-        if "mul" in self.needs.cache_ops:
+        at_once = self.chip.vector.vf is not None and "mul" in self.needs.cache_ops
+        v = costs.function([("cast", 16), ("cast", 32), *at_once * [("mul", 32)], ("cast", 32)], rows, self.widest, flat=True)
+        if "mul" in self.needs.cache_ops and not at_once:
             v = v + costs.vector([("mul", 32)], rows, self.widest)
         store, _ = costs.gm("UB", "GM", rows, self.widest * 2)
         if (s.direct == 1).any():

@@ -108,6 +108,21 @@ class Costs:
             total = total + count * (op_cost.latency_cycles + work)
         return total
 
+    def function(self, ops: Ops, rows: Values, cols: Values, flat: Values = False) -> Values:
+        """:meth:`vector` of instructions that are a vector function where the chip has them (:mod:`msdsim.ir.vf`): a loop over
+        registers that the ports bind, or its one store."""
+        vf, vector = self.chip.vector.vf, self.chip.vector
+        if vf is None:
+            return self.vector(ops, rows, cols, flat)
+        work: Values = 0.0
+        latency = vf.start_cycles + vf.load_cycles + vf.store_cycles + vf.drain_cycles
+        for name, bits in ops:
+            width, op = lanes(self.chip, bits), vector.ops[name]
+            repeats = np.where(flat, ceil(rows * cols, width), rows * ceil(cols, width))
+            work = work + repeats * float(op.port_cycles or 1) / vf.ports
+            latency += max(0, op.latency_cycles - vector.ops["copy"].latency_cycles)
+        return latency + np.maximum(work, ceil(rows * cols, lanes(self.chip, 32)) / float(vf.stores_per_cycle))
+
 
 def port_bytes(cost: PortCost, row_bytes: Values, grid: Values = 0) -> Values:
     """:meth:`PortCost.port_bytes` for columns: the mean over the places of a row in a line that ``grid`` allows."""

@@ -294,10 +294,11 @@ class Dequant:
         width = run * self.stored // 8
         pitch = extent * self.stored // 8
         load, l2 = costs.gm("GM", "UB", lines, width, 1.0, np.gcd(width, pitch), pitch)
-        v = costs.vector(self.convert, lines, run, flat=extent % run == 0)
-        if self.scaling and self.group is None:
+        at_once = self.chip.vector.vf is not None and self.group is None
+        v = costs.function((*self.convert, *self.scaling) if at_once else self.convert, lines, run, flat=extent % run == 0)
+        if self.scaling and self.group is None and not at_once:
             v = v + costs.vector(self.scaling, lines, run)
-        elif self.scaling:
+        elif self.scaling and not at_once:
             along = run if self.transposed else lines
             part = np.minimum(along, self.group or 1)
             rows, cols = (lines, part) if self.transposed else (part, run)
