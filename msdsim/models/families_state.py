@@ -125,19 +125,9 @@ def nemotron_h(c: Config) -> Decoder:
     kinds = _nemotron_kinds(c)
     found: dict[str, Layer] = {}
     if "mamba" in kinds:
-        found["mamba"] = Layer(
-            (
-                mamba2(
-                    hidden,
-                    c.size("mamba_num_heads"),
-                    c.size("mamba_head_dim"),
-                    c.size("n_groups"),
-                    c.size("ssm_state_size"),
-                    c.size("conv_kernel"),
-                ),
-            ),
-            (),
-        )
+        sizes = ("mamba_num_heads", "mamba_head_dim", "n_groups", "ssm_state_size", "conv_kernel")
+        heads, head_dim, groups, state, kernel = map(c.size, sizes)
+        found["mamba"] = Layer((mamba2(hidden, heads, head_dim, groups, state, kernel),), ())
     if "full" in kinds:
         heads, kv_heads, head_dim = head_sizes(c)
         found["full"] = Layer((softmax(hidden, heads, kv_heads, head_dim, window=window_size(c), module="mixer."),), ())
