@@ -44,6 +44,8 @@ from msdsim.hardware.units.mte import FRACTAL_ROW_BYTES, FRACTAL_ROWS
 from msdsim.ir.expr import Const, Expr, lift, product
 from msdsim.ir.extent import Extent as Extent
 from msdsim.ir.extent import whole
+from msdsim.ir.shown import Shown, nothing
+from msdsim.ir.shown import copied as copied
 from msdsim.units import ceil_div, round_up
 
 Role = Literal["in", "out", "workspace"]
@@ -196,34 +198,8 @@ def _range_text(start: Expr, size: Expr, extent: int) -> str:
 AttrValue: TypeAlias = "int | float | str | Expr"
 
 
-class _Shown:
-    """What has a line in the kernel's text.  Statements of a built kernel find it, and themselves as the text has them, when
-    somebody wants to know: most kernels run without being read."""
-
-    def __getattr__(self, name: str) -> Any:
-        shown = self.__dict__.get("_shown")
-        if shown is None or name not in ("line", "written"):
-            raise AttributeError(f"'{type(self).__name__}' has no '{name}'")
-        text = shown()
-        self.__dict__.update({"line": text.line, "written": text})
-        return self.__dict__[name]
-
-
-def _nothing() -> None:
-    # A default of the class would be found where a statement does not know yet.
-    return None
-
-
-def copied(item: Any, **changes: Any) -> Any:
-    """A frozen object with some fields changed; what it finds later, the copy finds too."""
-    found = object.__new__(type(item))
-    found.__dict__.update(item.__dict__)
-    found.__dict__.update(changes)
-    return found
-
-
 @dataclass(frozen=True)
-class Op(_Shown):
+class Op(Shown):
     """One operation: ``kind`` names its definition in :data:`msdsim.ir.ops.OPS`."""
 
     kind: str
@@ -232,7 +208,7 @@ class Op(_Shown):
     attrs: tuple[tuple[str, AttrValue], ...] = ()
     line: int = field(default_factory=int, compare=False)
     #: The operation as the kernel's text has it, where names have been put in since.
-    written: Op | None = field(default_factory=_nothing, compare=False, repr=False)
+    written: Op | None = field(default_factory=nothing, compare=False, repr=False)
 
     def attr(self, name: str, default: AttrValue | None = None) -> AttrValue:
         """Value of an attribute, or ``default`` where it is absent."""
@@ -274,7 +250,7 @@ def attr_text(value: AttrValue) -> str:
 
 
 @dataclass(frozen=True)
-class Alloc(_Shown):
+class Alloc(Shown):
     """Declaration of a buffer in the block that owns it."""
 
     buffer: Buffer
@@ -282,7 +258,7 @@ class Alloc(_Shown):
 
 
 @dataclass(frozen=True)
-class Let(_Shown):
+class Let(Shown):
     """``let name = value``: a name for an expression, good until the end of its block.
 
     With ``choices`` it is ``param name = value in [...]``: a number of the kernel that may take other values.
@@ -295,7 +271,7 @@ class Let(_Shown):
 
 
 @dataclass(frozen=True)
-class For(_Shown):
+class For(Shown):
     """``for var in low .. high step s``: the half-open range, kept as a loop and never unrolled."""
 
     var: str
@@ -307,7 +283,7 @@ class For(_Shown):
 
 
 @dataclass(frozen=True)
-class When(_Shown):
+class When(Shown):
     """``when condition``: the body runs if the expression is not zero."""
 
     condition: Expr
