@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
 from itertools import count
 
 from msdsim.errors import KernelError
@@ -29,24 +28,17 @@ from msdsim.ir.dependences import (
     uses_of,
     without_implied,
 )
-from msdsim.ir.expr import Const, Expr, Var, binary, product
+from msdsim.ir.expr import Const, Expr, binary
 from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, PartName, Vf, When, ends_phase
 from msdsim.ir.lets import plain
 from msdsim.ir.ops import OPS
+from msdsim.ir.pipe_hazards import Function, PipeHazards
 from msdsim.ir.placement import Placement, placed
 from msdsim.ir.program import Cause, Instr, Loop, Node, Part, Program, Semaphore, UnitFlag, walk_nodes
 from msdsim.ir.timing import Sync, Timing
 from msdsim.ir.unit_flags import has_unit_flag, strip
 from msdsim.ir.vf import fused, reads_in
 from msdsim.naming import PIPES
-
-
-@dataclass(eq=False)
-class _Function:
-    """A vector function: its instructions, and what they read that it has not written itself."""
-
-    instrs: list[Instr] = field(default_factory=list)
-    reads: set[str] = field(default_factory=set)
 
 
 def lower(kernel: Kernel, chip: Chip, addresses: Mapping[str, int] | None = None,
@@ -80,9 +72,8 @@ class _PartLowering:
         self.operations = count()
         self.signals = {signal.name: index for index, signal in enumerate(kernel.signals)}
         self.semaphores: list[Semaphore] = []
-        self.settled: dict[tuple[int, str, frozenset[str]], frozenset[str]] = {}
         self.fresh = 0
-        self.functions: dict[int, _Function] = {}
+        self.functions: dict[int, Function] = {}
         self.reads = reads_in(kernel.part(name))
 
     def run(self) -> Part:
@@ -90,8 +81,9 @@ class _PartLowering:
         self._dependences(scope)
         self._fences(scope)
         self._gather_flags()
+        hazards = PipeHazards(self.chip, self.functions)
         for pipe in PIPES[self.name.upper()]:
-            self._hazards(scope, pipe, set())
+            hazards.settle(scope, pipe, set())
         body = self._emit(scope)
         part = Part(self.name, body, tuple(self.semaphores), PIPES[self.name.upper()])
         for index, instr in enumerate(part.instructions()):
@@ -144,7 +136,7 @@ class _PartLowering:
     def _vf(self, statement: Vf) -> list[Item]:
         """The operations of a vector function, one after the other."""
         body = [op for op in statement.body if isinstance(op, Op)]
-        function, written, items = _Function(), set[str](), list[Item]()
+        function, written, items = Function(), set[str](), list[Item]()
         for op, piece in zip(body, fused(body, self.chip, self.reads), strict=True):
             item = self._leaf(op)
             instr = item.node
@@ -252,67 +244,6 @@ class _PartLowering:
                   unit_flag: bool = False) -> int:
         self.semaphores.append(Semaphore(source, target, buffer, cause, initial, capacity, unit_flag))
         return len(self.semaphores) - 1
-
-    # Order inside one pipe
-
-    def _hazards(self, scope: Scope, pipe: str, dirty: set[str]) -> set[str]:
-        """:meth:`_marked`, once for the same scope and the same pending writes: doing it again changes nothing."""
-        key = id(scope), pipe, frozenset(dirty)
-        if key not in self.settled:
-            self.settled[key] = frozenset(self._marked(scope, pipe, dirty))
-        return set(self.settled[key])
-
-    def _marked(self, scope: Scope, pipe: str, dirty: set[str]) -> set[str]:
-        """Mark instructions that must let their own pipe drain: they read what it wrote since it last drained.
-
-        The first iteration of a loop starts with what is pending before it, every other with what its predecessors leave: an
-        instruction that has to wait for the former only drains the pipe in the first iteration only.
-        """
-        if scope.loop is None or not scope.repeats:
-            return self._once_through(scope, pipe, dirty, None)
-        var, low, _, _ = scope.loop
-        pending = self._once_through(scope, pipe, dirty, binary("==", Var(var), low))
-        while True:
-            after = self._once_through(scope, pipe, pending, None)
-            if after <= pending:
-                return pending
-            pending |= after
-
-    def _once_through(self, scope: Scope, pipe: str, dirty: set[str], when: Expr | None) -> set[str]:
-        for item in scope.items:
-            if isinstance(item.node, Scope):
-                # The nested block may not run at all, so what was pending before it may still be.
-                dirty = dirty | self._hazards(item.node, pipe, dirty)
-            elif item.node.pipe == pipe and item.node.op is not None:
-                dirty = self._hazard_of(item, item.node, dirty, when)
-        return dirty
-
-    def _hazard_of(self, item: Item, instr: Instr, dirty: set[str], when: Expr | None) -> set[str]:
-        op = instr.op
-        assert op is not None
-        definition = OPS[op.kind]
-        reads = {name for name, access in item.access.items() if access[instr.pipe][0]}
-        writes = {name for name, access in item.access.items() if access[instr.pipe][1]}
-        # A workspace on chip has no flags of the lowering, yet the order inside a pipe is the pipe's own affair.
-        reads |= {operand.of.name for operand in op.ins if operand.space != "GM"}
-        writes |= {op.out.of.name} if op.out is not None and op.out.space != "GM" else set()
-        function = self.functions.get(id(instr))
-        if function is not None:
-            # Inside, registers hand on; a function as a whole begins behind what it reads.
-            if instr is not function.instrs[0]:
-                return dirty | writes
-            reads = function.reads
-        if definition.hazard is not None and reads & dirty:
-            barrier = definition.hazard(op, self.chip)
-            if definition.accumulates and not any(s.of.name in dirty for s in op.ins):
-                barrier = product(barrier, binary("!=", op.attr_expr("accumulate", 0), 0))
-            if barrier == Const(1):
-                dirty = set()
-            if when is None:
-                instr.barrier = barrier
-            elif instr.barrier == Const(0):
-                instr.barrier = product(barrier, when)
-        return dirty | writes
 
     # Writing the instructions
 

@@ -1,0 +1,87 @@
+"""Order inside one pipe: which instructions must let their own pipe drain before they begin."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from msdsim.hardware.chip import Chip
+from msdsim.ir.dependences import Item, Scope
+from msdsim.ir.expr import Const, Expr, Var, binary, product
+from msdsim.ir.ops import OPS
+from msdsim.ir.program import Instr
+
+
+@dataclass(eq=False)
+class Function:
+    """A vector function: its instructions, and what they read that it has not written itself."""
+
+    instrs: list[Instr] = field(default_factory=list)
+    reads: set[str] = field(default_factory=set)
+
+
+class PipeHazards:
+    """The marking of a part's instructions; ``functions`` are those of Vector, by ``id`` of their instructions."""
+
+    def __init__(self, chip: Chip, functions: Mapping[int, Function]) -> None:
+        self.chip, self.functions = chip, functions
+        self.settled: dict[tuple[int, str, frozenset[str]], frozenset[str]] = {}
+
+    def settle(self, scope: Scope, pipe: str, dirty: set[str]) -> set[str]:
+        """:meth:`_marked`, once for the same scope and the same pending writes: doing it again changes nothing."""
+        key = id(scope), pipe, frozenset(dirty)
+        if key not in self.settled:
+            self.settled[key] = frozenset(self._marked(scope, pipe, dirty))
+        return set(self.settled[key])
+
+    def _marked(self, scope: Scope, pipe: str, dirty: set[str]) -> set[str]:
+        """Mark instructions that must let their own pipe drain: they read what it wrote since it last drained.
+
+        The first iteration of a loop starts with what is pending before it, every other with what its predecessors leave: an
+        instruction that has to wait for the former only drains the pipe in the first iteration only.
+        """
+        if scope.loop is None or not scope.repeats:
+            return self._once_through(scope, pipe, dirty, None)
+        var, low, _, _ = scope.loop
+        pending = self._once_through(scope, pipe, dirty, binary("==", Var(var), low))
+        while True:
+            after = self._once_through(scope, pipe, pending, None)
+            if after <= pending:
+                return pending
+            pending |= after
+
+    def _once_through(self, scope: Scope, pipe: str, dirty: set[str], when: Expr | None) -> set[str]:
+        for item in scope.items:
+            if isinstance(item.node, Scope):
+                # The nested block may not run at all, so what was pending before it may still be.
+                dirty = dirty | self.settle(item.node, pipe, dirty)
+            elif item.node.pipe == pipe and item.node.op is not None:
+                dirty = self._hazard_of(item, item.node, dirty, when)
+        return dirty
+
+    def _hazard_of(self, item: Item, instr: Instr, dirty: set[str], when: Expr | None) -> set[str]:
+        op = instr.op
+        assert op is not None
+        definition = OPS[op.kind]
+        reads = {name for name, access in item.access.items() if access[instr.pipe][0]}
+        writes = {name for name, access in item.access.items() if access[instr.pipe][1]}
+        # A workspace on chip has no flags of the lowering, yet the order inside a pipe is the pipe's own affair.
+        reads |= {operand.of.name for operand in op.ins if operand.space != "GM"}
+        writes |= {op.out.of.name} if op.out is not None and op.out.space != "GM" else set()
+        function = self.functions.get(id(instr))
+        if function is not None:
+            # Inside, registers hand on; a function as a whole begins behind what it reads.
+            if instr is not function.instrs[0]:
+                return dirty | writes
+            reads = function.reads
+        if definition.hazard is not None and reads & dirty:
+            barrier = definition.hazard(op, self.chip)
+            if definition.accumulates and not any(s.of.name in dirty for s in op.ins):
+                barrier = product(barrier, binary("!=", op.attr_expr("accumulate", 0), 0))
+            if barrier == Const(1):
+                dirty = set()
+            if when is None:
+                instr.barrier = barrier
+            elif instr.barrier == Const(0):
+                instr.barrier = product(barrier, when)
+        return dirty | writes
