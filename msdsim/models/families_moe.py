@@ -124,7 +124,7 @@ def ernie_moe(c: Config) -> Decoder:
             c.get("moe_layer_end_index", -1),
             c.size("moe_layer_interval", 1),
         )
-        end = layers - 1 if end == -1 else end
+        end = layers - 1 if end == -1 else c.count("moe_layer_end_index")
         if c.given("mlp_layer_types"):
             return expert_layers(c, layers)
         return [(layer + 1) % step == 0 and start <= layer <= end for layer in range(layers)]

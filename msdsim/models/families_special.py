@@ -39,7 +39,9 @@ def deepseek_v4(c: Config) -> Decoder:
     by_ratio = {ratio: _compressed(hidden, heads, dim, q_rank, o_rank, groups, window, ratio, index) for ratio in set(ratios)}
     count, chosen = expert_numbers(c)
     width = c.size("moe_intermediate_size")
-    mlp = mixture(hidden, count, chosen, width, shared=c.count("n_shared_experts") * width)
+    if c.count("n_shared_experts") != 1:
+        raise c.refuse(f"n_shared_experts = {c.get('n_shared_experts')}: implementations of this family have one in any case")
+    mlp = mixture(hidden, count, chosen, width, shared=width)
     mixing = (
         f"the mixing of {streams} parallel streams: two matrices of {streams * hidden} x {(2 + streams) * streams} a layer",
     )

@@ -120,6 +120,8 @@ def test_the_table_is_wide():
         ({"model_type": "bailing_moe", "num_shared_experts": 1, "moe_router_enable_shared_expert": False, **{key: value
           for key, value in MOE.items() if key != "model_type"}}, "whether they are there is not certain"),
         (LLAMA | {"sliding_window": 64, "max_window_layers": 1}, "is not known to have windows"),
+        ({"model_type": "ernie4_5_moe", "moe_layer_end_index": [3]}, "moe_layer_end_index = [3] is not a whole number"),
+        ({"model_type": "deepseek_v4", "n_shared_experts": 2}, "n_shared_experts = 2: implementations of this family have one"),
         ({"model_type": "helium", "head_dim": 64}, "20 heads of 64 are not hidden_size = 2560"),
         ({"model_type": "gemma3n_text", "num_hidden_layers": 15}, "num_kv_shared_layers = 15 of 15 layers"),
         ({"model_type": "gemma4_text", "num_kv_shared_layers": 99}, "num_kv_shared_layers = 99 are more than the"),
