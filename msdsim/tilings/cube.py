@@ -19,6 +19,8 @@ from msdsim.units import ceil_div, part_size, round_up
 
 #: Waves of tiles over the cores that a choice of columns aims at, and plain numbers of columns.
 WAVES = (1, 2, 3, 4, 6)
+#: Waves from which the last one hardly counts.
+FEW_WAVES = 12
 COLUMNS = (64, 96, 128, 192, 256, 512)
 #: Rows of a tile that are tried, in fractals and as parts of all rows, and the most.
 ROW_FRACTALS, ROW_PARTS, MOST_ROWS = (1, 2, 4, 8, 16, 32), range(1, 9), 512
@@ -110,6 +112,12 @@ def add_columns(s: Space, chip: Chip, product: Product, units: Values) -> None:
     plain sizes.  The accumulators, two where there is room, fit L0C."""
     step, cores = chip.cube.fractal_n, chip.cores.aic
     most = round_up(min(product.n, 1024), step)
+    if (s.k_parts == 1).any():
+        # Parts of K fill the last of a few waves; where even the widest tiles make many, they cost sums and gain nothing.
+        widest = np.minimum(most, chip.buffers.l0c_bytes // (4 * s.base_m))
+        some = (s.k_parts == 1) | (units // s.k_parts * (product.n // widest) < FEW_WAVES * cores)
+        s.keep(some)
+        units = units[some]
     waves = [up(ceil(product.n, np.maximum(1, cores * wave // units)), step) for wave in WAVES]
     s.options("base_n", *[np.minimum(size, most) for size in (step, *(round_up(size, step) for size in COLUMNS), *waves)])
     s.keep(s.base_m * s.base_n * 4 <= chip.buffers.l0c_bytes)
