@@ -7,11 +7,20 @@ from functools import partial
 
 import numpy as np
 
+from msdsim.dataflows.attention.convert import QUERY_BYTES, query_rows
 from msdsim.dataflows.attention.dequant import CACHES
 from msdsim.dataflows.attention.work import AttentionShape
 from msdsim.hardware.chip import Chip
 from msdsim.tilings.attention import Attention
-from msdsim.tilings.attention_needs import ELEMENT_BYTES, Needs, UbTiles, arriving_bytes, convert_needs, dequant_needs
+from msdsim.tilings.attention_needs import (
+    ELEMENT_BYTES,
+    Needs,
+    UbTiles,
+    arriving_bytes,
+    convert_needs,
+    dequant_needs,
+    room_beside,
+)
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.search import declare
 from msdsim.tilings.space import Column, Space, Values, ceil
@@ -62,7 +71,12 @@ class DequantAttention(Attention):
     def _taken(self, share: int, vec_m: int, out_m: int, kv_tile: int, slots: int, ring: int, fused: int) -> int:
         """Bytes of UB that the pipeline takes, or S and O, which have their place there in every phase."""
         tiles = UbTiles(share, vec_m, out_m, kv_tile, self.dim, self.out, slots, ring)
-        return self.unfused.ub_bytes(tiles) if fused else arriving_bytes(1, tiles) if slots else 0
+        if fused:
+            return self.needs.ub_bytes(tiles) - room_beside(self.chip)
+        # Queries that are scaled before have a place beside the cache.
+        queries = 0 if "mul" in self.needs.cache_ops else \
+            (QUERY_BYTES * query_rows(self.chip.buffers.ub_bytes, self.dim) + 8) * self.dim
+        return queries + (arriving_bytes(1, tiles) if slots else 0)
 
     def _tile(self, s: Space) -> tuple[Values, Values, Values]:
         """Cycles of ``dequant_kv`` rows of the cache on MTE2, V and MTE3."""

@@ -15,7 +15,7 @@ from msdsim.units import ceil_div
 #: Bytes of UB per element of a dequantization tile: integers (ring 2), FP16, FP32, BF16 (ring 2).
 ELEMENT_BYTES = 2 + 2 + 4 + 2 * 2
 #: Row tiles in the pipeline at a time, of pairs with two steps between their products.
-MOST_STATES = 6
+MOST_TILES = 10
 
 
 @dataclass(frozen=True)
@@ -68,10 +68,10 @@ BF16 = Needs("bf16", 1, bf16_bytes, ("muls", "fold_max", "sub", "exp", "fold_add
 
 def scale_bytes(t: UbTiles) -> int:
     """Scales of tokens in a ring; or of channels as loaded, and V's of the row tiles between their queries and their output."""
-    return max(t.ring * 2 * 4 * t.kv_tile, 4 * (2 * max(t.head_dim, t.v_dim) + MOST_STATES * t.v_dim))
+    return max(t.ring * 2 * 4 * t.kv_tile, 4 * (2 * max(t.head_dim, t.v_dim) + MOST_TILES * t.v_dim))
 
 
-def _room(chip: Chip) -> int:
+def room_beside(chip: Chip) -> int:
     """UB bytes that are kept for dequantizing beside the softmax: a quarter, and then whatever else is left."""
     return chip.buffers.ub_bytes // 4
 
@@ -80,7 +80,7 @@ def dequant_needs(chip: Chip, cache: str, fused: bool, pipeline: Callable[[UbTil
                   ops: tuple[str, ...] = ("cast", "cast", "mul", "cast")) -> Needs:
     """``pipeline`` is what the attention itself needs of UB, ``ops`` make an element of the cache BF16."""
     def fused_bytes(t: UbTiles) -> int:
-        return pipeline(t) + _room(chip)
+        return pipeline(t) + room_beside(chip)
 
     # int8 and int4 become FP16 at twice the elements per repeat of the others, which the estimate leaves out.
     return Needs("bf16", 1, fused_bytes if fused else pipeline, BF16.vector_ops, FORMATS[cache].bits,
@@ -92,8 +92,13 @@ def convert_bytes(t: UbTiles) -> int:
     return bf16_bytes(t) + t.out_m * (2 + 4 + 2) * t.head_dim + scale_bytes(t)
 
 
+def unfused_convert_bytes(t: UbTiles) -> int:
+    """As of BF16, with the scales of tokens or of V's channels: Q was scaled before."""
+    return bf16_bytes(t) + max(t.ring * 2 * 4 * t.kv_tile, 4 * t.v_dim)
+
+
 def convert_needs(chip: Chip, cache: str, fused: bool) -> Needs:
-    return dequant_needs(chip, cache, fused, convert_bytes, ("cast", "cast", "cast"))
+    return dequant_needs(chip, cache, fused, convert_bytes if fused else unfused_convert_bytes, ("cast", "cast", "cast"))
 
 
 #: Vector instructions over all logits besides those of the softmax: merge, split of two passes and of each further one.

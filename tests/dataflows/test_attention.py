@@ -299,3 +299,11 @@ def test_tiling_errors_say_what_is_wrong():
                          ({"pv_n": 32, "l1_k": 24}, "l1_k=24 is not a multiple of 16")):
         with pytest.raises(TilingError, match=text):
             msdsim.simulate(shape, "ascend910b1", "bf16", tiling=tiling)
+
+
+@pytest.mark.parametrize(("dataflow", "tiling"), diagonals(NAMES, ({"preload": 2}, {"preload": 3}), every=2))
+def test_caches_of_one_step(dataflow, tiling):
+    """Every step is another row tile: what is kept for a row tile outlives all that are in the pipeline."""
+    chip = "ascend950pr" if "mx" in dataflow else "toy"
+    fused = {"fused": 1} if dataflow in DEQUANT else {}
+    conforms(dataflow, "attention:batch=6,heads=4,kv_heads=4,head_dim=32,q=1,kv=40", chip, {"kv_splits": 1, "direct": 0, **tiling, **fused})

@@ -23,15 +23,19 @@ from msdsim.dataflows.attention.scales import CacheScales, TokenScales
 from msdsim.dataflows.attention.split import SplitQueries
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step
 from msdsim.hardware.chip import Chip
-from msdsim.ir import Kernel, Slice
+from msdsim.ir import Handle, Kernel, Slice, at, minimum
+from msdsim.units import ceil_div
+
+#: UB bytes of an element of Q that is scaled before it all: as it comes and scaled (rings of 2), and in FP32.
+QUERY_BYTES = 2 * 2 + 2 * 2 + 4
 
 
 class ConvertedConversions(Conversions):
     """BF16 operands and FP32 sums, with the scales of the cache in Q, logits, P and output."""
 
-    def __init__(self, ctx: Context) -> None:
+    def __init__(self, ctx: Context, fused: bool = True) -> None:
         super().__init__(ctx)
-        self.cache_scales = CacheScales(ctx)
+        self.cache_scales = CacheScales(ctx, into_queries=fused)
         self.scale_output = self.cache_scales.of_output
 
     def open(self) -> None:
@@ -64,8 +68,37 @@ def kernel(problem: AttentionShape, chip: Chip, tile: CacheTiling, cache: str) -
     stored = Stored(cache, scaled=False)
     if problem.scales == "token":
         return dequant.with_cache(ctx, tile, stored, Queries(ctx), ConvertedConversions(ctx))
+    if not tile.fused:
+        q, conversions = query_tensor(ctx), ConvertedConversions(ctx, fused=False)
+        scaled = ctx.kb.tensor("q_scaled", "bf16", q.of.shape, "workspace")
+        return dequant.with_cache(ctx, tile, stored, Queries(ctx, scaled), conversions,
+                                  before=partial(_scale_queries, ctx, q, scaled, conversions.cache_scales))
     queries, conversions = SplitQueries(ctx, query_tensor(ctx)), ConvertedConversions(ctx)
     return dequant.with_cache(ctx, tile, stored, queries, conversions, partial(queries.split, conversions.split_query))
+
+
+def query_rows(ub_bytes: int, dim: int) -> int:
+    """Rows of Q that are scaled at a time before it all: a quarter of UB."""
+    return max(1, ub_bytes // 4 // (QUERY_BYTES * dim))
+
+
+def _scale_queries(ctx: Context, q: Handle, scaled: Handle, cache_scales: CacheScales) -> None:
+    """All of Q with K's scales to GM: all AIVs, some rows of a KV head at a time."""
+    kb, rows_of_head, ring = ctx.kb, ctx.work.rows_per_head, 2
+    most = min(rows_of_head, query_rows(ctx.ub_bytes, ctx.dim))
+    blocks = ceil_div(rows_of_head, most)
+    with kb.each_aiv("qb", ctx.work.kv_head_count * blocks) as block:
+        head, start = block // blocks, block % blocks * most
+        rows = at(start, minimum(most, rows_of_head - start))
+        xb, xh = (kb.buffer(name, "UB", "bf16", (most, ctx.dim), ring)[: rows.size, :] for name in ("xb", "xh"))
+        xf = kb.buffer("xf", "UB", "fp32", (most, ctx.dim))[: rows.size, :]
+        scale = kb.buffer("xs", "UB", "fp32", (1, ctx.dim), ring)[0, :]
+        kb.copy(xb, q[head, rows, :])
+        kb.copy(scale, cache_scales.k[ctx.kv_head(head), :])
+        kb.op("cast", xf, xb)
+        kb.op("mul", xf, xf, scale)
+        kb.op("cast", xh, xf, round="rint")
+        kb.copy(scaled[head, rows, :], xh)
 
 
 dequant.register_cache("convert", kernel, "only converted to BF16 on Vector (exact), BF16 products, scales elsewhere")

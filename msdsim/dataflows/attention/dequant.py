@@ -174,15 +174,17 @@ class FusedCache(Cache):
 
 
 class WholeCache:
-    """A prologue: all of K and V in BF16 in GM, before the attention starts."""
+    """A prologue: all of K and V in BF16 in GM, before the attention starts; ``before`` is what else the AIVs do then."""
 
-    def __init__(self, ctx: Context, tile: CacheTiling, of: Stored) -> None:
-        self.ctx, self.tile, self.dequantizer = ctx, tile, _Dequantizer(ctx, tile, of)
+    def __init__(self, ctx: Context, tile: CacheTiling, of: Stored, before: Callable[[], None] | None) -> None:
+        self.ctx, self.tile, self.dequantizer, self.before = ctx, tile, _Dequantizer(ctx, tile, of), before
         self.caches = self.dequantizer.workspaces("bf16", (ctx.work.kv_head_count, ctx.work.kv))
         ctx.kb.signal("dequantized", "barrier")
 
     def run(self) -> None:
         """All AIVs share the whole cache, a block of KV rows of one head at a time."""
+        if self.before is not None:
+            self.before()
         kb, work, most = self.ctx.kb, self.ctx.work, self.tile.dequant_kv
         blocks = ceil_div(work.kv, most)
         with kb.each_aiv("block", work.kv_head_count * blocks) as block:
@@ -199,16 +201,16 @@ class WholeCache:
 
 
 def with_cache(ctx: Context, tile: CacheTiling, of: Stored, queries: Queries, conversions: Conversions,
-               prepare: Callable[[Step], None] | None = None) -> Kernel:
-    """The attention on the cache in BF16; ``prepare`` is what the AIVs do for Q ahead of the softmax, if anything."""
+               prepare: Callable[[Step], None] | None = None, before: Callable[[], None] | None = None) -> Kernel:
+    """The attention on the cache in BF16.  What the AIVs do for Q, if anything: ``prepare`` ahead of the softmax where the
+    cache is made tile by tile, or ``before`` it all."""
     require_switch(tile, "fused")
     if tile.fused and tile.kv_slots < slots(ctx.problem, tile):
         raise TilingError(f"tiling kv_slots={tile.kv_slots} cannot hold the tiles of preload={tile.preload} steps and the "
                           f"one in use; give at least {slots(ctx.problem, tile)}")
     if not tile.fused:
-        whole = WholeCache(ctx, tile, of)
-        ahead = None if prepare is None else Ahead(prepare)
-        return attention(ctx, queries, Cache(ctx, whole.caches, whole.dequantizer.stored), conversions, ahead, prologue=whole)
+        whole = WholeCache(ctx, tile, of, before)
+        return attention(ctx, queries, Cache(ctx, whole.caches, whole.dequantizer.stored), conversions, prologue=whole)
     fused = FusedCache(ctx, tile, of)
 
     def body(step: Step) -> None:

@@ -48,10 +48,10 @@ def copy_rows(ctx: Context, target: Callable[[At], Slice], cache: Handle, head: 
 
 
 class Queries:
-    """Where the Cube has Q from: here as it is."""
+    """Where the Cube has Q from: here as it is, or ``q`` that a prologue leaves in GM."""
 
-    def __init__(self, ctx: Context) -> None:
-        self.ctx, self.q = ctx, query_tensor(ctx)
+    def __init__(self, ctx: Context, q: Handle | None = None) -> None:
+        self.ctx, self.q = ctx, query_tensor(ctx) if q is None else q
 
     def load(self, item: Expr) -> LoadedQueries:
         """Q of all row tiles of an item to L1, where it stays for all their KV tiles."""

@@ -21,8 +21,8 @@ class TokenScales(NamedTuple):
 class CacheScales:
     """Per channel: K's scales meet Q once a row tile, V's the output once.  Per token: those of a step are loaded with it."""
 
-    def __init__(self, ctx: Context) -> None:
-        self.ctx, self.kb = ctx, ctx.kb
+    def __init__(self, ctx: Context, into_queries: bool = True) -> None:
+        self.ctx, self.kb, self.into_queries = ctx, ctx.kb, into_queries
         self.per_channel = ctx.problem.scales == "channel"
         tokens, heads = (ctx.work.kv_head_count, ctx.work.kv), ctx.problem.kv_heads
         shapes = [(heads, width) if self.per_channel else tokens for width in (ctx.dim, ctx.out_dim)]
@@ -34,12 +34,14 @@ class CacheScales:
     def open(self) -> None:
         """V's scales of every row tile, kept from where K's are loaded until the output needs them."""
         ctx = self.ctx
-        self.kept = ctx.kb.buffer("v_channels", "UB", "fp32", (ctx.states, ctx.out_dim)) if self._keeps else None
+        # The output comes preload steps behind the softmax, and that preload steps behind the queries.
+        self.tiles = (2 * ctx.tile.preload + 1) * ctx.work.row_tiles_per_item
+        self.kept = ctx.kb.buffer("v_channels", "UB", "fp32", (self.tiles, ctx.out_dim)) if self._keeps else None
 
     @property
     def _keeps(self) -> bool:
-        """Whether the pipeline ends with an output, and not with the state of a split."""
-        return self.per_channel and self.ctx.work.splits == 1
+        """Whether the pipeline loads scales for Q and ends with an output, and not with the state of a split."""
+        return self.per_channel and self.into_queries and self.ctx.work.splits == 1
 
     def into_query(self, x: Slice, tile: RowTile) -> None:
         """Scales of the channels of K into FP32 rows of Q."""
@@ -55,7 +57,7 @@ class CacheScales:
         kb.op("mul", x, x, loaded[0, : ctx.dim])
 
     def _of_tile(self, kept: Handle, tile: RowTile) -> Slice:
-        return kept[tile.turn % self.ctx.states, :]
+        return kept[tile.turn % self.tiles, :]
 
     def of_step(self, step: Step) -> TokenScales | None:
         """The scales of a step's tokens, loaded."""
