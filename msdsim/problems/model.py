@@ -285,7 +285,8 @@ class Micro(Shape):
     pass L2 by where they miss. ``duplicate_matrix`` and ``add_matrix`` take an [m, n] matrix, or two and their sum,
     through the UB of all AIVs and back to GM. ``matmul`` is a GEMM whose cores own fixed blocks of [single_m, single_n]: L0
     tiles [base_m, base_k] and [base_k, base_n], L1 tiles ``step_ka`` and ``step_kb`` of them deep, M in ``passes`` parts, the
-    result in ``out`` (of integers always int32). ``msd_groups`` is the sample kernel of the decomposition that
+    result in ``out`` (of integers always int32), drained beside the next products with ``unit_flag``; scales of MX blocks
+    come for all of K at once, ``scale_ring`` tiles of them. ``msd_groups`` is the sample kernel of the decomposition that
     synchronises all cores for every K group: INT4 components of one row, ``passes`` of them; ``preload`` splits the
     next group while the Cube is busy.
     """
@@ -322,6 +323,8 @@ class Micro(Shape):
     l1_ring: Size = 2
     l0_ring: Size = 2
     trans_b: Flag = False
+    unit_flag: Flag = False
+    scale_ring: Size = 1
     out: Literal["bf16", "fp32"] = "bf16"
 
     def __str__(self) -> str:

@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from msdsim.api import simulate
 from msdsim.errors import InputError
 from msdsim.explore.measurements import load_measurements
 from msdsim.explore.parity import parity_plot
@@ -27,7 +28,7 @@ OUTLIERS = {
     "910c-mla-amla": "K and V come one after the other, there they are one load",
     "910b2-catlass34-4096x4096x40000": "a core goes over K in pieces that add up in place, here three cores share it",
     "950-copy-l1-same-address": "twice the time of cores that begin apart, which no serving of a line explains",
-    **dict.fromkeys(("950-mxfp4-128x8192x4096", "950-mxfp4-4096x1024x4096"), "MX tiles that hold scales for all of K"),
+    "950-mxfp4-128x8192x4096": "MX tiles that hold scales for all of K",
     "a2-m16-n16-k1024-1core": "20 cycles for each row of 32 B, which nothing here explains",
 }
 
@@ -41,7 +42,7 @@ def test_targets(report):
 def test_rows_that_informed_no_constant_are_met_as_well(report):
     assert report.unseen.predicted >= 20
     assert report.unseen.median_error <= 0.09
-    assert report.unseen.p90_error <= 0.22
+    assert report.unseen.p90_error <= 0.20
     assert report.overall.p90_error <= 0.19
     known = set(load_hw("ascend910b1").provenance)
     assert {key for row in report.rows for key in row.informs} <= known
@@ -218,3 +219,13 @@ def test_the_vendors_weight_only_operator():
     assert dataflow_of(row.model_copy(update={"tiling": {"base_n": 128}}), chip) == "dequant-int4"
     assert dataflow_of(row.model_copy(update={"problem": "gemm:m=1,k=4096,n=4096,group=128"}), chip) == "dequant-int4"
     assert dataflow_of(row.model_copy(update={"chip": "ascend950pr"}), load_hw("ascend950pr").chip) == "dequant-int4"
+
+
+def test_unit_flags_and_a_second_buffer_of_scales_overlap_tiles():
+    shape = "micro:matmul,m=1024,k=256,n=512,single_m=512,single_n=64,fmt=mxfp4,base_m=64,base_n=64,base_k=64,trans_b=1"
+    times = []
+    for keys in ("", ",unit_flag=1", ",unit_flag=1,scale_ring=2"):
+        fast, slow = (simulate(shape + keys, "ascend950pr", engine=engine).cycles for engine in ("fast", "reference"))
+        assert fast == slow
+        times.append(fast)
+    assert times[0] > times[1] > times[2]

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 
-from msdsim.dataflows.cube.mainloop import L0Tiles, through_l0
+from msdsim.dataflows.cube.mainloop import L0Tiles, drain, through_l0
 from msdsim.dataflows.cube.operands import MX_ELEMENTS, CubeOperands, element_format
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.hardware.chip import Chip
@@ -27,6 +27,7 @@ class _Operand:
     k_last: bool
     ring: int
     scales: Handle | None
+    scale_ring: int
 
     def load(self, name: str, k: At, depth: int) -> Callable[[At], Slice]:
         """A range of K, at most ``depth``, to L1: the place there of a part of it."""
@@ -43,7 +44,7 @@ class _Operand:
         if self.scales is None:
             return None
         blocks = self.scales.of.shape[1]
-        held, rows = self.kb.buffer(name, "L1", "e8m0", (self.most, blocks)), at(0, self.along.size)
+        held, rows = self.kb.buffer(name, "L1", "e8m0", (self.most, blocks), self.scale_ring), at(0, self.along.size)
         self.kb.copy(held[rows, :], self.scales[self.along, :])
         return lambda of_k: held[rows, of_k]
 
@@ -65,17 +66,21 @@ class Matmul:
             self.x_scales = kb.tensor("sx", "e8m0", (p.m, blocks), "in")
             self.w_scales = kb.tensor("sw", "e8m0", (p.n, blocks), "in")
         self.y = kb.tensor("y", "int32" if self.sums == "int32" else p.out, (p.m, p.n), "out")
-        self.l0 = L0Tiles(CubeOperands(p.fmt, p.fmt, p.trans_b), p.base_m, p.base_k, p.base_n, p.l0_ring, transpose_scales=True)
+        self.l0 = L0Tiles(CubeOperands(p.fmt, p.fmt, p.trans_b), p.base_m, p.base_k, p.base_n, p.l0_ring, transpose_scales=True,
+                          unit_flag=p.unit_flag)
 
     def kernel(self) -> Kernel:
         p, kb = self.problem, self.kb
         with kb.part("aic"), self._tiles() as (rows, cols):
             acc = kb.buffer("acc", "L0C", self.sums, (p.base_m, p.base_n))
-            a = _Operand(kb, self.x, rows, p.base_m, True, p.l1_ring, self.x_scales)
-            b = _Operand(kb, self.w, cols, p.base_n, p.trans_b, p.l1_ring, self.w_scales)
+            a = _Operand(kb, self.x, rows, p.base_m, True, p.l1_ring, self.x_scales, p.scale_ring)
+            b = _Operand(kb, self.w, cols, p.base_n, p.trans_b, p.l1_ring, self.w_scales, p.scale_ring)
             whole = acc[: rows.size, : cols.size]
             self._accumulate(whole, a, b)
-            kb.op("fixpipe", self.y[rows, cols], whole)
+            if p.unit_flag:
+                drain(kb, self.y[rows, cols], whole)
+            else:
+                kb.op("fixpipe", self.y[rows, cols], whole)
         return kb.build()
 
     @contextmanager
