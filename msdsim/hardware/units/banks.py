@@ -17,6 +17,7 @@ from fractions import Fraction
 from functools import cached_property, lru_cache
 from itertools import pairwise
 from math import gcd
+from typing import NamedTuple
 
 from msdsim.hardware.chip import Banks
 from msdsim.units import ceil_div
@@ -57,6 +58,17 @@ class Pattern:
 
 
 _numbers: dict[Pattern, int] = {}
+NOTHING = Fraction(0)
+
+
+class _Walk(NamedTuple):
+    """A pattern as runs that can be cut: its operands, runs, repeats of a run, and after how many of each phases come back."""
+
+    operands: tuple[Steps, ...]
+    runs: int
+    repeats: int
+    run_period: int
+    repeat_period: int
 
 
 @lru_cache(maxsize=64)
@@ -75,6 +87,8 @@ class BankModel:
         #: Bytes that lie in the same bank of every group, where banks are not interleaved.
         self.region_bytes = banks.row_bytes * banks.groups * banks.rows_per_bank
         self._known: dict[tuple[object, ...], Fraction] = {}
+        self._means: dict[tuple[object, ...], Fraction] = {}
+        self._walks: dict[int, _Walk] = {}
 
     def bank(self, row: int) -> int:
         """Number of the bank that holds a row of UB; its group is the number modulo ``groups``."""
@@ -96,23 +110,37 @@ class BankModel:
 
     def _cycles(self, pattern: Pattern, addresses: Sequence[int]) -> Fraction:
         if pattern.count < 1:
-            return Fraction(0)
+            return NOTHING
+        if pattern.number not in self._walks:
+            self._walks[pattern.number] = self._walk(pattern)
+        walk = self._walks[pattern.number]
+        cuts = self._cuts(walk.operands, addresses, walk.runs)
+        if len(cuts) == 2:
+            return self._stretch(pattern, walk, addresses, walk.runs)
+        total = NOTHING
+        for first, end in pairwise(cuts):
+            begins = [at + first * steps.pitch_bytes for at, steps in zip(addresses, walk.operands, strict=True)]
+            total += (end - first) * self._stretch(pattern, walk, begins, end - first)
+        return total / walk.runs
+
+    def _walk(self, pattern: Pattern) -> _Walk:
         runs, operands = pattern.runs, pattern.operands
         if runs == 1:
             # One long run is as many runs of one repeat each, so that stretches are cut along it.
             runs = pattern.repeats
             operands = tuple(Steps(steps.repeat_bytes, steps.repeat_bytes, steps.row_stride) for steps in operands)
-        repeats = pattern.count // runs
-        total = Fraction(0)
-        for first, end in pairwise(self._cuts(operands, addresses, runs)):
-            starts = self._places([at + first * steps.pitch_bytes for at, steps in zip(addresses, operands, strict=True)])
-            some_runs = min(end - first, self._period([steps.pitch_bytes for steps in operands]))
-            some_repeats = min(repeats, self._period([steps.repeat_bytes for steps in operands]))
-            key = (operands, starts, some_runs, some_repeats, some_runs < end - first, some_repeats < repeats)
-            if key not in self._known:
-                self._known[key] = self._mean(*key)
-            total += (end - first) * self._known[key]
-        return total / runs
+        return _Walk(operands, runs, pattern.count // runs, self._period([steps.pitch_bytes for steps in operands]),
+                     self._period([steps.repeat_bytes for steps in operands]))
+
+    def _stretch(self, pattern: Pattern, walk: _Walk, addresses: Sequence[int], runs: int) -> Fraction:
+        """Mean cycles of a repeat over some runs without a cut."""
+        starts = self._places(addresses)
+        some_runs, some_repeats = min(runs, walk.run_period), min(walk.repeats, walk.repeat_period)
+        key = pattern.number, starts, some_runs, some_runs < runs
+        if key not in self._means:
+            self._means[key] = self._mean(walk.operands, starts, some_runs, some_repeats, some_runs < runs,
+                                          some_repeats < walk.repeats)
+        return self._means[key]
 
     def _places(self, addresses: Sequence[int]) -> tuple[int, ...]:
         """The same situation in its plainest form: phases, and regions numbered as they come."""
