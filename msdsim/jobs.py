@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future, ProcessPoolExecutor
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -24,17 +28,53 @@ def run_all(function: Callable[[T], R], tasks: Sequence[T], jobs: int = 1, progr
     if workers <= 1:
         _collect(results, map(function, tasks), len(tasks), progress)
         return results
+    with process_pool(workers) as pool:
+        found = [submit(pool, function, task) for task in tasks]
+        _collect(results, (future.result() for future in found), len(tasks), progress)
+    return results
+
+
+@contextmanager
+def process_pool(workers: int, begin: Callable[..., None] | None = None,
+                 arguments: tuple[Any, ...] = ()) -> Iterator[ProcessPoolExecutor]:
+    """So many processes for :func:`submit`, each of which calls ``begin`` first.  They are killed where the block does not end
+    well; what they have in hand is lost then."""
     # Imported here: most runs need no other process.
     from concurrent.futures import ProcessPoolExecutor
-    from multiprocessing import get_context
+    from multiprocessing import active_children, get_context
 
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        try:
-            _collect(results, pool.map(function, tasks), len(tasks), progress)
-        except BaseException:
-            pool.shutdown(cancel_futures=True)
-            raise
-    return results
+    before = set(active_children())
+    pool = ProcessPoolExecutor(workers, get_context("spawn"), begin, arguments)
+    try:
+        yield pool
+    except BaseException:
+        for child in set(active_children()) - before:
+            child.kill()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def submit(pool: ProcessPoolExecutor, function: Callable[[T], R], task: T) -> Future[R]:
+    """Hand a task to a process, which may be started for it: born deaf to Ctrl-C, it leaves that to this one and dies without a
+    word."""
+    with _sigint_held_back():
+        return pool.submit(function, task)
+
+
+@contextmanager
+def _sigint_held_back() -> Iterator[None]:
+    """Ctrl-C waits until the end of the block; processes that start in it never hear one."""
+    import signal
+
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def run_threads(function: Callable[[T], R], tasks: Sequence[T], jobs: int = 0, progress: Progress | None = None) -> list[R]:

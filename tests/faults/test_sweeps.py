@@ -46,15 +46,17 @@ def whole(spec):
     return run_sweep(read_spec(spec))
 
 
-class Sweep:
-    """The command, running in a session of its own, with a mark by which its processes are found."""
+class Command:
+    """A command, running in a session of its own, with a mark by which its processes are found."""
 
-    def __init__(self, spec: Path, out: Path, *arguments: str) -> None:
+    def __init__(self, out: Path, *words: str) -> None:
         self.out, self.mark = out, f"MSDSIM_TEST_SWEEP={out}"
         name, value = self.mark.split("=", 1)
-        command = f"from msdsim.cli import main; main({['sweep', str(spec), '--out', str(out), '--quiet', *arguments]!r})"
+        command = f"from msdsim.cli import main; main({list(words)!r})"
         self.process = subprocess.Popen([sys.executable, "-c", command], env=os.environ | {name: value}, text=True,
-                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True)
+                                        stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True,
+                                        # Where these tests run in the background of a shell, Ctrl-C is ignored in them.
+                                        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL))
 
     @property
     def rows(self) -> int:
@@ -91,12 +93,20 @@ class Sweep:
         return not self.others()
 
 
+class Sweep(Command):
+    """A sweep into a folder."""
+
+    def __init__(self, spec: Path, out: Path, *arguments: str) -> None:
+        super().__init__(out, "sweep", str(spec), "--out", str(out), "--quiet", *arguments)
+
+
 def _kill_and_resume(spec: Path, out: Path, whole, how: signal.Signals, after: int, jobs: int) -> None:
     sweep = Sweep(spec, out, "--jobs", str(jobs))
     sweep.wait_for_rows(after)
     sweep.process.send_signal(how)
-    sweep.end()
+    code, _ = sweep.end()
     kept = sweep.rows
+    assert (code == 0) <= (kept >= POINTS), "it was not killed"
     assert kept >= min(after, POINTS)
     assert sweep.gone(), f"still alive: {sweep.others()}"
     assert run_sweep(read_spec(spec), out) == whole
@@ -129,11 +139,13 @@ def test_interrupted_quietly(spec, whole, tmp_path):
 
 
 @pytest.mark.slow
-def test_interrupted_while_workers_start(spec, tmp_path):
+@pytest.mark.parametrize("delay", [0, 0.05, 0.1, 0.2, 0.4])
+def test_interrupted_while_workers_start(spec, tmp_path, delay):
     sweep = Sweep(spec, tmp_path / "out", "--jobs", "2")
     end = time.monotonic() + 60
     while not sweep.workers() and time.monotonic() < end:
         time.sleep(0.002)
+    time.sleep(delay)
     os.killpg(sweep.process.pid, signal.SIGINT)
     code, told = sweep.end()
     assert (code, told.strip()) == (130, "error: interrupted")
@@ -270,3 +282,21 @@ def test_ten_million_points_are_counted_at_once():
     assert len(spec) == 10_000_000
     first = next(spec.combinations())
     assert first[0] == "gemm:m=1,k=16,n=16"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("delay", [0, 0.1, 0.3, 1, 3])
+def test_ctrl_c_while_processes_execute_numbers(tmp_path, delay):
+    """Layers side by side: nobody but the command itself says a word, and no process is left."""
+    path = tmp_path / "net.toml"
+    path.write_text('description = "d"\nsource = "s"\n' + "".join(
+        f'[[op]]\nname = "l{n}"\ncount = 1\nproblem = "gemm:m=64,k=4096,n={1024 + 64 * n}"\n' for n in range(8)))
+    command = Command(tmp_path, "run", str(path), "--dataflow", "msd-int8", "--check", "--jobs", "2", "--quiet")
+    end = time.monotonic() + 60
+    while not command.workers() and time.monotonic() < end:
+        time.sleep(0.002)
+    time.sleep(delay)
+    os.killpg(command.process.pid, signal.SIGINT)
+    code, told = command.end()
+    assert (code, told.strip()) in ((130, "error: interrupted"), (0, ""))
+    assert command.gone()

@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 import os
-import signal
 import threading
 from collections.abc import Generator, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from itertools import chain, islice
 from typing import Any
 
 from msdsim.errors import InputError
 from msdsim.explore.sweep.point import FAILED, Point, Setting, run_point
+from msdsim.jobs import process_pool, submit
 
 Row = dict[str, Any]
 Rows = Generator[Row, None, None]
@@ -55,7 +55,7 @@ def _stream(pool: ProcessPoolExecutor, points: Iterator[Point], in_hand: dict[Fu
     while True:
         for point in islice(points, most - len(in_hand)):
             try:
-                in_hand[pool.submit(_work, point)] = point
+                in_hand[submit(pool, _work, point)] = point
             except BrokenProcessPool:
                 in_hand[Future()] = point  # refused by a pool that broke meanwhile: it is not lost
                 raise
@@ -73,7 +73,7 @@ def _one_by_one(setting: Setting, points: list[Point]) -> Rows:
         while points:
             point = points.pop(0)
             try:
-                row = pool.submit(_work, point).result()
+                row = submit(pool, _work, point).result()
             except BrokenProcessPool:
                 yield point.row() | {"status": FAILED,
                                      "error": "the process that ran this point was killed, or ran out of memory"}
@@ -81,36 +81,8 @@ def _one_by_one(setting: Setting, points: list[Point]) -> Rows:
             yield row
 
 
-@contextmanager
-def _pool(setting: Setting, workers: int) -> Iterator[ProcessPoolExecutor]:
-    from multiprocessing import active_children, get_context
-
-    before = set(active_children())
-    pool = ProcessPoolExecutor(workers, get_context("spawn"), _begin, (setting,))
-    try:
-        # The first task starts all the processes; born deaf to Ctrl-C, they leave it to this one and die without a word.
-        with _sigint_held_back(), suppress(BrokenProcessPool):
-            pool.submit(os.getpid)
-        yield pool
-    except BaseException:
-        for child in set(active_children()) - before:
-            child.kill()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-@contextmanager
-def _sigint_held_back() -> Iterator[None]:
-    """Ctrl-C waits until the end of the block; processes that start in it never hear one."""
-    if not hasattr(signal, "pthread_sigmask"):
-        yield
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+def _pool(setting: Setting, workers: int) -> AbstractContextManager[ProcessPoolExecutor]:
+    return process_pool(workers, _begin, (setting,))
 
 
 def _begin(setting: Setting) -> None:
