@@ -273,6 +273,9 @@ class Dequant:
         # Stored weights are free after the first instruction, wide ones are there after the last.
         first, last = (costs.vector(ops, np.minimum(s.vector_k, share), self._lines(s)[1]) for ops in
                        (self.convert[:1], self.convert[-1:]))
+        if self.chip.vector.vf is not None:
+            # A vector function takes and gives all at once.
+            first, last = v, v
         phase.ring(load + into + first, s.ub_ring, count)
         phase.ring(last + store + out, s.ub_ring, count)
         # A slot is filled, announced, multiplied by one tile of rows after the other, and given back.
