@@ -21,6 +21,7 @@ from msdsim.tilings.attention_needs import (
     dequant_needs,
     room_beside,
 )
+from msdsim.tilings.attention_space import PIECES
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.search import declare
 from msdsim.tilings.space import Column, Space, Values, ceil
@@ -66,7 +67,8 @@ class DequantAttention(Attention):
         most = np.maximum(1, (room - 8 * self.widest - 256) // (ELEMENT_BYTES * self.widest + 2 * 32))
         # Tiles of about one size: of two that take turns the larger one sets the pace.
         share = np.where(s.fused == 1, ceil(s.kv_tile, self.aivs), self.problem.kv)
-        s.set(dequant_kv=ceil(share, ceil(share, np.minimum(most, share))))
+        tiles = ceil(share, np.minimum(most, share))
+        s.options("dequant_kv", *[ceil(share, np.minimum(share, tiles * parts)) for parts in (PIECES[:2] if several else (1,))])
 
     def _taken(self, share: int, vec_m: int, out_m: int, kv_tile: int, slots: int, ring: int, fused: int) -> int:
         """Bytes of UB that the pipeline takes, or S and O, which have their place there in every phase."""

@@ -195,13 +195,18 @@ class Dequant:
     def _vector(self, s: Space, several: bool) -> None:
         """``vector_k``: UB tiles of about one size, the largest that fit or a part of them."""
         (share, run), group, ub = self._lines(s), self.group, self.chip.buffers.ub_bytes
-        each = s.ub_ring * (self.stored + self.wide) / 8 + 2 + 4 + (4 if group is not None else 0)
+        each = s.ub_ring * (self.stored + self.wide) / 8 + 2 + 4
         rings = 1 if group is None else s.ub_ring
         scale = 4 * (1 + int(self.problem.offset)) * rings + (rings + 4 if self.scheme.mx_weights else 0) if self.scaling else 0
         scales = scale * self._scale_groups(s) * (share if self.transposed else run) + 64
         # Scales that leave no room come with each UB tile.
         room = np.where(scales <= ub // 2, ub - scales, ub // 2)
-        most = np.clip(room // (each * run), 1, share).astype(np.int64)
+        most = room // (each * run)
+        if group is not None:
+            # FP32 twice in a tile of several groups, and once in one that stays inside of a group.
+            twice = room // ((each + 4) * run)
+            most = np.where(run > group, twice, most) if self.transposed else np.maximum(twice, np.minimum(most, group))
+        most = np.clip(most, 1, share).astype(np.int64)
         pieces = ceil(share, most)
         sizes = [ceil(share, np.minimum(share, pieces * times)) for times in (PIECES if several else PIECES[:1])]
         if self.whole is not None and not self.transposed:

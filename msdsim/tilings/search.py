@@ -264,6 +264,10 @@ def _by_force(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, 
 #: Choices by dataflow, problem, the chip's numbers and what was given; the oldest goes first.
 _CHOSEN: OrderedDict[tuple[str, str, str, tuple[tuple[str, int], ...]], Choice] = OrderedDict()
 _MOST_KEPT = 4096
+#: Of a chip what no choice depends on: a kernel is judged from its first instruction on, in the plain memory model, and without
+#: bank conflicts.
+_NOT_READ: dict[str, Any] = {"name": True, "description": True, "energy": True, "launch": True, "hbm": {"banked"},
+                            "vector": {"banks"}}
 
 
 def choose(dataflow: Dataflow, problem: Any, chip: Chip, given: TilingValues | None = None) -> Choice:
@@ -278,7 +282,7 @@ def choose(dataflow: Dataflow, problem: Any, chip: Chip, given: TilingValues | N
     if _name(dataflow) not in STATEMENTS:
         raise TilingError(f"dataflow '{dataflow.name}' does not say how its tiling is chosen: give it 'auto', or give all keys "
                           f"({', '.join(item.name for item in fields(dataflow.tiling))})")
-    numbers = chip.model_dump_json(exclude={"name", "description", "energy"})
+    numbers = chip.model_dump_json(exclude=_NOT_READ)
     key = (_name(dataflow), str(problem), numbers, tuple(sorted(given.items())))
     if key not in _CHOSEN:
         _CHOSEN[key] = search(dataflow, problem, chip, given, QUICK)

@@ -122,6 +122,7 @@ def test_a_choice_is_the_same_every_time_and_kept():
     flow = find_dataflow(shape, "dequant-int8")
     first = choose(flow, shape, hardware.chip)
     assert choose(flow, shape, hardware.chip) is first
+    assert choose(flow, shape, hardware.replace(launch__mix_us=1).chip) is first
     statement = STATEMENTS["gemm:dequant-int8"]
     tables = [candidates(statement(shape, hardware.chip), {}, QUICK.width)[0] for _ in range(2)]
     assert [tables[0].row(i) for i in range(tables[0].count)] == [tables[1].row(i) for i in range(tables[1].count)]
