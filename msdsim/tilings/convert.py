@@ -64,7 +64,9 @@ class Convert(Dequant):
             return sizes
         step = 8 // self.stored if self.transposed else 1
         divisors = [d for d in range(step, group + 1, step) if group % d == 0]
-        return [size // group * group if size >= group else max(d for d in divisors if d <= size) for size in sizes]
+        found = [size // group * group if size >= group else max(d for d in divisors if d <= size) for size in sizes]
+        # Slots of one group divide every part of K.
+        return [*found, group]
 
     def _depths(self, s: Space, several: bool) -> None:
         """A tile in L1 of slots with whole groups holds whole ones too, or is a part of one."""
