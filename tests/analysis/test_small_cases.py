@@ -15,10 +15,12 @@ from msdsim.analysis.critical_path import PathSegment, circuit
 from msdsim.analysis.energy import Range, kernel_work, run_energy, total_energy
 from msdsim.analysis.hazards import HazardCheck, _Access
 from msdsim.errors import CheckFailed
+from msdsim.explore.whatif import path_widths
 from msdsim.hardware.energy import CORNERS
 from msdsim.ir import KernelBuilder
 from msdsim.ir.lower import lower
 from msdsim.problems import parse_problem
+from msdsim.timeline.record import CATEGORIES
 from tests.ir.kernels import copy_kernel, scale_kernel
 
 
@@ -193,3 +195,32 @@ def test_closed_forms_of_uneven_experts_and_of_decompositions():
     assert whole == pytest.approx(msd["split"] + max(msd["cube"], msd["memory"]) + msd["merge"])
     assert min(msd["split"], msd["merge"]) > 0
     assert floor_us("msd-int8", parse_problem("gemm:m=16,k=8192,n=12288"), chip) == max(msd.values())
+
+
+def test_the_leading_pipe_is_that_of_the_busiest_instance():
+    """Four AIVs that work 30 each are less than one AIC that works 40; waiting for memory and heads are work, waiting for data is none."""
+    from msdsim.analysis.phases import lead_pipe
+
+    def row(instances, **cycles):
+        return {"instances": instances} | dict.fromkeys(CATEGORIES, 0) | cycles
+
+    totals = {"aic.m": row(1, busy=20, head=10, wait_memory=10, wait_data=60), "aiv.v": row(4, busy=120, wait_data=280), "aiv.s": row(4, busy=400)}
+    assert lead_pipe(types.SimpleNamespace(pipe_totals=lambda: totals)) == "aic.m"
+    totals["aiv.v"] = row(4, busy=164)
+    assert lead_pipe(types.SimpleNamespace(pipe_totals=lambda: totals)) == "aiv.v"
+
+
+def test_paths_twice_as_wide():
+    """Rates and windows double, the time of a row or a request halves; a further factor goes the same way."""
+    chip = msdsim.load_hw("ascend910b1")
+    path = chip.chip.paths["gm_l1"]
+    for factor in (1, 2):
+        found = path_widths(chip, gm=True, factor=factor)
+        assert found["paths.gm_l1.bytes_per_cycle"] == path.bytes_per_cycle * 2 * factor
+        assert found["paths.gm_l1.outstanding_bytes"] == path.outstanding_bytes * 2 * factor
+        assert found["paths.gm_l1.nd2nz.row_cycles"] == pytest.approx(path.nd2nz.row_cycles / (2 * factor))
+        assert found["paths.gm_l1.nd2nz.request_cycles"] == pytest.approx(path.nd2nz.request_cycles / (2 * factor))
+        assert not [key for key in found if key.startswith("paths.l1_l0a")]
+    local = path_widths(chip, gm=False)
+    assert "paths.l1_l0a.bytes_per_cycle" in local
+    assert not [key for key in local if key.startswith("paths.gm_")]
