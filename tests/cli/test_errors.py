@@ -80,7 +80,7 @@ def test_run(cli, arguments, message):
 
 def test_unknown_dataflow_lists_those_of_the_problem(cli):
     found = cli("run", P, *TOY, "--dataflow", "msd-int9")
-    known = ", ".join(dataflows_for("gemm"))
+    known = ", ".join(dataflows_for("gemm", restated=True))
     assert_error(found, f"unknown gemm dataflow 'msd-int9'; did you mean 'msd-int8'? (known: {known})")
 
 
