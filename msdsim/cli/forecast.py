@@ -33,7 +33,7 @@ def multiply_adds(problem: Any) -> int:
             pairs -= problem.q * (problem.q - 1) // 2
         return int(problem.batch * problem.heads * pairs * (problem.head_dim + problem.value_dim))
     if problem.kind == "grouped_gemm":
-        return int(sum(problem.rows) * problem.k * problem.n)
+        return int(problem.total_rows * problem.k * problem.n)
     return int(problem.m * problem.k * problem.n) if problem.kind == "gemm" else 0
 
 

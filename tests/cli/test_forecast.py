@@ -14,6 +14,7 @@ from msdsim.runs import RunOptions
 
 @pytest.mark.parametrize(("problem", "count"), [
     ("gemm:m=3,k=32,n=16", 3 * 32 * 16), ("grouped_gemm:rows=5+0+2,k=64,n=16", 7 * 64 * 16),
+    ("grouped_gemm:groups=3,m=5,k=64,n=16", 15 * 64 * 16),
     ("attention:batch=2,heads=4,kv_heads=2,head_dim=64,q=3,kv=5", 2 * 4 * 3 * 5 * 2 * 64),
     ("attention:batch=1,heads=1,kv_heads=1,head_dim=64,q=3,kv=5,causal=1", (3 + 4 + 5) * 2 * 64)])
 def test_multiply_adds(problem, count):
