@@ -21,7 +21,8 @@ MOST_TILES = 10
 @dataclass(frozen=True)
 class UbTiles:
     """Sizes of what an AIV keeps in UB: its ``share`` of the rows of a row tile, ``vec_m`` rows of S and ``out_m`` of O and Q
-    at a time, ``slots`` whole shares of S and O where they lie in UB, else 0, and the ``ring`` of what is copied."""
+    at a time, ``slots`` whole shares of S and O where they lie in UB, else 0, the ``ring`` of what is copied, and the row tiles
+    that the pipeline has ``under_way`` from their queries to their output."""
 
     share: int
     vec_m: int
@@ -31,6 +32,7 @@ class UbTiles:
     v_dim: int
     slots: int
     ring: int = 2
+    under_way: int = MOST_TILES
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ BF16 = Needs("bf16", 1, bf16_bytes, ("muls", "fold_max", "sub", "exp", "fold_add
 
 def scale_bytes(t: UbTiles) -> int:
     """Scales of tokens in a ring; or of channels as loaded, and V's of the row tiles between their queries and their output."""
-    return max(t.ring * 2 * 4 * t.kv_tile, 4 * (2 * max(t.head_dim, t.v_dim) + MOST_TILES * t.v_dim))
+    return max(t.ring * 2 * 4 * t.kv_tile, 4 * (2 * max(t.head_dim, t.v_dim) + t.under_way * t.v_dim))
 
 
 def room_beside(chip: Chip) -> int:

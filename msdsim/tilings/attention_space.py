@@ -281,12 +281,14 @@ class AttentionSpace:
     def _ub(self, s: Space) -> tuple[Column, Column, Column]:
         """Bytes of UB that rows do not change, those of a row of S, and of a row of O."""
         slots = np.where(s.direct == 1, s.preload + 1, 0)
-        table = np.stack([self._share(s), s.kv_tile, slots, s.ub_ring, *self._ub_keys(s)], axis=1)
+        under_way = (2 * s.preload + 1) * np.where(self._paired(s), 2, 1)
+        table = np.stack([self._share(s), s.kv_tile, slots, s.ub_ring, under_way, *self._ub_keys(s)], axis=1)
         kinds, which = np.unique(table, axis=0, return_inverse=True)
 
         def of(kind: Any, vec_m: int, out_m: int) -> int:
-            share, kv_tile, slots, ring, *more = (int(value) for value in kind)
-            return self._ub_bytes(*more).ub_bytes(UbTiles(share, vec_m, out_m, kv_tile, self.dim, self.out, slots, ring))
+            share, kv_tile, slots, ring, turns, *more = (int(value) for value in kind)
+            tiles = UbTiles(share, vec_m, out_m, kv_tile, self.dim, self.out, slots, ring, turns)
+            return self._ub_bytes(*more).ub_bytes(tiles)
 
         found = np.array([(of(kind, 0, 0), of(kind, 64, 0), of(kind, 0, 64)) for kind in kinds], float)[which.reshape(-1)]
         fixed = found[:, 0] + FETCH_BYTES * (s.l2_ahead > 0)

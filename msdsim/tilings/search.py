@@ -70,7 +70,7 @@ QUICK = Effort(width=60, shapes=8, judged=12, margin=1.4, work=60e3)
 #: Fastest shapes of which further candidates are judged.
 _SHAPES_AGAIN = 2
 #: Width of the table where nothing of a narrower one can be built, and candidates of a table that are built in vain.
-_WIDEST, _MOST_REFUSED = 600, 30
+_WIDEST, _MOST_REFUSED = 600, 60
 #: Work of a statement of a kernel on its way to the engine, and of an instruction in it.
 _PER_STATEMENT, _PER_INSTRUCTION = 60.0, 0.35
 

@@ -290,7 +290,7 @@ def test_tiling_errors_say_what_is_wrong():
                          ({"kv_splits": 2, "kv_tile": 256, "rows": 64}, "needs all q=200 positions in one tile of rows=64"),
                          ({"preload": 15}, "preload=15 needs more than the 15 outstanding signals"),
                          ({"qk_n": 24}, "qk_n=24 is not a multiple of 16"),
-                         ({"rows": 4096, "pv_n": 64, "kv_tile": 512}, "no room for any tiling|bytes of L0"),
+                         ({"qk_n": 4096, "qk_k": 64}, "bytes of L0B"),
                          ({"direct": 1}, "'ascend910b1' has no path from L0C to UB"),
                          ({"direct": 2}, "direct=2: it is a switch"),
                          ({"interleave": 1}, "interleave=1 needs several tiles of O; give pv_n below v_dim=64"),

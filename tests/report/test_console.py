@@ -175,8 +175,9 @@ def test_without_numbers_one_pass_over_the_activations_is_known_to_lose():
 def test_the_better_baseline_is_named_and_two_percent_are_a_tie():
     found = compare("gemm:m=16,k=4096,n=4096", "ascend950dt", ["dequant-int8", "convert-int8", "msd-int8"])
     dequant, convert, msd = found.runs
-    assert convert.cycles < dequant.cycles
-    assert "Of its baselines, convert-int8 is the better" in verdict(Comparison([dequant, convert, replace(msd, record=replace(
-        msd.record, cycles=convert.cycles // 2))], []))
+    # Vector functions of the 950 make a weight BF16, scale included, in one pass.
+    assert 1.02 * dequant.cycles < convert.cycles
+    assert "Of its baselines, dequant-int8 is the better" in verdict(Comparison([dequant, convert, replace(msd, record=replace(
+        msd.record, cycles=dequant.cycles // 2))], []))
     near = replace(convert, dataflow="msd-int8", record=replace(convert.record, cycles=round(convert.cycles * 1.019)))
     assert verdict(Comparison([convert, near], [])).startswith("convert-int8 and msd-int8 tie (2% apart);")

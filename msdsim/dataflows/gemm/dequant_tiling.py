@@ -76,6 +76,11 @@ class Layout:
         return 1 if self.group is None else ceil_div(self.k_extent, self.group)
 
     @property
+    def all_groups(self) -> int:
+        """Groups of all of K."""
+        return 1 if self.group is None else ceil_div(self.problem.k, self.group)
+
+    @property
     def whole_groups(self) -> bool:
         """Whether UB tiles go through one group after the other, since they do not divide it."""
         if self.group is None or self.transposed:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from msdsim.dataflows.cube.operands import Operand
 from msdsim.dataflows.gemm.dequant_tiling import Layout
 from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
-from msdsim.ir import Const, Expr, Handle, KernelBuilder, Slice, at, share_of, tiles_of
+from msdsim.ir import Const, Expr, Handle, KernelBuilder, Slice, at, minimum, share_of, tiles_of
 
 
 @dataclass(frozen=True)
@@ -98,4 +98,6 @@ class Scales:
             return
         with kb.loop(f"i_{buffer.of.name}", 0, count) as i:
             mine = at(start + kb.sub * lay.share + line, lines)
-            kb.copy(buffer[:lines, i], source.at(expert, first + i, mine, at(0, 1)))
+            # The last part of K may have slots of nothing, whose groups would lie behind the last one.
+            group = first + i if self.of.tile.k_parts == 1 else minimum(first + i, lay.all_groups - 1)
+            kb.copy(buffer[:lines, i], source.at(expert, group, mine, at(0, 1)))
