@@ -19,6 +19,7 @@ from msdsim.explore.whatif import path_widths
 from msdsim.hardware.energy import CORNERS
 from msdsim.ir import KernelBuilder
 from msdsim.ir.lower import lower
+from msdsim.naming import PIPES
 from msdsim.problems import parse_problem
 from msdsim.timeline.record import CATEGORIES
 from tests.ir.kernels import copy_kernel, scale_kernel
@@ -224,3 +225,14 @@ def test_paths_twice_as_wide():
     local = path_widths(chip, gm=False)
     assert "paths.l1_l0a.bytes_per_cycle" in local
     assert not [key for key in local if key.startswith("paths.gm_")]
+
+
+def test_a_core_whose_leading_pipe_does_nothing_only_fills():
+    """Of two cores one works from 30 to 70 of 100 cycles; the other has nothing to do: all of its time is before the work that never comes."""
+    from msdsim.analysis.phases import _edges
+    from msdsim.timeline.record import Units
+
+    record = types.SimpleNamespace(units=Units(2, 1), cycles=100)
+    line = {name: np.array(values) for name, values in {"unit": [0, 0, 1], "pipe": [PIPES["AIC"].index("M")] * 2 + [PIPES["AIV"].index("V")], "work": [5, 9, 9],
+                                                        "start": [30, 50, 0], "end": [40, 70, 100]}.items()}
+    assert _edges(record, line, "aic.m").tolist() == [[0, 30, 70, 100], [0, 100, 100, 100]]

@@ -92,6 +92,17 @@ def test_a_sequence_worked_out_by_hand():
     assert memory.free[0] == 275 + 16
 
 
+def test_banks_open_one_after_the_other():
+    """Single bursts of three banks at once: they are activated at 0, 2 and 4 (tRRD), so that their data ends at 21, 23 and 25."""
+    memory = BankedMemory(BankedTimings.of(load_hw("toy").chip))
+    burst = Fraction(1, 16)
+    assert [memory.read(0, toy_line(number), burst) - 64 for number in (0, 2, 4)] == [21, 23, 25]
+    # The first row is still open, and its group can take the next column: no activation, 10 + 1 + tCL after the column at 12.
+    assert memory.counters.misses == 3
+    assert memory.read(0, toy_line(0), burst) - 64 < 30
+    assert memory.counters.misses == 3
+
+
 def test_refresh_by_hand():
     """Channel 0 of the toy chip is refreshed at 1000, 2000 ... for 100 clocks, and every row is closed."""
     memory = BankedMemory(BankedTimings.of(load_hw("toy").chip))

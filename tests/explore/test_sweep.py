@@ -177,3 +177,13 @@ def test_command(tmp_path, capsys):
     assert "is not valid TOML" in capsys.readouterr().err
     assert run_program(["sweep", str(tmp_path / "none.toml"), "--out", str(tmp_path / "out")]) == 2
     assert "cannot be read" in capsys.readouterr().err
+
+
+def test_a_row_is_on_disk_when_it_is_done(tmp_path):
+    """At once, not when a buffer is full: what is killed loses nothing that was done."""
+    from msdsim.explore.sweep.store import RESULTS, Store
+
+    with Store(tmp_path) as store:
+        for count in (1, 2, 3):
+            store.append({"key": str(count), "status": "done"})
+            assert (tmp_path / RESULTS).read_text().count("\n") == count
