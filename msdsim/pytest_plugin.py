@@ -114,7 +114,7 @@ class Golden:
         """What is asked for now, with what was chosen for the recorded schedule where the same was asked for then."""
         from msdsim.errors import TilingError
         from msdsim.problems import Workload
-        from msdsim.schedules import WorkloadSchedule, record
+        from msdsim.schedules import WorkloadSchedule, choices_today, record
 
         given: dict[str, Any] = {"tiling": tiling} | options
         if recorded is None or recorded.tiling_given != tiling or recorded.dataflow != dataflow:
@@ -130,16 +130,9 @@ class Golden:
         except TilingError:
             # The dataflow has other parameters now, or they no longer fit: the tiling is chosen anew, and differs.
             return record(asked, chip, dataflow, **given)
-        self._tell_choices(found, options["folder"])
-        return found
-
-    def _tell_choices(self, found: AnySchedule, folder: Path) -> None:
-        from msdsim.schedules import WorkloadSchedule, changed_choice, changed_choices, choice_now
-
-        changes = changed_choices(found, folder) if isinstance(found, WorkloadSchedule) else \
-            changed_choice(found, choice_now(found, folder))
-        for item in changes:
+        for item in choices_today(found, options["folder"]):
             self._tell(f"another choice today for {self.node.name}: {item.what} {item.before} -> {item.after}")
+        return found
 
     def _held(self, recorded: AnySchedule | None, found: AnySchedule, file: Path, limits: Any) -> AnySchedule:
         __tracebackhide__ = True

@@ -73,16 +73,24 @@ def workload_of(raw: dict[str, Any], name: str, where: str, parse: Callable[[str
     return Workload(raw.get("name", name), raw["description"], raw["source"], batch, entries, raw.get("dataflow"))
 
 
+def definition(workload: Workload) -> dict[str, Any]:
+    """What a file says that gives this workload, as :func:`workload_of` reads it; what is not stated is not there."""
+    def said(item: Workload | Entry, names: tuple[str, ...]) -> dict[str, Any]:
+        return {name: getattr(item, name) for name in names if getattr(item, name) is not None}
+
+    entries = [said(entry, ("name", "count")) | {"problem": str(entry.problem)}
+               | said(entry, ("weights", "experts", "dataflow")) for entry in workload.entries]
+    return said(workload, ("name", "description", "source", "batch", "dataflow")) | {"op": entries}
+
+
 def workload_toml(workload: Workload) -> str:
     """The text of a file that gives this workload."""
-    def keys(item: Workload | Entry, names: tuple[str, ...]) -> list[str]:
-        return [f"{name} = {json.dumps(getattr(item, name))}" for name in names if getattr(item, name) is not None]
+    def lines(table: Mapping[str, Any]) -> list[str]:
+        return [f"{name} = {json.dumps(value)}" for name, value in table.items()]
 
-    lines = keys(workload, ("name", "description", "source", "batch", "dataflow"))
-    for entry in workload.entries:
-        lines += ["", "[[op]]", *keys(entry, ("name", "count")), f"problem = {json.dumps(str(entry.problem))}",
-                  *keys(entry, ("weights", "experts", "dataflow"))]
-    return "\n".join(lines) + "\n"
+    table = definition(workload)
+    operators = table.pop("op")
+    return "\n".join([*lines(table), *(line for item in operators for line in ("", "[[op]]", *lines(item)))]) + "\n"
 
 
 def _entry(item: object, index: int, where: str, parse: Callable[[str], Problem]) -> Entry:

@@ -2,7 +2,7 @@
 
 from msdsim.schedules.difference import Difference, changed_choice, differences
 from msdsim.schedules.files import load_schedule, save_schedule, schedule_files
-from msdsim.schedules.golden import AnySchedule, AnyVerdict, compare, hold, record
+from msdsim.schedules.golden import AnySchedule, AnyVerdict, choices_today, compare, hold, record
 from msdsim.schedules.profile import Profile, lay_beside
 from msdsim.schedules.schedule import Schedule, choice_now, record_schedule, recorded_kernel_now, repeat_schedule
 from msdsim.schedules.verdict import Limits, Verdict, judge, read_share
@@ -28,6 +28,7 @@ __all__ = [
     "changed_choice",
     "changed_choices",
     "choice_now",
+    "choices_today",
     "compare",
     "differences",
     "hold",

@@ -40,15 +40,20 @@ def record(asked: Problem | Kernel | KernelFile | Workload, hw: str, dataflow: s
     return record_workload(asked, hw, dataflow, **options)
 
 
+def choices_today(recorded: AnySchedule, folder: Path) -> Sequence[Difference]:
+    """Where another tiling or dataflow would be chosen today for the request of a schedule in ``folder``."""
+    if isinstance(recorded, WorkloadSchedule):
+        return changed_choices(recorded, folder)
+    return [] if recorded.of_kernel else changed_choice(recorded, choice_now(recorded, folder))
+
+
 def hold(recorded: AnySchedule, folder: Path, limits: Limits | None = None,
          engine: str = DEFAULT_ENGINE) -> tuple[AnyVerdict, Sequence[Difference]]:
     """What the request of a schedule in ``folder`` gives now beside what was recorded, and where another tiling or dataflow
     would be chosen today.  InputError, or an error of the request, where it can no longer be repeated."""
-    if isinstance(recorded, WorkloadSchedule):
-        return judge_workload(recorded, repeat_workload(recorded, folder, engine), limits), changed_choices(recorded, folder)
-    now = repeat_schedule(recorded, folder, engine)
-    choice = [] if recorded.of_kernel else changed_choice(recorded, choice_now(recorded, folder))
-    return compare(recorded, now, limits, folder, engine), choice
+    now = repeat_workload(recorded, folder, engine) if isinstance(recorded, WorkloadSchedule) else \
+        repeat_schedule(recorded, folder, engine)
+    return compare(recorded, now, limits, folder, engine), choices_today(recorded, folder)
 
 
 def compare(before: AnySchedule, after: AnySchedule, limits: Limits | None = None, folder: Path | None = None,
@@ -70,5 +75,3 @@ def single(schedule: AnySchedule, what: str) -> Schedule:
         return schedule
     names = ", ".join(entry.name for entry in schedule.entries[:4])
     raise InputError(f"{what} takes the schedule of one kernel, and this one is of a workload ({names}, ...)")
-
-

@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from msdsim.errors import InputError
 from msdsim.mixes import Chosen, Mix, choices, parse_mix
 from msdsim.problems import Workload, parse_problem
-from msdsim.problems.workload import workload_of
+from msdsim.problems.workload import definition, workload_of
 from msdsim.runs import DEFAULT_ENGINE, RunOptions
 from msdsim.schedules.difference import Difference
 from msdsim.schedules.schedule import Schedule, chip_of, choice_now, schedule_of_run
@@ -87,7 +87,7 @@ def record_workload(
     found = run_workload(fixed, hardware, mix, options, tilings={name: schedule.tiling for name, schedule in ran.items()})
     schedules = [schedule_of_run(run.result, hw, hardware, dict(tiling or {})) for run in found.runs]
     return WorkloadSchedule(
-        msdsim=__version__, workload=_definition(workload), hw=hw, overrides=found.runs[0].result.overrides, dataflow=dataflow,
+        msdsim=__version__, workload=definition(workload), hw=hw, overrides=found.runs[0].result.overrides, dataflow=dataflow,
         memory=memory, tiling_given=dict(tiling or {}), cycles=found.cycles, chip=schedules[0].chip,
         entries=tuple(EntrySchedule(name=run.name, count=run.count, schedule=schedule.model_copy(update={"chip": {}}))
                       for run, schedule in zip(found.runs, schedules, strict=True)),
@@ -98,17 +98,6 @@ def _of_the_others(mix: Mix) -> str:
     """A mix without what it says of operators by their own names, which would overrule what was recorded of them."""
     parts = [f"{kind}={name}" for kind, name in mix.kinds.items()] + ([mix.default] if mix.default else [])
     return ",".join(parts) or "bf16"
-
-
-def _definition(workload: Workload) -> dict[str, Any]:
-    """A workload as its file says it, without what is not said."""
-    def said(values: Mapping[str, Any]) -> dict[str, Any]:
-        return {key: value for key, value in values.items() if value is not None}
-
-    entries = [said({"name": entry.name, "count": entry.count, "problem": str(entry.problem), "weights": entry.weights,
-                     "experts": entry.experts, "dataflow": entry.dataflow}) for entry in workload.entries]
-    return said({"name": workload.name, "description": workload.description, "source": workload.source,
-                 "batch": workload.batch, "dataflow": workload.dataflow, "op": entries})
 
 
 def _workload(recorded: WorkloadSchedule) -> Workload:

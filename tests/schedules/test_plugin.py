@@ -11,6 +11,7 @@ import msdsim.schedules.report  # noqa: F401 - see imported()
 from msdsim.cli.program import run_program
 from msdsim.problems import Gemm
 from msdsim.schedules import record_schedule
+from tests.schedules.layer import LAYER
 
 pytest_plugins = ["pytester"]
 FIVE_LINES = """\
@@ -145,19 +146,6 @@ def test_layer(golden_schedule):
 
 def test_numbers_of_a_kernel(golden_schedule):
     golden_schedule("../mine.kir", hw="toy", reference="bf16:gemm:m=4,k=64,n=48")
-"""
-LAYER = """\
-description = "two matmuls"
-source = "made up"
-dataflow = "msd-int8"
-[[op]]
-name = "up"
-count = 3
-problem = "gemm:m=4,k=64,n=48"
-[[op]]
-name = "down"
-count = 3
-problem = "gemm:m=4,k=48,n=64"
 """
 
 

@@ -22,22 +22,10 @@ from msdsim.schedules import (
     save_schedule,
 )
 from msdsim.schedules.report import verdict_text
+from tests.schedules.layer import LAYER as LAYER_FILE
 
 UP, DOWN = Gemm(m=4, k=64, n=48), Gemm(m=4, k=48, n=64)
 LAYER = Workload("layer", "two matmuls", "made up", 4, (Entry("up", 3, UP), Entry("down", 3, DOWN, weights="bf16")))
-FILE = """\
-description = "two matmuls"
-source = "made up"
-dataflow = "msd-int8"
-[[op]]
-name = "up"
-count = 3
-problem = "gemm:m=4,k=64,n=48"
-[[op]]
-name = "down"
-count = 3
-problem = "gemm:m=4,k=48,n=64"
-"""
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +121,7 @@ def test_what_belongs_to_one_problem_is_refused():
 
 def test_files_and_the_command_line(recorded, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    Path("layer.toml").write_text(FILE, encoding="utf-8")
+    Path("layer.toml").write_text(LAYER_FILE, encoding="utf-8")
     Path("golden").mkdir()
     assert run_program(["schedule", "record", "layer.toml", "--hw", "toy", "--out", "golden/layer.json"]) == 0
     schedule = load_schedule("golden/layer.json")

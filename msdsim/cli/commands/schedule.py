@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from msdsim.cli.options import Seed, dataflow_options, hardware_options, options
+from msdsim.cli.options import Seed, hardware_options, mix_options, options
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,7 +33,7 @@ def command() -> None:
 @command.command("record", short_help="Simulate and keep the schedule in a file.")
 @click.argument("problem")
 @options(
-    hardware_options, dataflow_options,
+    hardware_options, mix_options,
     click.option("--memory", metavar="NAME", default="bandwidth", show_default=True, help="Fidelity of the memory system."),
     click.option("--warm", is_flag=True, help="Time a second run of the kernel, which finds in L2 what the first left."),
     click.option("--check", is_flag=True, help="Execute and check the numbers, and pin them too."),
