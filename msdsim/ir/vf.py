@@ -55,12 +55,20 @@ def _is_work(op: Op, chip: Chip) -> bool:
 
 @dataclass
 class _Loop:
-    """A loop over registers: its operations by number, what it holds in registers, and what it asks of each resource."""
+    """A loop over registers: its operations by number, what it holds in registers, and what each operation asks of each
+    resource."""
 
     sizes: tuple[Expr, ...]
     members: list[int] = field(default_factory=list)
     held: set[Slice] = field(default_factory=set)
-    uses: list[tuple[Fraction, Fraction, Fraction]] = field(default_factory=list)
+    uses: dict[int, tuple[Fraction, Fraction, Fraction]] = field(default_factory=dict)
+
+    def cycles(self, timings: Sequence[Local]) -> dict[int, Fraction]:
+        """Cycles of each operation for each of its registers, of the resource that the whole loop asks most of."""
+        # Registers hold as many elements as the widest operand of an operation leaves room for.
+        totals = [sum(use[resource] / max(timings[at].cost.grains) for at, use in self.uses.items()) for resource in range(3)]
+        binding = totals.index(max(totals))
+        return {at: use[binding] for at, use in self.uses.items()}
 
 
 @dataclass(frozen=True)
@@ -88,30 +96,26 @@ def fused(body: Sequence[Op], chip: Chip, reads: Mapping[str, int]) -> list[Fuse
     loops, where = _loops(body, timings)
     for loop in loops:
         for number in loop.members:
-            loop.uses.append(_uses(body, number, loop, timings[number], chip, vf, reads))
-    found: list[Fused | None] = [None] * len(body)
+            loop.uses[number] = _uses(body, number, loop, timings[number], chip, vf, reads)
+    cycles = {number: each for loop in loops for number, each in loop.cycles(timings).items()}
+    found: list[Fused] = []
     written: dict[str, int] = {}
     so_far = [0] * len(loops)
     for number, (op, timing) in enumerate(zip(body, timings, strict=True)):
         mine = where[number]
-        loop = loops[mine]
-        # Registers hold as many elements as the widest operand of an operation leaves room for.
-        totals = [sum(use[resource] / max(timings[at].cost.grains) for at, use in zip(loop.members, loop.uses, strict=True))
-                  for resource in range(3)]
-        binding = totals.index(max(totals))
         so_far[mine] += max(0, timing.cost.latency - chip.vector.ops["copy"].latency_cycles)
         first, last = number == 0, number == len(body) - 1
         start = vf.start_cycles if first else 0
         cost = replace(
-            timing.cost, interval=start, minimum=0, cycles_per_unit=loop.uses[loop.members.index(number)][binding],
+            timing.cost, interval=start, minimum=0, cycles_per_unit=cycles[number],
             latency=start + vf.load_cycles + so_far[mine] + vf.store_cycles + (vf.drain_cycles if last else 0),
         )
         # Loops that read what another one wrote come behind its stores.
         earlier = any(written.get(item.of.name, mine) != mine for item in op.ins)
-        found[number] = Fused(replace(timing, cost=cost, repeats=None), earlier and loop.members[0] == number)
+        found.append(Fused(replace(timing, cost=cost, repeats=None), earlier and loops[mine].members[0] == number))
         if op.out is not None:
             written[op.out.of.name] = mine
-    return [item for item in found if item is not None]
+    return found
 
 
 def _loops(body: Sequence[Op], timings: Sequence[Local]) -> tuple[list[_Loop], list[int]]:
