@@ -35,6 +35,7 @@ from msdsim.runs import (
     run,
     shared_numbers,
 )
+from msdsim.tilings_file import Tilings, read_tilings_file
 from msdsim.workload_runs import run_workload
 
 __all__ = ["DEFAULT_ENGINE", "RunOptions", "build_kernel", "compare", "compare_workload", "dataflows_for", "find_dataflow",
@@ -54,35 +55,41 @@ def _with_options(function: F) -> F:
 
 @overload
 def simulate(problem: Problem | Kernel, hw: str | Path | Hardware = ..., dataflow: str | None = ..., *, jobs: int = ...,
-             progress: Progress | None = ..., options: RunOptions | None = ..., **changes: Any) -> ShownResult: ...
+             progress: Progress | None = ..., tilings: None = ..., options: RunOptions | None = ...,
+             **changes: Any) -> ShownResult: ...
 
 
 @overload
 def simulate(problem: Workload, hw: str | Path | Hardware = ..., dataflow: str | None = ..., *, jobs: int = ...,
-             progress: Progress | None = ..., options: RunOptions | None = ..., **changes: Any) -> ShownWorkloadResult: ...
+             progress: Progress | None = ..., tilings: Tilings | str | Path | None = ...,
+             options: RunOptions | None = ..., **changes: Any) -> ShownWorkloadResult: ...
 
 
 # What a text gives is known when it is read: a type checker takes it for the result of one kernel and lets the other pass.
 @overload
 def simulate(problem: str | Path, hw: str | Path | Hardware = ..., dataflow: str | None = ..., *, jobs: int = ...,
-             progress: Progress | None = ..., options: RunOptions | None = ..., **changes: Any) -> ShownResult | Any: ...
+             progress: Progress | None = ..., tilings: Tilings | str | Path | None = ...,
+             options: RunOptions | None = ..., **changes: Any) -> ShownResult | Any: ...
 
 
 @_with_options
 def simulate(problem: str | Path | Problem | Workload | Kernel, hw: str | Path | Hardware = "ascend910b1",
              dataflow: str | None = None, *, jobs: int = 1, progress: Progress | None = None,
-             options: RunOptions | None = None, **changes: Any) -> ShownResult | ShownWorkloadResult:
+             tilings: Tilings | str | Path | None = None, options: RunOptions | None = None,
+             **changes: Any) -> ShownResult | ShownWorkloadResult:
     """Simulate one kernel, or the operators of a workload one after the other.
 
     ``problem`` is an inline form such as ``"gemm:m=16,k=8192,n=12288"``, a problem object, a kernel (which needs no dataflow)
     or a workload, each by name, path or as such; ``hw`` a chip's name, path or :class:`Hardware`.  ``dataflow`` is ``bf16``, or
     that of the workload's file, unless given; operators of a workload each in their own way: ``"gemm=w8a8,attention=bf16"``.
-    ``jobs`` and ``progress`` belong to workloads (:func:`simulate_workload`).  Raises :class:`~msdsim.errors.InputError` for
-    anything the user can mend.
+    ``jobs``, ``progress`` and ``tilings`` belong to workloads (:func:`simulate_workload`).  Raises
+    :class:`~msdsim.errors.InputError` for anything the user can mend.
     """
     chosen, shape = (options or RunOptions()).but(**changes), read_problem(problem)
     if isinstance(shape, Workload):
-        return run_workload(shape, as_hardware(hw), dataflow or shape.dataflow or "bf16", chosen, jobs=jobs, progress=progress)
+        return simulate_workload(shape, hw, dataflow, jobs=jobs, progress=progress, tilings=tilings, options=chosen)
+    if tilings is not None:
+        raise InputError("tilings of operators belong to a workload, and this is one problem; give its own as tiling")
     if isinstance(shape, Kernel) and dataflow:
         raise InputError(f"a dataflow belongs to a problem, and '{shape.name}' is a kernel already; leave it out")
     return run(shape, as_hardware(hw), dataflow or "bf16", chosen)
@@ -174,15 +181,24 @@ def _beside(problem: Any, hardware: Hardware, name: str, kernel: Kernel, options
 @_with_options
 def simulate_workload(workload: str | Path | Workload, hw: str | Path | Hardware = "ascend910b1",
                       dataflow: str | None = None, *, jobs: int = 1, progress: Progress | None = None,
-                      options: RunOptions | None = None, **changes: Any) -> ShownWorkloadResult:
+                      tilings: Tilings | str | Path | None = None, options: RunOptions | None = None,
+                      **changes: Any) -> ShownWorkloadResult:
     """Simulate the entries of a workload one after the other, and weigh each by its count.
 
     An entry finds in L2 what the ones before it have left; :func:`~msdsim.workload_runs.run_workload` says how a repeated
     layer is run.  ``jobs`` processes execute numbers at the same time (0: one for each core); ``progress`` is called with
     (finished, of how many) entries.
+    ``tilings`` are those that a search has found (:func:`msdsim.tune`), as an object or the file of them; its dataflows are
+    taken where ``dataflow`` is left out.
     """
-    found, chosen = load_workload(workload), (options or RunOptions()).but(**changes)
-    return run_workload(found, as_hardware(hw), dataflow or found.dataflow or "bf16", chosen, jobs=jobs, progress=progress)
+    found, hardware, chosen = load_workload(workload), as_hardware(hw), (options or RunOptions()).but(**changes)
+    if tilings is None:
+        return run_workload(found, hardware, dataflow or found.dataflow or "bf16", chosen, jobs=jobs, progress=progress)
+    own = tilings if isinstance(tilings, Tilings) else read_tilings_file(tilings)
+    dataflow = dataflow or own.dataflow
+    by_entry = own.by_entry(choices(found, parse_mix(dataflow, found), hardware))
+    result = run_workload(found, hardware, dataflow, chosen, jobs=jobs, progress=progress, tilings=by_entry)
+    return replace(result, notes=(*result.notes, *own.notes(hardware.name, [entry.name for entry in found.entries])))
 
 
 @_with_options

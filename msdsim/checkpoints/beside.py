@@ -222,8 +222,7 @@ def tensors_beside(name: str, tensors: Mapping[str, TensorInfo], metadata: Metad
         found = next((name + ending for ending in _WEIGHT_ENDINGS if name + ending in tensors), None)
         assert found is not None
         name = found
-    ending = next((ending for ending in _WEIGHT_ENDINGS if name.endswith(ending) and len(name) > len(ending)), "")
-    module = name.removesuffix(ending) if ending else name
+    module = module_of(name)
     near = {}
     for other, info in tensors.items():
         if other.startswith(module) and (other == name or other[len(module) : len(module) + 1] in (".", "_")):
@@ -233,6 +232,12 @@ def tensors_beside(name: str, tensors: Mapping[str, TensorInfo], metadata: Metad
     # Below ``module.`` there are whole modules too, such as the experts of a layer: their tensors have a dot more.
     near = {rest: info for rest, info in near.items() if rest == own or "." not in rest or rest.startswith("weight.")}
     return Beside(name, module, own, near, metadata)
+
+
+def module_of(tensor: str) -> str:
+    """The module of a weight, from the name of its tensor."""
+    ending = next((ending for ending in _WEIGHT_ENDINGS if tensor.endswith(ending) and len(tensor) > len(ending)), "")
+    return tensor.removesuffix(ending) if ending else tensor
 
 
 def has_module(name: str, tensors: Mapping[str, TensorInfo]) -> bool:

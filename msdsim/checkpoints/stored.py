@@ -88,6 +88,23 @@ class StoredWeight:
         assert self.values is not None
         return replace(self, values=self.values if keep else np.swapaxes(self.values, -1, -2), oriented=True)
 
+    def columns(self, chosen: np.ndarray) -> StoredWeight:
+        """Some of its outputs, by their indices; scales of blocks over several are put into values."""
+        def of(array: np.ndarray | None) -> np.ndarray | None:
+            return None if array is None else np.ascontiguousarray(array[..., chosen])
+
+        if self.fp8 is not None:
+            return replace(self, fp8=None, values=of(self.decoded()))
+        return replace(self, values=of(self.values), q=of(self.q), scale=of(self.scale), offset=of(self.offset))
+
+    def expert(self, number: int) -> StoredWeight:
+        """The weight of one expert, [k, n]."""
+        if self.fp8 is None:
+            return self._expert(number)
+        own, scale = slice(number, number + 1), self.fp8.scale
+        one = replace(self.fp8, codes=self.fp8.codes[own], scale=scale[own] if len(scale) > 1 else scale)
+        return replace(self, fp8=one, has_experts=False)
+
     def _expert(self, number: int) -> StoredWeight:
         def of(array: np.ndarray | None) -> np.ndarray | None:
             return None if array is None else array[number]

@@ -46,6 +46,10 @@ warm_option = click.option("--warm", is_flag=True,
                            help="Run the kernel twice and time the second run, which finds in L2 what the first left.")
 jobs_option = click.option("--jobs", type=click.IntRange(min=0), default=1, show_default=True,
                            help="Processes that execute the numbers of a workload's layers; 0 for one a core.")
+op_option = click.option("--op", "ops", metavar="NAME", multiple=True,
+                         help="Of a workload: this operator alone; repeatable.")
+tilings_option = click.option("--tilings", metavar="FILE.toml", default=None,
+                              help="Of a workload: tilings by operator, as 'msdsim tune WORKLOAD --out FILE.toml' writes them.")
 dtype_option = click.option("--dtype", "dtypes", metavar="[NAME=]DTYPE", multiple=True,
                             help="What an array of --inputs without a type is, such as bfloat16 or x=float8_e4m3fn; "
                                  "repeatable.")

@@ -13,19 +13,21 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Callable, Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from msdsim.dataflows.lookup import find_dataflow
 from msdsim.errors import CheckFailed, Deadlock, InputError, KernelError
+from msdsim.explore.tune_workload import tune_workload
 from msdsim.hardware import Hardware
 from msdsim.ir.kernel import Kernel
 from msdsim.problems import Problem, Workload
 from msdsim.report.frames import frame
 from msdsim.report.result import Result
-from msdsim.runs import RunOptions, as_hardware, as_problem, require_check, run
+from msdsim.runs import RunOptions, as_hardware, read_problem, require_check, run
 from msdsim.tilings.search import shortlist
 
 if TYPE_CHECKING:
@@ -62,13 +64,15 @@ class Refusal:
 @dataclass(frozen=True, repr=False)
 class Tuning:
     """What the search found: ``start`` is the run it started from, ``best`` the fastest, ``trials`` all in order, ``refusals``
-    what could not run.  ``complete`` says that nothing was left to try."""
+    what could not run.  ``complete`` says that nothing was left to try, ``ended`` why the search stopped: ``budget``, ``time``,
+    or empty where it had come to its end."""
 
     start: Result
     best: Result
     trials: list[Trial]
     refusals: list[Refusal]
     complete: bool = False
+    ended: str = ""
 
     @property
     def speedup(self) -> float:
@@ -95,28 +99,41 @@ class Tuning:
 
         return plot_tuning(self)
 
+    def html(self) -> str:
+        """A page of its own, as ``--html`` writes it."""
+        from msdsim.report.tune import tuning_page
+
+        return tuning_page(self)
+
     def to_json(self) -> dict[str, Any]:
         """Schema ``msdsim.tune/1``."""
         return {"schema": "msdsim.tune/1", "start": self.start.to_json(), "best": self.best.to_json(), "speedup": self.speedup,
-                "refused": self.refused, "complete": self.complete,
+                "refused": self.refused, "complete": self.complete, "ended": self.ended,
                 "trials": [{"change": t.change, "tiling": dict(t.tiling), "cycles": t.cycles} for t in self.trials],
                 "refusals": [{"change": r.change, "tiling": dict(r.tiling), "reason": r.reason} for r in self.refusals]}
 
 
 class _Search:
-    """What was tried so far, each tiling once."""
+    """What was tried so far, each tiling once; at most ``budget`` simulations, none begun after ``deadline`` (of
+    ``time.monotonic``)."""
 
-    def __init__(self, simulate: Callable[[Mapping[str, int]], Result], start: Result, budget: int,
+    def __init__(self, simulate: Callable[[Mapping[str, int]], Result], start: Result, budget: int, deadline: float,
                  progress: Callable[[int, int], None] | None) -> None:
         self.simulate, self.start, self.best, self.budget, self.progress = simulate, start, start, budget, progress
+        self.deadline = deadline
         self.trials = [Trial("start", start.tiling, start.cycles)]
         self.refusals: list[Refusal] = []
         self.seen = {_key(start.tiling)}
 
+    @property
+    def ended(self) -> str:
+        """What forbids another simulation; empty where nothing does."""
+        return "budget" if len(self.trials) >= self.budget else "time" if time.monotonic() >= self.deadline else ""
+
     def attempt(self, change: str, tiling: Mapping[str, int]) -> None:
-        """Simulate a tiling that was not seen before, while the budget lasts; too large for a buffer, not a multiple, too many
-        flags: not a candidate."""
-        if len(self.trials) >= self.budget or _key(tiling) in self.seen:
+        """Simulate a tiling that was not seen before, while there is budget and time; too large for a buffer, not a multiple,
+        too many flags: not a candidate."""
+        if _key(tiling) in self.seen or self.ended:
             return
         self.seen.add(_key(tiling))
         try:
@@ -131,38 +148,57 @@ class _Search:
             self.best = found
 
     def climb(self, around: Callable[[Mapping[str, int]], Iterator[tuple[str, dict[str, int]]]]) -> None:
-        """Move to the best neighbour until none is faster or the budget is spent."""
+        """Move to the best neighbour until none is faster, or budget or time is spent."""
         before = None
-        while self.best is not before and len(self.trials) < self.budget:
+        while self.best is not before and not self.ended:
             before = self.best
             for change, candidate in around(before.tiling):
                 self.attempt(change, candidate)
 
     def found(self, complete: bool = False) -> Tuning:
-        return Tuning(self.start, self.best, self.trials, self.refusals, complete)
+        return Tuning(self.start, self.best, self.trials, self.refusals, complete, "" if complete else self.ended)
 
 
-def tune(problem: str | Path | Problem | Workload | Kernel, hw: str | Path | Hardware = "ascend910b1", dataflow: str = "bf16",
-         budget: int = 200, *, progress: Callable[[int, int], None] | None = None, options: RunOptions | None = None,
-         **changes: Any) -> Tuning:
-    """Search tilings of ``dataflow``, or the params of a kernel, with at most ``budget`` simulations, starting from the
-    automatic tiling with the values of ``options.tiling`` in place; keywords change single options."""
+def tune(problem: str | Path | Problem | Workload | Kernel, hw: str | Path | Hardware = "ascend910b1",
+         dataflow: str | None = None, budget: int = 200, *, ops: Sequence[str] = (), time_limit: float | None = None,
+         progress: Callable[[int, int], None] | None = None, options: RunOptions | None = None,
+         **changes: Any) -> Tuning | Any:
+    """Search tilings of ``dataflow`` (``bf16``, or what a workload's file says), or the params of a kernel, with at most
+    ``budget`` simulations, starting from the automatic tiling with the values of ``options.tiling`` in place; keywords change
+    single options.
+
+    Of a workload, which gives a :class:`~msdsim.explore.tune_workload.WorkloadTuning`, each distinct operator is searched with
+    ``budget`` simulations, those named in ``ops`` alone where there are any; ``dataflow`` may be a mix.  No simulation begins
+    after ``time_limit`` seconds, which makes what is found depend on the machine (None: no limit)."""
     if budget < 1:
         raise InputError(f"a budget of {budget} simulations is below 1; give at least 1")
-    shape, hardware, chosen = as_problem(problem), as_hardware(hw), (options or RunOptions()).but(**changes)
+    if time_limit is not None and not time_limit > 0:
+        raise InputError(f"a time limit of {time_limit:g} s is no time; give more than 0")
+    shape, hardware, chosen = read_problem(problem), as_hardware(hw), (options or RunOptions()).but(**changes)
+    deadline = time.monotonic() + (math.inf if time_limit is None else time_limit)
+    if isinstance(shape, Workload):
+        return tune_workload(shape, hardware, dataflow or shape.dataflow or "bf16", chosen, ops, budget, deadline, progress,
+                             _tune_problem)
+    if ops:
+        raise InputError(f"operators ({', '.join(ops)[:200]}) are those of a workload, and this is one problem; leave them out")
     if isinstance(shape, Kernel):
-        return _tune_kernel(shape, hardware, chosen, budget, progress)
-    search = _Search(lambda tiling: run(shape, hardware, dataflow, chosen.but(tiling=tiling)),
-                     run(shape, hardware, dataflow, chosen), budget, progress)
+        return _tune_kernel(shape, hardware, chosen, budget, deadline, progress)
+    return _tune_problem(shape, hardware, dataflow or "bf16", chosen, budget, deadline, progress)
+
+
+def _tune_problem(shape: Any, hardware: Hardware, dataflow: str, options: RunOptions, budget: int, deadline: float,
+                  progress: Callable[[int, int], None] | None) -> Tuning:
+    search = _Search(lambda tiling: run(shape, hardware, dataflow, options.but(tiling=tiling)),
+                     run(shape, hardware, dataflow, options), budget, deadline, progress)
     # What the automatic choice would have had judged with more time; the climb then starts from the best of it.
-    table = shortlist(find_dataflow(shape, dataflow), shape, hardware.chip, dict(chosen.tiling or {}), _WIDTH)
+    table = shortlist(find_dataflow(shape, dataflow), shape, hardware.chip, dict(options.tiling or {}), _WIDTH)
     for candidate in table[: budget // 3]:
         search.attempt("another of the table", candidate)
     search.climb(neighbours)
     return search.found()
 
 
-def _tune_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions, budget: int,
+def _tune_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions, budget: int, deadline: float,
                  progress: Callable[[int, int], None] | None) -> Tuning:
     """Search the params of a kernel that ``options.tiling`` leaves open."""
     given = dict(options.tiling or {})
@@ -184,7 +220,7 @@ def _tune_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions, budget
             for value in values:
                 yield f"{name} {tiling[name]} -> {value}", {**tiling, name: value}
 
-    search = _Search(simulate, simulate({}), budget, progress)
+    search = _Search(simulate, simulate({}), budget, deadline, progress)
     complete = math.prod(map(len, choices.values())) <= budget
     if complete:
         for values in itertools.product(*choices.values()):
@@ -192,7 +228,7 @@ def _tune_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions, budget
             search.attempt(",".join(f"{name}={tiling[name]}" for name in choices), tiling)
     else:
         search.climb(around)
-    return search.found(complete)
+    return search.found(complete and search.ended != "time")
 
 
 def _key(tiling: Mapping[str, int]) -> tuple[tuple[str, int], ...]:

@@ -38,7 +38,19 @@ _FUSED = (
     {"in_proj_qkvz", "in_proj_ba"},
 )
 _FUSED_NAMES = ("qkv_proj", "gate_up_proj", "gate_up_proj", "qkv_a_proj", "linear_in_proj", "linear_in_proj")
+#: Other names of what an operator is called.
+_ALSO = {"w2": "down_proj", "wo": "o_proj", "out_proj": "o_proj", "attn_q": "qkv_proj", "attn_k": "qkv_proj",
+         "attn_v": "qkv_proj", "attn_output": "o_proj", "ffn_gate": "gate_up_proj", "ffn_up": "gate_up_proj",
+         "ffn_down": "down_proj", "output": "lm_head"}
 _AFTER = re.compile(r"(o_proj|out_proj|wo|dense|c_proj|o_b_proj|wo_b)$")
+
+
+def operator_names(module: str) -> list[str]:
+    """What the operator may be called that a matrix belongs to, by the module's name: the one it is fused into, its own."""
+    last = module.rpartition(".")[2]
+    names = [name for members, name in zip(_FUSED, _FUSED_NAMES, strict=True) if last in members]
+    kind = "shared_" if "shared" in module else "expert_" if ".experts." in f".{module}." else ""
+    return [f"{kind}{_clean(name)}" for name in dict.fromkeys((*names, _ALSO.get(last, last), last))]
 
 
 @dataclass

@@ -20,26 +20,42 @@ _MOST_PANELS = 12
 def print_checkpoint_study(console: Console, problem: str, study: Any) -> None:
     """For each tensor how it is stored, and a table for each input: what the format costs, what the method adds."""
     console.print(Text(problem, style="bold"))
-    for tensor, rows in groupby(study.rows, key=lambda row: row.tensor):
+    for tensor, tables in study_tables(study):
         console.print()
         console.print(Text(tensor, style="bold"), soft_wrap=True)
         console.print(Text(f"  stored as {study.tensors[tensor]}"), soft_wrap=True)
+        for name, table in tables:
+            console.print(Text(f"  input: {name}; relative L2 errors"))
+            for line in table.lines():
+                console.print(line, soft_wrap=True)
+    if study.skipped:
+        console.print()
+    for text in skipped_lines(study):
+        console.print(Text(f"  {text}"), soft_wrap=True)
+
+
+def study_tables(study: Any) -> list[tuple[str, list[tuple[str, TextTable]]]]:
+    """For each tensor a table for each input."""
+    found = []
+    for tensor, rows in groupby(study.rows, key=lambda row: row.tensor):
+        tables = []
         for name, own in groupby(rows, key=lambda row: row.input):
             table = TextTable(["method", "passes", "format\ncosts", "method\nadds", "together\nbf16 out"],
                               frozenset(range(1, 5)))
             for row in own:
                 table.add(row.method, "" if row.passes is None else str(row.passes), _error(row.format_l2),
                           _error(row.added_l2), _error(row.total_l2))
-            console.print(Text(f"  input: {name}; relative L2 errors"))
-            for line in table.lines():
-                console.print(line, soft_wrap=True)
-    if study.skipped:
-        console.print()
+            tables.append((name, table))
+        found.append((tensor, tables))
+    return found
+
+
+def skipped_lines(study: Any) -> list[str]:
+    """What was not measured, those with one reason in one sentence."""
     together: dict[tuple[str, str], list[str]] = {}
     for tensor, method, reason in study.skipped:
         together.setdefault((tensor, reason), []).append(method)
-    for (tensor, reason), methods in together.items():
-        console.print(Text(f"  not measured on {tensor}: {', '.join(methods)}: {reason}"), soft_wrap=True)
+    return [f"not measured on {tensor}: {', '.join(methods)}: {reason}" for (tensor, reason), methods in together.items()]
 
 
 def _error(value: float) -> str:

@@ -25,6 +25,7 @@ RUN = ("quick-start.md", "concepts/time.md", "concepts/memory.md", "howto/ci.md"
        "energy.md")
 #: Commands that take minutes, or need a file that is not there.
 LONG = ("msdsim import ", "msdsim run deepseek-v3-decode", "msdsim run qwen3-14b-decode", "msdsim compare qwen3-14b-decode",
+        "msdsim tune qwen3-14b-decode", "msdsim accuracy qwen3-14b-decode",
         "msdsim run gemm:m=16,k=1024,n=1536 --dataflow mine.py", "OPPROF_1/")
 
 

@@ -14,6 +14,7 @@ from msdsim.cli.options import (
     numbers_options,
     options,
     report_options,
+    tilings_option,
     trace_options,
     warm_option,
 )
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 @options(
     hardware_options,
     mix_options,
+    tilings_option,
     click.option("--reference", metavar="DATAFLOW:PROBLEM",
                  help="With --check of a .kir file: the dataflow and problem whose numbers it computes."),
     click.option("--lines", is_flag=True,
@@ -61,10 +63,13 @@ def command(problem: str, hw: str, changes: tuple[str, ...], dataflow: str, tili
 
             raise InputError(f"--lines belongs to one problem, and '{shape.name}' has {len(shape.entries)}; give one of them, "
                              f"such as {shape.entries[0].problem}")
-        if shape.dataflow is not None and left_out("dataflow"):
-            dataflow = shape.dataflow
-        _run_workload(shape, hardware, dataflow, chosen, given["jobs"], outputs)
+        named = None if left_out("dataflow") else dataflow
+        _run_workload(shape, hardware, named, chosen, given["jobs"], given["tilings"], outputs)
     else:
+        if given["tilings"] is not None:
+            from msdsim.errors import InputError
+
+            raise InputError(f"--tilings belongs to a workload, and '{problem}' is one problem; give its own with --tiling")
         _run_problem(shape, hardware, dataflow, chosen, outputs, given["lines"], traced)
 
 
@@ -118,16 +123,16 @@ def _run_problem(problem: Problem | Kernel, hardware: Hardware, dataflow: str, c
     require_check(result)
 
 
-def _run_workload(workload: Workload, hardware: Hardware, dataflow: str, chosen: RunOptions, jobs: int,
-                  outputs: Outputs) -> None:
+def _run_workload(workload: Workload, hardware: Hardware, dataflow: str | None, chosen: RunOptions, jobs: int,
+                  tilings: str | None, outputs: Outputs) -> None:
     from msdsim.api import require_check, simulate_workload
     from msdsim.cli.forecast import forewarn
     from msdsim.cli.simulation import working
 
     if not outputs.quiet:
         forewarn([entry.problem for entry in workload.entries], chosen)
-    with working(f"{workload.name} with {dataflow}", outputs.quiet, chosen.engine) as progress:
-        result = simulate_workload(workload, hardware, dataflow, jobs=jobs, progress=progress, options=chosen)
+    with working(workload.name, outputs.quiet, chosen.engine) as progress:
+        result = simulate_workload(workload, hardware, dataflow, jobs=jobs, progress=progress, tilings=tilings, options=chosen)
     outputs.print(lambda console: _console().print_workload(console, result))
     outputs.write_json(result.to_json())
     outputs.write_plot(result.plot)

@@ -78,7 +78,7 @@ def checkpoint_study(problem: Any, spec: str, distributions: Iterable[str] | Non
                 raise
             study.skipped.append((one, "all methods", str(err)))
             continue
-        _measure_tensor(study, own, stored, one, list(distributions or DISTRIBUTIONS), inputs, seed, scale_rule)
+        measure_tensor(study, own, stored, one, list(distributions or DISTRIBUTIONS), inputs, seed, scale_rule)
         if progress is not None:
             progress(number + 1, len(names))
     if not study.rows:
@@ -97,8 +97,9 @@ def _shape(problem: Any) -> tuple[int, ...]:
     return (*((problem.groups,) if problem.kind == "grouped_gemm" else ()), problem.k, problem.n)
 
 
-def _measure_tensor(study: WeightStudy, problem: Any, stored: StoredWeight, name: str, distributions: list[str],
+def measure_tensor(study: WeightStudy, problem: Any, stored: StoredWeight, name: str, distributions: list[str],
                     inputs: Mapping[str, np.ndarray] | None, seed: int, scale_rule: str) -> None:
+    """Put every method on one weight into ``study``; ``stored`` is placed as ``problem`` has it."""
     study.tensors[name] = str(stored)
     values = stored.decoded().astype(np.float64)
     drawn = _activations(problem, distributions, inputs, seed)
