@@ -85,6 +85,26 @@ def test_adversarial_activations_stay_within_the_bound(gemm, name, what):
         assert not y[0].any()
 
 
+@pytest.mark.parametrize("name", [n for n in GEMM_NAMES if n not in MX and n != "bf16"])
+@pytest.mark.parametrize("options", [{}, {"offset": True}, {"group": 32}, {"group": 32, "offset": True}], ids=str)
+def test_scales_of_either_sign_have_the_same_bound(gemm, name, options):
+    """As Q4_0 and AutoRound store them."""
+    contract, problem = contract_for("gemm", name), gemm(4, 128, 8, **options)
+    operands = dict(contract.operands(problem, None, 1))
+
+    def bound():
+        return contract.bound(problem, operands, contract.exact(problem, operands))
+
+    straight = bound()
+    if "offset" not in options and "bias8" not in operands:
+        # The same weights, said the other way round.
+        operands = operands | {"w": -operands["w"], "scale": -operands["scale"]}
+        np.testing.assert_array_equal(bound(), straight)
+    operands["scale"] = operands["scale"] * np.where(np.arange(8) % 3, -1, 1).astype(np.float32)
+    y, y64 = contract.reference(problem, operands)["y"], contract.exact(problem, operands)
+    assert bound_ratio(y, y64, bound()) <= 1
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), m=st.integers(1, 4), k=st.integers(1, 90), n=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
 def test_bound_holds_on_random_problems(gemm, data, m, k, n, seed):

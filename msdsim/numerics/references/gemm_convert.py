@@ -114,7 +114,8 @@ class ConvertGemm(Contract):
         group = self.scheme.group(problem.group)
         groups, parts = group_slices(problem.k, group), -(-problem.k // part_size(problem.k, self.k_parts))
         depth = max(part.stop - part.start for part in groups)
-        scale, scaled, largest, shift = _scale(weight).astype(np.float64), 0.0, 0.0, np.zeros(y64.shape)
+        # Stored scales may be negative (Q4_0, AutoRound).
+        scale, scaled, largest, shift = np.abs(_scale(weight).astype(np.float64)), 0.0, 0.0, np.zeros(y64.shape)
         for g, part in enumerate(groups):
             plain = _magnitude(x[:, part], weight.q[part])
             scaled = scaled + plain * per_group(scale, g)
