@@ -31,6 +31,7 @@ from msdsim.ir.params import with_params
 from msdsim.ir.parser import read_kernel
 from msdsim.ir.program import Program
 from msdsim.numerics.check import Executed, check_numbers, execute_kernel
+from msdsim.numerics.raw_arrays import read_npz
 from msdsim.numerics.shared import Shared
 from msdsim.passes import Build, run_passes
 from msdsim.problems import KernelFile, Problem, Workload, parse_problem
@@ -82,11 +83,13 @@ class RunOptions:
         rule_named(self.scale_rule)
 
     def but(self, **changes: Any) -> RunOptions:
-        """The same options with some changed; TypeError for a name that is none."""
+        """The same options with some changed, ``inputs`` also as the path of an npz file; TypeError for a name that is none."""
         known = [item.name for item in fields(self)]
         for name in changes:
             if name not in known:
                 raise TypeError(f"there is no option '{name}' of a run (options: {', '.join(known)})")
+        if isinstance(given := changes.get("inputs"), str | Path):
+            changes["inputs"] = read_npz(given)
         return replace(self, **changes)
 
     @property

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from msdsim.errors import ArrayError, InputError, MsdsimError, TilingError
+from msdsim.errors import InputError, TilingError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,27 +130,9 @@ def read_inputs(file: str | None, dtypes: Sequence[str] = ()) -> dict[str, np.nd
         if dtypes:
             raise InputError("--dtype says what an array of --inputs is; add --inputs FILE.npz")
         return None
-    import numpy as np
+    from msdsim.numerics.raw_arrays import read_npz
 
-    path = Path(file)
-    if not path.is_file():
-        raise ArrayError(f"inputs file '{file}' does not exist; give an .npz file as numpy.savez writes it")
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if isinstance(loaded, np.ndarray):
-            raise ArrayError(f"inputs file '{file}' holds one array without a name; write it with numpy.savez(FILE, x=...)")
-        with loaded:
-            found = {name: loaded[name] for name in loaded.files}
-    except MsdsimError:
-        raise
-    except OSError as err:
-        raise ArrayError(f"inputs file '{file}' cannot be read: {err.strerror or err}") from None
-    except Exception:
-        # A damaged file raises whatever the layer that stumbles over it raises: zip, deflate, header, dtype.
-        raise ArrayError(f"inputs file '{file}' is not an npz file of plain arrays; write it with numpy.savez") from None
-    from msdsim.numerics.raw_arrays import with_dtypes
-
-    return with_dtypes(found, dtypes)
+    return read_npz(file, dtypes)
 
 
 _CORES = re.compile(r"([0-9]{1,6})(?:-([0-9]{1,6}))?")

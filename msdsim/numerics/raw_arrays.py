@@ -6,15 +6,37 @@ Raw bytes say nothing of what they are, so the user does; two bytes are taken as
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 import numpy as np
 
-from msdsim.errors import ArrayError
+from msdsim.errors import ArrayError, MsdsimError
 from msdsim.registry import unknown_name
 
 #: Types that may be stated, by ml_dtypes' and numpy's names, with the bytes of an element.
 DTYPES = {"bfloat16": 2, "float16": 2, "float8_e4m3fn": 1, "float8_e5m2": 1, "float8_e8m0fnu": 1, "float4_e2m1fn": 1, "int4": 1,
           "uint4": 1, "int8": 1, "uint8": 1}
+
+
+def read_npz(file: str | Path, stated: Sequence[str] = ()) -> dict[str, np.ndarray]:
+    """Arrays of an npz file by name, in plain types (:func:`with_dtypes`); ArrayError for a file that is none."""
+    path = Path(file)
+    if not path.is_file():
+        raise ArrayError(f"inputs file '{file}' does not exist; give an .npz file as numpy.savez writes it")
+    try:
+        loaded = np.load(path, allow_pickle=False)
+        if isinstance(loaded, np.ndarray):
+            raise ArrayError(f"inputs file '{file}' holds one array without a name; write it with numpy.savez(FILE, x=...)")
+        with loaded:
+            found = {name: loaded[name] for name in loaded.files}
+    except MsdsimError:
+        raise
+    except OSError as err:
+        raise ArrayError(f"inputs file '{file}' cannot be read: {err.strerror or err}") from None
+    except Exception:
+        # A damaged file raises whatever the layer that stumbles over it raises: zip, deflate, header, dtype.
+        raise ArrayError(f"inputs file '{file}' is not an npz file of plain arrays; write it with numpy.savez") from None
+    return with_dtypes(found, stated)
 
 
 def with_dtypes(arrays: Mapping[str, np.ndarray], stated: Sequence[str] = ()) -> dict[str, np.ndarray]:

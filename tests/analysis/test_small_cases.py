@@ -21,6 +21,7 @@ from msdsim.ir import KernelBuilder
 from msdsim.ir.lower import lower
 from msdsim.naming import PIPES
 from msdsim.problems import parse_problem
+from msdsim.report.waits import waits
 from msdsim.timeline.record import CATEGORIES
 from tests.ir.kernels import copy_kernel, scale_kernel
 
@@ -42,6 +43,14 @@ def test_hbm_counts_what_is_written():
     assert result.hbm_gbps == pytest.approx(moved / result.time_us / 1000)
     if result.traffic["hbm_write_bytes"]:
         assert result.hbm_gbps > result.traffic["hbm_read_bytes"] / result.time_us / 1000
+
+
+def test_transfers_that_wait_for_memory_are_named_by_their_tensor():
+    """Both ways, where memory is far slower than the port."""
+    hardware = msdsim.load_hw("toy").replace(hbm__bandwidth_gbps=2, l2__write_gbps=2)
+    found = waits(msdsim.simulate(copy_kernel(rows=64, cols=256), hardware).record)
+    memory = {wait.pipe: wait.text for pipe in found.values() for wait in pipe if wait.category == "wait_memory"}
+    assert memory == {"aiv.mte2": "memory, reading x", "aiv.mte3": "memory, writing y"}
 
 
 def _path(places):

@@ -142,6 +142,8 @@ def test_models_become_workloads(tmp_path):
         '{"model_type": "llama", "hidden_size": 256, "intermediate_size": 512, "num_hidden_layers": 2, "num_attention_heads": 4, '
         '"num_key_value_heads": 2, "vocab_size": 1000, "tie_word_embeddings": false}')
     found = msdsim.import_model(tmp_path / "config.json", batch=4, kv=128)
+    assert found.name.endswith("-decode")
+    assert msdsim.import_model(tmp_path / "config.json", tokens=2).name.endswith("-prefill")
     assert {entry.problem.kind for entry in found.entries} == {"gemm", "attention"}
     assert msdsim.simulate(found, "ascend910b4", "bf16").cycles > 0
     with pytest.raises(InputError, match="batch = 0 of a step is no whole number"):

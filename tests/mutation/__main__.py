@@ -37,12 +37,12 @@ ROOMS = (
     ("msdsim/checkpoints/onnx", "tests/checkpoints/test_libraries.py"),
     ("msdsim/checkpoints", "tests/checkpoints tests/cli/test_weights_option.py"),
     ("msdsim/models", "tests/models tests/explore/test_import_model.py"),
-    ("msdsim/explore/sweep", "tests/explore/test_sweep.py tests/faults/test_sweeps.py"),
+    ("msdsim/explore/sweep", "tests/explore/test_sweep.py tests/explore/test_sweep_reports.py tests/faults/test_sweeps.py"),
     ("msdsim/explore/accuracy", "tests/explore/accuracy"),
-    ("msdsim/explore/import_model", "tests/explore/test_import_model.py"),
+    ("msdsim/explore/import_model", "tests/explore/test_import_model.py tests/api/test_anything_goes.py"),
     ("msdsim/explore/tune", "tests/explore/test_tune.py"),
     ("msdsim/explore/claims", "tests/explore/test_claims.py"),
-    ("msdsim/explore", "tests/validation tests/explore/test_claims.py tests/explore/test_tune.py tests/cli/test_fidelity_commands.py "
+    ("msdsim/explore", "tests/validation tests/explore/test_by_hand.py tests/explore/test_claims.py tests/explore/test_tune.py tests/cli/test_fidelity_commands.py "
                        "tests/cli/test_commands.py"),
     ("msdsim/formats", "tests/formats tests/numerics/test_overflow.py tests/numerics/test_gemm_contracts.py"),
     ("msdsim/hardware", "tests/hardware tests/cli/test_errors.py"),

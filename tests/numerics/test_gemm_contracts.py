@@ -105,6 +105,18 @@ def test_scales_of_either_sign_have_the_same_bound(gemm, name, options):
     assert bound_ratio(y, y64, bound()) <= 1
 
 
+@pytest.mark.parametrize("name", [n for n in GEMM_NAMES if n not in MX and n != "bf16"])
+@pytest.mark.parametrize("group", [None, 16])
+def test_zeros_with_an_offset_have_the_error_of_the_offset(gemm, name, group):
+    """Nothing else rounds: a bound that leaves the offset out is 0 here."""
+    contract, problem = contract_for("gemm", name), gemm(3, 48, 4, group=group, offset=True, out="fp32")
+    operands = dict(contract.operands(problem, None, 5))
+    operands |= {key: np.zeros_like(operands[key]) for key in ("w", "bias8") if key in operands}
+    y, y64 = contract.reference(problem, operands)["y"], contract.exact(problem, operands)
+    assert np.any(y64 != y)
+    assert bound_ratio(y, y64, contract.bound(problem, operands, y64)) <= 1
+
+
 @settings(max_examples=40, deadline=None)
 @given(data=st.data(), m=st.integers(1, 4), k=st.integers(1, 90), n=st.integers(1, 4), seed=st.integers(0, 2**32 - 1))
 def test_bound_holds_on_random_problems(gemm, data, m, k, n, seed):

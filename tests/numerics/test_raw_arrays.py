@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 
 from msdsim.cli.arguments import read_inputs
-from msdsim.errors import InputError
+from msdsim.errors import ArrayError, InputError
+from msdsim.runs import RunOptions
 
 
 def saved(tmp_path, **arrays):
@@ -40,3 +41,10 @@ def test_what_is_not_said_or_does_not_fit(stated, message, tmp_path):
     with pytest.raises(InputError) as found:
         read_inputs(file, stated)
     assert message in str(found.value)
+
+
+def test_options_of_a_run_take_the_path_of_a_file(tmp_path):
+    file = saved(tmp_path, x=np.float32([[1.5, -3]]))
+    np.testing.assert_array_equal(RunOptions().but(inputs=file).inputs["x"], np.float32([[1.5, -3]]))
+    with pytest.raises(ArrayError, match="does not exist; give an"):
+        RunOptions().but(inputs=tmp_path / "none.npz")

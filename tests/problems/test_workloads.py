@@ -101,6 +101,14 @@ def load(tmp_path, text):
     return parse_problem(str(path))
 
 
+def test_a_file_is_known_by_its_ending_or_by_its_folder(tmp_path, monkeypatch):
+    load(tmp_path, HEAD + OP)
+    monkeypatch.chdir(tmp_path)
+    assert parse_problem("mine.toml").name == parse_problem("./mine.toml").name == "mine"
+    with pytest.raises(InputError, match="nowhere/mine"):
+        parse_problem("nowhere/mine")
+
+
 def test_a_small_file(tmp_path):
     workload = load(tmp_path, HEAD + OP)
     assert (workload.name, workload.description, workload.source, workload.batch) == ("mine", "d", "s", None)

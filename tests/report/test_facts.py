@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -116,6 +117,11 @@ def test_conditions_are_said():
     assert [fact.text for fact in warm.facts] == ["an earlier run of the kernel has filled it"]
     workload = facts.workload_report(simulate_workload(TWO, "toy", "bf16"))
     assert "every operator finds in it what those before it have left" in [fact.text for fact in workload.facts]
+
+
+def test_a_workload_of_one_operator_has_its_total():
+    report = facts.workload_report(simulate_workload(replace(TWO, entries=TWO.entries[:1]), "toy", "bf16"))
+    assert "in 2 kernels" in next(fact.text for fact in report.facts if fact.name == "total")
 
 
 def test_shares_of_a_pipe_add_up_to_one(dequant):

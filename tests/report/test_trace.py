@@ -228,7 +228,11 @@ def chrome(run, tmp_path, **options):
 
 def test_the_vendors_form(dequant, tmp_path):
     """Fields as ``msprof op simulator`` writes them (Ascend/msopprof d6c29df): cores and pipes by its names, us, texts."""
+    plain = dequant.to_trace(str(tmp_path / "plain.json"))
+    assert plain == []
+    assert '"ph":"s"' not in (tmp_path / "plain.json").read_text()
     text, events = chrome(dequant, tmp_path, flows=True)
+    assert '"ph":"s"' in text
     assert '"profilingType":"op"' in text[: text.index("[")]
     slices = [event for event in events if event["ph"] == "X"]
     assert {event["pid"] for event in slices} == {"core0.cubecore0", "core0.veccore0", "core0.veccore1", "core1.cubecore0",
