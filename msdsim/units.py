@@ -9,9 +9,6 @@ from __future__ import annotations
 from decimal import Decimal
 from fractions import Fraction
 
-KIB = 1024
-MIB = 1024 * 1024
-
 
 def exact(value: int | float | str | Fraction) -> Fraction:
     """The rational a person meant: ``0.1`` is one tenth, not the nearest binary float."""
@@ -35,22 +32,12 @@ def ceil_div(a: int, b: int) -> int:
     return -(-a // b)
 
 
-def part_size(total: int, parts: int, multiple: int = 64) -> int:
-    """Size of the parts into which ``total`` is cut for at most ``parts`` of them, in multiples of ``multiple``; the last part
-    is smaller.  Kernels that split K and their number contracts both cut it so."""
-    return min(total, -(-ceil_div(total, parts) // multiple) * multiple)
-
-
 def round_up(value: int, multiple: int) -> int:
     """Smallest multiple of ``multiple`` that is at least ``value``."""
     return ceil_div(value, multiple) * multiple
 
 
-def format_bytes(count: int | float) -> str:
-    """A byte count as a person reads it (binary multiples)."""
-    size = float(count)
-    for unit in ("B", "KiB", "MiB", "GiB"):
-        if abs(size) < 1024 or unit == "GiB":
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1024
-    raise AssertionError
+def part_size(total: int, parts: int) -> int:
+    """Size of the parts into which ``total`` is cut for at most ``parts`` of them, in multiples of 64; the last part is
+    smaller.  Kernels that split K and their number contracts both cut it so."""
+    return min(total, round_up(ceil_div(total, parts), 64))

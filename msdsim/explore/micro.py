@@ -21,8 +21,6 @@ from msdsim.report.result import Result
 from msdsim.resources import find_file, read_toml
 from msdsim.runs import RunOptions, run
 
-#: Share of a published value beyond which a row counts as an outlier.
-OUTLIER = 0.15
 _KEYS = {"id", "title", "chips", "problem", "vary", "scale", "measure", "points", "source", "note", "target"}
 
 
@@ -140,11 +138,6 @@ def _of(result: Result, timeline: Mapping[str, np.ndarray], part: str, index: in
     units = result.record.units.of_part(part)
     mine = np.isin(timeline["unit"], units) & (timeline["instr"] == index)
     return timeline["start"][mine], timeline["end"][mine]
-
-
-def outliers(tables: Iterable[MicroTable]) -> list[tuple[MicroTable, MicroRow]]:
-    """Rows of target tables beyond :data:`OUTLIER`."""
-    return [(table, row) for table in tables if table.target for row in table.rows if abs(row.error) > OUTLIER]
 
 
 def median_error(tables: Iterable[MicroTable]) -> float | None:

@@ -24,7 +24,6 @@ from msdsim.ir.expr import Binary, Const, Expr, ExprLike, Var, binary, lift, rag
 from msdsim.ir.kernel import (
     Alloc,
     AttrValue,
-    Block,
     Buffer,
     For,
     Kernel,
@@ -257,10 +256,10 @@ class KernelBuilder:
         """Append ``wait``: ``pipe`` goes on when the signal has been raised once more."""
         self.op("wait", name=name, pipe=pipe)
 
-    def meet(self, name: str, last: str = "MTE3", first: str = "MTE2") -> None:
-        """Signal that ``last`` is done, then let ``first`` wait for all others who do."""
+    def meet(self, name: str, last: str = "MTE3") -> None:
+        """Signal that ``last`` is done, then let the next load (MTE2) wait for all others who do."""
         self.raise_signal(name, last)
-        self.wait_signal(name, first)
+        self.wait_signal(name, "MTE2")
 
     def build(self) -> Kernel:
         """The finished kernel, every statement carrying the line it has in the kernel's text."""
@@ -268,8 +267,3 @@ class KernelBuilder:
 
         return built(Kernel(self._name, self.cores, self.aiv_per_core, tuple(self._tensors), tuple(self._signals),
                             tuple(self._parts["aic"]), tuple(self._parts["aiv"])))
-
-
-def block_of(*statements: Statement) -> Block:
-    """A block from statements, for transforms and tests."""
-    return statements

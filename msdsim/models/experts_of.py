@@ -126,10 +126,10 @@ def moe_mlps(
     return found
 
 
-def softmax_mixers(c: Config, layers: int, see: Windows, gate: str = "", kv_default: int | None = None) -> list[Mixer]:
+def softmax_mixers(c: Config, layers: int, see: Windows, gate: str = "") -> list[Mixer]:
     """Grouped-query attention in every layer."""
     hidden = c.size("hidden_size")
-    heads, kv_heads, head_dim = head_sizes(c, kv_default)
+    heads, kv_heads, head_dim = head_sizes(c)
     columns = {"": 0, "full": heads * head_dim, "head": heads}[gate]
     return [softmax(hidden, heads, kv_heads, head_dim, window=window, gate=columns) for window in see(c, layers)]
 

@@ -40,7 +40,6 @@ def mixture(
     latent: int | None = None,
     module: str = "mlp.",
     router: str = "gate",
-    more: tuple[Linear, ...] = (),
 ) -> Mlp:
     """A mixture of experts.
 
@@ -54,7 +53,6 @@ def mixture(
     if latent:
         parts.append(Part(f"{module}fc1_latent_proj", latent))
     found = [Linear("moe_router", hidden, tuple(parts))]
-    found += more
     if shared:
         found += two_or_three("shared_", hidden, shared, shared_gated, f"{module}shared_experts.")
     experts = Experts(count, chosen, two_or_three("expert_", latent or hidden, inner, gated, f"{module}experts.0."))

@@ -209,7 +209,7 @@ def _auto_round(config: Mapping[str, Any]) -> Rule:
     return rule
 
 
-def _scheme(weights: Mapping[str, Any], said: str = "") -> WeightFormat:
+def _scheme(weights: Mapping[str, Any]) -> WeightFormat:
     """The format of compressed-tensors' ``weights`` table."""
     bits, kind = int(weights.get("num_bits", 8)), str(weights.get("type", "int"))
     group = _group(int(weights.get("group_size") or 0))

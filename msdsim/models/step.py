@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from msdsim.errors import InputError
-from msdsim.models.parts import Attention, Decoder, Experts, Layer, Linear, Mixer, MixerKind, Mlp, experts_rows
+from msdsim.models.parts import Attention, Decoder, Experts, Layer, Linear, Mixer, Mlp, experts_rows
 from msdsim.models.quantization import BF16, NOTHING, Quantization, WeightFormat
 from msdsim.units import ceil_div
 
@@ -239,8 +239,3 @@ def _attention(attention: Attention, step: Step, q: int, kv: int) -> str:
         f"attention:batch={step.batch},heads={own.heads},kv_heads={own.kv_heads},head_dim={own.head_dim}{value},q={q},kv={kv}"
         f"{shared}{causal}"
     )
-
-
-def kinds_of(decoder: Decoder) -> list[MixerKind]:
-    """Kinds of mixers that the model has, in the order of the table."""
-    return [kind for kind, count in decoder.mixer_counts().items() if count]

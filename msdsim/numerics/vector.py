@@ -14,11 +14,6 @@ LANES = 64  # fp32 elements of one 256-byte Vector repeat
 _MARGIN = 2.0**-50  # relative error granted to the float64 exp: eight units in its last place
 
 
-def row_max_abs(x: np.ndarray) -> np.ndarray:
-    """max|x| of each row, float32 [m]; a maximum has no rounding, hence no order."""
-    return np.max(np.abs(x.astype(np.float32)), axis=1)
-
-
 def lane_sums(x: np.ndarray, lanes: np.ndarray | None = None) -> np.ndarray:
     """Add the blocks of 64 columns of ``x`` [m, k], ascending, to 64 lane accumulators (float32 [m, 64]).
 

@@ -38,7 +38,6 @@ LOOKS = (
     Look("wait_issue", "┊", "i", "#666666", "the scalar unit has not dispatched yet (on S: a queue is full)", "bright_black"),
     Look("drained", "·", ".", "#E5E5E5", "no more work", "bright_black"),
 )
-STALLS = ("wait_memory", "wait_data", "wait_buffer", "wait_sync", "wait_issue")
 
 #: What each kind of pipe does, and the order in which people follow the data.
 PIPE_ROLES = {

@@ -110,14 +110,6 @@ def _energy(axes: Axes, runs: Sequence[Result]) -> None:
     tidy(axes)
 
 
-def plot_bandwidth(run: Result) -> Figure:
-    """The bandwidth of HBM and L2 over time alone."""
-    figure = Picture(figsize=(9, 3.6), layout="constrained")
-    hbm, l2 = figure.subplots(2, 1)
-    _memories(hbm, l2, run)
-    return figure
-
-
 def _memories(hbm: Axes, l2: Axes, run: Result) -> None:
     chip = run.hardware.chip
     _bandwidth(hbm, run, "HBM", {"read": HBM_READ, "written": HBM_WRITE}, {"peak": chip.hbm.bandwidth_gbps})

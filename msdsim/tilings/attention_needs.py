@@ -47,8 +47,6 @@ class Needs:
     #: Bits of an element of the cache, and Vector instructions over every such element (all 32 bits wide).
     cache_bits: int
     cache_ops: tuple[str, ...] = ()
-    #: Whether K and V come from a ring that may lie in L1.
-    cache_in_l1: bool = False
 
 
 def arriving_bytes(passes: int, t: UbTiles) -> int:
@@ -86,7 +84,7 @@ def dequant_needs(chip: Chip, cache: str, fused: bool, pipeline: Callable[[UbTil
 
     # int8 and int4 become FP16 at twice the elements per repeat of the others, which the estimate leaves out.
     return Needs("bf16", 1, fused_bytes if fused else pipeline, BF16.vector_ops, FORMATS[cache].bits,
-                 ops if fused else (), cache_in_l1=fused)
+                 ops if fused else ())
 
 
 def convert_bytes(t: UbTiles) -> int:

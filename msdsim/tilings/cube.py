@@ -169,10 +169,10 @@ def add_l1_of_groups(s: Space, chip: Chip, product: Product, group: int, several
     _single_where_it_must(s, chip, product)
 
 
-def _single_where_it_must(s: Space, chip: Chip, product: Product, b_in_l1: Values = True, kept: Values = 0) -> None:
+def _single_where_it_must(s: Space, chip: Chip, product: Product) -> None:
     """A ring of one where L1 has no room for two of the smallest tiles."""
     def fits(ring: Values) -> Values:
-        return ring * s.l1_k * product.l1_bytes(s, b_in_l1) + kept <= chip.buffers.l1_bytes
+        return ring * s.l1_k * product.l1_bytes(s) <= chip.buffers.l1_bytes
 
     s.set(l1_ring=np.where(fits(s.l1_ring), s.l1_ring, 1))
     s.keep(fits(s.l1_ring))

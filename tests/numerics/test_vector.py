@@ -38,10 +38,6 @@ def test_row_sum_of_negative_zeros_starts_from_plus_zero():
     assert not np.signbit(reduce.row_sum(x)[0])
 
 
-def test_row_max_abs():
-    np.testing.assert_array_equal(vector.row_max_abs(np.float32([[1, -3, 2], [0, -0.0, 0]])), [3, 0])
-
-
 def test_exp_is_correctly_rounded():
     x = np.concatenate([np.linspace(-103, 88, 1500), [0, -0.0, 1e-8, -1e-8]]).astype(np.float32)
     for value, got in zip(x, vector.exp(x), strict=True):

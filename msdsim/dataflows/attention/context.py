@@ -153,9 +153,9 @@ class Context:
         """A UB tile of the shape of S, ``vec_m`` rows at a time."""
         return self.kb.buffer(name, "UB", fmt, (self.tile.vec_m, self.tile.kv_tile), ring)[:rows.size, :cols]
 
-    def of_output(self, name: str, fmt: str, rows: Rows, ring: int = 1) -> Slice:
+    def of_output(self, name: str, fmt: str, rows: Rows) -> Slice:
         """A UB tile of the shape of O, ``out_m`` rows at a time."""
-        return self.kb.buffer(name, "UB", fmt, (self.tile.out_m, self.out_dim), ring)[:rows.size, :]
+        return self.kb.buffer(name, "UB", fmt, (self.tile.out_m, self.out_dim))[:rows.size, :]
 
     def of_query(self, name: str, fmt: str, rows: Rows) -> Slice:
         """A UB tile of the shape of Q, ``out_m`` rows at a time."""

