@@ -13,6 +13,7 @@ from typing import Any
 
 from msdsim.dataflows.base import Dataflow
 from msdsim.errors import InvariantError
+from msdsim.garbage import uncollected
 from msdsim.hardware.chip import Chip
 from msdsim.ir.kernel import Kernel
 from msdsim.ir.lets import plain
@@ -94,6 +95,7 @@ PASSES = (
 )
 
 
+@uncollected()
 def run_passes(build: Build, until: str) -> Build:
     """Every pass up to and with the one called ``until`` whose outcome is not there yet; errors are those of the passes."""
     for item in PASSES[: [item.name for item in PASSES].index(until) + 1]:

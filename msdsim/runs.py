@@ -129,8 +129,12 @@ class PreparedRun:
     def program(self, addresses: Mapping[str, int] | None = None) -> Program:
         """The kernel lowered, its tensors at these addresses in GM (None: one after the other)."""
         build = self.build if addresses is None else replace(self.build, addresses=addresses, program=None)
-        program = run_passes(build, "lower").program
-        assert program is not None
+        program = build.program or (_known_program(build) if addresses is None else None)
+        if program is None:
+            program = run_passes(build, "lower").program
+            assert program is not None
+            if addresses is None:
+                _keep(_PROGRAMS, id(program.kernel), program)
         return program
 
     def result(self, record: RunRecord, wall_s: float, l2_start: str) -> ShownResult:
@@ -216,10 +220,37 @@ def _with_weights(problem: Any, dataflow: Dataflow, options: RunOptions) -> tupl
 
 
 def _built(dataflow: Dataflow, problem: Any, hardware: Hardware, tiling: Mapping[str, int] | None) -> Build:
-    tiles = choose_tiling(dataflow, problem, hardware.chip, tiling)
-    build = run_passes(Build(hardware.chip, dataflow, problem, tiles), "place")
+    chip = hardware.chip
+    tiles = choose_tiling(dataflow, problem, chip, tiling)
+    key = dataflow, str(problem), tiles
+    build = _BUILT.get(key)
+    if build is None or not lowered_alike(build.chip, chip):
+        build = run_passes(Build(chip, dataflow, problem, tiles), "place")
+    _keep(_BUILT, key, build)
     # What made the kernel stays behind, since a prepared run may travel from one process to another.
-    return replace(build, dataflow=None, problem=None)
+    return replace(build, chip=chip, dataflow=None, problem=None)
+
+
+#: What was built and lowered last, by dataflow, problem and tiling and by the identity of the kernel that a program holds, for
+#: chips on which it is the same.
+_BUILT: dict[tuple[Dataflow, str, Any], Build] = {}
+_PROGRAMS: dict[int, Program] = {}
+
+
+def _keep(known: dict[Any, Any], key: Any, item: Any) -> None:
+    """Remember an item as the latest, and forget the oldest."""
+    known.pop(key, None)
+    known[key] = item
+    for old in list(known)[:-_MOST_KEPT]:
+        known.pop(old, None)
+
+
+def _known_program(build: Build) -> Program | None:
+    """The program of a kernel that was lowered before, on a chip for which it is the same."""
+    program = _PROGRAMS.get(id(build.plain))
+    if program is None or not lowered_alike(program.chip, build.chip):
+        return None
+    return program if program.chip is build.chip else replace(program, chip=build.chip)
 
 
 def build_kernel(dataflow: Dataflow, problem: Any, hardware: Hardware,
@@ -250,7 +281,7 @@ def prepare_kernel(kernel: Kernel, hardware: Hardware, options: RunOptions) -> P
 
 #: Kernels that were lowered last, by the identities of kernel and chip: a kernel is often run again and again.
 _kept: dict[tuple[int, int], Build] = {}
-_MOST_KEPT = 4
+_MOST_KEPT = 8
 
 
 def _lowered(kernel: Kernel, chip: Chip) -> Build:
@@ -258,9 +289,8 @@ def _lowered(kernel: Kernel, chip: Chip) -> Build:
     build = _kept.get((id(kernel), id(chip)))
     if build is None:
         # What is kept holds kernel and chip, so that their identities are not given to others.
-        build = _kept[id(kernel), id(chip)] = run_passes(Build(chip, kernel=kernel), "lower")
-        for old in list(_kept)[:-_MOST_KEPT]:
-            _kept.pop(old, None)
+        build = run_passes(Build(chip, kernel=kernel), "lower")
+        _keep(_kept, (id(kernel), id(chip)), build)
     return build
 
 

@@ -59,15 +59,23 @@ def test_what_is_there_is_not_worked_out_again(monkeypatch):
     assert run_passes(lowered, "lower") is lowered
     assert len(calls) == 1
     calls.clear()
-    msdsim.simulate("gemm:m=16,k=512,n=256", "ascend910b1", "dequant-int8")
+    chip, problem = msdsim.load_hw("ascend910b1"), "gemm:m=17,k=512,n=320"
+    first = msdsim.simulate(problem, chip, "dequant-int8")
     assert len(calls) == 1
+    # A chip that differs in its memory alone has the same program; one that differs in Vector has another.
+    slower = msdsim.simulate(problem, chip.replace(hbm__bandwidth_gbps=100), "dequant-int8", tiling=first.tiling)
+    assert len(calls) == 1
+    assert slower.cycles > first.cycles
+    assert slower.record.program.chip.hbm.bandwidth_gbps == 100
+    msdsim.simulate(problem, chip.replace(vector__ops__mul__latency_cycles=99), "dequant-int8", tiling=first.tiling)
+    assert len(calls) == 2
 
 
 def test_printing_a_kernel_places_it_once(monkeypatch):
     calls = []
     for module in ("msdsim.passes", "msdsim.ir.annotate"):
         monkeypatch.setattr(f"{module}.placed", lambda *args, calls=calls: calls.append(args) or real(*args))
-    assert run_program(["ir", "gemm:m=16,k=512,n=256", "--dataflow", "dequant-int8"]) == 0
+    assert run_program(["ir", "gemm:m=18,k=512,n=320", "--dataflow", "dequant-int8"]) == 0
     assert len(calls) == 1
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Protocol
@@ -64,9 +65,13 @@ def load_engine(name: str) -> Engine:
 def check_signals(program: Program) -> None:
     """A signal is raised, and waited for, on one pipe of a part: tokens have one order only then."""
     for part in program.parts:
+        used: dict[tuple[str, int], set[str]] = defaultdict(set)
+        for instr in part.instructions():
+            if instr.signal is not None:
+                used[instr.signal].add(instr.pipe)
         for number, signal in enumerate(program.kernel.signals):
             for what, verb in (("signal", "raises"), ("wait", "waits for")):
-                pipes = sorted({i.pipe for i in part.instructions() if i.signal == (what, number)})
+                pipes = sorted(used[what, number])
                 if len(pipes) > 1:
                     raise KernelError(f"{part.name} {verb} signal '{signal.name}' on pipes {' and '.join(pipes)}; "
                                       f"use one pipe, or one signal a pipe")

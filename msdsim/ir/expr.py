@@ -65,11 +65,21 @@ class Expr:
         return binary(">=", self, other)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Const(Expr):
     """An integer."""
 
     value: int
+
+    def __init__(self, value: int) -> None:
+        # Millions are made: a frozen class's own way to set its fields takes twice as long.
+        self.__dict__["value"] = value
+
+    def __eq__(self, other: object) -> bool:
+        return other.__class__ is Const and self.value == other.value
+
+    def __hash__(self) -> int:
+        return hash((self.value,))
 
     def __str__(self) -> str:
         return str(self.value)
@@ -85,13 +95,16 @@ class Var(Expr):
         return self.name
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, init=False)
 class Binary(Expr):
     """``left op right`` with an operator of :data:`PRECEDENCE`, or ``min(left, right)`` / ``max(left, right)``."""
 
     op: str
     left: Expr
     right: Expr
+
+    def __init__(self, op: str, left: Expr, right: Expr) -> None:
+        self.__dict__.update(op=op, left=left, right=right)
 
     def __eq__(self, other: object) -> bool:
         if self is other:
@@ -163,7 +176,11 @@ def apply(op: str, a: int, b: int) -> int:
 
 def lift(value: ExprLike) -> Expr:
     """An int as a constant; an expression as it is."""
-    return value if isinstance(value, Expr) else Const(int(value))
+    return value if isinstance(value, Expr) else _CONSTANTS.get(value) or Const(int(value))
+
+
+#: Constants that every kernel has.
+_CONSTANTS = {value: Const(value) for value in range(-1, 1025)}
 
 
 def binary(op: str, left: ExprLike, right: ExprLike) -> Expr:
@@ -216,8 +233,8 @@ def share_of(total: ExprLike, share: int, index: ExprLike) -> Expr:
 
 def product(*factors: ExprLike) -> Expr:
     """Product of several factors; non-constant times non-constant is allowed here since only sizes use it."""
-    result: Expr = Const(1)
-    for factor in factors:
+    result = lift(factors[0]) if factors else Const(1)
+    for factor in factors[1:]:
         result = binary("*", result, factor)
     return result
 

@@ -174,7 +174,10 @@ class Slice:
     @property
     def rows(self) -> Expr:
         """Number of rows: the product of all sizes but the last."""
-        return product(*self.sizes[:-1])
+        found: Expr | None = self.__dict__.get("_rows")
+        if found is None:
+            found = self.__dict__["_rows"] = product(*self.sizes[:-1])
+        return found
 
     @property
     def cols(self) -> Expr:
@@ -183,7 +186,8 @@ class Slice:
     @property
     def full_width(self) -> bool:
         """True when every row is whole, so that consecutive rows are contiguous."""
-        return self.starts[-1] == Const(0) and self.cols == Const(self.of.shape[-1])
+        start, size = self.starts[-1], self.sizes[-1]
+        return (isinstance(start, Const) and start.value == 0 and isinstance(size, Const) and size.value == self.of.shape[-1])
 
 
 def _range_text(start: Expr, size: Expr, extent: int) -> str:

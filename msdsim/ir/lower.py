@@ -61,7 +61,7 @@ def lowered_alike(one: Chip, other: Chip) -> bool:
     """Whether a kernel has the same places, instructions and flags on both chips: they differ at most in HBM, L2 and signals
     between cores, of which lowering asks only how much there is to address and how long a line is."""
     left = ("name", "hbm", "l2", "cross_core")
-    return (one.hbm.capacity_bytes == other.hbm.capacity_bytes and one.l2.line_bytes == other.l2.line_bytes
+    return one is other or (one.hbm.capacity_bytes == other.hbm.capacity_bytes and one.l2.line_bytes == other.l2.line_bytes
             and all(getattr(one, name) == getattr(other, name) for name in type(one).model_fields if name not in left))
 
 
@@ -74,6 +74,8 @@ class _PartLowering:
         self.semaphores: list[Semaphore] = []
         self.fresh = 0
         self.functions: dict[int, Function] = {}
+        #: Pipes with operations that may have to wait for their own pipe to drain.
+        self.hazardous: set[str] = set()
         self.reads = reads_in(kernel.part(name))
 
     def run(self) -> Part:
@@ -83,7 +85,8 @@ class _PartLowering:
         self._gather_flags()
         hazards = PipeHazards(self.chip, self.functions)
         for pipe in PIPES[self.name.upper()]:
-            hazards.settle(scope, pipe, set())
+            if pipe in self.hazardous:
+                hazards.settle(scope, pipe, set())
         body = self._emit(scope)
         part = Part(self.name, body, tuple(self.semaphores), PIPES[self.name.upper()])
         for index, instr in enumerate(part.instructions()):
@@ -121,6 +124,8 @@ class _PartLowering:
     def _leaf(self, op: Op) -> Item:
         definition = OPS[op.kind]
         pipe = definition.pipe(op, self.chip)
+        if definition.hazard is not None:
+            self.hazardous.add(pipe)
         access: dict[str, Access] = defaultdict(dict)
         touched = [(item, True, False) for item in op.ins]
         if op.out is not None:

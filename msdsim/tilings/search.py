@@ -8,18 +8,19 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Protocol
 
 import numpy as np
 
 from msdsim.dataflows.base import Dataflow, TilingValues, current_keys
-from msdsim.engine import EngineOptions, load_engine
+from msdsim.engine.fast import FastEngine
 from msdsim.errors import InputError, TilingError
+from msdsim.garbage import uncollected
 from msdsim.hardware.chip import Chip
 from msdsim.ir.declarations import check_declarations
 from msdsim.ir.lets import unnamed
-from msdsim.ir.lower import lower
+from msdsim.ir.lower import lower, lowered_alike
 from msdsim.ir.placement import Placement
 from msdsim.ir.program import Program
 from msdsim.registry import Registry
@@ -117,6 +118,7 @@ def candidates(statement: Statement, given: Mapping[str, int], width: int) -> tu
 
 # A size of 0 that is given is refused when the tiling is built.
 @np.errstate(divide="ignore", invalid="ignore")
+@uncollected()
 def search(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int], effort: Effort,
            tried: Callable[[Any, int], None] = lambda tiling, cycles: None) -> Choice:
     """The best tiling that ``effort`` finds; ``tried`` sees every judgement.  TilingError where nothing fits."""
@@ -158,7 +160,7 @@ def _judge(dataflow: Dataflow, problem: Any, chip: Chip, turns: _Turns, instruct
         # The first needs no judge if there is no time for a second.
         if not turns.judged and (done + work > effort.work or effort.judged < 2):
             return Choice(tiling, s.ranked)
-        turns.judged[number] = load_engine("fast").run(program, EngineOptions()).cycles
+        turns.judged[number] = FastEngine().cycles(program)
         tried(tiling, turns.judged[number])
         if done + work > effort.work:
             break
@@ -243,7 +245,23 @@ def _name(dataflow: Dataflow) -> str:
 
 def _program(dataflow: Dataflow, problem: Any, chip: Chip, tiling: Any) -> Program:
     """What the engine runs of a tiling, but for bank conflicts, which hardly tell tilings apart; InputError if it cannot be
-    built."""
+    built.  The last ones are kept for chips that differ in what lowering does not ask."""
+    key = dataflow, str(problem), tiling
+    known = _LOWERED.pop(key, None)
+    if known is None or not lowered_alike(known.chip, chip):
+        known = _lowered(dataflow, problem, chip, tiling)
+    _LOWERED[key] = found = known if known.chip is chip else replace(known, chip=chip)
+    for old in list(_LOWERED)[:-_MOST_LOWERED]:
+        _LOWERED.pop(old, None)
+    return found
+
+
+#: Programs that were judged last, the oldest first.
+_LOWERED: dict[tuple[Dataflow, str, Any], Program] = {}
+_MOST_LOWERED = 32
+
+
+def _lowered(dataflow: Dataflow, problem: Any, chip: Chip, tiling: Any) -> Program:
     kernel = unnamed(dataflow.build(problem, chip, tiling))
     check_declarations(kernel, chip)
     return lower(kernel, chip, placement=Placement({}, {}))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from dataclasses import replace
 
 import pytest
 
@@ -188,3 +189,28 @@ def test_a_second_process_does_not_compile(tmp_path):
     outputs = [subprocess.run([sys.executable, "-c", code], check=True, env=env, capture_output=True, text=True).stdout
                for _ in range(2)]
     assert outputs == ["False\nTrue\n", "True\nTrue\n"]
+
+
+@pytest.mark.parametrize("changes", [
+    {"hbm.bandwidth_gbps": 321.5}, {"l2.read_gbps": 20, "l2.write_gbps": 10}, {"l2.capacity_bytes": 2**16},
+    {"hbm.extra_latency_cycles": 77}, {"cross_core.signal_latency_cycles": 901, "cross_core.barrier_latency_cycles": 17},
+])
+def test_what_is_kept_of_a_program_serves_chips_with_other_memory(changes):
+    kernel = simulate("gemm:m=40,k=192,n=256", TOY, "dequant-int8").kernel
+    here, there = TOY.chip, TOY.replace(**changes).chip
+    program = lower(kernel, here)
+    fast, options = load_engine("fast"), EngineOptions()
+    before = fast.run(program, options)
+    for _ in range(2):  # the arrays at the beginning are made once and kept
+        moved = fast.run(replace(program, chip=there), options)
+        alone = load_engine("reference").run(lower(kernel, there), options)
+        assert (moved.cycles, moved.traffic) == (alone.cycles, alone.traffic)
+        assert fast.run(program, options).cycles == fast.cycles(program) == before.cycles
+    assert moved.cycles != before.cycles
+
+
+def test_a_chip_that_lowers_otherwise_is_compiled_anew():
+    kernel = simulate("gemm:m=40,k=192,n=256", TOY, "dequant-int8").kernel
+    program, slow = lower(kernel, TOY.chip), TOY.replace(**{"dispatch.issue_cycles": 500}).chip
+    fast, options = load_engine("fast"), EngineOptions()
+    assert fast.run(program, options).cycles < fast.run(replace(program, chip=slow), options).cycles

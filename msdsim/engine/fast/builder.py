@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -156,11 +156,16 @@ class Builder:
             port = pipe_bases[unit] + pipe * at.P_SIZE
             S[port + at.P_LEAF] = leaf
             self.C.add([unit_bases[unit], port - unit_bases[unit]])
-        T = np.zeros(unit_books[-1], np.int64)
-        T[at.T_INTERVAL_SHIFT] = FIRST_INTERVAL_SHIFT
-        return Machine(np.array(C, np.int64), S, T, unit_bases, pipe_bases, unit_books[:-1], self.parts, self.semaphore_waits,
-                       self.signal_waits, self.traffic, self.lines, C[at.K_TURN_LINES] * C[at.K_TURN_PIECES],
-                       bool(C[at.K_ROOMY]))
+        return Machine(np.array(C, np.int64), S, first_books(unit_books[-1]), unit_bases, pipe_bases, unit_books[:-1],
+                       self.parts, self.semaphore_waits, self.signal_waits, self.traffic, self.lines,
+                       C[at.K_TURN_LINES] * C[at.K_TURN_PIECES], bool(C[at.K_ROOMY]))
+
+    def memory_words(self) -> dict[int, int]:
+        """The constants that say how fast and large memory is, and how fast signals are, by their place in C."""
+        nothing = -LARGEST
+        self.C.words = [nothing] * at.K_SIZE
+        self._memory()
+        return {place: word for place, word in enumerate(self.C.words) if word != nothing}
 
     def _number(self, unit: int) -> int:
         """Number of the part that a unit runs."""
@@ -476,6 +481,21 @@ class Builder:
         pipes = [sorted({words[at.I_PIPE] for words in table.instrs if words[at.I_KIND] == at.TRANSFER})
                  for table in self.tables]
         return [(unit, pipe) for unit in range(self.units.count) for pipe in pipes[self._number(unit)]]
+
+
+def first_books(count: int) -> np.ndarray:
+    """The books at cycle 0."""
+    T = np.zeros(count, np.int64)
+    T[at.T_INTERVAL_SHIFT] = FIRST_INTERVAL_SHIFT
+    return T
+
+
+def retuned(machine: Machine, program: Program, tables: list[PartTable], capacities: Capacities) -> Machine:
+    """The arrays of the same program at cycle 0 on another chip for which it is lowered alike, in the plain memory model."""
+    words = Builder(program, tables, capacities, None, [{} for _ in tables]).memory_words()
+    C = machine.C.copy()
+    C[list(words)] = list(words.values())
+    return replace(machine, C=C, roomy=bool(words[at.K_ROOMY]))
 
 
 assert len(CATEGORIES) == at.CATEGORY_COUNT

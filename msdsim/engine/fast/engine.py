@@ -13,13 +13,15 @@ from msdsim.engine.banked import BankedTimings
 from msdsim.engine.base import EngineOptions, check_signals
 from msdsim.engine.fast import banked_layout, native
 from msdsim.engine.fast import layout as at
-from msdsim.engine.fast.builder import INTERVALS, Builder, Capacities, Machine
+from msdsim.engine.fast.builder import INTERVALS, Builder, Capacities, Machine, first_books, retuned
 from msdsim.engine.fast.compiled import is_cached
 from msdsim.engine.fast.l2 import Arrays
 from msdsim.engine.fast.repetition import Repetition, repetition
 from msdsim.engine.fast.tables import PartTable, part_table
 from msdsim.engine.memory import check_l2, l2_geometry
 from msdsim.errors import Deadlock, InputError, InvariantError, KernelError
+from msdsim.garbage import uncollected
+from msdsim.ir.lower import lowered_alike
 from msdsim.ir.program import Program
 from msdsim.timeline.l2_state import L2State
 from msdsim.timeline.record import (
@@ -65,8 +67,8 @@ def _compiled_run() -> Callable[..., None]:
 class FastEngine:
     """See the package's text."""
 
+    @uncollected()
     def run(self, program: Program, options: EngineOptions, l2: L2State | None = None) -> RunRecord:
-        check_signals(program)
         check_l2(l2, program.chip)
         run = _Run(_compiled(program, options), options, l2)
         run.simulate(None)
@@ -74,6 +76,14 @@ class FastEngine:
         record = run.record(timeline)
         run.l2.release()
         return record
+
+    @uncollected()
+    def cycles(self, program: Program) -> int:
+        """The cycles of :meth:`run` alone, for who compares many programs."""
+        run = _Run(_compiled(program, EngineOptions()), EngineOptions(), None)
+        run.simulate(None)
+        run.l2.release()
+        return int(run.accounted().max(initial=0))
 
 
 @dataclass
@@ -89,29 +99,42 @@ class _Compiled:
     start: Machine | None = None
 
 
-#: What was compiled last, by the identity of the program, memory model and skipping, and the bytes up to which arrays are kept.
-_kept: dict[tuple[int, str, bool], _Compiled] = {}
-_MOST_KEPT, _KEPT_BYTES = 4, 2**20
+#: What was compiled last, by the identities of the program's parts, memory model and skipping, and the bytes up to which arrays
+#: are kept.
+_kept: dict[tuple[int, int, str, bool], _Compiled] = {}
+_MOST_KEPT, _KEPT_BYTES = 16, 2**21
 
 
 def _compiled(program: Program, options: EngineOptions) -> _Compiled:
-    """A program's tables; those of the last few are kept, since a program is often run again and again."""
-    key = id(program), options.memory, options.skip
-    found = _kept.get(key)
-    if found is not None:
-        return found
+    """A program's tables; those of the last few are kept, since a program is often run again and again, on this chip or on one
+    for which it is lowered alike."""
+    key = id(program.aic), id(program.aiv), options.memory, options.skip
+    found = _kept.pop(key, None)
+    if found is None or found.program.addresses != program.addresses:
+        found = _newly_compiled(program, options)
+    elif found.program.chip is not program.chip:
+        if found.timings is None and lowered_alike(found.program.chip, program.chip):
+            start = None if found.start is None else retuned(found.start, program, found.tables, found.capacities)
+            found = replace(found, program=program, start=start)
+        else:
+            found = _newly_compiled(program, options)
+    # What is kept holds the program, so that the identities of its parts are not given to others.
+    _kept[key] = found
+    for old in list(_kept)[:-_MOST_KEPT]:
+        _kept.pop(old, None)
+    return found
+
+
+def _newly_compiled(program: Program, options: EngineOptions) -> _Compiled:
+    check_signals(program)
     tables = [part_table(program, part) for part in program.parts]
     repetitions: list[dict[int, Repetition]] = []
     for table in tables:
         known = {number: repetition(table, number) for number in range(len(table.loops))} if options.skip else {}
         repetitions.append({number: item for number, item in known.items() if item is not None})
     timings = BankedTimings.of(program.chip) if options.memory == "banked" else None
-    # What is kept holds the program, so that its identity is not given to another.
     capacities = Capacities.of(tables, program.chip.memory.chunk_bytes)
-    found = _kept[key] = _Compiled(program, tables, timings, capacities, repetitions)
-    for old in list(_kept)[:-_MOST_KEPT]:
-        _kept.pop(old, None)
-    return found
+    return _Compiled(program, tables, timings, capacities, repetitions)
 
 
 class _Run:
@@ -159,10 +182,10 @@ class _Run:
         machine = compiled.start if usual else None
         if machine is None:
             machine = Builder(self.program, self.tables, self.capacities, self.timings, skipping, self.first_l2).build()
-            if not usual or machine.S.nbytes + machine.T.nbytes > _KEPT_BYTES:
+            if not usual or machine.S.nbytes > _KEPT_BYTES:
                 return machine
             compiled.start = machine
-        return replace(machine, S=machine.S.copy(), T=machine.T.copy())
+        return replace(machine, S=machine.S.copy(), T=first_books(len(machine.T)))
 
     def timeline(self) -> dict[str, np.ndarray]:
         """Every instruction, from a second run: the first one has counted the rows of each pipe."""
@@ -174,13 +197,18 @@ class _Run:
         self.l2.release()
         return in_time_order(self.simulate([0, *np.cumsum(counts).tolist()]))
 
+    def accounted(self) -> np.ndarray:
+        """By unit and pipe, up to where its cycles are accounted for: its last completion; for the scalar unit its last
+        dispatch."""
+        machine = self.machine
+        pipes = np.array(machine.pipe_bases)
+        accounted: np.ndarray = machine.S[pipes[:, None] + np.arange(MAX_PIPES) * at.P_SIZE + at.P_DONE]
+        accounted[:, 0] = machine.S[np.array(machine.unit_bases) + at.U_TIME]
+        return accounted
+
     def record(self, timeline: dict[str, np.ndarray] | None) -> RunRecord:
         """The books as the reports read them."""
-        machine, kernel = self.machine, self.program.kernel
-        bases, pipes = np.array(machine.unit_bases), np.array(machine.pipe_bases)
-        # Up to where the cycles of each pipe are accounted for: its last completion; for the scalar unit its last dispatch.
-        accounted = machine.S[pipes[:, None] + np.arange(MAX_PIPES) * at.P_SIZE + at.P_DONE]
-        accounted[:, 0] = machine.S[bases + at.U_TIME]
+        machine, kernel, accounted = self.machine, self.program.kernel, self.accounted()
         cycles = int(accounted.max(initial=0))
         totals = np.zeros((self.units.count, MAX_PIPES, len(CATEGORIES)), np.int64)
         instr_totals: dict[str, np.ndarray] = {}
@@ -267,8 +295,9 @@ class _Run:
 
     def _unfinished(self) -> bool:
         S, C = self.machine.S, self.machine.C
-        return any(C[S[base + at.U_PC]] != at.CODE_END for base in self.machine.unit_bases) or any(
-            self._pipe(unit, pipe, at.P_COUNT) for unit in range(self.units.count) for pipe in range(MAX_PIPES))
+        at_end = C[S[np.array(self.machine.unit_bases) + at.U_PC]] == at.CODE_END
+        pipes = np.array(self.machine.pipe_bases)[:, None] + np.arange(MAX_PIPES) * at.P_SIZE
+        return not at_end.all() or bool(S[pipes + at.P_COUNT].any())
 
     def _who_waits(self) -> str:
         stuck = []
