@@ -61,6 +61,11 @@ class Scheme:
         """K per scale when the problem has ``group`` (None: one scale per channel)."""
         return MX_BLOCK if self.mx_weights else group
 
+    @property
+    def scales_weights(self) -> bool:
+        """Whether Vector applies the scales to the weights themselves."""
+        return self.widened is not None and not self.scales_sums and not self.mx
+
     # What the Cube multiplies
 
     @property

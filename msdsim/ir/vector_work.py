@@ -30,7 +30,7 @@ def of_weights(scheme: Scheme, chip: Chip, offset: bool = False) -> Work:
     first: Work = (("cast", 16),)
     if scheme.mx_weights and (scheme.weights, "bf16") not in vector_casts(chip):
         first = tuple((op, bits) for op, bits, _ in DECODE_FP4)
-    scaled: Work = () if scheme.mx or scheme.scales_sums else (*int(offset) * (("add", 32),), ("mul", 32))
+    scaled: Work = (*int(offset) * (("add", 32),), ("mul", 32)) if scheme.scales_weights else ()
     return *first, ("cast", 32), *scaled, ("cast", 32)
 
 

@@ -1,4 +1,4 @@
-"""Operands of a GEMM: tensors with an expert in front, their formats on the Cube, and the sizes of ragged tiles."""
+"""Operands of a GEMM: tensors with an expert in front, and their formats on the Cube."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.formats.mx import MX_ELEMENTS as MX_ELEMENTS
 from msdsim.formats.mx import element_bits as element_bits
 from msdsim.formats.mx import element_format as element_format
+from msdsim.formats.schemes import Scheme
 from msdsim.ir import At, ExprLike, Handle, KernelBuilder, Slice, at
 from msdsim.ir.kernel import Layout, Role
 from msdsim.moved import old_names
@@ -60,6 +61,27 @@ def operand(kb: KernelBuilder, problem: GemmShape, name: str, fmt: str, shape: t
         return Operand(kb.tensor(name, fmt, shape, role), False, rows_axis)
     grouped = problem.kind == "grouped_gemm"
     return Operand(kb.tensor(name, fmt, (experts.count, *shape) if grouped else shape, role, layout=layout), grouped)
+
+
+def inputs(kb: KernelBuilder, problem: GemmShape, scheme: Scheme) -> tuple[Operand, Operand]:
+    """Declare ``x`` [m, k], and ``w`` [k, n], or [n, k] with ``trans_b``, as a method stores it."""
+    shape = (problem.n, problem.k) if problem.trans_b else (problem.k, problem.n)
+    x = operand(kb, problem, "x", problem.x, (problem.m, problem.k), "in", rows_axis=0)
+    return x, operand(kb, problem, "w", scheme.weights, shape, "in")
+
+
+def scales(kb: KernelBuilder, problem: GemmShape, scheme: Scheme) -> tuple[Operand, Operand | None]:
+    """Declare the scales of quantized weights, and their offsets where the problem has them: a row of columns for each group of
+    K; a column, [groups, n, 1], where Vector scales transposed weights, so that each lies beside its line."""
+    groups = ceil_div(problem.k, scheme.group(problem.group) or problem.k)
+    shape = (groups, problem.n, 1) if problem.trans_b and scheme.scales_weights else (groups, problem.n)
+    scale = operand(kb, problem, "scale", "e8m0" if scheme.mx_weights else "fp32", shape, "in")
+    return scale, operand(kb, problem, "offset", "fp32", shape, "in") if problem.offset else None
+
+
+def output(kb: KernelBuilder, problem: GemmShape) -> Operand:
+    """Declare ``y`` [m, n]."""
+    return operand(kb, problem, "y", problem.out, (problem.m, problem.n), "out", rows_axis=0)
 
 
 def k_groups(problem: GemmShape) -> int:

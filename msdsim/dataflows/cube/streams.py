@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.mainloop import CubeTiling, Held, Stream
 from msdsim.dataflows.cube.operands import Operand
-from msdsim.ir import At, Expr, Handle, KernelBuilder, Slice, at
+from msdsim.ir import At, Const, Expr, Handle, KernelBuilder, Slice, at
+
+START: Expr = Const(0)
 
 
-def rows_of(kb: KernelBuilder, x: Operand, place: OutputTile, first: Expr) -> Stream:
+def rows_of(kb: KernelBuilder, x: Operand, place: OutputTile, first: Expr = START) -> Stream:
     """Rows of A of an output tile, for K ranges counted from ``first``."""
 
     def load(a1: Handle, start: Expr, size: Expr) -> None:
@@ -49,6 +51,6 @@ class StoredWeights:
         else:
             self.kb.copy(b1[: k.size, : place.cols], self.w.at(place.expert, k, cols))
 
-    def stream(self, place: OutputTile, first: Expr) -> Stream:
+    def stream(self, place: OutputTile, first: Expr = START) -> Stream:
         """The columns of an output tile, for K ranges counted from ``first``."""
         return Stream(lambda b1, start, size: self.copy(b1, place, at(first + start, size)))

@@ -10,7 +10,7 @@ from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.dataflows.cube.grid import Grid
 from msdsim.dataflows.cube.limits import check_cube_tiling
 from msdsim.dataflows.cube.mainloop import accumulate, drain
-from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, operand
+from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, inputs, output
 from msdsim.dataflows.cube.streams import StoredWeights, hold_rows, rows_of
 from msdsim.dataflows.gemm.register import GemmTiling, register_gemm
 from msdsim.dataflows.vector.add_parts import FloatParts
@@ -41,9 +41,7 @@ def build(problem: GemmShape, chip: Chip, tile: Bf16Tiling, scheme: Scheme) -> K
     check_cube_tiling(chip, tile, kinds, held_a_bytes=2 * tile.base_m * k if tile.a_resident else None)
     grid = Grid(experts, n, tile.base_m, tile.base_n, tile.swizzle)
     kb = KernelBuilder("bf16", chip.cores.aic, chip.cores.aiv_per_aic)
-    x = operand(kb, problem, "x", "bf16", (m, k), "in", rows_axis=0)
-    w = operand(kb, problem, "w", "bf16", (n, k) if problem.trans_b else (k, n), "in")
-    y = operand(kb, problem, "y", problem.out, (m, n), "out", rows_axis=0)
+    (x, w), y = inputs(kb, problem, scheme), output(kb, problem)
     split = FloatParts(kb, chip, problem, tile.k_parts) if part_size(k, tile.k_parts) < k else None
     parts = split.parts if split is not None else 1
     weights, held = StoredWeights(kb, w, tile.base_n, problem.trans_b), None

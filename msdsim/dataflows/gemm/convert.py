@@ -16,7 +16,7 @@ from functools import partial
 
 from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, drain, multiply_groups
-from msdsim.dataflows.cube.operands import GemmShape, k_groups
+from msdsim.dataflows.cube.operands import GemmShape
 from msdsim.dataflows.gemm.convert_merge import ConvertedSums, ConvertTiling, Packs, Scaling, check_sums, scale_parts
 from msdsim.dataflows.gemm.dequant import Activations, Weights, fill
 from msdsim.dataflows.gemm.register import register_gemm
@@ -25,7 +25,6 @@ from msdsim.dataflows.gemm.weight_scales import LoadedScales
 from msdsim.dataflows.vector.add_parts import Beside
 from msdsim.dataflows.vector.dequantize import widen
 from msdsim.dataflows.vector.row_sums import RowSums
-from msdsim.formats.mx import block_count
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir import Const, Expr, Handle, Kernel, Slice, at, maximum, minimum, ragged
@@ -55,8 +54,7 @@ class Converting:
     """The kernel under construction."""
 
     def __init__(self, problem: GemmShape, chip: Chip, tile: ConvertTiling, scheme: Scheme) -> None:
-        groups = block_count(problem.k) if scheme.mx_weights else k_groups(problem)
-        self.tile, self.g = tile, WeightRing(problem, chip, tile, scheme, (groups, problem.n))
+        self.tile, self.g = tile, WeightRing(problem, chip, tile, scheme)
         self.kb, self.packs, self.weights = self.g.kb, Packs.of(self.g), Converted(self.g)
         check_sums(self.g, tile)
         group = self.packs.group

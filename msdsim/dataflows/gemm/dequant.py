@@ -22,7 +22,6 @@ from msdsim.dataflows.vector.dequantize import widen
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir import At, Expr, Kernel, Slice, at, share_of
-from msdsim.units import ceil_div
 
 
 class Activations:
@@ -159,15 +158,8 @@ class Dequantized(Weights):
         return wb
 
 
-def _scale_shape(problem: GemmShape, scheme: Scheme) -> tuple[int, ...]:
-    """A row of columns per group; a column of them where the weights are transposed, as Vector wants it."""
-    group = scheme.group(problem.group)
-    groups = 1 if group is None else ceil_div(problem.k, group)
-    return (groups, problem.n, 1) if problem.trans_b else (groups, problem.n)
-
-
 def build(problem: GemmShape, chip: Chip, tile: DequantTiling, scheme: Scheme) -> Kernel:
-    g = WeightRing(problem, chip, tile, scheme, _scale_shape(problem, scheme))
+    g = WeightRing(problem, chip, tile, scheme)
     return pipeline(g, Activations(g), Dequantized(g))
 
 

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.dataflows.cube.grid import Grid, OutputTile
-from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, k_groups, operand
+from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, Operand, inputs, k_groups, operand, output, scales
 from msdsim.dataflows.cube.rows import RowBlocks
 from msdsim.dataflows.gemm.msd_tiling import MsdTiling
 from msdsim.dataflows.gemm.sum_ring import Handover, Share, Shares, SumRing, even_shares
@@ -33,54 +33,58 @@ class MsdContext:
         self.cores, self.passes = chip.cores.aic, tile.passes
         self.kinds = CubeOperands(*scheme.cube, transpose_b=problem.trans_b)
         self.group, self.groups = problem.group, k_groups(problem)
-        m, k, n = problem.m, problem.k, problem.n
         self.experts = Experts(problem)
         self.tile_rows = tile.base_m // tile.passes
-        self.grid = Grid(self.experts, n, self.tile_rows, tile.base_n, tile.swizzle)
+        self.grid = Grid(self.experts, problem.n, self.tile_rows, tile.base_n, tile.swizzle)
         #: Rows as the split deals them.
         self.row_blocks = RowBlocks(self.experts, self.tile_rows, tile.decompose_m)
         self.kb = kb = KernelBuilder(scheme.name.replace("-", "_"), self.cores, chip.cores.aiv_per_aic)
         #: Whether x comes as the component that the Cube multiplies: nothing is split then.
         self.given = problem.x == scheme.component
-        self.x = operand(kb, problem, "x", problem.x, (m, k), "in", rows_axis=0)
-        self.w = operand(kb, problem, "w", scheme.weights, (n, k) if problem.trans_b else (k, n), "in")
-        blocks = block_count(k)
-        scale = ("e8m0", (blocks, n)) if scheme.mx else ("fp32", (self.groups, n))
-        self.scale = operand(kb, problem, "scale", *scale, "in")
-        self.offset = operand(kb, problem, "offset", "fp32", (self.groups, n), "in") if problem.offset else None
-        self.bias8 = operand(kb, problem, "bias8", "fp32", (self.groups, n), "in") if scheme.nibbles else None
-        # Rows of packed components end on a byte.
-        stacked = (self.grid.row_tiles, tile.passes, self.tile_rows)
-        self.components = None if self.given else kb.tensor("a", scheme.component, (*stacked, round_up(k, 2)), "workspace")
-        self.block_scales = kb.tensor("a_scale", "e8m0", (*stacked, blocks), "workspace") if scheme.mx else None
-        self.row_scale = None
-        if not scheme.mx:
-            name, role = _ROW_SCALE[self.given]
-            self.row_scale = operand(kb, problem, name, "fp32", (m, 1), role, rows_axis=0)
-        self.row_top = operand(kb, problem, "row_top", "fp32", (m, 1), "workspace", rows_axis=0) if tile.stepwise else None
-        self.row_sum = None
-        if problem.offset:
-            self.row_sum = operand(kb, problem, "row_sum", "fp32", (m, self.groups), "workspace", rows_axis=0)
+        self.x, self.w = inputs(kb, problem, scheme)
+        self.scale, self.offset = scales(kb, problem, scheme)
+        self.bias8 = operand(kb, problem, "bias8", "fp32", (self.groups, problem.n), "in") if scheme.nibbles else None
+        self._declare_components()
         #: K that one core multiplies of a tile, and how many share the tile.
-        self.part_k = part_size(k, tile.k_parts)
-        self.k_parts = ceil_div(k, self.part_k)
-        # When all parts are there, any AIV may merge any share.
-        self.shares = Shares(self.experts, self.tile_rows, tile.base_n, chip.cores.aiv_per_aic) if self.k_parts == 1 else \
-            even_shares(self.experts, self.grid.tiles, self.tile_rows, tile.base_n, tile.merge_m, chip)
+        self.part_k = part_size(problem.k, tile.k_parts)
+        self.k_parts = ceil_div(problem.k, self.part_k)
+        self._declare_sums()
+        self.y = output(kb, problem)
+
+    def _declare_components(self) -> None:
+        """What the split leaves in GM, or what comes with activations that are given."""
+        kb, problem, tile, mx = self.kb, self.problem, self.tile, self.scheme.mx
+
+        def per_row(name: str, cols: int, role: Role = "workspace") -> Operand:
+            return operand(kb, problem, name, "fp32", (problem.m, cols), role, rows_axis=0)
+
+        # Rows of packed components end on a byte.
+        stacked, depth = (self.grid.row_tiles, tile.passes, self.tile_rows), round_up(problem.k, 2)
+        self.components = None if self.given else kb.tensor("a", self.scheme.component, (*stacked, depth), "workspace")
+        self.block_scales = kb.tensor("a_scale", "e8m0", (*stacked, block_count(problem.k)), "workspace") if mx else None
+        name, role = _ROW_SCALE[self.given]
+        self.row_scale = None if mx else per_row(name, 1, role)
+        self.row_top = per_row("row_top", 1) if tile.stepwise else None
+        self.row_sum = per_row("row_sum", self.groups) if problem.offset else None
         if not self.given:
             kb.signal("split_done", "barrier")
         if tile.stepwise:
             kb.signal("stats_done", "barrier")
+
+    def _declare_sums(self) -> None:
+        """What the Cube leaves for the merge: a ring, or sums of the parts of K."""
+        kb, tile, grid, chip = self.kb, self.tile, self.grid, self.chip
         base = tile.base_m, tile.base_n
         if self.k_parts > 1:
-            #: Sums of the parts of K of every tile, instead of a ring.
-            self.parts = kb.tensor("c", scheme.sums, (self.grid.tiles, self.k_parts, *base), "workspace")
+            # When all parts are there, any AIV may merge any share.
+            self.shares = even_shares(self.experts, grid.tiles, self.tile_rows, tile.base_n, tile.merge_m, chip)
+            self.parts = kb.tensor("c", self.scheme.sums, (grid.tiles, self.k_parts, *base), "workspace")
             kb.signal("summed", "barrier")
-        else:
-            direct, together = bool(tile.direct), self.tiles_per_core if tile.stepwise else 0
-            to = Handover(tile.slots, self.pack, self.groups if direct else self.packs, direct, together)
-            self.ring = SumRing(kb, self.shares, scheme.sums, self.passes, base, to)
-        self.y = operand(kb, problem, "y", problem.out, (m, n), "out", rows_axis=0)
+            return
+        self.shares = Shares(self.experts, self.tile_rows, tile.base_n, chip.cores.aiv_per_aic)
+        direct, together = bool(tile.direct), self.tiles_per_core if tile.stepwise else 0
+        to = Handover(tile.slots, self.pack, self.groups if direct else self.packs, direct, together)
+        self.ring = SumRing(kb, self.shares, self.scheme.sums, self.passes, base, to)
 
     def rows_of_a(self, place: OutputTile | None, number: int, rows: At, depth: At) -> Slice:
         """Rows ``rows`` and K ``depth`` of component ``number`` of a tile of rows, the first one without ``place``."""

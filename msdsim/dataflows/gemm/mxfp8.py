@@ -90,8 +90,7 @@ class Widened(Weights):
 
 
 def build(problem: GemmShape, chip: Chip, tile: Mxfp8Tiling, scheme: Scheme) -> Kernel:
-    # Scales go to the Cube, which wants rows of columns whatever the layout of the weights.
-    g = WeightRing(problem, chip, tile, scheme, (block_count(problem.k), problem.n))
+    g = WeightRing(problem, chip, tile, scheme)
     require_multiple(tile, "slot_k", MX_BLOCK, "a ring slot holds whole blocks")
     return pipeline(g, QuantizedRows(g, tile), Widened(g))
 

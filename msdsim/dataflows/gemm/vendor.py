@@ -14,9 +14,11 @@ from functools import partial
 
 from msdsim.dataflows.base import DATAFLOWS, Dataflow, require_multiple, require_positive
 from msdsim.dataflows.cube.experts import Expert
+from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.limits import check_cube_tiling, refuse_activations, refuse_weights
 from msdsim.dataflows.cube.mainloop import CubeTiling, Stream, accumulate
-from msdsim.dataflows.cube.operands import CubeOperands, Operand, k_groups, operand
+from msdsim.dataflows.cube.operands import CubeOperands, Operand, inputs, output, scales
+from msdsim.dataflows.cube.streams import rows_of
 from msdsim.dataflows.vector.dequantize import widen
 from msdsim.errors import TilingError
 from msdsim.formats.mx import element_bits
@@ -98,12 +100,10 @@ class Vendor:
         self.k_chunks = ceil_div(k, tile.vector_k)
         self.kb = kb = KernelBuilder(f"vendor_{scheme.weights}", chip.cores.aic, chip.cores.aiv_per_aic)
         self.expert = Expert(Const(0), Const(m))
-        self.x = operand(kb, problem, "x", "bf16", (m, k), "in", rows_axis=0)
-        self.w = operand(kb, problem, "w", scheme.weights, (k, n), "in")
-        self.scale = operand(kb, problem, "scale", "fp32", (k_groups(problem), n), "in")
-        self.offset = operand(kb, problem, "offset", "fp32", (k_groups(problem), n), "in") if problem.offset else None
+        self.x, self.w = inputs(kb, problem, scheme)
+        self.scale, self.offset = scales(kb, problem, scheme)
         self.made = kb.tensor("made", "bf16", (tile.slots, k, self.width), "workspace")
-        self.y = operand(kb, problem, "y", problem.out, (m, n), "out", rows_axis=0)
+        self.y = output(kb, problem)
         self.met, self.full, self.read = (kb.signal("met", "barrier"), kb.signal("full", "aiv_to_aic"),
                                           kb.signal("read", "barrier"))
 
@@ -152,20 +152,15 @@ class Vendor:
             with kb.when(r * self.width + nt * tile.base_n < problem.n):
                 rows = ragged(problem.m, tile.base_m, mt)
                 cols = self._cols(r, nt, tile.base_n)
-                acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)[at(0, rows), at(0, cols)]
-
-                def load_a(a1: Handle, start: Expr, size: Expr) -> None:
-                    kb.copy(a1[at(0, rows), at(0, size)],
-                            self.x.at(self.expert, at(mt * tile.base_m, rows), at(start, size)))
+                acc = kb.buffer("acc", "L0C", "fp32", (tile.base_m, tile.base_n), tile.l0c_ring)[:rows, :cols]
+                place = OutputTile(self.expert, mt, nt, mt * tile.base_m, rows, cols, mt)
 
                 def load_b(b1: Handle, start: Expr, size: Expr) -> None:
-                    kb.copy(b1[at(0, size), at(0, cols)],
-                            self.made[r % tile.slots, at(start, size), at(nt * tile.base_n, cols)])
+                    kb.copy(b1[:size, :cols], self.made[r % tile.slots, at(start, size), at(nt * tile.base_n, cols)])
 
-                accumulate(kb, tile, self.kinds, acc, Const(problem.k), Stream(load_a), Stream(load_b),
-                           unit_flag=False)
-                kb.op("fixpipe", self.y.at(self.expert, at(mt * tile.base_m, rows),
-                                           at(r * self.width + nt * tile.base_n, cols)), acc)
+                accumulate(kb, tile, self.kinds, acc, problem.k, rows_of(kb, self.x, place), Stream(load_b))
+                columns = at(r * self.width + nt * tile.base_n, cols)
+                kb.op("fixpipe", self.y.at(self.expert, at(place.row, rows), columns), acc)
 
     # AIV
 

@@ -18,7 +18,7 @@ from msdsim.dataflows.base import require_positive
 from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.dataflows.cube.grid import Grid, OutputTile
 from msdsim.dataflows.cube.mainloop import Held, Loader, Stream
-from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, operand
+from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, inputs, output, scales
 from msdsim.dataflows.gemm.dequant_tiling import DequantTiling, Layout, check_tiling
 from msdsim.dataflows.ring import ALWAYS, Ring
 from msdsim.dataflows.vector.add_parts import FloatParts
@@ -58,16 +58,15 @@ class TileTurn:
 class WeightRing:
     """The kernel under construction: what both sides of the ring share."""
 
-    def __init__(self, problem: GemmShape, chip: Chip, tile: DequantTiling, scheme: Scheme,
-                 scale_shape: tuple[int, ...]) -> None:
+    def __init__(self, problem: GemmShape, chip: Chip, tile: DequantTiling, scheme: Scheme) -> None:
         require_positive(tile, "direct", "sums_direct")
         self.problem, self.chip, self.tile, self.scheme = problem, chip, tile, scheme
         self.kinds = CubeOperands(*scheme.cube, transpose_b=problem.trans_b)
         self.layout = Layout(problem, chip, tile, scheme)
         self.layout.check()
         self.cores, self.experts = chip.cores.aic, Experts(problem)
-        m, k, n = problem.m, problem.k, problem.n
-        self.grid = Grid(self.experts, n, tile.base_m, tile.base_n, tile.swizzle)
+        k = problem.k
+        self.grid = Grid(self.experts, problem.n, tile.base_m, tile.base_n, tile.swizzle)
         #: K of a part, and ring slots of it; a shorter last part leaves some of them empty.
         self.part_k = part_size(k, tile.k_parts)
         self.k_parts = ceil_div(k, self.part_k)
@@ -79,14 +78,12 @@ class WeightRing:
             raise TilingError(f"tiling k_parts={tile.k_parts} cuts K={k} into parts of {self.part_k}, not whole groups of "
                               f"{self.layout.group}; give another number of parts, or 1")
         self.kb = kb = KernelBuilder(scheme.name.replace("-", "_"), self.cores, chip.cores.aiv_per_aic)
-        self.x = operand(kb, problem, "x", "bf16", (m, k), "in", rows_axis=0)
-        self.w = operand(kb, problem, "w", scheme.weights, (n, k) if problem.trans_b else (k, n), "in")
-        self.scale = operand(kb, problem, "scale", "e8m0" if scheme.mx_weights else "fp32", scale_shape, "in")
-        self.offset = operand(kb, problem, "offset", "fp32", scale_shape, "in") if problem.offset else None
+        self.x, self.w = inputs(kb, problem, scheme)
+        self.scale, self.offset = scales(kb, problem, scheme)
         slot = (tile.base_n, tile.slot_k) if problem.trans_b else (tile.slot_k, tile.base_n)
         slots = kb.tensor("ring", element_format(self.kinds.b), (self.cores, tile.slots, *slot), "workspace",
                           "L1" if tile.direct else "GM")
-        self.y = operand(kb, problem, "y", problem.out, (m, n), "out", rows_axis=0)
+        self.y = output(kb, problem)
         self.sums = FloatParts(kb, chip, problem, tile.k_parts) if self.k_parts > 1 else None
         reader = "MTE1" if tile.direct else "MTE2"
         self.ring = Ring.between(kb, slots, tile.slots, "to_cube", ("full", "empty"), ("MTE3", reader))
