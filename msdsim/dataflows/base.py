@@ -47,9 +47,11 @@ __getattr__ = spread_names(__name__)
 
 
 def register(kind: str, name: str, description: str, tiling: type, refuses: Callable[[Any, Chip], str | None],
-             build: Callable[..., Kernel]) -> None:
-    """Register a dataflow whose number contract has its name.  GEMM's has the plain name, the others carry their kind."""
-    DATAFLOWS.add(name if kind == "gemm" else f"{kind}:{name}", Dataflow(name, kind, name, description, tiling, refuses, build))
+             build: Callable[..., Kernel], contract: str | None = None, auto: Callable[[Any, Chip], Any] | None = None) -> None:
+    """Register a dataflow; its number ``contract`` has its name unless another is given.  GEMM's has the plain name, the others
+    carry their kind."""
+    DATAFLOWS.add(name if kind == "gemm" else f"{kind}:{name}",
+                  Dataflow(name, kind, contract or name, description, tiling, refuses, build, auto))
 
 
 class RenamedKey(FutureWarning):

@@ -26,11 +26,11 @@ def is_file(name: str) -> bool:
 def from_file(name: str, kind: str) -> Dataflow:
     """The dataflow of a file for a kind of problem; InputError where there is none, or several and no name."""
     path, _, wanted = name.partition(":") if ".py:" in name else (name, "", "")
-    found = {item.name: item for item in _registered(str(Path(path).resolve()))}
-    fitting = {key: item for key, item in found.items() if item.kind == kind}
+    found = _registered(str(Path(path).resolve()))
+    fitting = {item.name: item for item in found if item.kind == kind}
     if not fitting:
         raise InputError(f"dataflow file '{path}' registers no {kind} dataflow (it registers: "
-                         f"{', '.join(f'{item.name} for {item.kind}' for item in found.values()) or 'none'})")
+                         f"{', '.join(f'{item.name} for {item.kind}' for item in found) or 'none'})")
     if wanted:
         if wanted not in fitting:
             raise unknown_name(f"{kind} dataflow of '{path}'", wanted, list(fitting))

@@ -58,6 +58,21 @@ def test_a_file_in_the_place_of_a_name(mine, tmp_path, capsys):
     assert run_program(["schedule", "verify", golden, "--quiet"]) == 0
 
 
+def test_one_name_for_two_kinds_of_problems(mine):
+    file = mine(text="""\
+from dataclasses import replace
+
+from msdsim.dataflows.base import DATAFLOWS
+
+for kind in ("gemm", "grouped_gemm"):
+    key = "bf16" if kind == "gemm" else f"{{kind}}:bf16"
+    DATAFLOWS.add(key.replace("bf16", "file_of_two"), replace(DATAFLOWS[key], name="file_of_two",
+                  auto=lambda problem, chip: DATAFLOWS["bf16"].tiling(base_m=16, base_n=16, l0_k=16, l1_k=16)))
+""")
+    for problem in (P, "grouped_gemm:groups=2,m=4,k=64,n=48"):
+        assert msdsim.simulate(problem, "toy", file).dataflow == "file_of_two"
+
+
 def test_one_of_several_in_a_file(mine):
     file = mine("several_a", "several_b")
     assert msdsim.simulate(P, "toy", f"{file}:several_b").dataflow == "several_b"

@@ -26,15 +26,18 @@ class GemmTiling(CubeTiling):
     k_parts: int = 1
 
 
-def register_gemm(names: Sequence[str], tiling: type, build: Callable[..., Kernel],
-                  refuses: Callable[[Any, Scheme], str | None] = lambda problem, scheme: None) -> list[Scheme]:
-    """Register a dataflow for each of some methods, of which it has the name and the number contract.  ``refuses`` says what
-    it rules out beside what the method itself does; ``build`` takes problem, chip, tiling and ``scheme``."""
-    schemes = [SCHEMES[name] for name in names]
+def register_gemm(methods: Sequence[str], tiling: type, build: Callable[..., Kernel],
+                  refuses: Callable[[Any, Scheme], str | None] = lambda problem, scheme: None, name: str | None = None,
+                  description: str | None = None, auto: Callable[[Any, Chip], Any] | None = None) -> list[Scheme]:
+    """Register a dataflow for each of some methods, of which it has the number contract, and the name and description where it
+    has none of its own.  ``refuses`` says what it rules out beside what the method itself does; ``build`` takes problem, chip,
+    tiling and ``scheme``; ``auto`` chooses the tiling where nothing in :mod:`msdsim.tilings` does."""
+    schemes = [SCHEMES[method] for method in methods]
     for scheme in schemes:
         def refuses_all(problem: Any, chip: Chip, scheme: Scheme = scheme) -> str | None:
             return refuse_activations(problem, scheme) or refuses(problem, scheme) or refuse_weights(problem, chip, scheme)
 
         for kind in ("gemm", "grouped_gemm"):
-            register(kind, scheme.name, scheme.description, tiling, refuses_all, partial(build, scheme=scheme))
+            register(kind, name or scheme.name, description or scheme.description, tiling, refuses_all,
+                     partial(build, scheme=scheme), scheme.name, auto)
     return schemes
