@@ -23,7 +23,7 @@ _NUMPY = {"BOOL": "u1", "U8": "u1", "I8": "i1", "I16": "<i2", "U16": "<u2", "F16
           "F32": "<f4", "I64": "<i8", "U64": "<u8", "F64": "<f8"}
 _ML = {"BF16": "bf16", "F8_E4M3": "fp8_e4m3fn", "F8_E5M2": "fp8_e5m2", "F8_E8M0": "e8m0"}
 #: Endings of the tensor of a weight that tell where the name of its module ends.
-_WEIGHT_ENDINGS = (".weight_packed", ".qweight", ".weight", "_blocks")
+_WEIGHT_ENDINGS = (".weight_packed", ".qweight", ".weight", "_blocks", "._weight_qdata", ".W_q")
 #: Tensors beside a weight that speak of scales of something else: activations and caches.
 _OF_ACTIVATIONS = re.compile(r"(^|[._])(output|act|k|v|q|kv|attn|kv_cache)_?(global_)?scale(_inv)?$|qscale_act|input_")
 
@@ -218,10 +218,7 @@ def read_tensor(info: TensorInfo) -> np.ndarray:
 
 def tensors_beside(name: str, tensors: Mapping[str, TensorInfo], metadata: Metadata) -> Beside:
     """The weight of a tensor's name, or of its module's; ``name`` is one of ``tensors``, or a module that has a weight."""
-    if name not in tensors:
-        found = next((name + ending for ending in _WEIGHT_ENDINGS if name + ending in tensors), None)
-        assert found is not None
-        name = found
+    name = weight_name(name, tensors)
     module = module_of(name)
     near = {}
     for other, info in tensors.items():
@@ -232,6 +229,11 @@ def tensors_beside(name: str, tensors: Mapping[str, TensorInfo], metadata: Metad
     # Below ``module.`` there are whole modules too, such as the experts of a layer: their tensors have a dot more.
     near = {rest: info for rest, info in near.items() if rest == own or "." not in rest or rest.startswith("weight.")}
     return Beside(name, module, own, near, metadata)
+
+
+def weight_name(name: str, tensors: Mapping[str, TensorInfo]) -> str:
+    """The tensor of a weight's name, or of its module's; the name itself where there is neither."""
+    return name if name in tensors else next((name + ending for ending in _WEIGHT_ENDINGS if name + ending in tensors), name)
 
 
 def module_of(tensor: str) -> str:

@@ -6,9 +6,10 @@ refused with the tensors that stand together, and what is known but not read is 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
-from msdsim.checkpoints import floats, integers, plain_integers
+from msdsim.checkpoints import flattened, floats, integers, plain_integers
 from msdsim.checkpoints.beside import Beside
 from msdsim.checkpoints.stored import StoredWeight
 from msdsim.errors import InputError
@@ -20,6 +21,8 @@ LAYOUTS: dict[str, Callable[[Beside], StoredWeight | None]] = {
     "compressed-tensors pack-quantized": integers.compressed_packed,
     "NVFP4": floats.nvfp4,
     "MXFP4": floats.mxfp4,
+    "torchao": flattened.torchao,
+    "HQQ": flattened.hqq,
     "quark": plain_integers.quark,
     "integers, a byte each or two outputs a byte": plain_integers.plain_bytes,
     "FP8": floats.fp8,
@@ -62,12 +65,12 @@ def _beside_names(weight: Beside) -> tuple[str, ...]:
 def _not_read(weight: Beside) -> str | None:
     """The name of a layout that is known and not read."""
     rests = set(weight.tensors)
-    if weight.own.endswith("_weight_qdata") or any(rest.endswith("_weight_qdata") for rest in rests):
-        return "torchao's flattened layout"
     if any(".quant_state." in rest or rest == "weight.absmax" for rest in rests):
         return "bitsandbytes NF4 or FP4"
-    if "W_q" in rests:
-        return "HQQ"
+    if "W_q" in rests and weight.own != "W_q":
+        return "HQQ beside a weight of another kind"
+    if re.search(r"\.weight\._(data|scale|shift)", weight.name):
+        return "optimum-quanto's layout"
     if weight.info.dtype == "U32" and {"scales", "biases"} & rests:
         return "MLX's layout"
     return None

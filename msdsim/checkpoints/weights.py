@@ -10,7 +10,7 @@ from dataclasses import replace
 from functools import lru_cache
 from pathlib import Path
 
-from msdsim.checkpoints.beside import has_module, read_metadata, tensors_beside
+from msdsim.checkpoints.beside import has_module, read_metadata, tensors_beside, weight_name
 from msdsim.checkpoints.headers import TensorInfo, checkpoint_files, read_header, read_tensors
 from msdsim.checkpoints.layouts import decode
 from msdsim.checkpoints.stored import StoredWeight, stack
@@ -86,7 +86,8 @@ def read_one(path: Path, name: str) -> StoredWeight:
         return read_onnx(path, name)
     tensors = _tensors(path)
     folder = path if path.is_dir() else path.parent
-    owner = tensors[name] if name in tensors else next(iter(tensors.values()))
+    # Of several files, the one that has the weight says in its metadata how it is stored.
+    owner = tensors.get(weight_name(name, tensors)) or next(iter(tensors.values()))
     metadata = read_metadata(folder, _file_metadata(owner.file, owner.file.stat().st_mtime_ns))
     return decode(tensors_beside(name, tensors, metadata))
 

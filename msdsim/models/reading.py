@@ -202,6 +202,18 @@ _ENCODER_DECODERS = frozenset(
 )
 
 
+#: Classes of models that propose tokens for another one: their layers also take that one's states, or lack projections.
+_DRAFTS = re.compile(r"Eagle|Medusa|Hydra|NextN|Specul|Draft|DFlash|Assistant|MTP|Talker", re.IGNORECASE)
+#: Classes of reward models whose head is two matrices, the first as large as the hidden size squared.
+_TWO_MATRIX_HEADS = ("Qwen2ForRewardModel", "Qwen2ForProcessRewardModel")
+#: Keys beside the table of a language model that may give its layers more than the table says.
+_OF_LAYERS = re.compile(r"layer|attn|attention|hidden|head|expert|rank|adapter|lora|hyper")
+#: What they are called for the encoders that feed it.
+_OF_ENCODERS = re.compile(r"vision|image|visual|video|audio|sound|speech|tower|mm_|project|connector|patch|feature|select|"
+                          r"output_hidden_states|output_attentions|chunk_size|drop|norm|token|return_dict|_impl|act$|"
+                          r"prun")
+
+
 @dataclass(frozen=True)
 class Found:
     """A decoder and what its config said beside the matrices."""
@@ -222,6 +234,7 @@ def read_decoder(config: Mapping[str, Any], source: str) -> Found:
     own = defaults(outer) if inside and isinstance(outer := config.get("model_type"), str) and outer in _INNER else {}
     c = Config(inner, source, model_type, {**defaults(model_type), **own}, inside)
     _refuse_others(c, model_type)
+    notes += _refuse_wrapper(config, c)
     _sanity(c)
     decoder = _with_head_of(config, c, FAMILIES[model_type](c))
     quantization = c.get("quantization_config") or c.get("compression_config") or c.get("quantization")
@@ -252,8 +265,7 @@ def _with_head_of(config: Mapping[str, Any], c: Config, decoder: Decoder) -> Dec
     if c.values.get("use_bidirectional_attention") is True or c.values.get("is_causal") is False:
         notes.append("tokens see those after them as well; a prefill is simulated with a causal mask, which is half the work")
     head = decoder.head
-    names = config.get("architectures")
-    name = names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+    name = _architecture(config)
     if re.search(r"For(Sequence|Token)Classification$|RewardModel$", name):
         labels = config.get("id2label")
         count = c.count("num_labels", len(labels) if isinstance(labels, Mapping) and labels else 2)
@@ -316,6 +328,30 @@ def _refuse_others(c: Config, model_type: str) -> None:
             f"model_type '{short(model_type)[1:-1]}' is no family that is known{closest(model_type, sorted(FAMILIES))}; "
             f"give a folder with the model's safetensors files, whose shapes decide (known: {_known()})"
         )
+
+
+def _architecture(config: Mapping[str, Any]) -> str:
+    names = config.get("architectures")
+    return names[0] if isinstance(names, list) and names and isinstance(names[0], str) else ""
+
+
+def _refuse_wrapper(config: Mapping[str, Any], c: Config) -> list[str]:
+    """Refuse models that are no plain decoder whatever their tables say; a note where the model around one is not known."""
+    outer = config.get("model_type")
+    for name in (_architecture(config), outer if isinstance(outer, str) and outer not in FAMILIES else ""):
+        if _DRAFTS.search(name):
+            raise c.refuse(f"'{short(name)[1:-1]}' proposes tokens for another model, and its layers take that one's states; "
+                           f"give a folder with its safetensors files, whose shapes decide")
+    if _architecture(config) in _TWO_MATRIX_HEADS:
+        raise c.refuse(f"the head of {_architecture(config)} is two matrices, which is not understood here")
+    if not c.inside or not isinstance(outer, str) or outer in _INNER or outer in FAMILIES:
+        return []
+    for key, value in config.items():
+        plain = isinstance(value, (int, float, str, list)) and value is not False
+        if plain and _OF_LAYERS.search(key) and not _OF_ENCODERS.search(key) and c.values.get(key) != value:
+            raise c.refuse(f"{key} = {short(value)} stands beside {c.inside.rstrip('.')} of a model that is not known "
+                           f"('{outer}') and may change its layers")
+    return [f"model_type '{short(outer)[1:-1]}' is not known: its {c.inside.rstrip('.')} is taken as a plain {c.family}"]
 
 
 def _known() -> str:

@@ -180,7 +180,7 @@ WRONG = {
                                 lambda: files.fp8(block=(1, 48), name="weight_scale"), "go with the last axis"),
     "mx scales of a channel": (lambda t: t.update(weight_scale=t["weight_scale"][:, :1]),
                                lambda: files.fp8(n=24, k=64, block=(1, 32), scale_dtype=np.uint8, name="weight_scale"), "one for each 32"),
-    "hqq": (lambda t: t.update(W_q=t["weight"]), files.bytes8, "HQQ is not read"),
+    "hqq": (lambda t: t.update(W_q=t["weight"]), files.bytes8, "HQQ beside a weight of another kind is not read"),
 }
 
 

@@ -220,3 +220,28 @@ def test_whatever_a_key_holds_is_understood_or_refused(name):
                 said = str(err)
             assert len(said) < 2000
             assert "\n" not in said
+
+
+SMALL = {"model_type": "llama", "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 2, "num_attention_heads": 4,
+         "vocab_size": 96}
+
+
+@pytest.mark.parametrize(("config", "message"), [
+    (SMALL | {"architectures": ["LlamaForCausalLMEagle"]}, "'LlamaForCausalLMEagle' proposes tokens for another model"),
+    ({"model_type": "gemma4_assistant", "text_config": {"model_type": "gemma4_text"}}, "'gemma4_assistant' proposes tokens"),
+    ({"model_type": "deepseek_v3", "architectures": ["DeepseekV3ForCausalLMNextN"]}, "proposes tokens"),
+    (SMALL | {"model_type": "qwen2", "architectures": ["Qwen2ForRewardModel"]}, "the head of Qwen2ForRewardModel is two matrices"),
+    ({"model_type": "flamingo", "text_config": SMALL, "cross_attn_every_n_layers": 4},
+     "cross_attn_every_n_layers = 4 stands beside text_config of a model that is not known"),
+])
+def test_what_is_no_plain_decoder_is_refused_by_name(config, message):
+    with pytest.raises(InputError, match=message):
+        read_decoder(config, "config.json")
+
+
+def test_a_model_around_a_known_one_is_named():
+    around = {"model_type": "ultravox", "text_config": SMALL, "audio_config": {}, "projector_hidden_size": 32}
+    assert read_decoder(around, "config.json").decoder.notes[0].startswith("only the language part")
+    assert "model_type 'ultravox' is not known: its text_config is taken as a plain llama" in read_decoder(around, "c").decoder.notes
+    known = {"model_type": "llava", "text_config": SMALL, "vision_feature_layer": -2}
+    assert not any("not known" in note for note in read_decoder(known, "config.json").decoder.notes)
