@@ -17,7 +17,7 @@ from typing import Any
 
 from msdsim.errors import InputError
 from msdsim.models.parts import Decoder
-from msdsim.models.quantization import Quantization, read_quantization, with_experts
+from msdsim.models.quantization import NOTHING, Quantization, read_quantization, with_experts
 from msdsim.models.reading import read_decoder
 from msdsim.models.step import Operator, Step, operators
 from msdsim.problems import Workload, parse_inline
@@ -110,7 +110,9 @@ def _model_of_tensors(place: Path, config: dict[str, Any], config_file: Path) ->
     if why:
         note = f"the tensors decide, since the config is not understood: {why[:300]}"
         decoder = replace(decoder, notes=(*decoder.notes, note))
-    own = known.quantization if known is not None and known.quantization.method else found.quantization
+    stated = known.quantization if known is not None else NOTHING
+    # A method that is not understood has a note, and the tensors say more.
+    own = stated if found.quantization is None or (stated.method and not stated.note) else found.quantization
     return Model(decoder, own, place.name)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from msdsim.errors import InputError
 from msdsim.models.config import Config
 from msdsim.models.mlp import check_experts
+from msdsim.models.operator_names import FUSED, FUSED_NAMES, clean
 from msdsim.models.parts import Attention, Decoder, Experts, Latent, Layer, Linear, Mixer, Mlp, Part, linear
 from msdsim.models.quantization import Quantization, WeightFormat
 from msdsim.models.stored import Matrix, Tensors, matrices
@@ -28,29 +29,7 @@ _NO_MATMUL = re.compile(
     r"conv1d|conv_\w+|sconv|spatial_conv|(^|\.)conv(\.conv)?$|A_log|norm|(^|\.)D$|time_mix|bias|position|e_score|sink|attn_hc|ffn_hc|"
     r"hc_|mhc_module|altup\.(correction|prediction)|static_weight|compressor\.ape|dt_bias|maa_|token_shift"
 )
-#: Last parts of modules that read one input, as inference engines run them in one matmul.
-_FUSED = (
-    {"q_proj", "k_proj", "v_proj", "query", "key", "value", "wq", "wk", "wv", "g_proj"},
-    {"gate_proj", "up_proj"},
-    {"w1", "w3"},
-    {"q_a_proj", "kv_a_proj_with_mqa", "wq_a", "wkv_a"},
-    {"in_proj_qkv", "in_proj_z", "in_proj_a", "in_proj_b"},
-    {"in_proj_qkvz", "in_proj_ba"},
-)
-_FUSED_NAMES = ("qkv_proj", "gate_up_proj", "gate_up_proj", "qkv_a_proj", "linear_in_proj", "linear_in_proj")
-#: Other names of what an operator is called.
-_ALSO = {"w2": "down_proj", "wo": "o_proj", "out_proj": "o_proj", "attn_q": "qkv_proj", "attn_k": "qkv_proj",
-         "attn_v": "qkv_proj", "attn_output": "o_proj", "ffn_gate": "gate_up_proj", "ffn_up": "gate_up_proj",
-         "ffn_down": "down_proj", "output": "lm_head"}
 _AFTER = re.compile(r"(o_proj|out_proj|wo|dense|c_proj|o_b_proj|wo_b)$")
-
-
-def operator_names(module: str) -> list[str]:
-    """What the operator may be called that a matrix belongs to, by the module's name: the one it is fused into, its own."""
-    last = module.rpartition(".")[2]
-    names = [name for members, name in zip(_FUSED, _FUSED_NAMES, strict=True) if last in members]
-    kind = "shared_" if "shared" in module else "expert_" if ".experts." in f".{module}." else ""
-    return [f"{kind}{_clean(name)}" for name in dict.fromkeys((*names, _ALSO.get(last, last), last))]
 
 
 @dataclass
@@ -63,11 +42,18 @@ class _LayerParts:
 
 @dataclass(frozen=True)
 class Shapes:
-    """What a checkpoint holds: a decoder without attention geometry, formats by module, and what was left aside."""
+    """What a checkpoint holds: a decoder without attention geometry, formats by module (None: the tensors do not tell), and
+    what was left aside."""
 
     decoder: Decoder
-    quantization: Quantization
+    quantization: Quantization | None
     layers: tuple[Mapping[str, Matrix], ...]
+
+
+def _untold(unknown: Sequence[str]) -> list[str]:
+    """Those of a language model's layers among tensors that cannot be told."""
+    found = [(name, _LAYER.fullmatch(name)) for name in unknown]
+    return [name for name, match in found if match and not _OTHER_PARTS.search(match.group(1) or "")]
 
 
 def decoder_from_shapes(tensors: Tensors, source: str, config: Mapping[str, Any] | None, known: Decoder | None) -> Shapes:
@@ -79,6 +65,13 @@ def decoder_from_shapes(tensors: Tensors, source: str, config: Mapping[str, Any]
     """
     c = Config(_with_defaults(_language_table(config), known), source, "tensors")
     found, unknown = matrices(tensors, _bits(config))
+    untold = _untold(unknown)
+    if untold and known is not None:
+        note = f"{len(untold)} tensors of its layers cannot be told, such as {untold[0][:120]}: the config decides"
+        return Shapes(replace(known, notes=(*known.notes, note)), None, ())
+    if untold:
+        raise InputError(f"'{source}' has {len(untold)} tensors of its layers that cannot be told, such as "
+                         f"'{untold[0][:200]}', and no config beside them is understood; put the model's config.json there")
     by_layer, head, embedding, aside = _sorted(found, c, source)
     hidden = _hidden(embedding, head, source)
     _orient(by_layer, hidden)
@@ -255,7 +248,7 @@ def _layer(parts: _LayerParts, hidden: int, c: Config) -> Layer:
     groups: dict[tuple[str, int], list[tuple[str, Matrix]]] = {}
     for module, matrix in parts.plain.items():
         parent, _, last = module.rpartition(".")
-        fused = next((index for index, names in enumerate(_FUSED) if last in names), None)
+        fused = next((index for index, names in enumerate(FUSED) if last in names), None)
         key = (module, -1) if fused is None else (parent, fused)
         groups.setdefault(key, []).append((module, matrix))
     before, after, mlp = [], [], []
@@ -264,9 +257,9 @@ def _layer(parts: _LayerParts, hidden: int, c: Config) -> Layer:
         for name, matrix in members:
             by_inputs.setdefault(matrix.shape[1], []).append((name, matrix))
         for inputs, same in by_inputs.items():
-            name = _FUSED_NAMES[fused] if fused >= 0 and len(same) > 1 else same[0][0].rpartition(".")[2]
+            name = FUSED_NAMES[fused] if fused >= 0 and len(same) > 1 else same[0][0].rpartition(".")[2]
             shared = "shared_" if "shared" in module else ""
-            item = Linear(f"{shared}{_clean(name)}", inputs, tuple(Part(matrix.module, matrix.shape[0]) for _, matrix in same))
+            item = Linear(f"{shared}{clean(name)}", inputs, tuple(Part(matrix.module, matrix.shape[0]) for _, matrix in same))
             if re.search(r"mlp|ffn|feed_forward|moe|shared|fc1|fc2|dense_h|dense_4h", module):
                 mlp.append(item)
             elif _AFTER.search(module):
@@ -276,10 +269,6 @@ def _layer(parts: _LayerParts, hidden: int, c: Config) -> Layer:
     attention = _attention(parts.plain, c)
     mixer = Mixer("full", tuple(before), tuple(after), attention)
     return Layer((mixer,), (Mlp(tuple(mlp), _experts(parts.experts, c)),))
-
-
-def _clean(name: str) -> str:
-    return re.sub(r"[^A-Za-z0-9_]", "_", name)
 
 
 def _experts(experts: Mapping[str, tuple[Matrix, int]], c: Config) -> Experts | None:
@@ -310,7 +299,7 @@ def _experts(experts: Mapping[str, tuple[Matrix, int]], c: Config) -> Experts | 
             if kind.startswith("gate_up")
             else "expert_down_proj"
             if kind in ("down_proj", "w2")
-            else f"expert_{_clean(kind)}"
+            else f"expert_{clean(kind)}"
         )
         found.append(Linear(name, inputs, tuple(Part(matrix.module, matrix.shape[0]) for _, matrix in same)))
     return Experts(count, chosen, tuple(found))

@@ -45,6 +45,10 @@ _BESIDE = frozenset(
         "quant_map",
         "nested_absmax",
         "nested_quant_map",
+        "_weight_scale",
+        "_weight_zero_point",
+        "_scale",
+        "_shift",
     )
 )
 _FLOATS = {"BF16": "bf16", "F16": "bf16", "F32": "bf16", "F64": "bf16", "F8_E4M3": "fp8_e4m3", "F8_E5M2": "fp8_e4m3"}
@@ -82,7 +86,7 @@ def matrices(tensors: Tensors, bits: int | None = None) -> tuple[list[Matrix], l
 
 def _module(name: str) -> tuple[str, str]:
     """The module of a weight, and which kind of tensor it is."""
-    for suffix in (".weight", ".qweight", ".weight_packed", "_blocks"):
+    for suffix in (".weight", ".qweight", ".weight_packed", "_blocks", "._weight_qdata"):
         if name.endswith(suffix):
             return name.removesuffix(suffix), suffix.removeprefix(".")
     return name, ""
@@ -102,6 +106,10 @@ def _matrix(tensors: Tensors, module: str, suffix: str, dtype: str, shape: tuple
     if len(shape) != 2:
         return None
     out, columns = shape
+    if suffix == "_weight_qdata":
+        groups = tensors.get(f"{module}._weight_scale", ("", ()))[1]
+        fmt = WeightFormat("int8", _share(columns, groups[-1] if groups else 1))
+        return Matrix(module, shape, fmt) if dtype == "I8" else None
     scale = next(
         (tensors[key] for key in (f"{module}.weight_scale", f"{module}.scale", f"{module}.scales") if key in tensors), None
     )

@@ -230,3 +230,34 @@ def test_parallel_streams_windows_and_an_index():
                          ({"layer_types": ["full_attention"] * 5}, "say different kinds for a layer")):
         with pytest.raises(InputError, match=said):
             read_decoder(PANGU | change, "config.json")
+
+
+def quantized(change):
+    """The tensors of ``llama`` with those of its layers as ``change`` makes them: (module, [n, k]) to tensors."""
+    found = {}
+    for name, (dtype, shape) in llama().items():
+        module = name.removesuffix(".weight")
+        found |= change(module, shape) if ".layers." in name and len(shape) == 2 else {name: (dtype, shape)}
+    return found
+
+
+def test_torchao_is_told_by_its_tensors():
+    known = read_decoder(LLAMA, "config.json").decoder
+    tensors = quantized(lambda module, shape: {f"{module}._weight_qdata": ("I8", shape), f"{module}._weight_zero_point": ("I8", (shape[0], 2)),
+                                               f"{module}._weight_scale": ("BF16", (shape[0], 2))})
+    found = decoder_from_shapes(tensors, "m", LLAMA, known)
+    assert found.decoder.total == known.total
+    assert found.decoder.notes[-1] == "the shapes of 16 tensors agree with the config"
+    assert str(found.quantization.of("model.layers.0.mlp.down_proj")).startswith("int8")
+    assert found.quantization.of("model.layers.0.mlp.down_proj").group == 80
+
+
+def test_tensors_that_cannot_be_told_decide_nothing():
+    """Matrices that nobody can read must not fall out of the count."""
+    known = read_decoder(LLAMA, "config.json").decoder
+    tensors = quantized(lambda module, shape: {f"{module}.W_q": ("U8", (shape[0] * shape[1] // 32, 16)), f"{module}.scale": ("F16", (4, 1))})
+    found = decoder_from_shapes(tensors, "m", LLAMA, known)
+    assert found.decoder.total == known.total
+    assert "14 tensors of its layers cannot be told, such as model.layers.0.self_attn.q_proj.W_q: the config decides" in found.decoder.notes
+    with pytest.raises(InputError, match="14 tensors of its layers that cannot be told"):
+        decoder_from_shapes(tensors, "m", {"model_type": "mystery"}, None)

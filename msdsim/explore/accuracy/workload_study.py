@@ -19,7 +19,7 @@ from msdsim.checkpoints.weights import matching_names, read_one, split_spec
 from msdsim.errors import ArrayError, InputError
 from msdsim.explore.accuracy.checkpoint_study import WeightRow, WeightStudy, measure_tensor
 from msdsim.explore.accuracy.study import AccuracyRow, accuracy_study
-from msdsim.models.shapes import operator_names
+from msdsim.models.operator_names import operator_names
 from msdsim.numerics.weights import placed
 from msdsim.problems import Workload
 from msdsim.problems.model import closest
