@@ -23,6 +23,12 @@ Work = tuple[tuple[str, int], ...]
 
 def of_weights(scheme: Scheme, chip: Chip, offset: bool = False) -> Work:
     """For each weight: to 16 bits and to FP32, offset and scale unless they are applied elsewhere, to what the Cube takes."""
+    converted = conversions(scheme, chip)
+    return *converted[:-1], *scaling(scheme, offset), *converted[-1:]
+
+
+def conversions(scheme: Scheme, chip: Chip) -> Work:
+    """For each weight, from the stored format to that of the Cube."""
     if scheme.widened is None:
         return ()
     if scheme.scales_sums and (scheme.weights, scheme.widened) in vector_casts(chip):
@@ -30,8 +36,12 @@ def of_weights(scheme: Scheme, chip: Chip, offset: bool = False) -> Work:
     first: Work = (("cast", 16),)
     if scheme.mx_weights and (scheme.weights, "bf16") not in vector_casts(chip):
         first = tuple((op, bits) for op, bits, _ in DECODE_FP4)
-    scaled: Work = (*int(offset) * (("add", 32),), ("mul", 32)) if scheme.scales_weights else ()
-    return *first, ("cast", 32), *scaled, ("cast", 32)
+    return *first, ("cast", 32), ("cast", 32)
+
+
+def scaling(scheme: Scheme, offset: bool = False) -> Work:
+    """For each weight that Vector scales."""
+    return (*int(offset) * (("add", 32),), ("mul", 32)) if scheme.scales_weights else ()
 
 
 def of_activations(scheme: Scheme, passes: int, offset: bool = False) -> Work:
@@ -44,15 +54,21 @@ def of_activations(scheme: Scheme, passes: int, offset: bool = False) -> Work:
     if scheme.mx:
         narrow: Work = (("cast", 32), ("cast", 16)) if scheme.component == "fp4_e2m1" else (("cast", 32),)
         return ("cast", 32), *passes * (("mul", 32), *narrow), *(passes - 1) * (("sub", 32),)
-    statistics: Work = (("cast", 32), ("abs", 32), ("fold_max", 32), *int(offset) * (("fold_add", 32),), ("muls", 32))
+    statistics: Work = (("cast", 32), ("abs", 32), ("fold_max", 32), *int(offset) * (("fold_add", 32),))
+    return *statistics, *decomposing(scheme, passes)
+
+
+def decomposing(scheme: Scheme, passes: int) -> Work:
+    """For each activation whose row maximum is known: integer components, with what each leaves to the next."""
+    first: Work = (("muls", 32),)
     quotient: Work = (("div", 32), ("cast", 32))
-    narrow = (("cast", 32), ("cast", 16))
+    narrow: Work = (("cast", 32), ("cast", 16))
     if scheme.nibbles:
         # hi = floor(q / 16); lo = q - 16 hi - 8
         exact: Work = (("muls", 32), ("cast", 32), ("muls", 32), ("sub", 32), ("adds", 32))
-        return *statistics, *quotient, *exact, *2 * narrow
+        return *first, *quotient, *exact, *2 * narrow
     residual: Work = (("mul", 32), ("sub", 32), ("muls", 32))
-    return *statistics, *passes * (*quotient, *narrow), *(passes - 1) * residual
+    return *first, *passes * (*quotient, *narrow), *(passes - 1) * residual
 
 
 def of_products(scheme: Scheme, passes: int, groups: int, offset: bool = False) -> Work:
@@ -61,17 +77,23 @@ def of_products(scheme: Scheme, passes: int, groups: int, offset: bool = False) 
         return _of_sums(groups, offset)
     if scheme.decomposition is None or (scheme.mx and passes == 1):
         return ()
+    combined = combining(scheme, passes)
     if scheme.mx:
-        return *(passes - 1) * (("add", 32),), ("cast", 32)
-    factors = sum(weight != 1.0 for weight in scheme.pass_weights(passes))
-    combined: Work = (*passes * (("cast", 32),), *factors * (("muls", 32),),
-                      *(passes - 1 + int(scheme.nibbles)) * (("add", 32),))
+        return *combined, ("cast", 32)
     scale: Work = (("mul", 32),)
     shift: Work = int(offset) * (("mul", 32), ("mul", 32), ("add", 32))
     if groups == 1:
         return *combined, *scale, *shift[1:], *scale, ("cast", 32)
     sums = (1 + int(offset)) * (groups - 1) * (("add", 32),)
     return *groups * (*combined, *scale, *shift[:2]), *sums, *scale, *shift[2:], ("cast", 32)
+
+
+def combining(scheme: Scheme, passes: int) -> Work:
+    """For each output element and group of K: the passes put together."""
+    if scheme.mx:
+        return (passes - 1) * (("add", 32),)
+    factors = sum(weight != 1.0 for weight in scheme.pass_weights(passes))
+    return *passes * (("cast", 32),), *factors * (("muls", 32),), *(passes - 1 + int(scheme.nibbles)) * (("add", 32),)
 
 
 def _of_sums(groups: int, offset: bool) -> Work:

@@ -13,7 +13,6 @@ from msdsim.dataflows.gemm.convert import CONVERT, scaled_sums
 from msdsim.dataflows.vector import row_sums
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir.ops.vector import vector_casts
 from msdsim.tilings.costs import Ops
 from msdsim.tilings.cube import MainLoop, Traffic, add_l0, add_parts, depth_of, parts_of
 from msdsim.tilings.dequant import DECODE_E8M0, L1_DEPTHS, PIECES, Dequant
@@ -37,11 +36,6 @@ class Convert(Dequant):
         self.of_sum = self.whole
         self.whole = None
         self.offset = int(problem.offset)
-
-    def operations(self) -> tuple[Ops, Ops]:
-        if (self.scheme.weights, "bf16") in vector_casts(self.chip):
-            return [("cast", 16)], ()
-        return super().operations()[0], ()
 
     @property
     def loads(self) -> int:

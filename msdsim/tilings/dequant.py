@@ -16,8 +16,7 @@ from msdsim.dataflows.gemm.dequant import DEQUANT
 from msdsim.formats.mx import MX_BLOCK, element_bits
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
-from msdsim.ir.ops.mx import DECODE_FP4
-from msdsim.ir.ops.vector import vector_casts
+from msdsim.ir.vector_work import conversions, scaling
 from msdsim.tilings.costs import Costs, Ops
 from msdsim.tilings.cube import (
     MainLoop,
@@ -61,16 +60,10 @@ class Dequant:
         self.stored, self.wide = element_bits(scheme.weights), element_bits(scheme.cube[1])
         #: K that a slot's share and a UB tile keep whole, and AIVs that share a slot.
         self.whole, self.aivs = scheme.group(problem.group), chip.cores.aiv_per_aic
-        self.convert, self.scaling = self.operations()
+        #: Vector instructions on every weight, and those with its scale.
+        self.convert, self.scaling = conversions(scheme, chip), scaling(scheme, problem.offset)
         #: K for each row of scales that Vector applies.
         self.group = self.whole if self.scaling else None
-
-    def operations(self) -> tuple[Ops, Ops]:
-        """Vector instructions on every weight, and those with its scale."""
-        widen: list[tuple[str, int]] = [("cast", 16)]
-        if self.scheme.mx_weights and ("fp4_e2m1", "bf16") not in vector_casts(self.chip):
-            widen = [(op, bits) for op, bits, _ in DECODE_FP4]
-        return [*widen, ("cast", 32), ("cast", 32)], [("add", 32)] * int(self.problem.offset) + [("mul", 32)]
 
     @property
     def loads(self) -> int:

@@ -12,6 +12,7 @@ from msdsim.dataflows.cube.operands import GemmShape, k_groups
 from msdsim.dataflows.gemm.msd import MSD
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
+from msdsim.ir.vector_work import Work, combining
 from msdsim.tilings.costs import Costs, Ops
 from msdsim.tilings.cube import (
     MainLoop,
@@ -68,10 +69,10 @@ class Msd:
         """What depends on the number of components."""
         self.passes, self.product = passes, Product.of(self.problem, self.kind.cube, 4, passes)
         counts = tuple(rows // passes for rows in self.product.counts)
-        self.split: BlockSplit | RowSplit = BlockSplit(self.costs, counts, self.product.k, passes, self.kind.component)
+        self.split: BlockSplit | RowSplit = BlockSplit(self.costs, counts, self.product.k, passes, self.kind)
         if not self.kind.mx:
-            self.split = RowSplit(self.costs, counts, self.product.k, passes, self.kind.component,
-                                  k_groups(self.problem) if self.problem.offset else 0, self.group, self.kind.nibbles)
+            self.split = RowSplit(self.costs, counts, self.product.k, passes, self.kind,
+                                  k_groups(self.problem) if self.problem.offset else 0, self.group)
 
     # Space
 
@@ -209,13 +210,10 @@ class Msd:
 
     def _merge_ops(self) -> tuple[Ops, Ops, Ops, Ops]:
         """Vector instructions on a product, over all elements and with numbers per row or column; then on a finished sum."""
-        p, offset = self.passes, int(self.problem.offset)
-        cast: tuple[tuple[str, int], ...] = (("cast", 32),)
+        combine, offset = combining(self.kind, self.passes), int(self.problem.offset)
+        cast: Work = (("cast", 32),)
         if self.kind.mx:
-            return (p - 1) * (("add", 32),), (), cast, ()
-        combine: tuple[tuple[str, int], ...] = (*p * cast, *(p - 1) * (("muls", 32), ("add", 32)))
-        if self.kind.nibbles:
-            combine = (*combine, ("add", 32))
+            return combine, (), cast, ()
         if self.group is None:
             return combine, (), (*cast, *offset * (("add", 32),)), (2 + offset) * (("mul", 32),)
         return combine, (("mul", 32), ("add", 32), *offset * (("mul", 32), ("mul", 32), ("add", 32))), (

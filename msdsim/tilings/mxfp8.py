@@ -5,7 +5,6 @@ from __future__ import annotations
 from msdsim.dataflows.cube.operands import GemmShape
 from msdsim.dataflows.gemm.mxfp8 import MXFP8
 from msdsim.hardware.chip import Chip
-from msdsim.tilings.costs import Ops
 from msdsim.tilings.dequant import Dequant
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.search import declare
@@ -18,11 +17,7 @@ class Mxfp8(Dequant):
 
     def __init__(self, problem: GemmShape, chip: Chip) -> None:
         super().__init__(problem, chip, MXFP8)
-        self.split = BlockSplit(self.costs, self.product.counts, self.product.k, 1, MXFP8.component)
-
-    def operations(self) -> tuple[Ops, Ops]:
-        convert, _ = super().operations()
-        return convert, ()
+        self.split = BlockSplit(self.costs, self.product.counts, self.product.k, 1, MXFP8)
 
     def more(self, s: Space) -> None:
         self.split.add(s, lambda s: s.base_m, lambda s: self.chip.buffers.ub_bytes, several=False)

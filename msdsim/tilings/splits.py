@@ -11,7 +11,9 @@ import numpy as np
 from msdsim.dataflows.gemm.mx_split import QUANTUM
 from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS
+from msdsim.formats.schemes import Scheme
 from msdsim.ir.ops.vector import FOLD_LANES
+from msdsim.ir.vector_work import decomposing
 from msdsim.tilings.costs import Costs, Ops
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.space import Space, Values, ceil, divisor_below, up
@@ -24,6 +26,8 @@ MOST_ROWS = 8
 #: Scale of blocks from their maximum; and into the next pass (:mod:`msdsim.ir.ops.mx`).
 MX_SCALE: Ops = (("adds", 32), ("muls", 32), ("adds", 32), ("maxs", 32), ("mins", 32), ("cast", 32))
 SCALED: Ops = (("copy", 32), ("mul", 32))
+#: Instructions of a decomposition that take a number of every row.
+BY_ROW = ("div", "mul")
 
 
 def split_bytes_per_element(passes: int, component_bits: int, ring: Values, nibbles: bool) -> Values:
@@ -40,17 +44,18 @@ def split_bytes_per_row(groups: int) -> int:
 
 @dataclass(frozen=True)
 class Split:
-    """``counts`` rows of every expert by ``k`` into ``passes`` components of ``fmt``; ``aivs`` is all of them on the chip."""
+    """``counts`` rows of every expert by ``k`` into ``passes`` components of a method."""
 
     costs: Costs
     counts: Sequence[int]
     k: int
     passes: int
-    fmt: str
+    scheme: Scheme
 
     @property
     def bits(self) -> int:
-        return FORMATS[self.fmt].bits
+        """Of an element of a component."""
+        return FORMATS[self.scheme.component].bits
 
     def blocks(self, s: Space, tile_rows: Values) -> Values:
         """Blocks of ``decompose_m`` rows, none of which crosses a tile of ``tile_rows``."""
@@ -74,12 +79,10 @@ class Split:
 
 @dataclass(frozen=True)
 class RowSplit(Split):
-    """Integers; ``groups`` of K (0: no sums of x are wanted) of ``group``; ``nibbles`` as in
-    :class:`~msdsim.formats.schemes.Scheme`."""
+    """Integers; ``groups`` of K (0: no sums of x are wanted) of ``group``."""
 
     groups: int
     group: int | None
-    nibbles: bool
 
     def add(self, s: Space, tile_rows: Of, room: Of, several: bool) -> None:
         """Few rows, so that all AIVs have some, and as much of K as fits ``room`` bytes of UB: as few tiles as possible, all of
@@ -90,7 +93,7 @@ class RowSplit(Split):
         row = room(s) / s.decompose_m - split_bytes_per_row(max(1, self.groups)) - 64
 
         def deepest(ring: Values) -> Values:
-            each = split_bytes_per_element(self.passes, self.bits, ring, self.nibbles)
+            each = split_bytes_per_element(self.passes, self.bits, ring, self.scheme.nibbles)
             return np.maximum(0, row / each).astype(np.int64) // FOLD_LANES * FOLD_LANES
 
         whole: Values = up(self.k, FOLD_LANES)
@@ -121,12 +124,9 @@ class RowSplit(Split):
             v = v + sums * costs.vector([("fold_add", 32)], rows, ceil(depth, sums))
             v = v + sums * costs.vector([("reduce_add", 32)], rows, FOLD_LANES)
         v = v + costs.vector([("reduce_max", 32), ("dup", 32), ("div", 32), ("maxs", 32)], rows, FOLD_LANES) / tiles
-        if self.nibbles:
-            v = v + over([("muls", 32), ("cast", 32), ("muls", 32), ("cast", 32), ("muls", 32), ("sub", 32), ("adds", 32),
-                          *2 * (("cast", 32), ("cast", 16))], [("div", 32)])
-        else:
-            narrow: Ops = (*n * (("cast", 32), ("cast", 32), ("cast", 16)), *(n - 1) * (("sub", 32), ("muls", 32)))
-            v = v + over([("muls", 32), *narrow], [*n * (("div", 32),), *(n - 1) * (("mul", 32),)])
+        # Division by the row's maximum, and the product with it, take a number of every row.
+        work = decomposing(self.scheme, n)
+        v = v + over([op for op in work if op[0] not in BY_ROW], [op for op in work if op[0] in BY_ROW])
         load, _ = costs.gm("GM", "UB", rows, depth * 2, 1 / sweeps, np.gcd(depth * 2, k * 2), k * 2)
         store = n * costs.gm("UB", "GM", rows, depth * self.bits // 8)[0]
         return self.phase(s, ceil(self.blocks(s, tile_rows), costs.chip.aiv) * tiles, load, sweeps, v, store)
@@ -157,7 +157,7 @@ class BlockSplit(Split):
         blocks = ceil(depth, MX_BLOCK)
         v = costs.vector([("cast", 32), ("abs", 32), ("reduce_max", 32)], rows, depth)
         v = v + costs.vector([("max", 32)], rows, ceil(depth, 4)) + costs.vector(MX_SCALE, rows, blocks)
-        narrow = [("cast", 32), ("cast", 16)] if self.fmt == "fp4_e2m1" else [("cast", 32)]
+        narrow = [("cast", 32), ("cast", 16)] if self.scheme.component == "fp4_e2m1" else [("cast", 32)]
         v = v + n * costs.vector([*SCALED, *narrow], rows, depth)
         v = v + (n - 1) * costs.vector([("cast", 16), ("cast", 32), *SCALED, ("sub", 32)], rows, depth)
         v = v + (n - 1) * costs.vector([("adds", 16)], rows, blocks)
