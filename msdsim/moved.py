@@ -48,7 +48,7 @@ SPREAD: dict[str, tuple[str, ...]] = {
     "msdsim.dataflows.bf16": ("msdsim.dataflows.gemm.bf16", "msdsim.tilings.bf16"),
     "msdsim.dataflows.mxfp8": ("msdsim.dataflows.gemm.mxfp8", "msdsim.tilings.mxfp8"),
     "msdsim.dataflows.dequant": ("msdsim.dataflows.gemm.dequant", "msdsim.dataflows.gemm.dequant_tiling",
-                                 "msdsim.tilings.dequant"),
+                                 "msdsim.tilings.dequant", "msdsim.tilings.dequant_space"),
     "msdsim.dataflows.micro": ("msdsim.dataflows.micro.register", "msdsim.dataflows.micro.transfers",
                                "msdsim.dataflows.micro.instructions"),
     "msdsim.dataflows.msd": ("msdsim.dataflows.gemm.msd", "msdsim.dataflows.gemm.msd_tiling", "msdsim.tilings.msd"),

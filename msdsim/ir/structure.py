@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msdsim.errors import KernelError
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import SPACES, Chip
 from msdsim.ir.declarations import MOST
 from msdsim.ir.expr import Binary, Const, Expr, Var, free_vars
-from msdsim.ir.kernel import SIGNALLING, Alloc, Block, Buffer, For, Kernel, Op, Slice, Statement, Tensor, When
+from msdsim.ir.kernel import SIGNALLING, Alloc, Block, Buffer, For, Kernel, Op, Signal, Slice, Statement, Tensor, When
 from msdsim.ir.lets import part_ranges
 from msdsim.ir.ops import OPS
 from msdsim.ir.ops.base import EQUAL, OPTIONAL
@@ -31,6 +31,33 @@ def fail(statement: Statement, problem: str, remedy: str) -> KernelError:
     """The error of a statement."""
     where = f"line {statement.line}: " if statement.line else ""
     return KernelError(f"{where}'{statement_text(statement)}': {problem}; {remedy}")
+
+
+def _check_buffer(statement: Alloc, part: str) -> None:
+    """A buffer that a part can have."""
+    buffer = statement.buffer
+    if buffer.space not in SPACES or buffer.space == "GM":
+        raise fail(statement, f"unknown space '{buffer.space}'", f"on-chip spaces: {', '.join(SPACES[1:])}")
+    if (buffer.space == "UB") != (part == "aiv"):
+        raise fail(statement, f"an {part.upper()} has no {buffer.space}", "declare it in the other part")
+    if buffer.fmt not in FORMATS:
+        raise fail(statement, f"unknown format '{buffer.fmt}'", f"formats: {', '.join(FORMATS)}")
+    if min(buffer.shape) < 1 or buffer.ring < 1:
+        raise fail(statement, "sizes and ring depth must be at least 1", "enlarge them")
+    if buffer.address is not None and buffer.space != "UB":
+        raise fail(statement, f"'at' pins a buffer in UB, this one is in {buffer.space}", "leave out 'at'")
+
+
+def _check_signal(op: Op, part: str, signals: Mapping[str, Signal]) -> None:
+    """A signal that goes the way that a part uses it, from or to one of its pipes."""
+    name, pipe = str(op.attr("name")), str(op.attr("pipe"))
+    if name not in signals:
+        raise fail(op, f"unknown signal '{name}'", f"signals: {', '.join(signals) or 'none'}")
+    sender, receiver = DIRECTIONS.get(signals[name].kind, (part, part))
+    if part != (sender if op.kind == "signal" else receiver):
+        raise fail(op, f"signal '{name}' goes from {sender} to {receiver}", "turn it round or move the statement")
+    if pipe not in PIPES[part.upper()] or pipe == "S":
+        raise fail(op, f"no pipe '{pipe}' on the {part.upper()}", f"pipes: {', '.join(PIPES[part.upper()][1:])}")
 
 
 class PartCheck:
@@ -108,16 +135,7 @@ class PartCheck:
         buffer = statement.buffer
         if buffer.name in self.buffers or buffer.name in self.tensors:
             raise fail(statement, f"'{buffer.name}' is declared twice", "rename one")
-        if buffer.space not in SPACES or buffer.space == "GM":
-            raise fail(statement, f"unknown space '{buffer.space}'", f"on-chip spaces: {', '.join(SPACES[1:])}")
-        if (buffer.space == "UB") != (self.name == "aiv"):
-            raise fail(statement, f"an {self.name.upper()} has no {buffer.space}", "declare it in the other part")
-        if buffer.fmt not in FORMATS:
-            raise fail(statement, f"unknown format '{buffer.fmt}'", f"formats: {', '.join(FORMATS)}")
-        if min(buffer.shape) < 1 or buffer.ring < 1:
-            raise fail(statement, "sizes and ring depth must be at least 1", "enlarge them")
-        if buffer.address is not None and buffer.space != "UB":
-            raise fail(statement, f"'at' pins a buffer in UB, this one is in {buffer.space}", "leave out 'at'")
+        _check_buffer(statement, self.name)
         self.buffers[buffer.name] = statement, len(self.path)
 
     def _sound(self, statement: Statement, exprs: Iterable[Expr]) -> None:
@@ -169,7 +187,7 @@ class PartCheck:
             if item is not None:
                 self._slice(op, item)
         if op.kind in SIGNALLING:
-            self._signal(op)
+            _check_signal(op, self.name, self.signals)
         ranges = self.ranges
         token = EQUAL.set(lambda a, b: simplify(a - b, ranges) == Const(0))
         try:
@@ -263,17 +281,6 @@ class PartCheck:
         own = [Var("core")] + ([Var("sub")] if item.space == "UB" and self.name == "aiv" else [])
         if [simplify(start, self.ranges) for start in item.starts[: len(own)]] != [simplify(var, self.ranges) for var in own]:
             raise fail(op, f"'{item}' lies in {item.space} of other cores", f"start it at {', '.join(map(str, own))}")
-
-    def _signal(self, op: Op) -> None:
-        name, pipe = str(op.attr("name")), str(op.attr("pipe"))
-        if name not in self.signals:
-            raise fail(op, f"unknown signal '{name}'", f"signals: {', '.join(self.signals) or 'none'}")
-        kind = self.signals[name].kind
-        sender, receiver = DIRECTIONS.get(kind, (self.name, self.name))
-        if self.name != (sender if op.kind == "signal" else receiver):
-            raise fail(op, f"signal '{name}' goes from {sender} to {receiver}", "turn it round or move the statement")
-        if pipe not in PIPES[self.name.upper()] or pipe == "S":
-            raise fail(op, f"no pipe '{pipe}' on the {self.name.upper()}", f"pipes: {', '.join(PIPES[self.name.upper()][1:])}")
 
     def _initialised(self, op: Op, item: Slice, written: frozenset[str]) -> None:
         if isinstance(item.of, Buffer) and item.of.name not in written:

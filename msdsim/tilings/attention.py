@@ -33,11 +33,11 @@ class Attention(AttentionSpace):
         """The pipeline of steps, and the merge of the splits."""
         costs, problem, chip, direct = self.costs, self.problem, self.chip, s.direct == 1
         phase = Phase(costs, s.count)
-        items = self._whole_items(s) * s.kv_splits
-        rounds, steps, cores = ceil(items, chip.cores.aic), self._steps(s), np.minimum(chip.cores.aic, items)
+        items = self.work.whole_items(s) * s.kv_splits
+        rounds, steps, cores = ceil(items, chip.cores.aic), self.work.steps(s), np.minimum(chip.cores.aic, items)
         # Of the last KV tile, and of the diagonal, only a part is there.
-        columns = np.where(self._paired(s), self._seen(s), problem.kv)
-        count, columns = np.where(s.kv_splits > 1, self._busiest(s), (rounds * steps, rounds * columns))
+        columns = np.where(self.work.paired(s), self.work.seen(s), problem.kv)
+        count, columns = np.where(s.kv_splits > 1, self.work.busiest(s), (rounds * steps, rounds * columns))
         kv = np.minimum(s.kv_tile, ceil(columns, np.maximum(1, count))).astype(np.int64)
         cube, output = self._cube(phase, s, kv, count, items)
         vector, store, rescale = self._softmax(phase, s, kv, count)
@@ -54,8 +54,8 @@ class Attention(AttentionSpace):
         phase.ring(vector + store + back + 2 * signal + output + out + rescale, s.preload + 1, count)
         phase.once(self._queries(phase, s, rounds, np.minimum(steps, s.l2_ahead + 1)) + life + output + out + signal + rescale)
         stored = self.dim if problem.shared_kv else self.dim + self.out
-        phase.hbm_bytes = self.heads * problem.kv * stored * self.needs.cache_bits / 8
-        rings = np.where(direct, 0.0, passes * self._base_rows(s) * (kv * (4 + self.bits / 8) + self.out * 4.0))
+        phase.hbm_bytes = self.work.heads * problem.kv * stored * self.needs.cache_bits / 8
+        rings = np.where(direct, 0.0, passes * self.work.base_rows(s) * (kv * (4 + self.bits / 8) + self.out * 4.0))
         self._leaves_l2(phase, s, rings, cores, count)
         phase.l2_write_bytes = phase.l2_write_bytes + rings * cores * count
         phase.l2_read_bytes = phase.l2_read_bytes + rings * cores * count
@@ -70,8 +70,8 @@ class Attention(AttentionSpace):
         written and read again."""
         problem, room = self.problem, self.chip.l2.capacity_bytes
         stored = self.dim if problem.shared_kv else self.dim + self.out
-        slots, whole = cores * (s.preload + 1), self.heads * problem.kv * stored * self.needs.cache_bits / 8
-        together = np.clip(ceil(self.group, self._per_tile(s)[0]) * self._q_tiles(s), 1, cores)
+        slots, whole = cores * (s.preload + 1), self.work.heads * problem.kv * stored * self.needs.cache_bits / 8
+        together = np.clip(self.work.row_tiles(s), 1, cores)
         passing = slots * rings + np.minimum(whole, slots / together * s.kv_tile * stored * self.needs.cache_bits / 8)
         left = np.where(slots * rings + whole > room, np.clip((passing / room - KEPT) / (1 - KEPT), 0, 1), 0.0)
         phase.hbm_bytes = phase.hbm_bytes + 2 * left * cores * count * rings
@@ -79,13 +79,13 @@ class Attention(AttentionSpace):
     def _fresh(self, s: Space) -> Values:
         """Share of the loads of K and V that find nothing in L2: row tiles of a head that ask for them together all wait; none
         where the AIVs have fetched them."""
-        rounds_of_head = np.maximum(1.0, ceil(self.group, self._per_tile(s)[0]) * self._q_tiles(s) / self.chip.cores.aic)
+        rounds_of_head = np.maximum(1.0, self.work.row_tiles(s) / self.chip.cores.aic)
         return np.where(s.l2_ahead > 0, 0.0, 1 / rounds_of_head)
 
     def _cube(self, phase: Phase, s: Space, kv: Values, count: Values, items: Values) -> tuple[Values, Values]:
         """The AIC's part of a step; cycles of Q K^T from its load to S, and of P V to O."""
         costs, bits, direct, split = self.costs, self.bits, s.direct == 1, s.pv_n < self.out
-        rows, fresh, here = self.passes * self._base_rows(s), self._fresh(s), np.where(self._cache_slots(s) > 0, 0, 1)
+        rows, fresh, here = self.passes * self.work.base_rows(s), self._fresh(s), np.where(self._cache_slots(s) > 0, 0, 1)
         cores = np.minimum(self.chip.cores.aic, items)
 
         def load(lines: Values, cols: Values, width: int, new: Values) -> tuple[Values, Values]:
@@ -133,13 +133,13 @@ class Attention(AttentionSpace):
 
     def _queries(self, phase: Phase, s: Space, rounds: Values, ahead: Values) -> Values:
         """Q of ``rounds`` items of the busiest core; cycles until the first is in L1, behind ``ahead`` steps of the cache."""
-        costs, rows, tiles = self.costs, self._base_rows(s), np.where(self._paired(s), 2, 1)
+        costs, rows, tiles = self.costs, self.work.base_rows(s), np.where(self.work.paired(s), 2, 1)
         load, _ = costs.gm("GM", "L1", self.passes * rows, self.dim * self.bits // 8, 1.0)
         phase.pipe("MTE2", load, rounds * tiles)
         if self.needs.fmt == "bf16":
             return load + costs.latency("GM", "L1", 1.0)
-        n, part = self.passes, np.minimum(s.out_m, self._share(s))
-        times = ceil(self._share(s), part)
+        n, part = self.passes, np.minimum(s.out_m, self.work.share(s))
+        times = ceil(self.work.share(s), part)
         bring, _ = costs.gm("GM", "UB", part, self.dim * 2, 1.0)
         ops: Ops = tuple((op, 32) for op in (*QUERY_OPS, *n * SPLIT_OPS))
         v = costs.vector(ops, part, self.dim)
@@ -170,12 +170,12 @@ class Attention(AttentionSpace):
         to_gm = self.costs.drain(rows, cols, 32)
         if not (s.direct == 1).any():
             return to_gm
-        to_ub = self.aivs * self.passes * self.costs.local("L0C", "UB", self._share(s), cols, 32)
+        to_ub = self.aivs * self.passes * self.costs.local("L0C", "UB", self.work.share(s), cols, 32)
         return np.where(s.direct == 1, to_ub, to_gm)
 
     def _softmax(self, phase: Phase, s: Space, kv: Values, count: Values) -> tuple[Values, Values, Values]:
         """The AIVs' part of a step; cycles of the softmax, of the store of the last tile of P, and of the rescaling by O."""
-        costs, n, share, direct = self.costs, self.passes, self._share(s), s.direct == 1
+        costs, n, share, direct = self.costs, self.passes, self.work.share(s), s.direct == 1
         vec_m, out_m = np.minimum(s.vec_m, share), np.minimum(s.out_m, share)
         tiles_s, tiles_o = ceil(share, vec_m), ceil(share, out_m)
         load_s = np.where(direct, 0.0, n * costs.gm("GM", "UB", vec_m, kv * 4)[0])
@@ -209,26 +209,26 @@ class Attention(AttentionSpace):
     def _sharing(self, s: Space, width: int) -> Values:
         """Cores that ask for the same lines of the cache together: of row tiles of a head, and of heads side by side."""
         side_by_side = min(self.apart, max(1, self.chip.l2.line_bytes * 8 // (width * self.needs.cache_bits)))
-        tiles = ceil(self.group, self._per_tile(s)[0]) * self._q_tiles(s) * side_by_side
+        tiles = self.work.row_tiles(s) * side_by_side
         return np.clip(self.chip.cores.aic // s.kv_splits, 1, tiles)
 
     def _merge(self, s: Space) -> Phase:
         """The states of the splits, after all cores have met."""
         costs, chip, splits = self.costs, self.chip, s.kv_splits
         phase = Phase(costs, s.count)
-        rows_of_head = self.group * self.problem.q
-        total = self.heads * rows_of_head
+        rows_of_head = self.work.group * self.problem.q
+        total = self.work.heads * rows_of_head
         rows = np.clip(total // chip.aiv, 1, min(MERGE_ROWS, rows_of_head))
         row_bytes = 8 * splits * (self.out + 2) + 12 * self.out + 128
         rows = np.clip((chip.buffers.ub_bytes * 3 // 4) // row_bytes, 1, rows)
-        each = ceil(self.heads * ceil(rows_of_head, rows), chip.aiv)
+        each = ceil(self.work.heads * ceil(rows_of_head, rows), chip.aiv)
         load = costs.gm("GM", "UB", rows, splits * self.out * 4)[0] + costs.gm("GM", "UB", rows, splits * 8)[0]
         v = splits * (costs.vector(STATE_OPS, rows, 1) + costs.vector([("mul", 32), ("add", 32)], rows, self.out))
         store, _ = costs.gm("UB", "GM", rows, self.out * 2)
         for name, cycles in (("AIV.MTE2", load), ("AIV.V", v), ("AIV.MTE3", store)):
             phase.pipe(name, cycles, each)
         # Each split's state on its way to GM.
-        parts, _ = costs.gm("UB", "GM", np.minimum(s.out_m, self._share(s)), self.out * 4)
+        parts, _ = costs.gm("UB", "GM", np.minimum(s.out_m, self.work.share(s)), self.out * 4)
         phase.once(parts + costs.latency("UB", "GM") + chip.cross_core.barrier_latency_cycles)
         phase.once(load + v + store + costs.latency("GM", "UB") + costs.latency("UB", "GM"))
         phase.only(splits > 1)

@@ -59,7 +59,7 @@ class DequantAttention(Attention):
         super()._vector(s, several)
         s.set(kv_slots=self._kv_slots(s))
         slots = np.where(s.direct == 1, s.preload + 1, 0)
-        table = np.stack([self._share(s), s.vec_m, s.out_m, s.kv_tile, slots, s.ub_ring, s.fused], axis=1)
+        table = np.stack([self.work.share(s), s.vec_m, s.out_m, s.kv_tile, slots, s.ub_ring, s.fused], axis=1)
         kinds, which = np.unique(table, axis=0, return_inverse=True)
         taken = np.array([self._taken(*kind) for kind in kinds.tolist()], np.int64)[which.reshape(-1)]
         room = self.chip.buffers.ub_bytes - taken
@@ -102,7 +102,7 @@ class DequantAttention(Attention):
 
     def _sharing(self, s: Space, width: int) -> Values:
         """Row tiles of a head, whose cache lies by itself; each core has its own where it is made tile by tile."""
-        tiles = ceil(self.group, self._per_tile(s)[0]) * self._q_tiles(s)
+        tiles = self.work.row_tiles(s)
         return np.where(s.fused == 1, 1, np.minimum(self.chip.cores.aic, tiles))
 
     def _queries(self, phase: Phase, s: Space, rounds: Values, ahead: Values) -> Values:
@@ -129,11 +129,11 @@ class DequantAttention(Attention):
         load, v, store = self._tile(s)
         phase, problem = Phase(self.costs, s.count), self.problem
         caches = 1 if problem.shared_kv else 2
-        tiles = caches * ceil(self.heads * ceil(problem.kv, s.dequant_kv), self.chip.aiv)
+        tiles = caches * ceil(self.work.heads * ceil(problem.kv, s.dequant_kv), self.chip.aiv)
         for name, cycles in (("AIV.MTE2", load), ("AIV.V", v), ("AIV.MTE3", store)):
             phase.pipe(name, cycles, tiles)
-        phase.hbm_bytes = self.heads * problem.kv * caches * self.widest * self.needs.cache_bits / 8
-        phase.l2_write_bytes = self.heads * problem.kv * caches * self.widest * 2.0
+        phase.hbm_bytes = self.work.heads * problem.kv * caches * self.widest * self.needs.cache_bits / 8
+        phase.l2_write_bytes = self.work.heads * problem.kv * caches * self.widest * 2.0
         phase.once(load + v + store + self.costs.latency("GM", "UB", 1.0) + self.costs.latency("UB", "GM")
                    + self.chip.cross_core.barrier_latency_cycles)
         phase.only(s.fused == 0)

@@ -12,6 +12,7 @@ from msdsim.dataflows.attention.tiling import has_direct_paths
 from msdsim.dataflows.attention.work import AttentionShape
 from msdsim.formats.mx import MX_BLOCK, element_bits
 from msdsim.hardware.chip import Chip
+from msdsim.tilings.attention_dealt import Dealt
 from msdsim.tilings.attention_needs import Needs, UbTiles
 from msdsim.tilings.costs import Costs
 from msdsim.tilings.space import Column, Space, Values, ceil, up
@@ -34,7 +35,7 @@ AHEAD = (2, 6)
 
 
 class AttentionSpace:
-    """Query rows of a KV head in row tiles, KV tiles, and how items of both are dealt to the cores."""
+    """Row tiles and KV tiles, the tiles of both products and of Vector."""
 
     #: Values tried where nothing fits with the usual ones.
     tightest: ClassVar[tuple[dict[str, int], ...]] = ({"ub_ring": 1}, {"l0_ring": 1}, {"ub_ring": 1, "l0_ring": 1},
@@ -50,68 +51,7 @@ class AttentionSpace:
         self.dim, self.out, self.aivs = problem.head_dim, problem.value_dim, chip.cores.aiv_per_aic
         #: Rows of the cache from one token of a head to its next.
         self.apart = problem.kv_heads if problem.kv_layout == "bsnd" else 1
-        #: Steps and KV columns of the busiest core, by KV tile, splits and items.
-        self._most: dict[tuple[int, ...], tuple[int, int]] = {}
-        self.group, self.heads = problem.heads // problem.kv_heads, problem.batch * problem.kv_heads
-
-    # How the work is divided (:class:`~msdsim.dataflows.attention.work.Division`)
-
-    def _per_tile(self, s: Space) -> tuple[Values, Values]:
-        """Query heads and positions of a row tile."""
-        return np.clip(s.rows // self.problem.q, 1, self.group), np.minimum(self.problem.q, s.rows)
-
-    def _base_rows(self, s: Space) -> Values:
-        heads, positions = self._per_tile(s)
-        return heads * positions
-
-    def _cube_rows(self, s: Space) -> Values:
-        return up(self.passes * self._base_rows(s), self.chip.cube.fractal_m)
-
-    def _share(self, s: Space) -> Values:
-        """Rows of an AIV."""
-        return ceil(self._base_rows(s), self.aivs)
-
-    def _q_tiles(self, s: Space) -> Values:
-        return ceil(self.problem.q, self._per_tile(s)[1])
-
-    def _paired(self, s: Space) -> Values:
-        return (self._q_tiles(s) > 1) & bool(self.problem.causal)
-
-    def _whole_items(self, s: Space) -> Values:
-        """Row tiles, or pairs of them, whose KV length is not split."""
-        of_head = np.where(self._paired(s), ceil(self._q_tiles(s), 2), self._q_tiles(s))
-        return self.heads * ceil(self.group, self._per_tile(s)[0]) * of_head
-
-    def _steps(self, s: Space) -> Values:
-        """KV tiles of an item."""
-        tiles = ceil(self.problem.kv, s.kv_tile)
-        # Of the last KV tile of a row tile only a part is seen, in the mean half of it.
-        more = np.maximum(0.0, 1 - self._per_tile(s)[1] / s.kv_tile)
-        pair = np.maximum(2, np.rint(self._seen(s) / s.kv_tile + more)).astype(np.int64)
-        return np.where(self._paired(s), pair, ceil(tiles, s.kv_splits))
-
-    def _busiest(self, s: Space) -> Values:
-        """Steps and KV columns of the core that has most, where the KV length is split: parts differ by one KV tile, and a
-        core may always have the longer ones."""
-        table = np.stack([s.kv_tile, s.kv_splits, self._whole_items(s)], axis=1)
-        kinds, which = np.unique(table, axis=0, return_inverse=True)
-        for kind in map(tuple, kinds.tolist()):
-            if kind not in self._most:
-                self._most[kind] = self._steps_of(*kind)
-        return np.array([self._most[tuple(kind)] for kind in kinds.tolist()]).T[:, which.reshape(-1)]
-
-    def _steps_of(self, kv_tile: int, splits: int, whole: int) -> tuple[int, int]:
-        """Steps and KV columns of the busiest core with ``whole`` items of ``splits`` parts each."""
-        kv, items = self.problem.kv, np.arange(whole * splits)
-        low, high = (items % splits + np.array([[0], [1]])) * ceil_div(kv, kv_tile) // splits
-        columns = np.minimum(kv, high * kv_tile) - low * kv_tile
-        cores = [np.bincount(items % self.chip.cores.aic, weights) for weights in (high - low, columns)]
-        busiest = np.argmax(cores[0])
-        return int(cores[0][busiest]), int(cores[1][busiest])
-
-    def _seen(self, s: Space) -> Values:
-        """KV columns that both row tiles of a pair see."""
-        return 2 * (self.problem.kv - self.problem.q) + (self._q_tiles(s) + 1) * self._per_tile(s)[1]
+        self.work = Dealt(problem, chip, self.passes)
 
     # Space
 
@@ -122,15 +62,15 @@ class AttentionSpace:
         s.cross("direct", (1, 0) if has_direct_paths(chip) else (0,))
         self.more(s)
         s.set(l2_ahead=0, p_ring=1)
-        rows = [min(MOST_ROWS // self.passes, self.group * problem.q)]
+        rows = [min(MOST_ROWS // self.passes, self.work.group * problem.q)]
         while rows[-1] > 1 and rows[-1] * self.passes > chip.cube.fractal_m:
             rows.append(ceil_div(rows[-1], 2))
         s.cross("rows", rows)
         s.cross("kv_tile", self._kv_tiles())
         s.set(ub_ring=2, preload=np.where(s.direct == 1, 1, 2))
         tiles = ceil(problem.kv, s.kv_tile)
-        split = [np.clip(self.chip.cores.aic * rounds // self._whole_items(s), 1, tiles) for rounds in ROUNDS]
-        s.options("kv_splits", 1, *[np.where(self._q_tiles(s) == 1, parts, 1) for parts in split])
+        split = [np.clip(self.chip.cores.aic * rounds // self.work.whole_items(s), 1, tiles) for rounds in ROUNDS]
+        s.options("kv_splits", 1, *[np.where(self.work.q_tiles(s) == 1, parts, 1) for parts in split])
         self._products(s, several=False)
         self._chunks(s, several=False)
         self._vector(s, several=False)
@@ -150,10 +90,10 @@ class AttentionSpace:
     def _loads_bind(self, s: Space) -> Column:
         """Where it can pay that the AIVs bring the cache into L2: only one row tile reads it (others find it there anyway), and
         a fractal of it takes the port longer than the Cube, which multiplies it once, or twice where K and V are one."""
-        once = self._whole_items(s) == self.heads
+        once = self.work.whole_items(s) == self.work.heads
         port, uses = float(self.chip.need_path("GM", "L1").bytes_per_cycle), 2 if self.problem.shared_kv else 1
         rate, fractal_bytes = self.chip.cube.need_rate(*self.fmt), self.deep * self.step * self.bits / 8
-        cube = uses * self._cube_rows(s) // self.chip.cube.fractal_m * float(rate.cycles_per_fractal)
+        cube = uses * self.work.cube_rows(s) // self.chip.cube.fractal_m * float(rate.cycles_per_fractal)
         return once & (cube < fractal_bytes / port)
 
     def more(self, s: Space) -> None:
@@ -171,7 +111,7 @@ class AttentionSpace:
         buffers, step, deep = self.chip.buffers, self.step, self.deep
 
         def rows() -> Values:
-            return self._cube_rows(s)
+            return self.work.cube_rows(s)
 
         def split() -> Values:
             return s.pv_n < self.out
@@ -205,7 +145,7 @@ class AttentionSpace:
 
     def _half_of_l0a(self, s: Space) -> Values:
         """The deepest tile of one product's rows."""
-        depth = self.chip.buffers.l0a_bytes * 4 // (s.l0_ring * self._cube_rows(s) * self.bits)
+        depth = self.chip.buffers.l0a_bytes * 4 // (s.l0_ring * self.work.cube_rows(s) * self.bits)
         return depth // self.deep * self.deep
 
     def _chunks(self, s: Space, several: bool) -> None:
@@ -243,9 +183,9 @@ class AttentionSpace:
 
     def _l1_bytes(self, s: Space) -> Values:
         """Q of an item, chunks of K, V and P, or what Vector brings of them."""
-        rows, split = self._cube_rows(s), s.pv_n < self.out
+        rows, split = self.work.cube_rows(s), s.pv_n < self.out
         slots = np.where(s.direct == 1, s.preload + 1, 0)
-        q = s.q_ring * np.where(self._paired(s), 2, 1) * rows * self.dim
+        q = s.q_ring * np.where(self.work.paired(s), 2, 1) * rows * self.dim
         p = rows * np.where(slots > 0, slots * s.kv_tile, np.where(split, s.p_ring * s.kv_tile, s.l1_ring * s.l1_kv))
         chunks = np.where(split, s.l1_ring * (s.qk_n * np.minimum(s.l1_k, self.dim) + s.l1_v * s.pv_n),
                           s.l1_ring * s.l1_kv * (self.dim + self.out))
@@ -260,12 +200,12 @@ class AttentionSpace:
 
     def _vector(self, s: Space, several: bool) -> None:
         """``vec_m`` rows of S and ``out_m`` of O in UB: tiles of about one size, the largest that fit."""
-        share = self._share(s)
+        share = self.work.share(s)
         fixed, of_s, of_o = self._ub(s)
         room = self.chip.buffers.ub_bytes - fixed
         out_m = [np.minimum(share, rows) for rows in (64, *((8, 4, 2, 1) if several else (8, 2, 1)))]
         s.options("out_m", *[np.where(rows * of_o < room, rows, 0) for rows in out_m])
-        share = self._share(s)
+        share = self.work.share(s)
         fixed, of_s, of_o = self._ub(s)
         room = self.chip.buffers.ub_bytes - fixed
         # As many rows of both, or the most beside few of O.
@@ -276,13 +216,13 @@ class AttentionSpace:
         s.options("vec_m", *[np.where(most < 1, 0, ceil(share, np.minimum(share, pieces * times)))
                              for times in (PIECES if several else PIECES[:1])])
         s.keep((s.vec_m >= 1) & (s.out_m >= 1))
-        s.set(out_m=ceil(self._share(s), ceil(self._share(s), s.out_m)))
+        s.set(out_m=ceil(self.work.share(s), ceil(self.work.share(s), s.out_m)))
 
     def _ub(self, s: Space) -> tuple[Column, Column, Column]:
         """Bytes of UB that rows do not change, those of a row of S, and of a row of O."""
         slots = np.where(s.direct == 1, s.preload + 1, 0)
-        under_way = (2 * s.preload + 1) * np.where(self._paired(s), 2, 1)
-        table = np.stack([self._share(s), s.kv_tile, slots, s.ub_ring, under_way, *self._ub_keys(s)], axis=1)
+        under_way = (2 * s.preload + 1) * np.where(self.work.paired(s), 2, 1)
+        table = np.stack([self.work.share(s), s.kv_tile, slots, s.ub_ring, under_way, *self._ub_keys(s)], axis=1)
         kinds, which = np.unique(table, axis=0, return_inverse=True)
 
         def of(kind: Any, vec_m: int, out_m: int) -> int:

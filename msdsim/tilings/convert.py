@@ -15,7 +15,8 @@ from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.tilings.costs import Ops
 from msdsim.tilings.cube import MainLoop, Traffic, add_l0, add_parts, depth_of, parts_of
-from msdsim.tilings.dequant import DECODE_E8M0, L1_DEPTHS, PIECES, Dequant
+from msdsim.tilings.dequant import DECODE_E8M0, Dequant
+from msdsim.tilings.dequant_space import L1_DEPTHS, PIECES
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.search import declare
 from msdsim.tilings.space import Space, Values, ceil, up
