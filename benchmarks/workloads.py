@@ -14,7 +14,7 @@ from typing import Any
 
 from msdsim.api import simulate_workload
 from msdsim.explore.import_model import model_of, step_text
-from msdsim.models.step import Step
+from msdsim.models.step import ModelStep
 from msdsim.problems import Workload, parse_problem
 from msdsim.report.shown import ShownWorkloadResult
 
@@ -26,7 +26,7 @@ def text_of(name: str, batch: int | None = None, kv: int | None = None, devices:
     """The workload file of a published model; its own batch and cache where none are given."""
     entry = MODELS[name]
     model = model_of(entry["config"], entry["source"])
-    return step_text(model, entry["model"], Step(batch or entry["batch"], 1, kv or entry["kv"], devices))
+    return step_text(model, entry["model"], ModelStep(batch or entry["batch"], 1, kv or entry["kv"], devices))
 
 
 def write_files() -> None:

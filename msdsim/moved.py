@@ -38,6 +38,13 @@ MOVED_NAMES = {
     "msdsim.hardware.load": ("msdsim.hardware.hardware", ("leaves", "override", "parse_value")),
 }
 
+#: New names by old ones in the modules where they still are.
+RENAMED = {
+    "msdsim.ir.ops": {"Execution": "Evaluation"},
+    "msdsim.models.step": {"Step": "ModelStep"},
+    "msdsim.report.result": {"Cause": "BoundBy"},
+}
+
 _CUBE = ("msdsim.dataflows.cube.operands", "msdsim.dataflows.cube.grid", "msdsim.dataflows.cube.rows",
          "msdsim.dataflows.cube.mainloop", "msdsim.dataflows.cube.limits", "msdsim.dataflows.gemm.register")
 #: Modules in which the names of an old one are found, where it came apart.
@@ -87,6 +94,19 @@ def old_names(module: str) -> Callable[[str], Any]:
         warnings.warn(f"'{name}' of '{module}' is in '{new}' now; the old place goes with the next release", DeprecationWarning,
                       stacklevel=2)
         return getattr(import_module(new), name)
+
+    return find
+
+
+def renamed(module: str) -> Callable[[str], Any]:
+    """A ``__getattr__`` for ``module``, in which some names are others now."""
+    def find(name: str) -> Any:
+        if name not in RENAMED[module]:
+            raise AttributeError(f"module '{module}' has no attribute '{name}'")
+        new = RENAMED[module][name]
+        warnings.warn(f"'{name}' of '{module}' is '{new}' now; the old name goes with the next release", DeprecationWarning,
+                      stacklevel=2)
+        return getattr(import_module(module), new)
 
     return find
 

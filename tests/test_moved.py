@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from msdsim.moved import MOVED, MOVED_NAMES, SPREAD
+from msdsim.moved import MOVED, MOVED_NAMES, RENAMED, SPREAD
 
 
 @pytest.mark.parametrize("old", MOVED)
@@ -25,6 +25,16 @@ def test_a_name_is_found_where_it_was(old, name):
     with pytest.warns(DeprecationWarning, match=f"'{name}' of '{old}' is in '{MOVED_NAMES[old][0]}' now"):
         found = getattr(importlib.import_module(old), name)
     assert found is getattr(importlib.import_module(MOVED_NAMES[old][0]), name)
+
+
+@pytest.mark.parametrize(("module", "old"), [(module, old) for module, names in RENAMED.items() for old in names])
+def test_an_old_name_is_the_new_one(module, old):
+    new = RENAMED[module][old]
+    with pytest.warns(DeprecationWarning, match=f"'{old}' of '{module}' is '{new}' now"):
+        found = getattr(importlib.import_module(module), old)
+    assert found is getattr(importlib.import_module(module), new)
+    with pytest.raises(AttributeError, match=f"has no attribute '{old}s'"):
+        getattr(importlib.import_module(module), f"{old}s")
 
 
 def test_the_warning_names_the_importing_line(tmp_path):

@@ -154,11 +154,11 @@ def kernel_work(program: Program) -> CoreWork:
         for instr, row in zip(part.instructions(), counts, strict=True):
             if instr.op is None or instr.op.out is None:
                 continue
-            steps = instr.timing.steps if isinstance(instr.timing, Local) else ()
+            micro_ops = instr.timing.micro_ops if isinstance(instr.timing, Local) else ()
             if instr.pipe == "M":
-                macs[steps[0].name] += row[_ELEMENTS]
+                macs[micro_ops[0].name] += row[_ELEMENTS]
                 continue
-            for step in steps:
+            for step in micro_ops:
                 results[step.name, step.bits] += step.share * row[_ELEMENTS]
             for item in instr.op.ins[:1]:
                 moved[item.space] += row[_READ]

@@ -19,7 +19,7 @@ from msdsim.errors import InputError
 from msdsim.models.parts import Decoder
 from msdsim.models.quantization import NOTHING, Quantization, read_quantization, with_experts
 from msdsim.models.reading import read_decoder
-from msdsim.models.step import Operator, Step, operators
+from msdsim.models.step import ModelStep, Operator, operators
 from msdsim.problems import Workload, parse_inline
 from msdsim.problems.workload import workload_of
 
@@ -86,7 +86,7 @@ def import_model(model: str | Path, *, batch: int = 1, tokens: int = 1, kv: int 
         if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
             raise InputError(f"{key} = {value!r} of a step is no whole number of at least 1")
     name = name or default_name(Path(model))
-    text = step_text(read_model(model), name, Step(batch, tokens, kv, devices, expert_devices))
+    text = step_text(read_model(model), name, ModelStep(batch, tokens, kv, devices, expert_devices))
     return workload_of(tomllib.loads(text), f"{name}-{'decode' if tokens == 1 else 'prefill'}", f"workload of '{model}'",
                        parse_inline)
 
@@ -136,10 +136,10 @@ def workload_text(config: Mapping[str, Any], source: str, name: str, batch: int,
                   devices: int = 1) -> str:
     """The workload file, TOML, of one step; ``tokens`` is 1 for decode and the prompt's length for prefill, ``kv`` the tokens
     that attention reads, the new ones among them (None: attention is left out), ``devices`` those that share the model."""
-    return step_text(model_of(config, source), name, Step(batch, tokens, kv, devices))
+    return step_text(model_of(config, source), name, ModelStep(batch, tokens, kv, devices))
 
 
-def step_text(model: Model, name: str, step: Step) -> str:
+def step_text(model: Model, name: str, step: ModelStep) -> str:
     """The workload file, TOML, of one step of a model."""
     kind = "decode step" if step.tokens == 1 else f"prefill of {step.tokens} tokens"
     what = "linear layers" if step.kv is None else f"linear layers and attention over {step.kv} tokens"
@@ -169,7 +169,7 @@ def _more(operator: Operator, model: Model) -> list[str]:
     return lines
 
 
-def understood(model: Model, step: Step) -> list[str]:
+def understood(model: Model, step: ModelStep) -> list[str]:
     """What was understood, in lines: family, layers by kind, weights, cache, formats, and what is not simulated."""
     decoder = model.decoder
     counts = ", ".join(f"{count} {_KINDS[kind]}" for kind, count in decoder.mixer_counts().items() if count)
@@ -227,7 +227,7 @@ def _cache_lines(decoder: Decoder) -> list[str]:
     return lines
 
 
-def _format_lines(model: Model, step: Step) -> list[str]:
+def _format_lines(model: Model, step: ModelStep) -> list[str]:
     """How the weights are stored, by the operators of this step, and what a workload cannot say of it."""
     if model.quantization.note:
         return [f"note: {model.quantization.note}"]

@@ -11,7 +11,7 @@ from msdsim.analysis.counting import executions
 from msdsim.errors import MsdsimError
 from msdsim.hardware import Hardware
 from msdsim.jobs import Progress
-from msdsim.report.result import Cause, Result
+from msdsim.report.result import BoundBy, Result
 
 R = TypeVar("R", bound=Result)
 
@@ -161,9 +161,9 @@ def _signals_us(result: Result) -> float:
     return cycles / max(1, program.kernel.cores) / float(result.hardware.chip.clock_mhz)
 
 
-def causes(found: Sequence[WhatIf]) -> tuple[Cause, ...]:
+def causes(found: Sequence[WhatIf]) -> tuple[BoundBy, ...]:
     """What a run is bound by: the changes that make it noticeably faster, best first; empty where no single one does."""
-    return tuple(Cause(RESOURCES[item.change], item.change, item.speedup) for item in found if item.speedup >= _NOTICEABLE)
+    return tuple(BoundBy(RESOURCES[item.change], item.change, item.speedup) for item in found if item.speedup >= _NOTICEABLE)
 
 
 def with_causes(result: R, simulate: Callable[[Hardware], Result]) -> R:

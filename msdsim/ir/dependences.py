@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 
 from msdsim.ir.expr import Expr
 from msdsim.ir.kernel import Buffer
-from msdsim.ir.program import Cause, Instr
+from msdsim.ir.program import Instr, WaitCause
 
 #: Per pipe: does it read the buffer, does it write it.
 Access = dict[str, tuple[bool, bool]]
@@ -58,7 +58,7 @@ class Edge:
     source: str
     to: int
     target: str
-    cause: Cause
+    cause: WaitCause
     initial: int
     buffer: str
     capacity: int
@@ -108,7 +108,7 @@ class BufferOrder:
                 self.readers |= dict.fromkeys(access, index)
         return edges
 
-    def _waits(self, sources: Mapping[str, int], to: int, target: str, cause: Cause) -> list[Edge]:
+    def _waits(self, sources: Mapping[str, int], to: int, target: str, cause: WaitCause) -> list[Edge]:
         return [Edge(at, source, to, target, cause, 0, self.buffer, self.capacity)
                 for source, at in sources.items() if source != target]
 

@@ -34,7 +34,7 @@ from msdsim.ir.lets import plain
 from msdsim.ir.ops import OPS
 from msdsim.ir.pipe_hazards import Function, PipeHazards
 from msdsim.ir.placement import Placement, placed
-from msdsim.ir.program import Cause, Instr, Loop, Node, Part, Program, Semaphore, UnitFlag, walk_nodes
+from msdsim.ir.program import Instr, Loop, Node, Part, Program, Semaphore, UnitFlag, WaitCause, walk_nodes
 from msdsim.ir.timing import Sync, Timing
 from msdsim.ir.unit_flags import has_unit_flag, strip
 from msdsim.ir.vf import fused, reads_in
@@ -245,7 +245,7 @@ class _PartLowering:
                     flags_of(item.before, source).posts.append(number)
                     flags_of(item.after, target).waits.append(number)
 
-    def semaphore(self, source: str, target: str, buffer: str, cause: Cause, initial: int, capacity: int,
+    def semaphore(self, source: str, target: str, buffer: str, cause: WaitCause, initial: int, capacity: int,
                   unit_flag: bool = False) -> int:
         self.semaphores.append(Semaphore(source, target, buffer, cause, initial, capacity, unit_flag))
         return len(self.semaphores) - 1

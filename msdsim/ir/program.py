@@ -16,7 +16,7 @@ from msdsim.ir.expr import Expr
 from msdsim.ir.kernel import Kernel, Op
 from msdsim.ir.timing import Timing
 
-Cause = Literal["data", "buffer"]
+WaitCause = Literal["data", "buffer"]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Semaphore:
     source: str
     target: str
     buffer: str
-    cause: Cause
+    cause: WaitCause
     initial: int
     capacity: int
     unit_flag: bool = False

@@ -23,7 +23,7 @@ class Repeats:
     lanes: int
 
 
-class Step(NamedTuple):
+class MicroOp(NamedTuple):
     """One instruction of a unit: the chip file's name of it (an operation of Vector, a rate of the Cube), bits of its widest
     operand, and how many elements it works on for each element of the whole."""
 
@@ -37,15 +37,15 @@ class Local:
     """Work inside the core on the sizes ``dims``.
 
     Vector instructions say in ``repeats`` what they ask of the banks of UB; where those take longer than the unit, the lowering
-    puts that into ``cost`` and keeps the unit's own cost in ``without_conflicts``.  ``steps`` are what Cube or Vector do for
-    each element of the product of ``dims``; copies have none.
+    puts that into ``cost`` and keeps the unit's own cost in ``without_conflicts``.  ``micro_ops`` are what Cube or Vector do
+    for each element of the product of ``dims``; copies have none.
     """
 
     cost: UnitCost
     dims: tuple[Expr, ...]
     repeats: Repeats | None = None
     without_conflicts: UnitCost | None = None
-    steps: tuple[Step, ...] = ()
+    micro_ops: tuple[MicroOp, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -50,7 +50,7 @@ def _refused(statement: Statement, problem: str, remedy: str) -> KernelError:
 
 def _is_work(op: Op, chip: Chip) -> bool:
     timing = OPS[op.kind].timing(op, chip, {})
-    return isinstance(timing, Local) and bool(timing.steps)
+    return isinstance(timing, Local) and bool(timing.micro_ops)
 
 
 @dataclass
@@ -152,6 +152,6 @@ def _uses(body: Sequence[Op], number: int, loop: _Loop, timing: Local, chip: Chi
         inner_reads = sum(any(item.of == op.out.of for item in body[at].ins) for at in loop.members)
         outer = reads.get(op.out.of.name, 0) > inner_reads or not hasattr(op.out.of, "ring")
         stores = int((op.out.rows, op.out.cols) == timing.dims and not again and outer)
-    ports = sum((Fraction(step.share) * exact(chip.vector.ops[step.name].port_cycles or 1) for step in timing.steps),
+    ports = sum((Fraction(step.share) * exact(chip.vector.ops[step.name].port_cycles or 1) for step in timing.micro_ops),
                 Fraction(0))
     return Fraction(loads) / exact(vf.loads_per_cycle), Fraction(stores) / exact(vf.stores_per_cycle), ports / vf.ports

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from msdsim.models.config import Config
-from msdsim.models.parts import Attention, Latent, Linear, Mixer, MixerKind, Part, linear
+from msdsim.models.parts import Attention, Latent, Linear, Mixer, MixerKind, ModuleColumns, linear
 
 
 def head_sizes(c: Config, kv_default: int | None = None) -> tuple[int, int, int]:
@@ -53,7 +53,7 @@ def softmax(
     out_hidden: int | None = None,
     kind: MixerKind | None = None,
     module: str = "self_attn.",
-    more: tuple[Part, ...] = (),
+    more: tuple[ModuleColumns, ...] = (),
 ) -> Mixer:
     """Grouped-query attention; q, k and v, with an output gate of ``gate`` columns and ``more`` on the same input, are one
     matmul.
@@ -62,13 +62,13 @@ def softmax(
     ``owns_cache`` False where keys and values are those of an earlier layer.
     """
     value_dim = v_dim or head_dim
-    parts = [Part(f"{module}q_proj", q_width or heads * head_dim, heads)]
+    parts = [ModuleColumns(f"{module}q_proj", q_width or heads * head_dim, heads)]
     if owns_cache:
-        parts.append(Part(f"{module}k_proj", kv_heads * head_dim, kv_heads))
+        parts.append(ModuleColumns(f"{module}k_proj", kv_heads * head_dim, kv_heads))
         if not key_is_value:
-            parts.append(Part(f"{module}v_proj", kv_heads * value_dim, kv_heads))
+            parts.append(ModuleColumns(f"{module}v_proj", kv_heads * value_dim, kv_heads))
     if gate:
-        parts.append(Part(f"{module}g_proj", gate, gate_units or heads))
+        parts.append(ModuleColumns(f"{module}g_proj", gate, gate_units or heads))
     return Mixer(
         kind=kind or ("full" if window is None else "windowed"),
         before=(Linear("qkv_proj", hidden, (*parts, *more)),),
@@ -111,19 +111,19 @@ def latent(
     one computes.
     """
     width = sizes.nope + sizes.rope
-    query = Part(f"{module}q_a_proj", q_rank) if q_rank else Part(f"{module}q_proj", heads * width, heads)
+    query = ModuleColumns(f"{module}q_a_proj", q_rank) if q_rank else ModuleColumns(f"{module}q_proj", heads * width, heads)
     first = [query]
     if computes_latent:
-        first.append(Part(f"{module}kv_a_proj_with_mqa", sizes.rank + sizes.rope))
+        first.append(ModuleColumns(f"{module}kv_a_proj_with_mqa", sizes.rank + sizes.rope))
     if gate:
-        first.append(Part(f"{module}g_proj", gate, heads))
+        first.append(ModuleColumns(f"{module}g_proj", gate, heads))
     if indexer is not None:
-        first += [Part(f"{module}indexer.wk", indexer[1]), Part(f"{module}indexer.weights_proj", indexer[0])]
+        first += [ModuleColumns(f"{module}indexer.wk", indexer[1]), ModuleColumns(f"{module}indexer.weights_proj", indexer[0])]
     before = [Linear("qkv_a_proj", hidden, tuple(first))]
     if q_rank:
-        second = [Part(f"{module}q_b_proj", heads * width, heads)]
+        second = [ModuleColumns(f"{module}q_b_proj", heads * width, heads)]
         if indexer is not None:
-            second.append(Part(f"{module}indexer.wq_b", indexer[0] * indexer[1]))
+            second.append(ModuleColumns(f"{module}indexer.wq_b", indexer[0] * indexer[1]))
         before.append(Linear("q_b_proj", q_rank, tuple(second)))
     elif indexer is not None:
         before.append(linear("indexer_q_proj", hidden, indexer[0] * indexer[1], f"{module}indexer.wq_b"))
@@ -158,8 +158,8 @@ def cross(hidden: int, heads: int, kv_heads: int, head_dim: int) -> Mixer:
                 "cross_kv_proj",
                 hidden,
                 (
-                    Part("cross_attn.k_proj", kv_heads * head_dim, kv_heads),
-                    Part("cross_attn.v_proj", kv_heads * head_dim, kv_heads),
+                    ModuleColumns("cross_attn.k_proj", kv_heads * head_dim, kv_heads),
+                    ModuleColumns("cross_attn.v_proj", kv_heads * head_dim, kv_heads),
                 ),
             ),
         ),

@@ -8,7 +8,7 @@ from msdsim.models.attention import head_sizes, latent, latent_sizes, query_rank
 from msdsim.models.config import Config
 from msdsim.models.family import decoder, family
 from msdsim.models.mlp import dense, is_gated
-from msdsim.models.parts import Decoder, Layer, Linear, Part, linear, padded
+from msdsim.models.parts import Decoder, Layer, Linear, ModuleColumns, linear, padded
 from msdsim.models.patterns import all_windowed, every, listed_kinds, no_windows, patterned, qwen_windows, window_size, windows
 
 Windows = Callable[[Config, int], list[int | None]]
@@ -377,6 +377,6 @@ def gemma3n(c: Config) -> Decoder:
     ]
     once = (
         linear("per_layer_model_projection", hidden, layers * extra, "model.per_layer_model_projection"),
-        Linear("altup_projections", hidden, (Part("model.altup_projections", hidden),), repeats=2 * (streams - 1)),
+        Linear("altup_projections", hidden, (ModuleColumns("model.altup_projections", hidden),), repeats=2 * (streams - 1)),
     )
     return decoder(c, found, once=once, notes=("per-layer embeddings and the mixing of the parallel streams are no matrices",))

@@ -27,7 +27,7 @@ from msdsim.models.mlp import (
     mixture,
     stepped_layers,
 )
-from msdsim.models.parts import Decoder, Experts, Layer, Mixer, Mlp, Part, linear
+from msdsim.models.parts import Decoder, Layer, Mixer, Mlp, ModuleColumns, RoutedExperts, linear
 from msdsim.models.patterns import (
     listed_kinds,
     no_windows,
@@ -272,7 +272,7 @@ def jetmoe(c: Config) -> Decoder:
     )
     routed = Mlp(
         (linear("attention_router", hidden, count, "self_attention.experts.router"),),
-        Experts(
+        RoutedExperts(
             count,
             chosen,
             (
@@ -354,8 +354,8 @@ def minimax_m3(c: Config) -> Decoder:
     if c.values.get("attention_output_gate"):
         raise c.refuse("attention_output_gate = true is not known for this family; the gate's matrix is not certain")
     index = (
-        Part("self_attn.indexer.q_proj", index_heads * index_dim, index_heads),
-        Part("self_attn.indexer.k_proj", index_dim),
+        ModuleColumns("self_attn.indexer.q_proj", index_heads * index_dim, index_heads),
+        ModuleColumns("self_attn.indexer.k_proj", index_dim),
     )
     full = softmax(hidden, heads, kv_heads, head_dim)
     indexed = softmax(hidden, heads, kv_heads, head_dim, more=index)

@@ -10,7 +10,7 @@ from msdsim.models.experts_of import all_but_first, moe_mlps, width_shared, zipp
 from msdsim.models.families_dense import inner_of
 from msdsim.models.family import decoder, family
 from msdsim.models.mlp import dense, expert_layers, expert_numbers, mixture
-from msdsim.models.parts import Decoder, Layer, Linear, Mixer, Mlp, Part, linear
+from msdsim.models.parts import Decoder, Layer, Linear, Mixer, Mlp, ModuleColumns, linear
 from msdsim.models.patterns import listed_kinds, window_size, windows
 
 
@@ -92,28 +92,28 @@ def _compressed(
     index: tuple[int, int, int],
 ) -> Mixer:
     """One layer: the window, and with a ``ratio`` the compressor's key and gate, below 128 twice as wide and with an index."""
-    first = [Part("self_attn.q_a_proj", q_rank), Part("self_attn.kv_proj", dim)]
-    second = [Part("self_attn.q_b_proj", heads * dim, heads)]
+    first = [ModuleColumns("self_attn.q_a_proj", q_rank), ModuleColumns("self_attn.kv_proj", dim)]
+    second = [ModuleColumns("self_attn.q_b_proj", heads * dim, heads)]
     left: tuple[str, ...] = ()
     extra = 0
     if ratio:
         extra = dim // ratio
         chosen = ratio < 128
         columns = dim * (2 if chosen else 1)
-        first += [Part("self_attn.compressor.kv_proj", columns), Part("self_attn.compressor.gate_proj", columns)]
+        first += [ModuleColumns(f"self_attn.compressor.{name}_proj", columns) for name in ("kv", "gate")]
         left = (f"attention over tokens compressed {ratio} to 1 (one vector of {dim} values for {ratio} tokens)",)
         if chosen:
             first += [
-                Part("self_attn.compressor.indexer.kv_proj", 2 * index[1]),
-                Part("self_attn.compressor.indexer.gate_proj", 2 * index[1]),
-                Part("self_attn.compressor.indexer.weights_proj", index[0]),
+                ModuleColumns("self_attn.compressor.indexer.kv_proj", 2 * index[1]),
+                ModuleColumns("self_attn.compressor.indexer.gate_proj", 2 * index[1]),
+                ModuleColumns("self_attn.compressor.indexer.weights_proj", index[0]),
             ]
             extra += index[1] // ratio
-            second.append(Part("self_attn.compressor.indexer.q_b_proj", index[0] * index[1], index[0]))
+            second.append(ModuleColumns("self_attn.compressor.indexer.q_b_proj", index[0] * index[1], index[0]))
             left += (f"the sparse index over them ({index[0]} heads of {index[1]} channels, {index[2]} kept)",)
     mixer = softmax(hidden, heads, 1, dim, v_dim=dim, window=window, kind="windowed")
     assert mixer.attention is not None
-    grouped = Linear("o_a_proj", heads * dim // groups, (Part("self_attn.o_a_proj", o_rank),), repeats=groups)
+    grouped = Linear("o_a_proj", heads * dim // groups, (ModuleColumns("self_attn.o_a_proj", o_rank),), repeats=groups)
     return Mixer(
         "windowed",
         (Linear("qkv_a_proj", hidden, tuple(first)), Linear("q_b_proj", q_rank, tuple(second))),

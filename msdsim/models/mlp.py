@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from msdsim.models.config import Config
-from msdsim.models.parts import Experts, Linear, Mlp, Part, linear
+from msdsim.models.parts import Linear, Mlp, ModuleColumns, RoutedExperts, linear
 
 #: Activations of MLPs without a gate, as configs name them.
 _UNGATED_ACTIVATIONS = ("relu2", "gelu_new", "xielu")
@@ -13,8 +13,8 @@ _GATED_ANYWAY = ("bitnet", "minicpm")
 
 def two_or_three(prefix: str, hidden: int, inner: int, gated: bool, module: str) -> tuple[Linear, ...]:
     """The matrices of one MLP: gate and up in one, then down; without a gate, up and down."""
-    up = Part(f"{module}up_proj", inner, inner)
-    parts = (Part(f"{module}gate_proj", inner, inner), up) if gated else (up,)
+    up = ModuleColumns(f"{module}up_proj", inner, inner)
+    parts = (ModuleColumns(f"{module}gate_proj", inner, inner), up) if gated else (up,)
     return (
         Linear(f"{prefix}gate_up_proj" if gated else f"{prefix}up_proj", hidden, parts),
         linear(f"{prefix}down_proj", inner, hidden, f"{module}down_proj", k_units=inner),
@@ -47,15 +47,15 @@ def mixture(
     the router, where they are not one for each expert.  ``latent``: the routed experts work on a projection of the hidden
     state to so many channels.
     """
-    parts = [Part(f"{module}{router}", routes or count)]
+    parts = [ModuleColumns(f"{module}{router}", routes or count)]
     if shared and shared_gate:
-        parts.append(Part(f"{module}shared_expert_gate", 1))
+        parts.append(ModuleColumns(f"{module}shared_expert_gate", 1))
     if latent:
-        parts.append(Part(f"{module}fc1_latent_proj", latent))
+        parts.append(ModuleColumns(f"{module}fc1_latent_proj", latent))
     found = [Linear("moe_router", hidden, tuple(parts))]
     if shared:
         found += two_or_three("shared_", hidden, shared, shared_gated, f"{module}shared_experts.")
-    experts = Experts(count, chosen, two_or_three("expert_", latent or hidden, inner, gated, f"{module}experts.0."))
+    experts = RoutedExperts(count, chosen, two_or_three("expert_", latent or hidden, inner, gated, f"{module}experts.0."))
     after = (linear("moe_latent_out_proj", latent, hidden, f"{module}fc2_latent_proj"),) if latent else ()
     return Mlp(tuple(found), experts, after)
 

@@ -15,7 +15,7 @@ MIXER_KINDS: tuple[MixerKind, ...] = ("full", "windowed", "linear", "mamba", "co
 
 
 @dataclass(frozen=True)
-class Part:
+class ModuleColumns:
     """Columns of a matrix that belong to one module of the model.
 
     ``units`` equal shares of them (heads, columns) can be spread over devices; without units every device has all of them.
@@ -25,7 +25,7 @@ class Part:
     n: int
     units: int | None = None
 
-    def shard(self, devices: int) -> Part:
+    def shard(self, devices: int) -> ModuleColumns:
         """The columns of one of ``devices``; heads that are too few are copied."""
         if devices == 1 or self.units is None:
             return self
@@ -46,7 +46,7 @@ class Linear:
 
     name: str
     k: int
-    parts: tuple[Part, ...]
+    parts: tuple[ModuleColumns, ...]
     k_units: int | None = None
     repeats: int = 1
 
@@ -84,7 +84,7 @@ def linear(
     repeats: int = 1,
 ) -> Linear:
     """A matrix of one module."""
-    return Linear(name, k, (Part(module or name, n, units),), k_units, repeats)
+    return Linear(name, k, (ModuleColumns(module or name, n, units),), k_units, repeats)
 
 
 @dataclass(frozen=True)
@@ -164,7 +164,7 @@ class Mixer:
 
 
 @dataclass(frozen=True)
-class Experts:
+class RoutedExperts:
     """Routed experts: each token passes ``chosen`` of ``count`` equal ones."""
 
     count: int
@@ -182,7 +182,7 @@ class Mlp:
     """What follows the mixer: matrices that every token passes, and routed experts."""
 
     linears: tuple[Linear, ...]
-    experts: Experts | None = None
+    experts: RoutedExperts | None = None
     #: Matrices that run after the routed experts.
     after: tuple[Linear, ...] = ()
 

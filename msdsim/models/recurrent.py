@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from msdsim.models.parts import Linear, Mixer, Part, linear
+from msdsim.models.parts import Linear, Mixer, ModuleColumns, linear
 
 
 def _scan(what: str, state: int) -> tuple[str, ...]:
@@ -14,7 +14,7 @@ def mamba2(hidden: int, heads: int, head_dim: int, groups: int, state: int, kern
     inner = heads * head_dim
     mixed = inner + 2 * groups * state
     values = inner * state + mixed * (kernel - 1)
-    parts = (Part(f"{module}in_proj", 2 * inner + 2 * groups * state + heads, None),)
+    parts = (ModuleColumns(f"{module}in_proj", 2 * inner + 2 * groups * state + heads, None),)
     return Mixer(
         "mamba",
         (Linear("mamba_in_proj", hidden, parts),),
@@ -54,10 +54,10 @@ def gated_delta(
     """Gated delta net: q, k, v, an output gate z as wide as v, and two gates for each value head."""
     keys, values = key_heads * key_dim, value_heads * value_dim
     state = value_heads * key_dim * value_dim + (2 * keys + values) * (kernel - 1)
-    parts = [Part(f"{module}in_proj_qkv", 2 * keys + values, key_heads)]
+    parts = [ModuleColumns(f"{module}in_proj_qkv", 2 * keys + values, key_heads)]
     if gate:
-        parts.append(Part(f"{module}in_proj_z", values, value_heads))
-    parts.append(Part(f"{module}in_proj_ba", 2 * value_heads, value_heads))
+        parts.append(ModuleColumns(f"{module}in_proj_z", values, value_heads))
+    parts.append(ModuleColumns(f"{module}in_proj_ba", 2 * value_heads, value_heads))
     return Mixer(
         "linear",
         (Linear("linear_in_proj", hidden, tuple(parts)),),
@@ -80,15 +80,15 @@ def delta_attention(
     """Kimi delta attention: q, k, v, a forget gate and an output gate as wide as they (by a rank, or full), a gate a head."""
     width = heads * head_dim
     state = width * head_dim + 3 * width * (kernel - 1)
-    parts = [Part(f"{module}{name}_proj", width, heads) for name in "qkv"]
+    parts = [ModuleColumns(f"{module}{name}_proj", width, heads) for name in "qkv"]
     second: list[Linear] = []
     for name, rank in (("f", forget_rank), ("g", gate_rank)):
         if rank is None:
-            parts.append(Part(f"{module}{name}_proj", width, heads))
+            parts.append(ModuleColumns(f"{module}{name}_proj", width, heads))
         else:
-            parts.append(Part(f"{module}{name}_a_proj", rank))
+            parts.append(ModuleColumns(f"{module}{name}_a_proj", rank))
             second.append(linear(f"linear_{name}_b_proj", rank, width, f"{module}{name}_b_proj", units=heads))
-    parts.append(Part(f"{module}b_proj", heads, heads))
+    parts.append(ModuleColumns(f"{module}b_proj", heads, heads))
     return Mixer(
         "linear",
         (Linear("linear_in_proj", hidden, tuple(parts)), *second),
@@ -101,7 +101,7 @@ def delta_attention(
 def lightning(hidden: int, heads: int, head_dim: int, module: str = "self_attn.") -> Mixer:
     """Lightning attention: q, k, v and an output gate of the same width."""
     width, state = heads * head_dim, heads * head_dim * head_dim
-    parts = (Part(f"{module}qkv_proj", 3 * width, heads), Part(f"{module}output_gate", width, heads))
+    parts = (ModuleColumns(f"{module}qkv_proj", 3 * width, heads), ModuleColumns(f"{module}output_gate", width, heads))
     return Mixer(
         "linear",
         (Linear("linear_in_proj", hidden, parts),),
@@ -126,7 +126,7 @@ def short_convolution(hidden: int, kernel: int, module: str = "conv.") -> Mixer:
 def recurrent_unit(hidden: int, width: int, heads: int, kernel: int, module: str = "temporal_block.") -> Mixer:
     """Griffin's recurrent block: two inputs, block-diagonal gates of the recurrence, and one projection out."""
     state, share = width * kernel, width // heads
-    parts = (Part(f"{module}linear_x", width, width), Part(f"{module}linear_y", width, width))
+    parts = (ModuleColumns(f"{module}linear_x", width, width), ModuleColumns(f"{module}linear_y", width, width))
     gates = linear("recurrent_gates", share, 2 * share, f"{module}rg_lru", repeats=heads)
     return Mixer(
         "linear",
@@ -139,7 +139,7 @@ def recurrent_unit(hidden: int, width: int, heads: int, kernel: int, module: str
 
 def receptance(hidden: int, width: int) -> Mixer:
     """RWKV's time mixing."""
-    parts = tuple(Part(f"attention.{name}", width, width) for name in ("key", "value", "receptance"))
+    parts = tuple(ModuleColumns(f"attention.{name}", width, width) for name in ("key", "value", "receptance"))
     return Mixer(
         "linear",
         (Linear("linear_in_proj", hidden, parts),),
@@ -153,12 +153,12 @@ def matrix_memory(hidden: int, heads: int, keys: int, values: int, module: str =
     """xLSTM's matrix memory: q, k, v, an output gate, and two gates a head."""
     state = heads * ((keys // heads) * (values // heads) + keys // heads + 1)
     parts = (
-        Part(f"{module}q", keys, heads),
-        Part(f"{module}k", keys, heads),
-        Part(f"{module}v", values, heads),
-        Part(f"{module}ogate_preact", values, heads),
-        Part(f"{module}igate_preact", heads, heads),
-        Part(f"{module}fgate_preact", heads, heads),
+        ModuleColumns(f"{module}q", keys, heads),
+        ModuleColumns(f"{module}k", keys, heads),
+        ModuleColumns(f"{module}v", values, heads),
+        ModuleColumns(f"{module}ogate_preact", values, heads),
+        ModuleColumns(f"{module}igate_preact", heads, heads),
+        ModuleColumns(f"{module}fgate_preact", heads, heads),
     )
     return Mixer(
         "linear",

@@ -12,7 +12,7 @@ from msdsim.errors import InputError
 from msdsim.models.config import Config
 from msdsim.models.mlp import check_experts
 from msdsim.models.operator_names import FUSED, FUSED_NAMES, clean
-from msdsim.models.parts import Attention, Decoder, Experts, Latent, Layer, Linear, Mixer, Mlp, Part, linear
+from msdsim.models.parts import Attention, Decoder, Latent, Layer, Linear, Mixer, Mlp, ModuleColumns, RoutedExperts, linear
 from msdsim.models.quantization import Quantization, WeightFormat
 from msdsim.models.stored import Matrix, Tensors, matrices
 
@@ -259,7 +259,8 @@ def _layer(parts: _LayerParts, hidden: int, c: Config) -> Layer:
         for inputs, same in by_inputs.items():
             name = FUSED_NAMES[fused] if fused >= 0 and len(same) > 1 else same[0][0].rpartition(".")[2]
             shared = "shared_" if "shared" in module else ""
-            item = Linear(f"{shared}{clean(name)}", inputs, tuple(Part(matrix.module, matrix.shape[0]) for _, matrix in same))
+            columns = tuple(ModuleColumns(matrix.module, matrix.shape[0]) for _, matrix in same)
+            item = Linear(f"{shared}{clean(name)}", inputs, columns)
             if re.search(r"mlp|ffn|feed_forward|moe|shared|fc1|fc2|dense_h|dense_4h", module):
                 mlp.append(item)
             elif _AFTER.search(module):
@@ -271,7 +272,7 @@ def _layer(parts: _LayerParts, hidden: int, c: Config) -> Layer:
     return Layer((mixer,), (Mlp(tuple(mlp), _experts(parts.experts, c)),))
 
 
-def _experts(experts: Mapping[str, tuple[Matrix, int]], c: Config) -> Experts | None:
+def _experts(experts: Mapping[str, tuple[Matrix, int]], c: Config) -> RoutedExperts | None:
     if not experts:
         return None
     counts = {count for _, count in experts.values()}
@@ -301,8 +302,8 @@ def _experts(experts: Mapping[str, tuple[Matrix, int]], c: Config) -> Experts | 
             if kind in ("down_proj", "w2")
             else f"expert_{clean(kind)}"
         )
-        found.append(Linear(name, inputs, tuple(Part(matrix.module, matrix.shape[0]) for _, matrix in same)))
-    return Experts(count, chosen, tuple(found))
+        found.append(Linear(name, inputs, tuple(ModuleColumns(matrix.module, matrix.shape[0]) for _, matrix in same)))
+    return RoutedExperts(count, chosen, tuple(found))
 
 
 def _attention(plain: Mapping[str, Matrix], c: Config) -> Attention | None:

@@ -6,16 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
 from msdsim.errors import InputError
-from msdsim.models.parts import Attention, Decoder, Experts, Layer, Linear, Mixer, Mlp, experts_rows
+from msdsim.models.parts import Attention, Decoder, Layer, Linear, Mixer, Mlp, RoutedExperts, experts_rows
 from msdsim.models.quantization import BF16, NOTHING, Quantization, WeightFormat
+from msdsim.moved import renamed
 from msdsim.units import ceil_div
+
+__getattr__ = renamed(__name__)
 
 #: Where an operator stands within a layer.
 _BEFORE, _ATTENTION, _AFTER, _MLP = range(4)
 
 
 @dataclass(frozen=True)
-class Step:
+class ModelStep:
     """``batch`` sequences of ``tokens`` new tokens each (1: decode); attention reads ``kv`` tokens, the new ones among
     them (None: no attention), on one of ``devices``.
 
@@ -67,7 +70,7 @@ class Operator:
     place: tuple[int, int] = (0, 0)
 
 
-def operators(decoder: Decoder, step: Step, quantization: Quantization = NOTHING) -> list[Operator]:
+def operators(decoder: Decoder, step: ModelStep, quantization: Quantization = NOTHING) -> list[Operator]:
     """The operators of a step; equal ones of all layers are one entry."""
     if step.expert_devices > 1 and not any(mlp.experts for layer in decoder.layers for mlp in layer.mlps):
         raise InputError(f"--expert-parallel {step.expert_devices}: the model has no routed experts")
@@ -106,7 +109,7 @@ def _named(items: list[Operator]) -> list[Operator]:
 
 
 def _layer(
-    layer: Layer, prefix: str, step: Step, quantization: Quantization, kinds: list[str]
+    layer: Layer, prefix: str, step: ModelStep, quantization: Quantization, kinds: list[str]
 ) -> Iterator[tuple[str, Operator]]:
     for mixer in layer.mixers:
         family = "attention" if mixer.kind in ("full", "windowed") else mixer.kind
@@ -123,7 +126,7 @@ def _layer(
             yield "", op
 
 
-def _mixer(mixer: Mixer, prefix: str, step: Step, quantization: Quantization, section: int) -> Iterator[Operator]:
+def _mixer(mixer: Mixer, prefix: str, step: ModelStep, quantization: Quantization, section: int) -> Iterator[Operator]:
     for item in mixer.before:
         if item.name == "cross_kv_proj":
             continue
@@ -136,7 +139,7 @@ def _mixer(mixer: Mixer, prefix: str, step: Step, quantization: Quantization, se
         yield from _matmuls(item, prefix, step.rows, step, quantization, (section, _AFTER))
 
 
-def _mlp(mlp: Mlp, prefix: str, step: Step, quantization: Quantization) -> Iterator[Operator]:
+def _mlp(mlp: Mlp, prefix: str, step: ModelStep, quantization: Quantization) -> Iterator[Operator]:
     section = _MLP + 90 + (1 if mlp.experts else 0)
     for item in mlp.linears:
         yield from _matmuls(item, prefix, step.rows, step, quantization, (section, 0))
@@ -146,7 +149,8 @@ def _mlp(mlp: Mlp, prefix: str, step: Step, quantization: Quantization) -> Itera
         yield from _matmuls(item, prefix, step.rows, step, quantization, (section, 2))
 
 
-def _experts(experts: Experts, prefix: str, step: Step, quantization: Quantization, section: int) -> Iterator[Operator]:
+def _experts(experts: RoutedExperts, prefix: str, step: ModelStep, quantization: Quantization,
+             section: int) -> Iterator[Operator]:
     """The routed experts of one layer in one kernel, with balanced routing; of several devices, the one with most rows."""
     share, batches = step.expert_devices, max(1, step.expert_devices // step.devices)
     if experts.count % share:
@@ -166,7 +170,7 @@ def _experts(experts: Experts, prefix: str, step: Step, quantization: Quantizati
 
 
 def _matmuls(
-    item: Linear, prefix: str, rows: int, step: Step, quantization: Quantization, place: tuple[int, ...]
+    item: Linear, prefix: str, rows: int, step: ModelStep, quantization: Quantization, place: tuple[int, ...]
 ) -> Iterator[Operator]:
     own = item.shard(step.devices)
     spot = (place[0], place[1]) if place else (0, 0)
@@ -205,7 +209,7 @@ def _problem(rows: tuple[int, ...], k: int, n: int, fmt: WeightFormat) -> str:
     return f"grouped_gemm:{body},k={k},n={n}{_suffix(fmt)}"
 
 
-def attention_problems(attention: Attention, step: Step) -> list[tuple[int, str]]:
+def attention_problems(attention: Attention, step: ModelStep) -> list[tuple[int, str]]:
     """The attention of one layer: how often, and the problem.
 
     A decode step reads ``min(kv, window)`` tokens.  A prefill longer than its window runs in blocks as long as the window,
@@ -225,7 +229,7 @@ def attention_problems(attention: Attention, step: Step) -> list[tuple[int, str]
     return found
 
 
-def _attention(attention: Attention, step: Step, q: int, kv: int) -> str:
+def _attention(attention: Attention, step: ModelStep, q: int, kv: int) -> str:
     own = attention.shard(step.devices)
     causal = ",causal=1" if q > 1 else ""
     sizes = attention.latent

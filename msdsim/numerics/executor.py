@@ -19,7 +19,7 @@ from msdsim.formats.number import FORMATS
 from msdsim.ir.expr import Binary, Const, Expr, binary, compiled, source
 from msdsim.ir.kernel import Alloc, Block, Buffer, For, Kernel, Op, Slice, Tensor, When
 from msdsim.ir.lets import plain
-from msdsim.ir.ops import OPS, Execution
+from msdsim.ir.ops import OPS, Evaluation
 from msdsim.numerics.matmul import mmad_float, mmad_int, mmad_mx
 
 #: Called after every operation with the unit's (core, part, sub), the operation, and the regions it read and wrote.
@@ -279,7 +279,7 @@ class _Unit:
             env[number] = current[name]
         out, *ins = plan.views(env)
         if out is None or out.size:
-            plan.definition.execute(op, Execution(ins, out, self._value, self.machine.arithmetic))
+            plan.definition.execute(op, Evaluation(ins, out, self._value, self.machine.arithmetic))
         if self.machine.observer is not None:
             self._observe(op, plan)
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from msdsim.report.html import picture
 from msdsim.report.page import Section, page, table
 from msdsim.report.table import TextTable
-from msdsim.report.xy_chart import Axis, Bands, Point, xy_chart
+from msdsim.report.xy_chart import Bands, ChartAxis, Mark, xy_chart
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -32,13 +32,14 @@ def correlator_page(report: Any, pictures: Mapping[str, Figure]) -> str:
 
 def _parity(report: Any) -> str:
     """Predicted against measured time of every row by chip, with bands of 10 and 30% around equality."""
-    series: dict[str, list[Point]] = {}
+    series: dict[str, list[Mark]] = {}
     for row in report.rows:
         if row.error is not None and not row.ambiguous:
             said = f"measured {row.measured_us:,.1f} us, predicted {row.predicted_us:,.1f}, {row.error:+.1%}"
-            point = Point(row.measured_us, row.predicted_us, f"{row.id}\n{row.family}\n{said}")
+            point = Mark(row.measured_us, row.predicted_us, f"{row.id}\n{row.family}\n{said}")
             series.setdefault(row.chip, []).append(point)
-    return xy_chart(series, Axis("measured (us)", True), Axis("predicted (us); bands 10% and 30% around equality", True),
+    predicted = ChartAxis("predicted (us); bands 10% and 30% around equality", True)
+    return xy_chart(series, ChartAxis("measured (us)", True), predicted,
                     bands=Bands((0.3, 0.1)), label="predicted against measured time")
 
 

@@ -59,7 +59,7 @@ class Fact:
 
 
 @dataclass(frozen=True)
-class PipeTime:
+class PipeShares:
     """The time of one kind of pipe: shares of it by category, which add up to 1, and what it waits for most."""
 
     kind: str
@@ -79,7 +79,7 @@ class PipeTimes:
     """Where the time of the pipes went, in the order of the data's way; ``units`` says over what the shares are means."""
 
     units: str
-    rows: tuple[PipeTime, ...]
+    rows: tuple[PipeShares, ...]
 
     @property
     def looks(self) -> list[Look]:
@@ -217,7 +217,7 @@ def pipe_times(run: Result) -> PipeTimes:
     for kind in ordered_pipes(stalls):
         total = stalls[kind]["instances"] * max(1, run.cycles)
         most = longest[kind][0] if longest[kind] and longest[kind][0].share >= 0.005 else None
-        rows.append(PipeTime(kind, pipe_label(kind), PIPE_ROLES.get(kind, ""),
+        rows.append(PipeShares(kind, pipe_label(kind), PIPE_ROLES.get(kind, ""),
                              {look.category: stalls[kind][look.category] / total for look in LOOKS},
                              f"{percent(most.share)} {most.text}" if most is not None else ""))
     return PipeTimes(units, tuple(rows))

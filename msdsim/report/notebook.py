@@ -8,7 +8,7 @@ from html import escape
 
 from rich.text import Text
 
-from msdsim.report.facts import Fact, PipeTime, PipeTimes, Report
+from msdsim.report.facts import Fact, PipeShares, PipeTimes, Report
 from msdsim.report.labels import LOOKS
 from msdsim.report.table import Cell, TextTable
 
@@ -72,7 +72,7 @@ def _pipes(pipes: PipeTimes) -> str:
             f"<div>{keys}</div>")
 
 
-def _bar(row: PipeTime) -> str:
+def _bar(row: PipeShares) -> str:
     pieces = "".join(
         f'<span style="width:{100 * share:.3f}%;background:{look.colour}" title="{look.category}: {100 * share:.1f}%"></span>'
         for look in LOOKS if (share := row.shares[look.category]))

@@ -18,13 +18,16 @@ from msdsim.hardware import Hardware
 from msdsim.hardware.hardware import leaves
 from msdsim.ir.kernel import Kernel
 from msdsim.ir.lets import plain
+from msdsim.moved import renamed
 from msdsim.numerics.check import Numerics
 from msdsim.timeline.record import Bandwidth, RunRecord
 from msdsim.units import ticks_to_us
 
+__getattr__ = renamed(__name__)
+
 
 @dataclass(frozen=True)
-class Cause:
+class BoundBy:
     """What a run is bound by: a ``resource`` of the chip, and how much faster the same schedule is with the ``change``."""
 
     resource: str
@@ -51,7 +54,7 @@ class Result:
     numerics: Numerics | None = None
     arrays: Mapping[str, np.ndarray] = field(default_factory=dict)
     l2_start: str = "empty"
-    causes: tuple[Cause, ...] | None = None
+    causes: tuple[BoundBy, ...] | None = None
     #: How the weights of a checkpoint were read and taken; empty where there are none.
     weights: str = ""
     #: How the tiling was chosen; empty where all of it was given.

@@ -7,7 +7,7 @@ from html import escape
 from typing import Any
 
 from msdsim.report.sweep_plot import Rows, cost_of, front, series_of, spread
-from msdsim.report.xy_chart import Axis, Point, xy_chart
+from msdsim.report.xy_chart import ChartAxis, Mark, xy_chart
 
 #: Series, or cells of a map, beyond which a chart tells nobody anything; the table has them.
 _MOST_SERIES, _MOST_CELLS = 24, 900
@@ -32,7 +32,7 @@ def lines_chart(rows: Rows, names: Sequence[str]) -> str:
     series = series_of(rows, [other for other in names if other != name])
     if len(series) > _MOST_SERIES:
         return ""
-    points = {label: sorted((Point(row[name], row["time_us"], _said(row, names)) for row in own), key=lambda point: point.x)
+    points = {label: sorted((Mark(row[name], row["time_us"], _said(row, names)) for row in own), key=lambda point: point.x)
               for label, own in series.items()}
     # A dataflow has one colour; what else is varied changes shape and dashes.
     flows = list(dict.fromkeys((row["dataflow"], row["hw"]) for row in rows))
@@ -42,8 +42,8 @@ def lines_chart(rows: Rows, names: Sequence[str]) -> str:
     for label, own in series.items():
         kind = tuple(str(own[0][other]) for other in others)
         looks[label] = flows.index((own[0]["dataflow"], own[0]["hw"])), kinds.index(kind)
-    return xy_chart(points, Axis(name, spread([row[name] for row in rows])),
-                    Axis("time (us)", spread([row["time_us"] for row in rows])), lines=True, looks=looks,
+    return xy_chart(points, ChartAxis(name, spread([row[name] for row in rows])),
+                    ChartAxis("time (us)", spread([row["time_us"] for row in rows])), lines=True, looks=looks,
                     label=f"time over {name}")
 
 
@@ -103,11 +103,11 @@ def front_chart(rows: Rows, names: Sequence[str]) -> str:
     if not known:
         return ""
     series = series_of(known, [])
-    points = {name: [Point(row["time_us"], row[cost], _said(row, names, f"{label}: {row[cost]:,.4g}")) for row in own]
+    points = {name: [Mark(row["time_us"], row[cost], _said(row, names, f"{label}: {row[cost]:,.4g}")) for row in own]
               for name, own in series.items()}
     best = front(known, cost)
-    return xy_chart(points, Axis("time (us)", spread([row["time_us"] for row in known])),
-                    Axis(label, spread([row[cost] for row in known if row[cost]] or [1.0])),
+    return xy_chart(points, ChartAxis("time (us)", spread([row["time_us"] for row in known])),
+                    ChartAxis(label, spread([row[cost] for row in known if row[cost]] or [1.0])),
                     step=[(row["time_us"], row[cost]) for row in best], label=f"time against {label}")
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from msdsim.report.labels import percent, resource_label
-from msdsim.report.result import Cause, Comparison, Result, WorkloadComparison
+from msdsim.report.result import BoundBy, Comparison, Result, WorkloadComparison
 from msdsim.report.waits import Wait, stall_share, waits
 
 #: A resource used at least this much is what binds a run; below it, the run waits in turns.
@@ -95,14 +95,14 @@ def workload_verdict(found: WorkloadComparison) -> str:
             f"difference is in {theirs.name}, where {rival.dataflow} {why(ours.result, theirs.result)}.")
 
 
-def bound_text(causes: Sequence[Cause], most: int = 3) -> str:
+def bound_text(causes: Sequence[BoundBy], most: int = 3) -> str:
     """``L2 (twice as fast: 1.10x), Vector (twice as fast: 1.05x)``: what binds a run, with what its change would gain."""
     if not causes:
         return "no single thing: no one change of the chip gains 2%"
     return ", ".join(f"{cause.resource} ({_how(cause)}: {cause.speedup:.2f}x)" for cause in causes[:most])
 
 
-def _how(cause: Cause) -> str:
+def _how(cause: BoundBy) -> str:
     """``twice as fast`` of ``HBM twice as fast``, ``free`` of ``signals and barriers free``, ``gone`` of ``no latencies``."""
     return next((text for text in ("twice as fast", "twice as wide", "twice as large", "free") if cause.change.endswith(text)),
                 "gone")

@@ -16,7 +16,7 @@ _DASHES = ("", "6 4", "2 3", "7 3 2 3")
 
 
 @dataclass(frozen=True)
-class Point:
+class Mark:
     """A point at ``x`` and ``y``, and what is said about it."""
 
     x: float
@@ -25,7 +25,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Axis:
+class ChartAxis:
     """An axis: its title, and whether it shows logarithms."""
 
     title: str
@@ -48,7 +48,7 @@ class Scale:
     log: bool
 
     @classmethod
-    def over(cls, values: Sequence[float], axis: Axis) -> Scale:
+    def over(cls, values: Sequence[float], axis: ChartAxis) -> Scale:
         """A scale with room at both ends for all values; of a logarithm only those above 0 count."""
         shown = [value for value in values if value > 0] if axis.log else list(values)
         low, high = min(shown), max(shown)
@@ -77,9 +77,9 @@ class Scale:
         return [float(value) for value in found if self.low <= value <= self.high]
 
 
-def xy_chart(series: Mapping[str, Sequence[Point]], x: Axis, y: Axis, *, lines: bool = False, bands: Bands | None = None,
-             step: Sequence[tuple[float, float]] = (), looks: Mapping[str, tuple[int, int]] | None = None,
-             label: str = "") -> str:
+def xy_chart(series: Mapping[str, Sequence[Mark]], x: ChartAxis, y: ChartAxis, *, lines: bool = False,
+             bands: Bands | None = None, step: Sequence[tuple[float, float]] = (),
+             looks: Mapping[str, tuple[int, int]] | None = None, label: str = "") -> str:
     """Points of several series, joined by ``lines`` where wished; ``step`` is a line of steps under them, such as a front.
 
     ``looks`` has a colour and a shape for series that have something in common.  The legend's buttons let a series stand out.

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from msdsim.dataflows.vector.add_parts import NOTHING_BESIDE, Beside, adding_tile
+from msdsim.dataflows.vector.add_parts import NOTHING_RESERVED, Reserved, adding_tile
 from msdsim.formats.mx import MX_BLOCK, element_bits
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units.mte import FRACTAL_ROW_BYTES
@@ -312,7 +312,7 @@ def state_main_loop(phase: Phase, s: Space, loop: MainLoop, tiles: Values, units
     phase.once(load + to_l0 + head + np.maximum(loop.inside / loop.steps, one) + loop.drain + out)
 
 
-def add_parts(costs: Costs, product: Product, parts: Values, count: int, beside: Beside = NOTHING_BESIDE,
+def add_parts(costs: Costs, product: Product, parts: Values, count: int, beside: Reserved = NOTHING_RESERVED,
               scaling: Ops = ()) -> Phase:
     """Vector adds the sums of the parts of K, after all cores have met (:mod:`msdsim.dataflows.vector.add_parts`), and then
     does ``scaling`` to them."""

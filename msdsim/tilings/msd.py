@@ -34,7 +34,7 @@ from msdsim.tilings.cube import (
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.search import declare
 from msdsim.tilings.space import Space, Values, ceil, up
-from msdsim.tilings.splits import BlockSplit, RowSplit
+from msdsim.tilings.splits import BlockSplitWork, RowSplitWork
 
 #: Slots of the ring, weight tiles fetched while Vector splits, and parts of the rows of a merge; the first are where the search
 #: begins.
@@ -69,9 +69,9 @@ class Msd:
         """What depends on the number of components."""
         self.passes, self.product = passes, Product.of(self.problem, self.kind.cube, 4, passes)
         counts = tuple(rows // passes for rows in self.product.counts)
-        self.split: BlockSplit | RowSplit = BlockSplit(self.costs, counts, self.product.k, passes, self.kind)
+        self.split: BlockSplitWork | RowSplitWork = BlockSplitWork(self.costs, counts, self.product.k, passes, self.kind)
         if not self.kind.mx:
-            self.split = RowSplit(self.costs, counts, self.product.k, passes, self.kind,
+            self.split = RowSplitWork(self.costs, counts, self.product.k, passes, self.kind,
                                   k_groups(self.problem) if self.problem.offset else 0, self.group)
 
     # Space

@@ -9,7 +9,7 @@ from msdsim.tilings.dequant import Dequant
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.search import declare
 from msdsim.tilings.space import Space
-from msdsim.tilings.splits import BlockSplit
+from msdsim.tilings.splits import BlockSplitWork
 
 
 class Mxfp8(Dequant):
@@ -17,7 +17,7 @@ class Mxfp8(Dequant):
 
     def __init__(self, problem: GemmShape, chip: Chip) -> None:
         super().__init__(problem, chip, MXFP8)
-        self.split = BlockSplit(self.costs, self.product.counts, self.product.k, 1, MXFP8)
+        self.split = BlockSplitWork(self.costs, self.product.counts, self.product.k, 1, MXFP8)
 
     def more(self, s: Space) -> None:
         self.split.add(s, lambda s: s.base_m, lambda s: self.chip.buffers.ub_bytes, several=False)

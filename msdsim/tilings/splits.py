@@ -43,7 +43,7 @@ def split_bytes_per_row(groups: int) -> int:
 
 
 @dataclass(frozen=True)
-class Split:
+class SplitWork:
     """``counts`` rows of every expert by ``k`` into ``passes`` components of a method."""
 
     costs: Costs
@@ -78,7 +78,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class RowSplit(Split):
+class RowSplitWork(SplitWork):
     """Integers; ``groups`` of K (0: no sums of x are wanted) of ``group``."""
 
     groups: int
@@ -133,7 +133,7 @@ class RowSplit(Split):
 
 
 @dataclass(frozen=True)
-class BlockSplit(Split):
+class BlockSplitWork(SplitWork):
     """MX blocks, each with its own scale."""
 
     def add(self, s: Space, tile_rows: Of, room: Of, several: bool) -> None:

@@ -10,13 +10,13 @@ import pytest
 
 from msdsim.errors import InputError
 from msdsim.explore.import_model import model_of
-from msdsim.models.parts import Linear, Part
+from msdsim.models.parts import Linear, ModuleColumns
 from msdsim.models.quantization import Quantization
-from msdsim.models.step import Step, _matmuls, operators
+from msdsim.models.step import ModelStep, _matmuls, operators
 from msdsim.problems.parse import parse_inline
 
 PUBLISHED = tomllib.loads((Path(__file__).parent / "published.toml").read_text(encoding="utf-8"))
-STEPS = [Step(1, 1, 64), Step(33, 1, 100_000), Step(2, 3000, 5000), Step(1, 100)]
+STEPS = [ModelStep(1, 1, 64), ModelStep(33, 1, 100_000), ModelStep(2, 3000, 5000), ModelStep(1, 100)]
 
 
 @pytest.mark.parametrize("name", PUBLISHED)
@@ -43,7 +43,7 @@ def test_devices_share_the_weights(name):
 
     def held(devices):
         return sum(item.count * (item.experts or getattr(parse_inline(item.problem), "groups", 1)) * parse_inline(item.problem).k
-                   * parse_inline(item.problem).n for item in operators(model.decoder, Step(4, 1, 64, devices)) if "attention" not in
+                   * parse_inline(item.problem).n for item in operators(model.decoder, ModelStep(4, 1, 64, devices)) if "attention" not in
                    item.name)
 
     whole, half, quarter = held(1), held(2), held(4)
@@ -62,8 +62,8 @@ def expert_operators(name, step):
 @pytest.mark.parametrize("batch", [1, 33, 96])
 def test_devices_share_the_experts(devices, shares, batch):
     """Whole experts, with the rows of all batches: as many as the rule of one device gives, dealt in turn."""
-    found = expert_operators("deepseek-v3", Step(batch, 1, 64, devices, shares))
-    whole = expert_operators("deepseek-v3", Step(batch, 1, 64))
+    found = expert_operators("deepseek-v3", ModelStep(batch, 1, 64, devices, shares))
+    whole = expert_operators("deepseek-v3", ModelStep(batch, 1, 64))
     problem, item = found["expert_gate_up_proj"]
     rows = problem.rows if hasattr(problem, "rows") and problem.rows else (problem.m,) * getattr(problem, "groups", 1)
     routed = batch * shares // devices * 8
@@ -73,7 +73,7 @@ def test_devices_share_the_experts(devices, shares, batch):
     assert len(rows) == len(range(0, active, shares))
     assert (problem.k, problem.n) == (7168, 4096)
     # Everything else is as without: a batch of its own for each group of tensor-parallel devices.
-    alone = expert_operators("deepseek-v3", Step(batch, 1, 64, devices))
+    alone = expert_operators("deepseek-v3", ModelStep(batch, 1, 64, devices))
     for name, (other, _) in alone.items():
         if not name.startswith("expert_"):
             assert found[name][0] == other
@@ -86,17 +86,17 @@ def test_devices_share_the_experts(devices, shares, batch):
 ])
 def test_experts_that_cannot_be_shared(name, step, said):
     with pytest.raises(InputError, match=said):
-        expert_operators(name, Step(*step))
+        expert_operators(name, ModelStep(*step))
 
 
 def test_groups_of_devices_share_the_experts():
     with pytest.raises(InputError, match="--expert-parallel 6 is no multiple of --tensor-parallel 4"):
-        Step(1, 1, 64, 4, 6)
+        ModelStep(1, 1, 64, 4, 6)
 
 
 @pytest.mark.parametrize(("repeats", "form"), [(1, "gemm:m=3,k=16,n=32"), (2, "grouped_gemm:groups=2,m=3,k=16,n=32")])
 def test_matrices_side_by_side_are_groups(repeats, form):
     """Two already: each has an input of its own."""
-    item = Linear("mix", 16, (Part("mix", 32),), repeats=repeats)
-    found = list(_matmuls(item, "", 3, Step(3, 1, 64), Quantization("", lambda module: None), ()))
+    item = Linear("mix", 16, (ModuleColumns("mix", 32),), repeats=repeats)
+    found = list(_matmuls(item, "", 3, ModelStep(3, 1, 64), Quantization("", lambda module: None), ()))
     assert [operator.problem for operator in found] == [form]

@@ -9,7 +9,7 @@ import pytest
 
 from msdsim.numerics.check import Numerics
 from msdsim.report.frames import comparison_rows, workload_rows
-from msdsim.report.result import Cause, Comparison, WorkloadComparison, WorkloadResult, WorkloadRun
+from msdsim.report.result import BoundBy, Comparison, WorkloadComparison, WorkloadResult, WorkloadRun
 from msdsim.report.verdict import verdict, why, workload_verdict
 
 
@@ -94,12 +94,12 @@ def test_errors_within_two_percent_are_as_large(made, error, lost):
 
 
 def test_bytes_are_compared_where_memory_binds(made):
-    hbm = (Cause("HBM", "HBM twice as fast", 1.5),)
+    hbm = (BoundBy("HBM", "HBM twice as fast", 1.5),)
     winner = made("msd-int8", 1000, (100_000, 0, 0, 0))
     for moved, said in (((240_000, 10_000), " and moves 2.5x the bytes"), ((104_000, 0), ""), ((60_000, 50_000), " and moves 1.1x the bytes")):
         rival = made("bf16", 2000, (*moved, 0, 0), causes=hbm)
         assert why(winner, rival) == f"is bound by HBM (twice as fast: 1.50x){said}"
-    vector = made("bf16", 2000, (250_000, 0, 0, 0), causes=(Cause("Vector", "Vector twice as fast", 1.5), *hbm))
+    vector = made("bf16", 2000, (250_000, 0, 0, 0), causes=(BoundBy("Vector", "Vector twice as fast", 1.5), *hbm))
     assert "bytes" not in why(winner, vector)
 
 

@@ -6,7 +6,7 @@ import re
 
 import pytest
 
-from msdsim.report.xy_chart import Axis, Bands, Point, Scale, xy_chart
+from msdsim.report.xy_chart import Bands, ChartAxis, Mark, Scale, xy_chart
 
 
 def dots(chart):
@@ -16,26 +16,26 @@ def dots(chart):
 
 
 def test_a_linear_axis_begins_at_zero_where_zero_is_near():
-    scale = Scale.over([2.0, 10.0], Axis("x"))
+    scale = Scale.over([2.0, 10.0], ChartAxis("x"))
     assert (scale.low, scale.high) == (0.0, pytest.approx(10.4))
     assert scale.at(5.2) == pytest.approx(50)
-    far = Scale.over([90.0, 100.0], Axis("x"))
+    far = Scale.over([90.0, 100.0], ChartAxis("x"))
     assert (far.low, far.high) == (pytest.approx(89.5), pytest.approx(100.5))
 
 
 def test_a_logarithm_puts_the_geometric_mean_in_the_middle():
-    scale = Scale.over([1.0, 10000.0], Axis("x", log=True))
+    scale = Scale.over([1.0, 10000.0], ChartAxis("x", log=True))
     assert scale.at(100.0) == pytest.approx(50)
     assert scale.ticks() == [1, 10, 100, 1000, 10000]
 
 
 def test_one_value_has_a_scale_too():
     for log in (False, True):
-        assert 0 < Scale.over([7.0, 7.0], Axis("x", log)).at(7.0) <= 100
+        assert 0 < Scale.over([7.0, 7.0], ChartAxis("x", log)).at(7.0) <= 100
 
 
 def test_points_lines_and_legend():
-    chart = xy_chart({"a": [Point(0, 0, "origin"), Point(10, 100, "top")], "<b>": [Point(5, 50, "middle")]}, Axis("x"), Axis("y"),
+    chart = xy_chart({"a": [Mark(0, 0, "origin"), Mark(10, 100, "top")], "<b>": [Mark(5, 50, "middle")]}, ChartAxis("x"), ChartAxis("y"),
                      lines=True)
     place = dots(chart)
     assert place["origin"] == (0, 0)
@@ -45,18 +45,18 @@ def test_points_lines_and_legend():
 
 
 def test_what_a_logarithm_cannot_show_is_counted():
-    chart = xy_chart({"a": [Point(1, 0, "none"), Point(2, 3, "some")]}, Axis("x"), Axis("y", log=True))
+    chart = xy_chart({"a": [Mark(1, 0, "none"), Mark(2, 3, "some")]}, ChartAxis("x"), ChartAxis("y", log=True))
     assert list(dots(chart)) == ["some"]
     assert "a logarithm has no 0: 1" in chart
-    assert "No point" in xy_chart({"a": [Point(1, 0, "none")]}, Axis("x"), Axis("y", log=True))
+    assert "No point" in xy_chart({"a": [Mark(1, 0, "none")]}, ChartAxis("x"), ChartAxis("y", log=True))
 
 
 def test_bands_and_points_share_one_scale():
     """A point at twice its measurement lies above the diagonal by the logarithm of two."""
-    chart = xy_chart({"a": [Point(10, 10, "equal"), Point(100, 200, "twice")]}, Axis("x", True), Axis("y", True),
+    chart = xy_chart({"a": [Mark(10, 10, "equal"), Mark(100, 200, "twice")]}, ChartAxis("x", True), ChartAxis("y", True),
                      bands=Bands((0.3, 0.1)))
     place = dots(chart)
     assert place["equal"][0] == place["equal"][1]
-    scale = Scale.over([10, 10, 100, 200], Axis("x", True))
+    scale = Scale.over([10, 10, 100, 200], ChartAxis("x", True))
     assert place["twice"][1] - place["twice"][0] == pytest.approx(scale.at(20) - scale.at(10), abs=0.02)
     assert chart.count('class="band"') == 2

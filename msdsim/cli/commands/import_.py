@@ -32,10 +32,10 @@ def command(model: str, batch: int, tokens: int, kv: int | None, devices: int, e
     from pathlib import Path
 
     from msdsim.explore.import_model import default_name, read_model, step_text, understood
-    from msdsim.models.step import Step
+    from msdsim.models.step import ModelStep
     from msdsim.report.files import require_writable, write_text
 
-    step = Step(batch, tokens, kv, devices, expert_devices)
+    step = ModelStep(batch, tokens, kv, devices, expert_devices)
     found = read_model(model)
     name = name or default_name(Path(model))
     file = out or f"{name}-{'decode' if tokens == 1 else 'prefill'}.toml"

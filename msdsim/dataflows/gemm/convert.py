@@ -22,7 +22,7 @@ from msdsim.dataflows.gemm.dequant import Activations, Weights, fill
 from msdsim.dataflows.gemm.register import register_gemm
 from msdsim.dataflows.gemm.weight_ring import Columns, TileTurn, WeightRing
 from msdsim.dataflows.gemm.weight_scales import LoadedScales
-from msdsim.dataflows.vector.add_parts import Beside
+from msdsim.dataflows.vector.add_parts import Reserved
 from msdsim.dataflows.vector.dequantize import widen
 from msdsim.dataflows.vector.row_sums import RowSums
 from msdsim.formats.schemes import Scheme
@@ -170,7 +170,7 @@ class Converting:
         g.ring.drain()
         if g.sums is not None:
             kb.raise_signal("summed", "MTE3")
-            g.sums.add_up(g.y, beside=Beside(fixed=ring.ub_bytes))
+            g.sums.add_up(g.y, beside=Reserved(fixed=ring.ub_bytes))
 
     def _one_tile(self, scaling: Scaling, t: Expr) -> None:
         """Every slot is followed by the sums of the slot ``ahead`` before it, of the previous unit where there is none::
@@ -248,9 +248,9 @@ class Converting:
             yield place
 
 
-def scaled_sums(ring: int, offset: bool) -> Beside:
+def scaled_sums(ring: int, offset: bool) -> Reserved:
     """UB that scaling takes where sums of parts of K are added up: scales, offsets, row sums and what they make together."""
-    return Beside(column=4 * ring * (1 + offset), row=4 * ring * offset, element=4 * offset)
+    return Reserved(column=4 * ring * (1 + offset), row=4 * ring * offset, element=4 * offset)
 
 
 def _from(source: Stream | Held, first: Expr) -> Stream | Held:

@@ -28,7 +28,7 @@ _SPARE_BYTES = 1024
 
 
 @dataclass(frozen=True)
-class Beside:
+class Reserved:
     """UB that is taken beside the sums: ``fixed`` bytes, and bytes for each column, row and element of a tile."""
 
     fixed: int = 0
@@ -37,11 +37,11 @@ class Beside:
     element: int = 0
 
 
-NOTHING_BESIDE = Beside()
+NOTHING_RESERVED = Reserved()
 
 
 def adding_tile(chip: Chip, counts: Sequence[int], n: int, parts: int, ring: int = 2,
-                beside: Beside = NOTHING_BESIDE) -> tuple[int, int]:
+                beside: Reserved = NOTHING_RESERVED) -> tuple[int, int]:
     """Rows and columns of the tiles in which Vector adds ``parts`` sums of ``counts`` rows for each expert by ``n`` columns:
     no more rows than fit UB, and so many tiles that all AIVs are busy to the end."""
     most, room = max(counts), chip.buffers.ub_bytes - _SPARE_BYTES - beside.fixed
@@ -72,7 +72,7 @@ class FloatParts:
         kb.signal("summed", "barrier")
 
     def add_up(self, y: Operand, ring: int = 2, scale: Callable[[Slice, Expert, At, At], None] | None = None,
-               beside: Beside = NOTHING_BESIDE) -> None:
+               beside: Reserved = NOTHING_RESERVED) -> None:
         """Emit the AIV part: rounding half to even comes last; before it ``scale`` of a sum, its expert, rows and columns,
         whose buffers have their place ``beside`` the sums."""
         kb, m, n, experts = self.kb, self.problem.m, self.problem.n, Experts(self.problem)

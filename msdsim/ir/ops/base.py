@@ -32,7 +32,7 @@ class Arithmetic(Protocol):
 
 
 @dataclass
-class Execution:
+class Evaluation:
     """What an operation sees when it runs on numbers: input arrays, the output view to write, and index values."""
 
     ins: Sequence[np.ndarray]
@@ -57,7 +57,7 @@ class OpDef:
     check: Callable[[Op, Chip], None]
     pipe: Callable[[Op, Chip], str]
     timing: Callable[[Op, Chip, Mapping[str, int]], Timing]
-    execute: Callable[[Op, Execution], None]
+    execute: Callable[[Op, Evaluation], None]
     attrs: Mapping[str, str] = field(default_factory=dict)
     accumulates: bool = False
     hazard: Callable[[Op, Chip], Expr] | None = None

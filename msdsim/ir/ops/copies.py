@@ -13,7 +13,7 @@ from msdsim.hardware.chip import Chip, Path
 from msdsim.hardware.units.mte import FRACTAL_ROW_BYTES, drain_cost, local_copy_cost, port_cost
 from msdsim.ir.expr import Const, Expr, tiles_of
 from msdsim.ir.kernel import Op, Slice, Tensor
-from msdsim.ir.ops.base import Execution, OpDef, check_unit_flag, define, require, same_shape
+from msdsim.ir.ops.base import Evaluation, OpDef, check_unit_flag, define, require, same_shape
 from msdsim.ir.timing import Local, Timing, Transfer
 
 #: The hint that a transfer's lines, where they are not in L2, do not enter it.
@@ -123,7 +123,7 @@ def _copy_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     return Local(local_copy_cost(_path(op, chip), source.bits), sizes)
 
 
-def _execute_copy(op: Op, run: Execution) -> None:
+def _execute_copy(op: Op, run: Evaluation) -> None:
     source = run.ins[0].reshape(run.ins[0].shape[-2:])
     if op.attr("transpose", 0):
         source = source.T
@@ -161,7 +161,7 @@ def _fixpipe_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     return Local(local_copy_cost(_path(op, chip), FORMATS[out.fmt].bits), (out.rows, out.cols))
 
 
-def _execute_fixpipe(op: Op, run: Execution) -> None:
+def _execute_fixpipe(op: Op, run: Evaluation) -> None:
     assert op.out is not None
     source = run.ins[0].reshape(run.out.shape)
     run.out[...] = source if op.out.fmt == op.ins[0].fmt else round_to(np.asarray(source), op.out.fmt)

@@ -8,8 +8,8 @@ from msdsim.hardware.chip import Chip
 from msdsim.hardware.units import cube
 from msdsim.ir.expr import Expr, tiles_of
 from msdsim.ir.kernel import Op
-from msdsim.ir.ops.base import Execution, OpDef, check_unit_flag, define, require
-from msdsim.ir.timing import Local, Step, Timing
+from msdsim.ir.ops.base import Evaluation, OpDef, check_unit_flag, define, require
+from msdsim.ir.timing import Local, MicroOp, Timing
 
 
 def _pipe(op: Op, chip: Chip) -> str:
@@ -37,7 +37,7 @@ def _timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     a, b = op.ins
     cost = cube.mmad_cost(chip, a.fmt, b.fmt)
     assert cost is not None
-    return Local(cost, (a.rows, a.cols, b.cols), steps=(Step(chip.cube.rate_name(a.fmt, b.fmt)),))
+    return Local(cost, (a.rows, a.cols, b.cols), micro_ops=(MicroOp(chip.cube.rate_name(a.fmt, b.fmt)),))
 
 
 def _hazard(op: Op, chip: Chip) -> Expr:
@@ -47,7 +47,7 @@ def _hazard(op: Op, chip: Chip) -> Expr:
     return fractals < chip.cube.hazard_fractals
 
 
-def _execute(op: Op, run: Execution) -> None:
+def _execute(op: Op, run: Evaluation) -> None:
     a, b = run.ins
     if not run.value(op.attr_expr("accumulate", 0)):
         run.out[...] = 0

@@ -30,8 +30,8 @@ from msdsim.hardware.cost import UnitCost
 from msdsim.hardware.units import cube, vector
 from msdsim.ir.expr import Const, Expr, tiles_of
 from msdsim.ir.kernel import Op, Slice
-from msdsim.ir.ops.base import Execution, OpDef, check_unit_flag, define, require, same_sizes
-from msdsim.ir.timing import Local, Step, Timing
+from msdsim.ir.ops.base import Evaluation, OpDef, check_unit_flag, define, require, same_sizes
+from msdsim.ir.timing import Local, MicroOp, Timing
 from msdsim.units import exact
 
 # The Cube
@@ -66,7 +66,7 @@ def _check_mmad(op: Op, chip: Chip) -> None:
 def _mmad_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     cost = cube.mmad_cost(chip, *_mode(op))
     assert cost is not None
-    return Local(cost, (op.ins[0].rows, op.ins[0].cols, op.ins[2].cols), steps=(Step(chip.cube.rate_name(*_mode(op))),))
+    return Local(cost, (op.ins[0].rows, op.ins[0].cols, op.ins[2].cols), micro_ops=(MicroOp(chip.cube.rate_name(*_mode(op))),))
 
 
 def _mmad_hazard(op: Op, chip: Chip) -> Expr:
@@ -75,7 +75,7 @@ def _mmad_hazard(op: Op, chip: Chip) -> Expr:
     return fractals < chip.cube.hazard_fractals
 
 
-def _execute_mmad(op: Op, run: Execution) -> None:
+def _execute_mmad(op: Op, run: Evaluation) -> None:
     if not run.value(op.attr_expr("accumulate", 0)):
         run.out[...] = 0
     a, a_scale, b, b_scale = run.ins
@@ -91,13 +91,13 @@ define(OpDef("mmad_mx", "multiply MX tiles (elements and scales of A, then of B)
 
 
 #: The fields of a :class:`Step`.
-_Step = tuple[str, int, float]
+_MicroOp = tuple[str, int, float]
 
 
-def chain_cost(chip: Chip, steps: Sequence[_Step]) -> UnitCost:
+def chain_cost(chip: Chip, chain: Sequence[_MicroOp]) -> UnitCost:
     """Cost over (rows, columns) of instructions that each wait for the one before: latencies add up, and only the last of them
     overlaps with what comes next."""
-    entries = [(chip.vector.ops[op], bits, share) for op, bits, share in steps]
+    entries = [(chip.vector.ops[op], bits, share) for op, bits, share in chain]
     width = vector.lanes(chip, max(bits for _, bits, _ in entries))
     cycles = sum(exact(entry.slope_cycles_per_repeat) * exact(share) * width / vector.lanes(chip, bits)
                  for entry, bits, share in entries)
@@ -129,13 +129,13 @@ def _blocks(op: Op, elements: Slice, scales: Slice) -> None:
             f"[{scales.rows}, {scales.cols}]", "give one value per row and block of 32")
 
 
-def _define(kind: str, description: str, inputs: int, check: Callable[[Op, Chip], None], steps: Sequence[_Step],
-            execute: Callable[[Op, Execution], None], over: int | None = None, attrs: Mapping[str, str] | None = None) -> None:
-    """Register a Vector operation made of ``steps`` over its output, or over input ``over``."""
+def _define(kind: str, description: str, inputs: int, check: Callable[[Op, Chip], None], chain: Sequence[_MicroOp],
+            execute: Callable[[Op, Evaluation], None], over: int | None = None, attrs: Mapping[str, str] | None = None) -> None:
+    """Register a Vector operation made of a ``chain`` over its output, or over input ``over``."""
     def timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
         item = op.out if over is None else op.ins[over]
         assert item is not None
-        return Local(chain_cost(chip, steps), (item.rows, item.cols), steps=tuple(starmap(Step, steps)))
+        return Local(chain_cost(chip, chain), (item.rows, item.cols), micro_ops=tuple(starmap(MicroOp, chain)))
 
     define(OpDef(kind, description, inputs, True, check, lambda op, chip: vector.PIPE, timing, execute, attrs=attrs or {},
                  hazard=lambda op, chip: Const(1)))
@@ -148,7 +148,7 @@ def _check_block_max(op: Op, chip: Chip) -> None:
     _blocks(op, op.ins[0], op.out)
 
 
-def _execute_block_max(op: Op, run: Execution) -> None:
+def _execute_block_max(op: Op, run: Evaluation) -> None:
     run.out[...] = block_max(run.ins[0])
 
 
@@ -167,7 +167,7 @@ def _check_mx_scale(op: Op, chip: Chip) -> None:
     require(element in MX_MODES, op, f"'{element}' is no MX element format", f"one of {', '.join(MX_MODES)}")
 
 
-def _execute_mx_scale(op: Op, run: Execution) -> None:
+def _execute_mx_scale(op: Op, run: Evaluation) -> None:
     lowest = op.attr("lowest")
     assert isinstance(lowest, int)
     exponent = scale_exponent(run.ins[0], FORMATS[str(op.attr("element"))], str(op.attr("rule")), lowest - E8M0.bias)
@@ -188,7 +188,7 @@ def _check_mx_step(op: Op, chip: Chip) -> None:
     _same(op, op.out, op.ins[0])
 
 
-def _execute_mx_step(op: Op, run: Execution) -> None:
+def _execute_mx_step(op: Op, run: Evaluation) -> None:
     down = op.attr("down")
     assert isinstance(down, int)
     run.out[...] = exponent_to_code(np.minimum(code_to_exponent(run.ins[0]) - down, MAX_SCALE_EXPONENT))
@@ -206,8 +206,8 @@ def _check_scaled(op: Op, chip: Chip) -> None:
     _blocks(op, op.ins[0], op.ins[1])
 
 
-def _scaled(sign: int) -> Callable[[Op, Execution], None]:
-    def execute(op: Op, run: Execution) -> None:
+def _scaled(sign: int) -> Callable[[Op, Evaluation], None]:
+    def execute(op: Op, run: Evaluation) -> None:
         factor = np.ldexp(np.float32(1), sign * code_to_exponent(run.ins[1]))
         run.out[...] = run.ins[0] * expand(factor, run.ins[0].shape[1])
 
@@ -226,7 +226,7 @@ def _check_decode_e8m0(op: Op, chip: Chip) -> None:
     _same(op, op.out, op.ins[0])
 
 
-def _execute_decode_e8m0(op: Op, run: Execution) -> None:
+def _execute_decode_e8m0(op: Op, run: Evaluation) -> None:
     run.out[...] = np.ldexp(np.float32(1), code_to_exponent(run.ins[0]))
 
 
@@ -242,13 +242,13 @@ def _check_decode_fp4(op: Op, chip: Chip) -> None:
     _same(op, op.out, op.ins[0])
 
 
-def _execute_decode_fp4(op: Op, run: Execution) -> None:
+def _execute_decode_fp4(op: Op, run: Evaluation) -> None:
     run.out[...] = decode(run.ins[0]).astype(run.out.dtype)
 
 
 # The code as INT4 to FP16 to INT16; its sign bit; its other bits, shifted to the top of FP16's exponent and significand; both
 # together; times 2^14 for the other exponent bias.  Subnormals come out right, since FP16 has them too.
-DECODE_FP4: tuple[_Step, ...] = (("cast", 16, 1), ("cast", 16, 1), ("max", 16, 1), ("max", 16, 1), ("muls", 16, 1),
+DECODE_FP4: tuple[_MicroOp, ...] = (("cast", 16, 1), ("cast", 16, 1), ("max", 16, 1), ("max", 16, 1), ("muls", 16, 1),
                                 ("max", 16, 1), ("muls", 16, 1))
 _define("decode_fp4", "E2M1 elements as FP16, for a Vector without that conversion", 1, _check_decode_fp4, DECODE_FP4,
         _execute_decode_fp4)

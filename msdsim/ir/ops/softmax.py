@@ -10,8 +10,8 @@ from msdsim.hardware.chip import Chip
 from msdsim.hardware.units import vector
 from msdsim.ir.expr import Const, Expr
 from msdsim.ir.kernel import Op
-from msdsim.ir.ops.base import Execution, OpDef, define, require, same_shape
-from msdsim.ir.timing import Local, Repeats, Step, Timing
+from msdsim.ir.ops.base import Evaluation, OpDef, define, require, same_shape
+from msdsim.ir.timing import Local, MicroOp, Repeats, Timing
 
 
 def _pipe(op: Op, chip: Chip) -> str:
@@ -38,10 +38,10 @@ def _mask_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     out = op.out
     assert out is not None
     return Local(vector.vector_cost(chip, "select", out.bits, contiguous=False), (out.rows, out.cols),
-                 Repeats(op.ins, out, vector.lanes(chip, out.bits)), steps=(Step("select", out.bits),))
+                 Repeats(op.ins, out, vector.lanes(chip, out.bits)), micro_ops=(MicroOp("select", out.bits),))
 
 
-def _execute_mask(op: Op, run: Execution) -> None:
+def _execute_mask(op: Op, run: Evaluation) -> None:
     row, column = run.value(op.attr_expr("row", 0)), run.value(op.attr_expr("column", 0))
     rows, cols = run.out.shape[-2:]
     period, offset = op.attr("period"), op.attr("offset")

@@ -9,7 +9,7 @@ from msdsim.hardware.chip import Chip
 from msdsim.hardware.cost import UnitCost
 from msdsim.ir.expr import Const
 from msdsim.ir.kernel import Op
-from msdsim.ir.ops.base import Execution, OpDef, define, require
+from msdsim.ir.ops.base import Evaluation, OpDef, define, require
 from msdsim.ir.timing import Local, Sync, Timing
 
 
@@ -25,7 +25,7 @@ def _timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     return Sync()
 
 
-def _execute(op: Op, run: Execution) -> None:
+def _execute(op: Op, run: Evaluation) -> None:
     """Signals carry order, not numbers; the executor honours the order."""
 
 
@@ -46,7 +46,7 @@ def _hold_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     return Local(UnitCost(0, 0, (1, 1), Fraction(int(str(op.attr("cycles"))))), (Const(1), Const(1)))
 
 
-def _execute_hold(op: Op, run: Execution) -> None:
+def _execute_hold(op: Op, run: Evaluation) -> None:
     """What the scalar unit computes meanwhile, addresses and parameters, a kernel's text already has."""
 
 

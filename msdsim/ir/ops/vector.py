@@ -16,8 +16,8 @@ from msdsim.hardware.chip import Chip
 from msdsim.hardware.units import vector
 from msdsim.ir.expr import Const, Expr
 from msdsim.ir.kernel import Op, Slice
-from msdsim.ir.ops.base import Execution, OpDef, define, require
-from msdsim.ir.timing import Local, Repeats, Step, Timing
+from msdsim.ir.ops.base import Evaluation, OpDef, define, require
+from msdsim.ir.timing import Local, MicroOp, Repeats, Timing
 
 #: Lanes of a folded row: the number of fp32 elements in one repeat.
 FOLD_LANES = 64
@@ -64,12 +64,12 @@ def _elementwise_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     cost = vector.vector_cost(chip, op.kind, widest, contiguous)
     whole = tuple(item for item in op.ins if (item.rows, item.cols) == (out.rows, out.cols))
     return Local(cost, (out.rows, out.cols), Repeats(whole, out, vector.lanes(chip, widest)),
-                 steps=(Step(op.kind, widest),))
+                 micro_ops=(MicroOp(op.kind, widest),))
 
 
 def _elementwise(kind: str, description: str, inputs: int, function: Callable[..., np.ndarray],
                  attrs: Mapping[str, str] | None = None) -> None:
-    def execute(op: Op, run: Execution) -> None:
+    def execute(op: Op, run: Evaluation) -> None:
         scalars = [run.out.dtype.type(op.attr(name)) for name in (attrs or {})]
         run.out[...] = function(*run.ins, *scalars)
 
@@ -100,7 +100,7 @@ def _check_dup(op: Op, chip: Chip) -> None:
     _in_ub(op)
 
 
-def _execute_dup(op: Op, run: Execution) -> None:
+def _execute_dup(op: Op, run: Evaluation) -> None:
     run.out[...] = run.out.dtype.type(op.attr("scalar"))
 
 
@@ -144,7 +144,7 @@ def _check_cast(op: Op, chip: Chip) -> None:
     require(rounding in _ROUNDINGS, op, f"unknown rounding '{rounding}'", f"one of {', '.join(_ROUNDINGS)}")
 
 
-def _execute_cast(op: Op, run: Execution) -> None:
+def _execute_cast(op: Op, run: Evaluation) -> None:
     assert op.out is not None
     rounding = str(op.attr("round", "rint"))
     source = op.ins[0].fmt
@@ -179,11 +179,11 @@ def _check_fold(op: Op, chip: Chip) -> None:
 def _fold_timing(op: Op, chip: Chip, _: Mapping[str, int]) -> Timing:
     source = op.ins[0]
     return Local(vector.vector_cost(chip, op.kind, source.bits, contiguous=False), (source.rows, source.cols),
-                 steps=(Step(op.kind, source.bits),))
+                 micro_ops=(MicroOp(op.kind, source.bits),))
 
 
 def _fold(kind: str, description: str, function: np.ufunc, neutral: float) -> None:
-    def execute(op: Op, run: Execution) -> None:
+    def execute(op: Op, run: Evaluation) -> None:
         source, out = run.ins[0], run.out
         if not run.value(op.attr_expr("accumulate", 0)):
             out[...] = neutral
@@ -209,7 +209,7 @@ def _check_reduce(op: Op, chip: Chip) -> None:
 
 
 def _reduce(kind: str, description: str, function: np.ufunc) -> None:
-    def execute(op: Op, run: Execution) -> None:
+    def execute(op: Op, run: Evaluation) -> None:
         lanes = run.ins[0]
         half = FOLD_LANES // 2
         while half:
