@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from msdsim.errors import InputError
@@ -15,29 +15,9 @@ from msdsim.models.operator_names import FUSED, FUSED_NAMES, clean
 from msdsim.models.parts import Attention, Decoder, Latent, Layer, Linear, Mixer, Mlp, ModuleColumns, RoutedExperts, linear
 from msdsim.models.quantization import Quantization, WeightFormat
 from msdsim.models.stored import Matrix, Tensors, matrices
+from msdsim.models.stored_layers import LAYER, LayerParts, of_layers, untold_layers
 
-_LAYER = re.compile(r"(?:(.*)\.)?(?:layers|h|blocks|layer|block)\.(\d+)\.(.+)")
-_ONE_EXPERT = re.compile(r"(.*experts)\.(\d+)\.(.+)")
-_OTHER_PARTS = re.compile(
-    r"vision|visual|audio|image|vit\.|encoder\.|projector|connector|resampler|talker|code2wav|token2wav|mtp|"
-    r"merger|aligner|speech|perceiver|qformer|patch_embed",
-    re.IGNORECASE,
-)
-_EMBEDDING = re.compile(r"embed|wte|wpe|word_emb|tok_emb|position|\.w$|rotary", re.IGNORECASE)
-_HEAD = re.compile(r"(.*\.)?(lm_head|embed_out|output|output_layer|output_projection|head|decoder|score)")
-_NO_MATMUL = re.compile(
-    r"conv1d|conv_\w+|sconv|spatial_conv|(^|\.)conv(\.conv)?$|A_log|norm|(^|\.)D$|time_mix|bias|position|e_score|sink|attn_hc|ffn_hc|"
-    r"hc_|mhc_module|altup\.(correction|prediction)|static_weight|compressor\.ape|dt_bias|maa_|token_shift"
-)
 _AFTER = re.compile(r"(o_proj|out_proj|wo|dense|c_proj|o_b_proj|wo_b)$")
-
-
-@dataclass
-class _LayerParts:
-    """Matrices of one layer by module, and its experts: shapes by module and how many."""
-
-    plain: dict[str, Matrix] = field(default_factory=dict)
-    experts: dict[str, tuple[Matrix, int]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -50,12 +30,6 @@ class Shapes:
     layers: tuple[Mapping[str, Matrix], ...]
 
 
-def _untold(unknown: Sequence[str]) -> list[str]:
-    """Those of a language model's layers among tensors that cannot be told."""
-    found = [(name, _LAYER.fullmatch(name)) for name in unknown]
-    return [name for name, match in found if match and not _OTHER_PARTS.search(match.group(1) or "")]
-
-
 def decoder_from_shapes(tensors: Tensors, source: str, config: Mapping[str, Any] | None, known: Decoder | None) -> Shapes:
     """The decoder of a checkpoint's tensors.
 
@@ -65,14 +39,14 @@ def decoder_from_shapes(tensors: Tensors, source: str, config: Mapping[str, Any]
     """
     c = Config(_with_defaults(_language_table(config), known), source, "tensors")
     found, unknown = matrices(tensors, _bits(config))
-    untold = _untold(unknown)
+    untold = untold_layers(unknown)
     if untold and known is not None:
         note = f"{len(untold)} tensors of its layers cannot be told, such as {untold[0][:120]}: the config decides"
         return Shapes(replace(known, notes=(*known.notes, note)), None, ())
     if untold:
         raise InputError(f"'{source}' has {len(untold)} tensors of its layers that cannot be told, such as "
                          f"'{untold[0][:200]}', and no config beside them is understood; put the model's config.json there")
-    by_layer, head, embedding, aside = _sorted(found, c, source)
+    by_layer, head, embedding, aside = of_layers(found, c, source)
     hidden = _hidden(embedding, head, source)
     _orient(by_layer, hidden)
     layers = [_layer(parts, hidden, c) for parts in by_layer]
@@ -141,84 +115,6 @@ def _bits(config: Mapping[str, Any] | None) -> int | None:
     return None
 
 
-def _sorted(
-    found: Sequence[Matrix], c: Config, source: str
-) -> tuple[list[_LayerParts], Matrix | None, Matrix | None, list[str]]:
-    """Matrices by layer of the language model, its head, its embedding, and the modules left aside."""
-    prefixes: Counter[str] = Counter()
-    split: list[tuple[str, int, str, Matrix]] = []
-    head = embedding = None
-    aside: list[str] = []
-    for matrix in found:
-        match = _LAYER.fullmatch(matrix.module)
-        if match and not _OTHER_PARTS.search(match.group(1) or ""):
-            split.append((match.group(1) or "", int(match.group(2)), match.group(3), matrix))
-            prefixes[match.group(1) or ""] += 1
-        elif _OTHER_PARTS.search(matrix.module) or len(matrix.shape) != 2:
-            aside.append(matrix.module)
-        elif _HEAD.fullmatch(matrix.module):
-            head = matrix
-        elif _EMBEDDING.search(matrix.module):
-            embedding = embedding if embedding is not None and embedding.shape[0] >= matrix.shape[0] else matrix
-        else:
-            aside.append(matrix.module)
-    if not prefixes:
-        raise InputError(
-            f"'{source}' has no tensors of layers (names with .layers.N., .h.N. or .blocks.N.); a decoder has some"
-        )
-    prefix = prefixes.most_common(1)[0][0]
-    aside += [matrix.module for other, _, _, matrix in split if other != prefix]
-    own = [(number, rest, matrix) for other, number, rest, matrix in split if other == prefix]
-    predicting = {number for number, rest, _ in own if re.search(r"eh_proj|shared_head|enorm", rest)}
-    limit = c.size("num_hidden_layers") if c.given("num_hidden_layers") else None
-    numbers = sorted({number for number, _, _ in own} - predicting)
-    numbers = [number for number in numbers if limit is None or number < limit]
-    if not numbers:
-        raise InputError(f"'{source}' has no tensors of a decoder's layers below num_hidden_layers = {limit}")
-    whole = limit or len(numbers)
-    missing = next((number for number in range(whole) if number not in set(numbers)), None)
-    if missing is not None:
-        raise InputError(
-            f"'{source}' has no tensors of layer {missing}, but of {len(numbers)} others up to layer {numbers[-1]}"
-            f"{f' of {limit}' if limit else ''}; give all files of the model, by their folder or index"
-        )
-    layers = [_LayerParts() for _ in numbers]
-    for number, rest, matrix in own:
-        dimensions = len(matrix.shape)
-        fits = dimensions == 2 or (dimensions == 3 and re.search(r"expert|mlp|moe", rest) is not None)
-        if number >= len(layers) or not fits or _NO_MATMUL.search(rest):
-            aside.append(matrix.module)
-        else:
-            _put(layers[number], rest, matrix)
-    last = {*layers[-1].plain, *layers[-1].experts}
-    others = [{*parts.plain, *parts.experts} for parts in layers[:-1]]
-    more = next((parts for parts, names in zip(layers, others, strict=False) if last < names), None)
-    if more is not None and last not in others:
-        lacking = sorted({*more.plain, *more.experts} - last)[0]
-        raise InputError(
-            f"'{source}' has no '{lacking}' in its last layer, {len(layers) - 1}, but in others; give all files of the model, "
-            f"by their folder or index"
-        )
-    return layers, head, embedding, aside
-
-
-def _put(parts: _LayerParts, rest: str, matrix: Matrix) -> None:
-    one = _ONE_EXPERT.fullmatch(rest)
-    if one and "shared" not in one.group(1):
-        module = f"{one.group(1)}.{one.group(3)}"
-        first, count = parts.experts.get(module, (matrix, 0))
-        if first.shape != matrix.shape:
-            raise InputError(
-                f"experts of '{matrix.module}' have shapes {list(first.shape)} and {list(matrix.shape)}; equal ones "
-                f"are understood"
-            )
-        parts.experts[module] = (first, count + 1)
-    elif len(matrix.shape) == 3:
-        parts.experts[rest] = (replace(matrix, shape=matrix.shape[1:]), matrix.shape[0])
-    else:
-        parts.plain[rest] = matrix
-
-
 def _hidden(embedding: Matrix | None, head: Matrix | None, source: str) -> int:
     one = embedding or head
     if one is None:
@@ -226,7 +122,7 @@ def _hidden(embedding: Matrix | None, head: Matrix | None, source: str) -> int:
     return one.shape[1]
 
 
-def _orient(layers: list[_LayerParts], hidden: int) -> None:
+def _orient(layers: list[LayerParts], hidden: int) -> None:
     """Turn what is stored [in, out] to [out, in]: GPT-2's matrices, and experts whose inputs come first."""
     for parts in layers:
         for module, matrix in parts.plain.items():
@@ -244,7 +140,7 @@ def _orient(layers: list[_LayerParts], hidden: int) -> None:
                 parts.experts[module] = (replace(matrix, shape=(second, first)), count)
 
 
-def _layer(parts: _LayerParts, hidden: int, c: Config) -> Layer:
+def _layer(parts: LayerParts, hidden: int, c: Config) -> Layer:
     groups: dict[tuple[str, int], list[tuple[str, Matrix]]] = {}
     for module, matrix in parts.plain.items():
         parent, _, last = module.rpartition(".")
@@ -356,7 +252,7 @@ def _same(known: Decoder, plain: Decoder) -> bool:
     )
 
 
-def _formats(formats: Mapping[str, WeightFormat], layers: Sequence[_LayerParts]) -> Quantization:
+def _formats(formats: Mapping[str, WeightFormat], layers: Sequence[LayerParts]) -> Quantization:
     """Formats by what is stored; names of a family's modules are found by their ends."""
     if all(fmt.name == "bf16" for fmt in formats.values()):
         return Quantization("", lambda module: None)
@@ -370,7 +266,7 @@ def _formats(formats: Mapping[str, WeightFormat], layers: Sequence[_LayerParts])
     def rule(module: str) -> WeightFormat | None:
         # A decoder by shapes puts the layer's number before the whole name.
         whole = formats.get(module) or formats.get(module.partition(".")[2])
-        match = _LAYER.fullmatch(module)
+        match = LAYER.fullmatch(module)
         if whole is not None or match is None:
             return whole
         number, rest = match.group(2), match.group(3)

@@ -95,22 +95,11 @@ def xy_chart(series: Mapping[str, Sequence[Mark]], x: ChartAxis, y: ChartAxis, *
     across, up = Scale.over([point.x for point in known], x), Scale.over([point.y for point in known], y)
     if bands is not None:  # one scale for both, so that equal is the diagonal
         across = up = Scale.over([value for point in known for value in (point.x, point.y)], x)
-    drawn = [_bands(bands, across)] if bands is not None else []
-    if step:
-        at = [(across.at(left), up.at(top)) for left, top in step]
-        drawn.append(f'<path class="steps" vector-effect="non-scaling-stroke" d="M{at[0][0]:.2f} {100 - at[0][1]:.2f}'
-                     + "".join(f"H{left:.2f}V{100 - top:.2f}" for left, top in at[1:]) + '"/>')
-    for name, points in inside.items() if lines else ():
-        path = "L".join(f"{across.at(point.x):.2f} {100 - up.at(point.y):.2f}" for point in points)
-        colour, shape = looks[name]
-        drawn.append(f'<path data-part="{escape(name)}" vector-effect="non-scaling-stroke" fill="none" stroke-width="1.6" '
-                     f'stroke-dasharray="{_DASHES[shape % len(_DASHES)]}" stroke="{_colour(colour)}" d="M{path}"/>')
+    drawn = (_bands(bands, across) if bands is not None else "") + (_steps(step, across, up) if step else "")
+    if lines:
+        drawn += "".join(_line(name, points, looks[name], across, up) for name, points in inside.items())
     focus = ' tabindex="0"' if len(known) <= _MOST_TABBED else ""
-    dots = "".join(
-        f'<span class="dot d{looks[name][1] % _SHAPES}" data-part="{escape(name)}"{focus} role="img" '
-        f'aria-label="{escape(point.text)}" data-tip="{escape(point.text)}" style="left:{across.at(point.x):.2f}%;'
-        f'bottom:{up.at(point.y):.2f}%;background:{_colour(looks[name][0])}"></span>'
-        for name, points in inside.items() for point in points)
+    dots = "".join(_dot(name, point, looks[name], across, up, focus) for name, points in inside.items() for point in points)
     ticks = "".join(f'<span class="tx" style="left:{across.at(value):.2f}%">{value:,g}</span>' for value in across.ticks())
     ticks += "".join(f'<span class="ty" style="bottom:{up.at(value):.2f}%">{value:,g}</span>' for value in up.ticks())
     legend = "".join(
@@ -119,8 +108,28 @@ def xy_chart(series: Mapping[str, Sequence[Mark]], x: ChartAxis, y: ChartAxis, *
     said = f" Left out, since a logarithm has no 0: {left_out}." if left_out else ""
     return (f'<figure class="xy" aria-label="{escape(label)}"><div class="keys" role="group" aria-label="Legend">{legend}'
             f'</div><div class="ylabel">{escape(y.title)}</div><div class="plot"><svg viewBox="0 0 100 100" '
-            f'preserveAspectRatio="none" aria-hidden="true">{"".join(drawn)}</svg>{ticks}{dots}</div>'
+            f'preserveAspectRatio="none" aria-hidden="true">{drawn}</svg>{ticks}{dots}</div>'
             f'<figcaption class="r">{escape(x.title)}{said}</figcaption></figure>')
+
+
+def _steps(step: Sequence[tuple[float, float]], across: Scale, up: Scale) -> str:
+    at = [(across.at(left), up.at(top)) for left, top in step]
+    return (f'<path class="steps" vector-effect="non-scaling-stroke" d="M{at[0][0]:.2f} {100 - at[0][1]:.2f}'
+            + "".join(f"H{left:.2f}V{100 - top:.2f}" for left, top in at[1:]) + '"/>')
+
+
+def _line(name: str, points: Sequence[Mark], look: tuple[int, int], across: Scale, up: Scale) -> str:
+    path = "L".join(f"{across.at(point.x):.2f} {100 - up.at(point.y):.2f}" for point in points)
+    colour, shape = look
+    return (f'<path data-part="{escape(name)}" vector-effect="non-scaling-stroke" fill="none" stroke-width="1.6" '
+            f'stroke-dasharray="{_DASHES[shape % len(_DASHES)]}" stroke="{_colour(colour)}" d="M{path}"/>')
+
+
+def _dot(name: str, point: Mark, look: tuple[int, int], across: Scale, up: Scale, focus: str) -> str:
+    colour, shape = look
+    return (f'<span class="dot d{shape % _SHAPES}" data-part="{escape(name)}"{focus} role="img" '
+            f'aria-label="{escape(point.text)}" data-tip="{escape(point.text)}" style="left:{across.at(point.x):.2f}%;'
+            f'bottom:{up.at(point.y):.2f}%;background:{_colour(colour)}"></span>')
 
 
 def _colour(number: int) -> str:

@@ -13,6 +13,9 @@ from msdsim.schedules.causes import Cause, LineChange, find_cause, line_changes
 from msdsim.schedules.difference import Difference, differences
 from msdsim.schedules.schedule import Schedule
 
+#: Numbers of a chip that are named.
+_MOST_NUMBERS = 6
+
 #: Differences of what was asked for, and of pinned numbers, that no tolerance of time forgives.
 _NEVER_FORGIVEN = ("problem", "dataflow", "memory", "warm", "hw", "override", "numbers")
 
@@ -160,20 +163,32 @@ def _changed(before: Schedule, after: Schedule, found: Sequence[Difference], dif
     asked = [item for item in found if item.what.split(" ")[0] in ("problem", "dataflow", "memory", "warm", "hw", "override")]
     if asked:
         yield "request", "; ".join(f"{item.what} {item.before} -> {item.after}" for item in asked)
-    tiling = [item for item in found if item.what.startswith("tiling ")]
+    tiling = _of(found, "tiling ")
     if tiling:
-        yield "tiling", ", ".join(f"{item.what.removeprefix('tiling ')} {item.before} -> {item.after}" for item in tiling)
+        yield "tiling", ", ".join(tiling)
     kernel, chip = before.kernel_sha256 != after.kernel_sha256, before.chip_sha256 != after.chip_sha256
-    own = f", {after.cycles - kernel_cycles:+,} cycles" if kernel and kernel_cycles is not None else ""
     if kernel:
         added, removed = sum(line[:1] == "+" for line in diff), sum(line[:1] == "-" for line in diff)
+        own = f", {after.cycles - kernel_cycles:+,} cycles" if kernel_cycles is not None else ""
         yield "kernel", (f"+{added} -{removed} lines" if diff else "another text") + own
     if chip:
-        numbers = [item for item in found if item.what.startswith("chip ") and item.what != "chip numbers"]
-        yield "chip", ", ".join(f"{item.what.removeprefix('chip ')} {item.before} -> {item.after}" for item in numbers[:6]) \
-            + (f" and {len(numbers) - 6} more" if len(numbers) > 6 else "") or "its numbers are others now"
+        yield "chip", _numbers_of_chip(_of(found, "chip ", but="chip numbers"))
     moved = kernel_cycles is not None and kernel_cycles != before.cycles
     if not asked and not chip and (moved or (not kernel and any(item.figure for item in found))):
-        version = f"msdsim {before.msdsim} -> {after.msdsim}" if before.msdsim != after.msdsim else f"msdsim {after.msdsim}"
         rest = f", {kernel_cycles - before.cycles:+,} cycles with the recorded kernel" if kernel and kernel_cycles else ""
-        yield "engine", f"the same kernel on the same chip runs otherwise ({version}){rest}"
+        yield "engine", f"the same kernel on the same chip runs otherwise ({_version(before, after)}){rest}"
+
+
+def _of(found: Sequence[Difference], start: str, but: str = "") -> list[str]:
+    """Differences whose name starts so, without the start."""
+    return [f"{item.what.removeprefix(start)} {item.before} -> {item.after}" for item in found
+            if item.what.startswith(start) and item.what != but]
+
+
+def _numbers_of_chip(numbers: Sequence[str]) -> str:
+    more = f" and {len(numbers) - _MOST_NUMBERS} more" if len(numbers) > _MOST_NUMBERS else ""
+    return ", ".join(numbers[:_MOST_NUMBERS]) + more or "its numbers are others now"
+
+
+def _version(before: Schedule, after: Schedule) -> str:
+    return f"msdsim {before.msdsim} -> {after.msdsim}" if before.msdsim != after.msdsim else f"msdsim {after.msdsim}"
