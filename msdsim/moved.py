@@ -19,6 +19,7 @@ MOVED = {
     "msdsim.dataflows.cube_tiles": "msdsim.tilings.cube",
     "msdsim.dataflows.experts": "msdsim.dataflows.cube.experts",
     "msdsim.dataflows.split_k": "msdsim.dataflows.vector.add_parts",
+    "msdsim.dataflows.attention.split": "msdsim.dataflows.attention.operands",
     "msdsim.code_version": "msdsim.version",
     "msdsim.numerics.accuracy": "msdsim.explore.accuracy.study",
     "msdsim.numerics.claim_series": "msdsim.explore.accuracy.claim_series",

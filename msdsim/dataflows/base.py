@@ -96,6 +96,21 @@ def require_multiple(tiling: Any, key: str, of: int, why: str) -> None:
         raise TilingError(f"tiling {key}={value} is not a multiple of {of} ({why}); try {max(of, value // of * of)}")
 
 
+def require_slots(tiling: Any, key: str, chip: Chip, spare: int = 0) -> None:
+    """A ring of as many slots (and ``spare`` of them more) has no more signals on their way than the chip counts."""
+    value, most = getattr(tiling, key), chip.cross_core.max_outstanding
+    if value > most - spare:
+        raise TilingError(f"tiling {key}={value} needs more than the {most} outstanding signals of '{chip.name}'; give at most "
+                          f"{most - spare}")
+
+
+def require_path(tiling: Any, key: str, chip: Chip, source: str, destination: str) -> None:
+    """A ring that switch ``key`` puts into ``destination`` is written there from ``source``."""
+    value = getattr(tiling, key)
+    if value and chip.path(source, destination) is None:
+        raise TilingError(f"tiling {key}={value}: chip '{chip.name}' has no path {source}->{destination}; give {key}=0")
+
+
 def require_fits(chip: Chip, space: str, needed: Mapping[str, int]) -> None:
     """Buffers of ``needed`` bytes by name fit into ``space``; the error says which buffers and by how many bytes not."""
     capacity, total = chip.buffers.capacity(space), sum(needed.values())

@@ -17,10 +17,9 @@ from msdsim.dataflows.attention import dequant
 from msdsim.dataflows.attention.context import Components, Context, Operands, Rows
 from msdsim.dataflows.attention.conversions import Conversions, Logits
 from msdsim.dataflows.attention.dequant import CacheTiling, Stored
-from msdsim.dataflows.attention.operands import Queries, query_tensor
+from msdsim.dataflows.attention.operands import Queries, SplitQueries, query_tensor
 from msdsim.dataflows.attention.rings import ToVector
 from msdsim.dataflows.attention.scales import CacheScales, TokenScales
-from msdsim.dataflows.attention.split import SplitQueries
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step
 from msdsim.hardware.chip import Chip
 from msdsim.ir import Handle, Kernel, Slice, at, minimum

@@ -17,11 +17,10 @@ import numpy as np
 
 from msdsim.dataflows.attention.context import Components, Context, Operands, Rows
 from msdsim.dataflows.attention.conversions import Conversions, Logits
-from msdsim.dataflows.attention.operands import Cache, cache_tensors, query_tensor
+from msdsim.dataflows.attention.operands import Cache, SplitQueries, cache_tensors, query_tensor
 from msdsim.dataflows.attention.pipeline import Ahead, attention
 from msdsim.dataflows.attention.rings import ToVector
 from msdsim.dataflows.attention.scales import CacheScales, TokenScales
-from msdsim.dataflows.attention.split import SplitQueries
 from msdsim.dataflows.attention.tiling import AttentionTiling
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step, refuse_odd
 from msdsim.dataflows.base import register

@@ -12,10 +12,9 @@ from functools import partial
 from msdsim.dataflows.attention.context import Chunk, Components, Context, Operands, Rows, blocks_of
 from msdsim.dataflows.attention.conversions import Conversions, Logits
 from msdsim.dataflows.attention.msd import refuse_overflow
-from msdsim.dataflows.attention.operands import Cache, cache_tensors, query_tensor
+from msdsim.dataflows.attention.operands import Cache, SplitQueries, cache_tensors, query_tensor
 from msdsim.dataflows.attention.pipeline import Ahead, attention
 from msdsim.dataflows.attention.rings import ToCube, ToVector
-from msdsim.dataflows.attention.split import SplitQueries
 from msdsim.dataflows.attention.tiling import AttentionTiling
 from msdsim.dataflows.attention.work import AttentionShape, RowTile, Step
 from msdsim.dataflows.base import register, require_multiple

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from msdsim.dataflows.attention.work import AttentionShape, Division
-from msdsim.dataflows.base import require_fits, require_multiple, require_positive, require_switch
+from msdsim.dataflows.base import require_fits, require_multiple, require_positive, require_slots, require_switch
 from msdsim.dataflows.cube.operands import element_bits
 from msdsim.errors import TilingError
 from msdsim.hardware.chip import Chip
@@ -103,7 +103,4 @@ def _check_steps(problem: AttentionShape, chip: Chip, tile: AttentionTiling, wor
     if tile.kv_splits > 1 and work.q_tiles > 1:
         raise TilingError(f"tiling kv_splits={tile.kv_splits} needs all q={problem.q} positions in one tile of "
                           f"rows={tile.rows}; give kv_splits=1 or rows of at least {problem.q}")
-    most = chip.cross_core.max_outstanding
-    if tile.preload > most - 1:
-        raise TilingError(f"tiling preload={tile.preload} needs more than the {most} outstanding signals of '{chip.name}'; "
-                          f"give at most {most - 1}")
+    require_slots(tile, "preload", chip, spare=1)

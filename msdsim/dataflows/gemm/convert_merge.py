@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from msdsim.dataflows.base import require_positive
+from msdsim.dataflows.base import require_path, require_positive, require_slots
 from msdsim.dataflows.cube.experts import Expert
 from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.operands import Operand
@@ -68,13 +68,8 @@ class Packs:
 def check_sums(g: WeightRing, tile: ConvertTiling) -> None:
     """TilingError for what the ring of sums does not allow."""
     require_positive(tile, "direct", "sums_direct")
-    most = g.chip.cross_core.max_outstanding
-    if tile.sums > most:
-        raise TilingError(f"tiling sums={tile.sums} needs more than the {most} outstanding signals of '{g.chip.name}'; give at "
-                          f"most {most}")
-    if tile.sums_direct and g.chip.path("L0C", "UB") is None:
-        raise TilingError(f"tiling sums_direct={tile.sums_direct}: chip '{g.chip.name}' has no path L0C->UB; give "
-                          f"sums_direct=0")
+    require_slots(tile, "sums", g.chip)
+    require_path(tile, "sums_direct", g.chip, "L0C", "UB")
 
 
 class ConvertedSums(SumRing):

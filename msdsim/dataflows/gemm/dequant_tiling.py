@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from msdsim.dataflows.base import require_path, require_slots
 from msdsim.dataflows.cube.limits import check_cube_tiling
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape
 from msdsim.dataflows.gemm.register import GemmTiling
@@ -34,14 +35,10 @@ def check_tiling(chip: Chip, tile: DequantTiling, kinds: CubeOperands, m_tiles: 
     """TilingError for what does not fit the chip, or ``m_tiles`` tiles of rows that share ``k_slots`` slots of K.
 
     ``group`` is the K of a sum of its own where a slot holds whole ones."""
-    most = chip.cross_core.max_outstanding
     slot_bytes = tile.slot_k * tile.base_n * element_bits(kinds.b) // 8
-    if tile.direct and chip.path("UB", "L1") is None:
-        raise TilingError(f"tiling direct={tile.direct}: chip '{chip.name}' has no path UB->L1; give direct=0")
+    require_path(tile, "direct", chip, "UB", "L1")
     check_cube_tiling(chip, tile, kinds, held_b_bytes=tile.slots * slot_bytes if tile.direct else None, group=group)
-    if tile.slots > most:
-        raise TilingError(f"tiling slots={tile.slots} needs more than the {most} outstanding signals of "
-                          f"'{chip.name}'; give at most {most}")
+    require_slots(tile, "slots", chip)
     if m_tiles > 1 and tile.slots < k_slots and not tile.direct:
         raise TilingError(
             f"tiling slots={tile.slots} cannot hold the {k_slots} slots of K that {m_tiles} tiles of rows share; "

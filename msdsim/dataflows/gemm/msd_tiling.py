@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
-from msdsim.dataflows.base import require_positive
+from msdsim.dataflows.base import require_path, require_positive, require_slots
 from msdsim.dataflows.cube.experts import Experts
 from msdsim.dataflows.cube.limits import check_cube_tiling
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape
@@ -58,9 +58,7 @@ def check_tiling(problem: GemmShape, chip: Chip, tile: MsdTiling, scheme: Scheme
     if tile.base_m % tile.passes:
         raise TilingError(f"tiling base_m={tile.base_m} does not hold {tile.passes} stacked components; "
                           f"give a multiple of {tile.passes}")
-    if tile.slots > chip.cross_core.max_outstanding:
-        raise TilingError(f"tiling slots={tile.slots} needs more than the {chip.cross_core.max_outstanding} outstanding "
-                          f"signals of '{chip.name}'; give at most {chip.cross_core.max_outstanding}")
+    require_slots(tile, "slots", chip)
 
 
 def _check_pipeline(problem: GemmShape, chip: Chip, tile: MsdTiling) -> None:
@@ -74,8 +72,7 @@ def _check_pipeline(problem: GemmShape, chip: Chip, tile: MsdTiling) -> None:
     if tile.stepwise and problem.x != "bf16":
         raise TilingError(f"tiling stepwise={tile.stepwise} splits activations step by step, and x={problem.x} is given; "
                           f"give stepwise=0")
-    if tile.direct and chip.path("L0C", "UB") is None:
-        raise TilingError(f"tiling direct={tile.direct}: chip '{chip.name}' has no path L0C->UB; give direct=0")
+    require_path(tile, "direct", chip, "L0C", "UB")
 
 
 def _held_bytes(problem: GemmShape, tile: MsdTiling, scheme: Scheme) -> int:
