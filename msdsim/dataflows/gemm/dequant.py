@@ -24,40 +24,9 @@ from msdsim.hardware.chip import Chip
 from msdsim.ir import At, Expr, Kernel, Slice, at, share_of
 
 
-class Activations:
-    """A on its way to the Cube: here as it is, rows of x."""
-
-    def __init__(self, g: WeightRing) -> None:
-        self.g = g
-
-    def prologue(self) -> None:
-        """What the AIVs do before the first weights."""
-
-    def ready(self) -> None:
-        """What the AIC waits for before its first tile."""
-
-    def stream(self, place: OutputTile, first: Expr) -> Stream:
-        """Rows of an output tile, for K ranges counted from ``first``."""
-        return rows_of(self.g.kb, self.g.x, place, first)
-
-
-class Weights:
-    """What Vector makes of the stored weights."""
-
-    def __init__(self, g: WeightRing) -> None:
-        self.g = g
-
-    def scales(self, columns: Columns) -> Scales | None:
-        """Scales that Vector applies."""
-        return None
-
-    def convert(self, wq: Slice, line: Expr, scales: LoadedScales | None) -> Slice:
-        """The weights ``wq`` of a UB tile, which begins at ``line`` of this AIV's share, as the Cube takes them."""
-        raise NotImplementedError
-
-    def cube_scales(self, place: OutputTile, first: Expr) -> Loader | None:
-        """Loader of the scales that the Cube applies itself, for K ranges counted from ``first``."""
-        return None
+def build(problem: GemmShape, chip: Chip, tile: DequantTiling, scheme: Scheme) -> Kernel:
+    g = WeightRing(problem, chip, tile, scheme)
+    return pipeline(g, Activations(g), Dequantized(g))
 
 
 def pipeline(g: WeightRing, a: Activations, w: Weights) -> Kernel:
@@ -126,6 +95,42 @@ def stored(g: WeightRing, columns: Columns, start: Expr, line: Expr, here: tuple
     return wq
 
 
+class Activations:
+    """A on its way to the Cube: here as it is, rows of x."""
+
+    def __init__(self, g: WeightRing) -> None:
+        self.g = g
+
+    def prologue(self) -> None:
+        """What the AIVs do before the first weights."""
+
+    def ready(self) -> None:
+        """What the AIC waits for before its first tile."""
+
+    def stream(self, place: OutputTile, first: Expr) -> Stream:
+        """Rows of an output tile, for K ranges counted from ``first``."""
+        return rows_of(self.g.kb, self.g.x, place, first)
+
+
+class Weights:
+    """What Vector makes of the stored weights."""
+
+    def __init__(self, g: WeightRing) -> None:
+        self.g = g
+
+    def scales(self, columns: Columns) -> Scales | None:
+        """Scales that Vector applies."""
+        return None
+
+    def convert(self, wq: Slice, line: Expr, scales: LoadedScales | None) -> Slice:
+        """The weights ``wq`` of a UB tile, which begins at ``line`` of this AIV's share, as the Cube takes them."""
+        raise NotImplementedError
+
+    def cube_scales(self, place: OutputTile, first: Expr) -> Loader | None:
+        """Loader of the scales that the Cube applies itself, for K ranges counted from ``first``."""
+        return None
+
+
 class Dequantized(Weights):
     """``bf16((q + offset) * scale)``: Vector applies all scales."""
 
@@ -156,11 +161,6 @@ class Dequantized(Weights):
         wb = kb.buffer("wb", "UB", "bf16", shape, g.tile.ub_ring)[here]
         kb.op("cast", wb, wf[here], round="rint")
         return wb
-
-
-def build(problem: GemmShape, chip: Chip, tile: DequantTiling, scheme: Scheme) -> Kernel:
-    g = WeightRing(problem, chip, tile, scheme)
-    return pipeline(g, Activations(g), Dequantized(g))
 
 
 #: The dequantizing dataflows.
