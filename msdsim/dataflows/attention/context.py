@@ -14,7 +14,7 @@ from msdsim.dataflows.attention.work import AttentionShape, Division, RowTile, S
 from msdsim.formats.mx import MX_BLOCK, MX_MODES
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
-from msdsim.ir import At, Const, Expr, Handle, KernelBuilder, Slice, at, maximum, minimum, tiles_of
+from msdsim.ir import At, Const, Expr, Handle, KernelBuilder, Slice, at, share_of, tiles_of
 from msdsim.units import ceil_div, round_up
 
 
@@ -128,7 +128,7 @@ class Context:
 
     def my_part(self, total: Expr, share: int) -> Expr:
         """Of ``total``, what this AIV has if each takes ``share`` in turn."""
-        return total if self.aivs == 1 else minimum(share, maximum(0, total - self.kb.sub * share))
+        return total if self.aivs == 1 else share_of(total, share, self.kb.sub)
 
     @contextmanager
     def my_rows(self, var: str, tile: RowTile, most: int) -> Iterator[Rows]:

@@ -13,7 +13,7 @@ from contextlib import nullcontext
 from msdsim.dataflows.attention.context import Chunk, Components, Context, Rows, blocks_of
 from msdsim.dataflows.attention.work import Step
 from msdsim.formats.mx import MX_BLOCK
-from msdsim.ir import At, Expr, Handle, Slice, at, maximum, minimum, tiles_of
+from msdsim.ir import At, Expr, Handle, Slice, at, share_of, tiles_of
 from msdsim.ir.kernel import Tensor
 
 
@@ -37,7 +37,7 @@ class ToVector:
             kb.op("fixpipe", _slot(ctx, self.tensor, step, at(0, rows), cols), accumulator[:rows, : cols.size])
             return
         with kb.loop("aiv", 0, ctx.aivs) as aiv:
-            size = minimum(ctx.share, maximum(0, step.rows - aiv * ctx.share))
+            size = share_of(step.rows, ctx.share, aiv)
             with kb.when(size > 0):
                 for number in range(ctx.passes):
                     target = self.tensor[kb.core, aiv, step.number % ctx.slots, at(number * ctx.share, size), cols]

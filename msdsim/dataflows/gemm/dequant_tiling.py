@@ -46,7 +46,7 @@ def check_tiling(chip: Chip, tile: DequantTiling, kinds: CubeOperands, m_tiles: 
         )
 
 
-class Layout:
+class SlotLayout:
     """How the weights of a slot lie in GM and how an AIV walks over them: ``lines`` rows of ``run`` consecutive weights.
 
     Weights [k, n]: a line is one k, a run the columns of the tile.  Transposed weights [n, k]: a line is one column, a run

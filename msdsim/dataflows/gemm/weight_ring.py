@@ -19,7 +19,7 @@ from msdsim.dataflows.cube.experts import Expert, Experts
 from msdsim.dataflows.cube.grid import Grid, OutputTile
 from msdsim.dataflows.cube.mainloop import Held, Loader, Stream
 from msdsim.dataflows.cube.operands import CubeOperands, GemmShape, inputs, output, scales
-from msdsim.dataflows.gemm.dequant_tiling import DequantTiling, Layout, check_tiling
+from msdsim.dataflows.gemm.dequant_tiling import DequantTiling, SlotLayout, check_tiling
 from msdsim.dataflows.ring import ALWAYS, Ring
 from msdsim.dataflows.vector.add_parts import FloatParts
 from msdsim.errors import TilingError
@@ -62,7 +62,7 @@ class WeightRing:
         require_positive(tile, "direct", "sums_direct")
         self.problem, self.chip, self.tile, self.scheme = problem, chip, tile, scheme
         self.kinds = CubeOperands(*scheme.cube, transpose_b=problem.trans_b)
-        self.layout = Layout(problem, chip, tile, scheme)
+        self.layout = SlotLayout(problem, chip, tile, scheme)
         self.layout.check()
         self.cores, self.experts = chip.cores.aic, Experts(problem)
         k = problem.k

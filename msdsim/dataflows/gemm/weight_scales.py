@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from msdsim.dataflows.cube.operands import Operand
-from msdsim.dataflows.gemm.dequant_tiling import Layout
+from msdsim.dataflows.gemm.dequant_tiling import SlotLayout
 from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
 from msdsim.ir import Const, Expr, Handle, KernelBuilder, Slice, at, minimum, share_of, tiles_of
 
@@ -22,7 +22,7 @@ class LoadedScales:
     """
 
     kb: KernelBuilder
-    layout: Layout
+    layout: SlotLayout
     scales: Handle
     offsets: Handle | None
 

@@ -6,7 +6,7 @@ from contextlib import nullcontext
 
 from msdsim.dataflows.micro.transfers import way
 from msdsim.hardware.chip import Chip
-from msdsim.ir import Const, Expr, Kernel, KernelBuilder, at, maximum, minimum, share_of, tiles_of
+from msdsim.ir import Const, Expr, Kernel, KernelBuilder, at, minimum, share_of, tiles_of
 from msdsim.problems.model import Micro
 from msdsim.units import ceil_div
 
@@ -49,13 +49,12 @@ def through_ub(problem: Micro, chip: Chip, sources: int) -> Kernel:
     y = kb.tensor("y", fmt, (problem.m, problem.n), "out")
     shape, rows = (problem.base_m, problem.base_n), ceil_div(problem.m, chip.aiv)
     with kb.part("aiv"):
-        first = (kb.core * aivs + kb.sub) * rows
-        mine = minimum(rows, maximum(0, problem.m - first))
+        mine = share_of(problem.m, rows, kb.aiv)
         with (kb.loop("mt", 0, tiles_of(mine, problem.base_m)) as mt,
               kb.loop("nt", 0, ceil_div(problem.n, problem.base_n)) as nt):
             height = minimum(problem.base_m, mine - mt * problem.base_m)
             width = share_of(problem.n, problem.base_n, nt) if problem.n % problem.base_n else Const(problem.base_n)
-            place = at(first + mt * problem.base_m, height), at(nt * problem.base_n, width)
+            place = at(kb.aiv * rows + mt * problem.base_m, height), at(nt * problem.base_n, width)
             tiles = [kb.buffer(f"tile{number}", "UB", fmt, shape, 2)[:height, :width] for number in range(sources)]
             for tile, tensor in zip(tiles, inputs, strict=True):
                 kb.copy(tile, tensor[place], **way(problem))
