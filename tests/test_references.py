@@ -7,21 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from msdsim.cli.program import run_program
-
 P = "gemm:m=4,k=64,n=48"
 ROOT = Path(__file__).resolve().parents[1]
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        capsys.readouterr()
-        return run_program(list(map(str, arguments))), *capsys.readouterr()
-
-    return run
 
 
 @pytest.fixture

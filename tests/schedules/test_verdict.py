@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from msdsim.cli.program import run_program
 from msdsim.ir.parser import parse_kernel
 from msdsim.problems import Gemm
 from msdsim.schedules import Limits, judge, load_schedule, read_share, record_schedule, save_schedule
@@ -19,17 +18,6 @@ P = Gemm(m=40, k=256, n=192)
 @pytest.fixture(scope="module")
 def recorded():
     return record_schedule(P, "toy")
-
-
-@pytest.fixture
-def cli(capsys, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        capsys.readouterr()
-        return run_program(list(map(str, arguments))), *capsys.readouterr()
-
-    return run
 
 
 def test_a_shorter_ring_is_named_with_its_holder_and_line(recorded):
