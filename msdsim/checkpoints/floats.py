@@ -47,6 +47,11 @@ def fp8(w: Beside) -> StoredWeight | None:
         raise w.wrong(f"FP8 of {len(info.shape)} dimensions; a weight has two, or three with experts in front")
     stored = w.tensors[rest]
     scale = exponents(w.read(rest)) if stored.dtype == "U8" else w.floats(rest)
+    if scale.ndim == 4 and len(info.shape) == 2 and scale.shape[1] == scale.shape[3] == 1:
+        # modelopt keeps the axes within a block.
+        scale = scale[:, 0, :, 0]
+    if scale.ndim > len(info.shape):
+        raise w.wrong(f"the scales {list(scale.shape)} of '{rest}' have more dimensions than the weight, {list(info.shape)}")
     n = info.shape[-2]
     block, said = _block(w, scale, rest)
     experts = info.shape[0] if len(info.shape) == 3 else 1
@@ -162,6 +167,8 @@ def nvfp4(w: Beside) -> StoredWeight | None:
     rest = w.first("weight_scale_2", "weight_global_scale")
     if w.info.dtype != "U8" or rest is None or len(w.info.shape) != 2:
         return None
+    if w.has("weight_scale", "weight_scale_2") and w.tensors["weight_scale"].dtype in ("F32", "F16", "BF16"):
+        raise w.wrong(f"two scales of real numbers ({w.shapes()}), as modelopt's W4A8_AWQ has them, are not read")
     if not w.has("weight_scale") or w.tensors["weight_scale"].dtype != "F8_E4M3":
         raise w.wrong(f"NVFP4 without its E4M3 weight_scale ({w.shapes()}); weights without their scales are not read")
     n, k = w.info.shape[0], 2 * w.info.shape[1]

@@ -30,6 +30,11 @@ class ScaledCodes:
         experts, n, k = self.codes.shape
         out, most = np.empty(self.codes.shape, np.float32), max(1, PIECE_BYTES // k)
         table = np.arange(256, dtype=np.uint8).view(self.codes.dtype).astype(np.float32)
+        codes, found = self.codes.view(np.uint8), out
+        if k % 2 == 0 and codes.size > table.size**2 and codes.flags.c_contiguous:
+            # Two codes a look-up: half as many of them, which is what the time goes to.
+            pairs = np.arange(table.size**2, dtype=np.uint16).view(np.uint8)
+            codes, found, table = codes.view(np.uint16), out.view(np.uint64), table[pairs].view(np.uint64)
         for expert in range(experts):
             blocks = self.scale[expert if len(self.scale) > 1 else 0]
             start = 0
@@ -39,7 +44,7 @@ class ScaledCodes:
                 stop = min(start + most, n, n if rows == 1 else start - start % rows + rows)
                 own = blocks[start:stop] if rows == 1 else blocks[start // rows][None]
                 piece = out[expert, start:stop]
-                np.take(table, self.codes[expert, start:stop].view(np.uint8), out=piece, mode="clip")
+                np.take(table, codes[expert, start:stop], out=found[expert, start:stop], mode="clip")
                 _scale(piece, own, self.block[1])
                 start = stop
         return out

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from msdsim import simulate
-from msdsim.checkpoints.values import integer_values, mx_values
+from msdsim.checkpoints.values import ScaledCodes, integer_values, mx_values
 from msdsim.checkpoints.weights import read_weight
 from msdsim.errors import ArrayError, InputError, UnknownNameError
 from msdsim.formats.number import FORMATS
@@ -257,6 +257,36 @@ def test_the_side_of_a_block(tmp_path):
     spec = odd.write(tmp_path)
     with pytest.raises(InputError, match=r"3 scales of 'weight_scale_inv' along 60 outputs: blocks of \d+.* no size|a config.json"):
         read_weight(spec)
+
+
+@pytest.mark.parametrize("k", [512, 514, 513])
+def test_many_codes_of_fp8_are_what_few_are(k):
+    """All pairs of codes, NaN among them, looked up two at a time where there are many and one at a time elsewhere."""
+    rng = np.random.default_rng(1)
+    codes = rng.integers(0, 256, (1, 300, k)).astype(np.uint8)
+    codes[0, :256, 0], codes[0, :256, 1] = np.arange(256), np.arange(256)[::-1]
+    scale = rng.random((1, 300, 1)).astype(np.float32)
+    many = ScaledCodes(codes.view(ml_dtypes.float8_e4m3fn), scale, (1, k)).values
+    few = [ScaledCodes(codes[:, row : row + 1].view(ml_dtypes.float8_e4m3fn), scale[:, row : row + 1], (1, k)).values for row in range(300)]
+    np.testing.assert_array_equal(many, np.concatenate(few, axis=1))
+    np.testing.assert_array_equal(many, codes.view(ml_dtypes.float8_e4m3fn).astype(np.float32) * scale)
+
+
+def test_blocks_with_the_axes_inside_them(tmp_path):
+    """modelopt 0.47.0 writes the scales of 2-D blocks as [n/128, 1, k/128, 1]."""
+    made = files.fp8(n=32, k=48, name="weight_scale")
+    made.tensors["weight_scale"] = made.tensors["weight_scale"][:, None, :, None]
+    np.testing.assert_array_equal(decoded(read_weight(made.write(tmp_path))), made.values)
+    made.tensors["weight_scale"] = np.ones((2, 2, 3, 1), np.float32)
+    with pytest.raises(InputError, match="have more dimensions than the weight"):
+        read_weight(made.write(tmp_path))
+
+
+def test_two_scales_of_real_numbers_are_no_nvfp4(tmp_path):
+    made = files.nvfp4()
+    made.tensors["weight_scale"] = np.ones((24, 2), np.float32)
+    with pytest.raises(InputError, match="as modelopt's W4A8_AWQ has them, are not read"):
+        read_weight(made.write(tmp_path))
 
 
 def test_symmetric_zero_points_of_two_versions(tmp_path):
