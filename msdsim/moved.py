@@ -20,6 +20,7 @@ MOVED = {
     "msdsim.dataflows.experts": "msdsim.dataflows.cube.experts",
     "msdsim.dataflows.split_k": "msdsim.dataflows.vector.add_parts",
     "msdsim.dataflows.attention.split": "msdsim.dataflows.attention.operands",
+    "msdsim.dataflows.gemm.weight_ring": "msdsim.dataflows.gemm.weight_context",
     "msdsim.code_version": "msdsim.version",
     "msdsim.numerics.accuracy": "msdsim.explore.accuracy.study",
     "msdsim.numerics.claim_series": "msdsim.explore.accuracy.claim_series",

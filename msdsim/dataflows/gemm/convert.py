@@ -20,7 +20,7 @@ from msdsim.dataflows.cube.operands import GemmShape
 from msdsim.dataflows.gemm.convert_merge import ConvertedSums, ConvertTiling, Packs, Scaling, check_sums, scale_parts
 from msdsim.dataflows.gemm.dequant import Activations, Weights, fill
 from msdsim.dataflows.gemm.register import register_gemm
-from msdsim.dataflows.gemm.weight_ring import Columns, TileTurn, WeightRing
+from msdsim.dataflows.gemm.weight_context import Columns, TileTurn, WeightContext
 from msdsim.dataflows.gemm.weight_scales import LoadedScales
 from msdsim.dataflows.vector.add_parts import Reserved
 from msdsim.dataflows.vector.dequantize import widen
@@ -38,14 +38,14 @@ class Converted(Weights):
     """``bf16(q)``, exactly."""
 
     def convert(self, wq: Slice, line: Expr, scales: LoadedScales | None) -> Slice:
-        g, kb, here = self.g, self.g.kb, tuple(at(0, size) for size in wq.sizes)
-        wb = kb.buffer("wb", "UB", "bf16", g.ub_shape, g.tile.ub_ring)[here]
-        if (wq.of.fmt, "bf16") in vector_casts(g.chip):
+        ctx, kb, here = self.ctx, self.ctx.kb, tuple(at(0, size) for size in wq.sizes)
+        wb = kb.buffer("wb", "UB", "bf16", ctx.ub_shape, ctx.tile.ub_ring)[here]
+        if (wq.of.fmt, "bf16") in vector_casts(ctx.chip):
             kb.op("cast", wb, wq)
         else:
-            w32 = kb.buffer("w32", "UB", "fp32", g.ub_shape)[here]
-            with kb.vf(g.chip.vector.vf):
-                widen(kb, g.chip, g.ub_shape, wq, w32)
+            w32 = kb.buffer("w32", "UB", "fp32", ctx.ub_shape)[here]
+            with kb.vf(ctx.chip.vector.vf):
+                widen(kb, ctx.chip, ctx.ub_shape, wq, w32)
                 kb.op("cast", wb, w32, round="rint")
         return wb
 
@@ -54,16 +54,16 @@ class Converting:
     """The kernel under construction."""
 
     def __init__(self, problem: GemmShape, chip: Chip, tile: ConvertTiling, scheme: Scheme) -> None:
-        self.tile, self.g = tile, WeightRing(problem, chip, tile, scheme)
-        self.kb, self.packs, self.weights = self.g.kb, Packs.of(self.g), Converted(self.g)
-        check_sums(self.g, tile)
+        self.tile, self.ctx = tile, WeightContext(problem, chip, tile, scheme)
+        self.kb, self.packs, self.weights = self.ctx.kb, Packs.of(self.ctx), Converted(self.ctx)
+        check_sums(self.ctx, tile)
         group = self.packs.group
         self.by_group = group is not None and tile.slot_k >= group
-        self.row_sums = RowSums(self.kb, chip, problem, self.g.x, group) if problem.offset else None
+        self.row_sums = RowSums(self.kb, chip, problem, self.ctx.x, group) if problem.offset else None
         #: Parts of K are summed up before they are scaled where the scale is that of a channel.
-        self.late = group is None and self.g.sums is not None
-        self.ring = None if self.late else ConvertedSums(self.g, tile, self.packs)
-        self.ahead = min(_AHEAD, tile.slots, self.g.k_slots, self.ring.to.slots if self.ring else _AHEAD)
+        self.late = group is None and self.ctx.sums is not None
+        self.ring = None if self.late else ConvertedSums(self.ctx, tile, self.packs)
+        self.ahead = min(_AHEAD, tile.slots, self.ctx.k_slots, self.ring.to.slots if self.ring else _AHEAD)
 
     def build(self) -> Kernel:
         """The two programs::
@@ -71,7 +71,7 @@ class Converting:
             AIC:  every output tile:   every slot of K:  acc += A x slot;   every pack of sums:  ring <- acc
             AIV:  every output tile:   every slot of K:  slot <- converted weights;   sums of two slots before <- ring, scaled
         """
-        g, kb = self.g, self.kb
+        ctx, kb = self.ctx, self.kb
         with kb.part("aic"):
             self._multiply()
         with kb.part("aiv"):
@@ -80,28 +80,28 @@ class Converting:
             if self.ring is None:
                 self._convert_only()
             else:
-                self._convert_and_merge(self.ring, Scaling(g, self.tile, self.packs, self.ring, self.row_sums))
+                self._convert_and_merge(self.ring, Scaling(ctx, self.tile, self.packs, self.ring, self.row_sums))
         return kb.build()
 
     # AIC
 
     def _multiply(self) -> None:
-        g, kb, packs = self.g, self.kb, self.packs
-        a = Activations(g)
-        g.ring.prime()
-        with g.turns() as turn:
+        ctx, kb, packs = self.ctx, self.kb, self.packs
+        a = Activations(ctx)
+        ctx.ring.prime()
+        with ctx.turns() as turn:
             if self.by_group:
-                with kb.loop("p", 0, packs.count) as p, g.ring.consume(turn.first, turn.last), self._handing_over():
+                with kb.loop("p", 0, packs.count) as p, ctx.ring.consume(turn.first, turn.last), self._handing_over():
                     self._groups(turn, a, p)
             else:
                 with kb.loop("p", 0, packs.count) as p:
-                    acc = g.accumulator(turn.place)
-                    slots = Const(packs.slots) if g.k_slots % packs.slots == 0 else ragged(g.k_slots, packs.slots, p)
-                    with kb.loop("c", 0, slots) as i, g.ring.consume(turn.first, turn.last):
+                    acc = ctx.accumulator(turn.place)
+                    slots = Const(packs.slots) if ctx.k_slots % packs.slots == 0 else ragged(ctx.k_slots, packs.slots, p)
+                    with kb.loop("c", 0, slots) as i, ctx.ring.consume(turn.first, turn.last):
                         c = p * packs.slots + i
-                        b = g.operand(turn.columns, c, turn.place.cols, None)
+                        b = ctx.operand(turn.columns, c, turn.place.cols, None)
                         stream = a.stream(turn.place, turn.columns.first + c * self.tile.slot_k)
-                        accumulate(kb, self.tile, g.kinds, acc, g.depth(turn.columns, c), stream, b, before=i,
+                        accumulate(kb, self.tile, ctx.kinds, acc, ctx.depth(turn.columns, c), stream, b, before=i,
                                    unit_flag=self._one_drain)
                     with self._handing_over():
                         self._drain(turn, p, Const(0), acc)
@@ -120,71 +120,71 @@ class Converting:
 
     def _drain(self, turn: TileTurn, p: Expr, j: Expr, acc: Slice) -> None:
         if self.ring is None:
-            drain(self.kb, self.g.result(turn), acc)
+            drain(self.kb, self.ctx.result(turn), acc)
         else:
             self.ring.drain(self.ring.turn(turn.columns, turn.place), turn.place, acc, p, j)
 
     def _groups(self, turn: TileTurn, a: Activations, c: Expr) -> None:
         """The groups of a slot, each a sum of its own: of an L1 tile with several groups, or through L1 tiles."""
-        g, kb, tile, columns, place = self.g, self.kb, self.tile, turn.columns, turn.place
+        ctx, kb, tile, columns, place = self.ctx, self.kb, self.tile, turn.columns, turn.place
         group = self.packs.group or 1
-        depth, first = g.depth(columns, c), columns.first + c * tile.slot_k
-        stream, b = a.stream(place, first), g.operand(columns, c, place.cols, None)
+        depth, first = ctx.depth(columns, c), columns.first + c * tile.slot_k
+        stream, b = a.stream(place, first), ctx.operand(columns, c, place.cols, None)
         if tile.l1_k < group:
             with kb.tiles("j", depth, group) as j:
-                acc = g.accumulator(place)
-                accumulate(kb, tile, g.kinds, acc, j.size, _from(stream, j.start), _from(b, j.start),
+                acc = ctx.accumulator(place)
+                accumulate(kb, tile, ctx.kinds, acc, j.size, _from(stream, j.start), _from(b, j.start),
                            unit_flag=self._one_drain)
                 self._drain(turn, c, j.number, acc)
             return
         with kb.tiles("k1", depth, tile.l1_k) as k1:
-            b1 = bring(kb, tile, g.kinds, "b", place.cols, b, k1)
-            a1 = bring(kb, tile, g.kinds, "a", place.rows, stream, k1)
+            b1 = bring(kb, tile, ctx.kinds, "b", place.cols, b, k1)
+            a1 = bring(kb, tile, ctx.kinds, "a", place.rows, stream, k1)
             before = k1.number * (tile.l1_k // group)
-            multiply_groups(kb, tile, g.kinds, group, k1.size, a1, b1, partial(g.accumulator, place),
+            multiply_groups(kb, tile, ctx.kinds, group, k1.size, a1, b1, partial(ctx.accumulator, place),
                             lambda j, acc: self._drain(turn, c, before + j, acc), self._one_drain)
 
     # AIV
 
     def _convert_only(self) -> None:
         """Sums of parts of K are added up, then scaled."""
-        g, kb = self.g, self.kb
-        with g.fills() as columns, kb.loop("c", 0, g.k_slots) as c:
-            fill(g, columns, c, self.weights)
-        g.ring.drain()
+        ctx, kb = self.ctx, self.kb
+        with ctx.fills() as columns, kb.loop("c", 0, ctx.k_slots) as c:
+            fill(ctx, columns, c, self.weights)
+        ctx.ring.drain()
         if self.row_sums is not None:
             kb.wait_signal("row_sums", "MTE2")
-        assert g.sums is not None
-        g.sums.add_up(g.y, scale=scale_parts(g, self.row_sums), beside=scaled_sums(self.tile.ub_ring, g.problem.offset))
+        assert ctx.sums is not None
+        ctx.sums.add_up(ctx.y, scale=scale_parts(ctx, self.row_sums), beside=scaled_sums(self.tile.ub_ring, ctx.problem.offset))
 
     def _convert_and_merge(self, ring: ConvertedSums, scaling: Scaling) -> None:
         """Weights of a unit of work and sums of the one before, in one loop, whose last round has sums only."""
-        g, kb = self.g, self.kb
+        ctx, kb = self.ctx, self.kb
         ring.ring.prime()
         scaling.declare()
-        with kb.each_core("t", g.units + g.cores) as t:
+        with kb.each_core("t", ctx.units + ctx.cores) as t:
             if ring.several:
                 self._several_tiles(scaling, t)
             else:
                 self._one_tile(scaling, t)
-        g.ring.drain()
-        if g.sums is not None:
+        ctx.ring.drain()
+        if ctx.sums is not None:
             kb.raise_signal("summed", "MTE3")
-            g.sums.add_up(g.y, beside=Reserved(fixed=ring.ub_bytes))
+            ctx.sums.add_up(ctx.y, beside=Reserved(fixed=ring.ub_bytes))
 
     def _one_tile(self, scaling: Scaling, t: Expr) -> None:
         """Every slot is followed by the sums of the slot ``ahead`` before it, of the previous unit where there is none::
 
             for c:  slot c of unit t;   sums of slot c - ahead of unit t, or of slot c - ahead + slots of unit t - cores
         """
-        g, kb, packs = self.g, self.kb, self.packs
-        with kb.loop("c", 0, g.k_slots) as c:
+        ctx, kb, packs = self.ctx, self.kb, self.packs
+        with kb.loop("c", 0, ctx.k_slots) as c:
             self._fill_where(t, c)
             self._meet(t, c.equals(0))
             early = c < self.ahead
-            unit, at_slot = t - early * g.cores, (c + (g.k_slots - self.ahead)) % g.k_slots
-            last = ((at_slot + 1) % packs.slots).equals(0) + at_slot.equals(g.k_slots - 1) if packs.slots > 1 else Const(1)
-            with kb.when((unit >= 0) * (unit < g.units) * (last > 0)), self._turn(self._within(unit)) as (columns, place):
+            unit, at_slot = t - early * ctx.cores, (c + (ctx.k_slots - self.ahead)) % ctx.k_slots
+            last = ((at_slot + 1) % packs.slots).equals(0) + at_slot.equals(ctx.k_slots - 1) if packs.slots > 1 else Const(1)
+            with kb.when((unit >= 0) * (unit < ctx.units) * (last > 0)), self._turn(self._within(unit)) as (columns, place):
                 assert place is not None
                 scaling.pack(columns, place, at_slot // packs.slots)
 
@@ -194,24 +194,24 @@ class Converting:
 
             the first slots of unit t;  sums of the last tile of unit t - cores;   the other slots;  sums of the other tiles
         """
-        g, kb, ahead = self.g, self.kb, self.ahead
+        ctx, kb, ahead = self.ctx, self.kb, self.ahead
         with kb.loop("h", 0, 2) as h:
-            with kb.loop("c", h * ahead, ahead + h * (g.k_slots - ahead)) as c:
+            with kb.loop("c", h * ahead, ahead + h * (ctx.k_slots - ahead)) as c:
                 self._fill_where(t, c)
             self._meet(t, h.equals(0))
-            unit = t - (1 - h) * g.cores
-            with kb.when((unit >= 0) * (unit < g.units)), self._turn(self._within(unit)) as (columns, _):
-                last = g.grid.row_tiles_of(columns.expert) - 1
+            unit = t - (1 - h) * ctx.cores
+            with kb.when((unit >= 0) * (unit < ctx.units)), self._turn(self._within(unit)) as (columns, _):
+                last = ctx.grid.row_tiles_of(columns.expert) - 1
                 with (
                     kb.loop("mt", (1 - h) * last, last + (1 - h)) as mt,
-                    self._place(columns, minimum(g.grid.m_tiles - 1, maximum(0, mt))) as tile,
+                    self._place(columns, minimum(ctx.grid.m_tiles - 1, maximum(0, mt))) as tile,
                     kb.loop("p", 0, self.packs.count) as p,
                 ):
                     scaling.pack(columns, tile, p)
 
     def _fill_where(self, t: Expr, c: Expr) -> None:
-        with self.kb.when(t < self.g.units), self._turn(self._within(t)) as (columns, _):
-            fill(self.g, columns, c, self.weights)
+        with self.kb.when(t < self.ctx.units), self._turn(self._within(t)) as (columns, _):
+            fill(self.ctx, columns, c, self.weights)
 
     def _meet(self, t: Expr, first: Expr) -> None:
         """Before the first sums are scaled, those of the rows of x are there."""
@@ -221,17 +221,17 @@ class Converting:
 
     def _within(self, unit: Expr) -> Expr:
         """A unit that is one; the limits say nothing new, but let the verifier see it."""
-        return maximum(0, minimum(unit, self.g.units - 1))
+        return maximum(0, minimum(unit, self.ctx.units - 1))
 
     @contextmanager
     def _turn(self, unit: Expr) -> Iterator[tuple[Columns, OutputTile | None]]:
         """The columns of a unit, and its output tile unless it has several."""
-        g = self.g
+        ctx = self.ctx
         if self.tile.direct:
-            with g.tile_of(unit) as (place, columns):
+            with ctx.tile_of(unit) as (place, columns):
                 yield columns, place
             return
-        with g.columns_of(unit) as columns:
+        with ctx.columns_of(unit) as columns:
             if self.ring is not None and self.ring.several:
                 yield columns, None
             else:
@@ -240,10 +240,10 @@ class Converting:
 
     @contextmanager
     def _place(self, columns: Columns, mt: Expr) -> Iterator[OutputTile]:
-        g = self.g
+        ctx = self.ctx
         with (
-            g.grid.row_tiles_before(self.kb, columns.expert) as before,
-            g.grid.tile(self.kb, columns.expert, mt, columns.nt, before) as place,
+            ctx.grid.row_tiles_before(self.kb, columns.expert) as before,
+            ctx.grid.tile(self.kb, columns.expert, mt, columns.nt, before) as place,
         ):
             yield place
 

@@ -17,7 +17,7 @@ from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.operands import Operand
 from msdsim.dataflows.gemm.dequant_tiling import DequantTiling
 from msdsim.dataflows.gemm.sum_ring import Handover, Share, Shares, SumRing, add_up
-from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
+from msdsim.dataflows.gemm.weight_context import Columns, WeightContext
 from msdsim.dataflows.vector.add_parts import store
 from msdsim.dataflows.vector.row_sums import RowSums
 from msdsim.errors import TilingError
@@ -49,54 +49,55 @@ class Packs:
     count: int
 
     @classmethod
-    def of(cls, g: WeightRing) -> Packs:
+    def of(cls, ctx: WeightContext) -> Packs:
         """Those of a kernel; TilingError where slots, parts of K and groups do not fit each other."""
-        group, slot_k = g.scheme.group(g.problem.group), g.tile.slot_k
-        if group is None or group >= g.part_k == g.problem.k:
+        group, slot_k = ctx.scheme.group(ctx.problem.group), ctx.tile.slot_k
+        if group is None or group >= ctx.part_k == ctx.problem.k:
             # One group of all K has one sum, scaled like any other.
-            return cls(group, g.k_slots, 1, 1)
+            return cls(group, ctx.k_slots, 1, 1)
         if slot_k % group and group % slot_k:
             raise TilingError(f"tiling slot_k={slot_k} cuts groups of {group} along k unevenly; give a multiple or a divisor "
                               f"of {group}")
-        if g.k_parts > 1 and (g.part_k * g.k_parts != g.problem.k or g.part_k % max(group, slot_k)):
-            raise TilingError(f"tiling k_parts={g.tile.k_parts} cuts K={g.problem.k} into parts of {g.part_k}, not whole "
-                              f"groups of {group} and slots of {slot_k}; give another number of parts, or 1")
+        if ctx.k_parts > 1 and (ctx.part_k * ctx.k_parts != ctx.problem.k or ctx.part_k % max(group, slot_k)):
+            raise TilingError(f"tiling k_parts={ctx.tile.k_parts} cuts K={ctx.problem.k} into parts of {ctx.part_k}, not "
+                              f"whole groups of {group} and slots of {slot_k}; give another number of parts, or 1")
         slots = max(1, group // slot_k)
-        return cls(group, slots, max(1, slot_k // group), ceil_div(g.k_slots, slots))
+        return cls(group, slots, max(1, slot_k // group), ceil_div(ctx.k_slots, slots))
 
 
-def check_sums(g: WeightRing, tile: ConvertTiling) -> None:
+def check_sums(ctx: WeightContext, tile: ConvertTiling) -> None:
     """TilingError for what the ring of sums does not allow."""
     require_positive(tile, "direct", "sums_direct")
-    require_slots(tile, "sums", g.chip)
-    require_path(tile, "sums_direct", g.chip, "L0C", "UB")
+    require_slots(tile, "sums", ctx.chip)
+    require_path(tile, "sums_direct", ctx.chip, "L0C", "UB")
 
 
 class ConvertedSums(SumRing):
     """The ring of sums of a converting GEMM."""
 
-    def __init__(self, g: WeightRing, tile: ConvertTiling, packs: Packs) -> None:
-        self.g, direct = g, bool(tile.sums_direct)
+    def __init__(self, ctx: WeightContext, tile: ConvertTiling, packs: Packs) -> None:
+        self.ctx, direct = ctx, bool(tile.sums_direct)
         #: Several tiles of rows use the same slots of weights.
-        self.several = not tile.direct and g.grid.m_tiles > 1
+        self.several = not tile.direct and ctx.grid.m_tiles > 1
         # Where experts differ in tiles of rows, sums are not numbered without gaps: a single slot needs no number.
-        slots = 1 if self.several and g.experts.uneven is not None else tile.sums
+        slots = 1 if self.several and ctx.experts.uneven is not None else tile.sums
         #: Sums of an output tile.
-        total = 1 if packs.group is None else ceil_div(g.part_k, packs.group)
+        total = 1 if packs.group is None else ceil_div(ctx.part_k, packs.group)
         to = Handover(slots, packs.groups, total if direct else packs.count, direct)
-        shares = Shares(g.experts, tile.base_m, tile.base_n, g.kb.aiv_per_core)
-        super().__init__(g.kb, shares, "fp32", 1, (tile.base_m, tile.base_n), to)
+        shares = Shares(ctx.experts, tile.base_m, tile.base_n, ctx.kb.aiv_per_core)
+        super().__init__(ctx.kb, shares, "fp32", 1, (tile.base_m, tile.base_n), to)
 
     def turn(self, columns: Columns, place: OutputTile) -> Expr:
         """The how manyth output tile of its core it is."""
-        return columns.turn * self.g.grid.m_tiles + place.mt if self.several else columns.turn
+        return columns.turn * self.ctx.grid.m_tiles + place.mt if self.several else columns.turn
 
 
 class Scaling:
     """The scaling, on the AIVs."""
 
-    def __init__(self, g: WeightRing, tile: ConvertTiling, packs: Packs, ring: ConvertedSums, row_sums: RowSums | None) -> None:
-        self.g, self.kb, self.tile, self.packs, self.ring, self.row_sums = g, g.kb, tile, packs, ring, row_sums
+    def __init__(self, ctx: WeightContext, tile: ConvertTiling, packs: Packs, ring: ConvertedSums,
+                 row_sums: RowSums | None) -> None:
+        self.ctx, self.kb, self.tile, self.packs, self.ring, self.row_sums = ctx, ctx.kb, tile, packs, ring, row_sums
         self.shape = (tile.merge_m, ring.shares.cols)
         self.totals: Handle | None = None
         self.shifts: Handle | None = None
@@ -117,7 +118,7 @@ class Scaling:
         if self.packs.group is None:
             self._channel(turn, columns, share)
             return
-        total = ceil_div(self.g.part_k, self.packs.group)
+        total = ceil_div(self.ctx.part_k, self.packs.group)
         first, count = p * self.packs.groups, ragged(total, self.packs.groups, p)
         groups = at(columns.part * total + first, count)
         scales, offsets = self._per_column(share, groups)
@@ -151,49 +152,50 @@ class Scaling:
 
     def _per_column(self, share: Share, groups: At) -> tuple[Handle, Handle | None]:
         """Scales and offsets of some groups, for the columns of a share."""
-        return load_per_column(self.g, share.place.expert, share.tensor_cols, groups, (self.packs.groups, self.shape[1]))
+        return load_per_column(self.ctx, share.place.expert, share.tensor_cols, groups, (self.packs.groups, self.shape[1]))
 
     def _per_row(self, share: Share, most: int, rows: At, groups: At) -> Handle | None:
         """Sums of rows, at most ``most``, over some groups."""
-        return load_per_row(self.g, self.row_sums, share.place.expert, share.tensor_rows(rows), groups,
+        return load_per_row(self.ctx, self.row_sums, share.place.expert, share.tensor_rows(rows), groups,
                             (most, self.packs.groups))
 
     def _store(self, columns: Columns, share: Share, rows: At, total: Slice) -> None:
         """Round and store finished rows, or add them to what the parts of K add up to."""
         kb, e, there = self.kb, share.place.expert, (share.tensor_rows(rows), share.tensor_cols)
-        if self.g.sums is not None:
+        if self.ctx.sums is not None:
             # From a tile of its own, so that the next sums do not wait for the store.
             out = kb.buffer("out", "UB", "fp32", self.shape, self.tile.ub_ring)[: rows.size, : share.cols]
             kb.op("muls", out, total, scalar=1.0)
-            kb.copy(self.g.sums.sums.at(e, columns.part, *there), out)
+            kb.copy(self.ctx.sums.sums.at(e, columns.part, *there), out)
             return
-        store(kb, self.g.problem, self.g.y.at(e, *there), total, self.shape, self.tile.ub_ring)
+        store(kb, self.ctx.problem, self.ctx.y.at(e, *there), total, self.shape, self.tile.ub_ring)
 
 
-def load_per_column(g: WeightRing, e: Expert, cols: At, groups: At, shape: tuple[int, int]) -> tuple[Handle, Handle | None]:
+def load_per_column(ctx: WeightContext, e: Expert, cols: At, groups: At,
+                    shape: tuple[int, int]) -> tuple[Handle, Handle | None]:
     """Scales and offsets in UB, a row for each of some groups of K; those of MX blocks become FP32 there."""
-    kb = g.kb
+    kb = ctx.kb
 
     def bring(name: str, source: Operand, fmt: str) -> Handle:
-        buffer = kb.buffer(name, "UB", fmt, shape, g.tile.ub_ring)
+        buffer = kb.buffer(name, "UB", fmt, shape, ctx.tile.ub_ring)
         kb.copy(buffer[: groups.size, : cols.size], source.at(e, groups, cols))
         return buffer
 
-    if not g.scheme.mx_weights:
-        return bring("scales", g.scale, "fp32"), None if g.offset is None else bring("offsets", g.offset, "fp32")
-    codes, scales = bring("codes", g.scale, "e8m0"), kb.buffer("scales", "UB", "fp32", shape)
+    if not ctx.scheme.mx_weights:
+        return bring("scales", ctx.scale, "fp32"), None if ctx.offset is None else bring("offsets", ctx.offset, "fp32")
+    codes, scales = bring("codes", ctx.scale, "e8m0"), kb.buffer("scales", "UB", "fp32", shape)
     here = at(0, groups.size), at(0, cols.size)
     kb.op("decode_e8m0", scales[here], codes[here])
     return scales, None
 
 
-def load_per_row(g: WeightRing, row_sums: RowSums | None, e: Expert, rows: At, groups: At,
+def load_per_row(ctx: WeightContext, row_sums: RowSums | None, e: Expert, rows: At, groups: At,
                  shape: tuple[int, int]) -> Handle | None:
     """Sums of rows of x over some groups in UB, a column for each group, where offsets need them."""
     if row_sums is None:
         return None
-    buffer = g.kb.buffer("of_rows", "UB", "fp32", shape, g.tile.ub_ring)
-    g.kb.copy(buffer[: rows.size, : groups.size], row_sums.sums.at(e, rows, groups))
+    buffer = ctx.kb.buffer("of_rows", "UB", "fp32", shape, ctx.tile.ub_ring)
+    ctx.kb.copy(buffer[: rows.size, : groups.size], row_sums.sums.at(e, rows, groups))
     return buffer
 
 
@@ -208,13 +210,13 @@ def scale_channels(kb: KernelBuilder, total: Slice, scales: Handle, offsets: Han
     kb.op("mul", total, total, scales[0, :cols])
 
 
-def scale_parts(g: WeightRing, row_sums: RowSums | None) -> Callable[[Slice, Expert, At, At], None]:
+def scale_parts(ctx: WeightContext, row_sums: RowSums | None) -> Callable[[Slice, Expert, At, At], None]:
     """What scales sums of the parts of K: rows and columns of an expert, with one scale for each column."""
 
     def scale(total: Slice, e: Expert, rows: At, cols: At) -> None:
         (most, width), once = total.of.shape, at(0, 1)
-        scales, offsets = load_per_column(g, e, cols, once, (1, width))
-        of_rows = load_per_row(g, row_sums, e, rows, once, (most, 1))
-        scale_channels(g.kb, total, scales, offsets, of_rows, (most, width))
+        scales, offsets = load_per_column(ctx, e, cols, once, (1, width))
+        of_rows = load_per_row(ctx, row_sums, e, rows, once, (most, 1))
+        scale_channels(ctx.kb, total, scales, offsets, of_rows, (most, width))
 
     return scale

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from msdsim.dataflows.cube.operands import Operand
 from msdsim.dataflows.gemm.dequant_tiling import SlotLayout
-from msdsim.dataflows.gemm.weight_ring import Columns, WeightRing
+from msdsim.dataflows.gemm.weight_context import Columns, WeightContext
 from msdsim.ir import Const, Expr, Handle, KernelBuilder, Slice, at, minimum, share_of, tiles_of
 
 
@@ -44,21 +44,21 @@ class LoadedScales:
 class Scales:
     """Scales of a tile of columns; those that serve all slots are loaded at once."""
 
-    def __init__(self, of: WeightRing, columns: Columns) -> None:
-        self.of, self.columns = of, columns
-        self.of_columns = self._load(Const(0), Const(1)) if of.layout.group is None else None
+    def __init__(self, ctx: WeightContext, columns: Columns) -> None:
+        self.ctx, self.columns = ctx, columns
+        self.of_columns = self._load(Const(0), Const(1)) if ctx.layout.group is None else None
 
     def for_slot(self, start: Expr, depth: Expr) -> LoadedScales | None:
         """Those of the slot that takes ``depth`` of K from ``start``, unless they come by the tile."""
-        return self.of_columns or (None if self.of.layout.scales_by_tile else self._load(start, depth))
+        return self.of_columns or (None if self.ctx.layout.scales_by_tile else self._load(start, depth))
 
     def for_tile(self, start: Expr, depth: Expr, line: Expr, size: Expr) -> LoadedScales | None:
         """Those of a UB tile of the slot, ``size`` lines from ``line``, if they come by the tile."""
-        return self._load(start, depth, (line, size)) if self.of.layout.scales_by_tile else None
+        return self._load(start, depth, (line, size)) if self.ctx.layout.scales_by_tile else None
 
     def _load(self, start: Expr, depth: Expr, tile: tuple[Expr, Expr] | None = None) -> LoadedScales:
         """Of the slot's K, what the lines of ``tile`` (None: of this AIV) have."""
-        kb, lay, tiling = self.of.kb, self.of.layout, self.of.tile
+        kb, lay, tiling = self.ctx.kb, self.ctx.layout, self.ctx.tile
         ring = 1 if lay.group is None else tiling.ub_ring
         mine = share_of(self.columns.cols if lay.transposed else depth, lay.share, kb.sub)
         line, lines = tile if tile is not None else (Const(0), mine)
@@ -71,33 +71,33 @@ class Scales:
             self._copy(buffer, source, (first, count), (line, lines))
             return buffer
 
-        if self.of.scheme.mx_weights:
-            codes = bring("codes", self.of.scale, "e8m0")
+        if self.ctx.scheme.mx_weights:
+            codes = bring("codes", self.ctx.scale, "e8m0")
             scales = kb.buffer("scales", "UB", "fp32", shape)
             here = (at(0, lines), at(0, count)) if lay.transposed else (at(0, count), at(0, self.columns.cols))
             kb.op("decode_e8m0", scales[here], codes[here])
         else:
-            scales = bring("scales", self.of.scale, "fp32")
-        offsets = None if self.of.offset is None else bring("offsets", self.of.offset, "fp32")
+            scales = bring("scales", self.ctx.scale, "fp32")
+        offsets = None if self.ctx.offset is None else bring("offsets", self.ctx.offset, "fp32")
         return LoadedScales(kb, lay, scales, offsets)
 
     def _groups(self, start: Expr, depth: Expr, line: Expr, lines: Expr) -> tuple[Expr, Expr]:
         """First group of the lines, and how many there are (the last slot may have fewer)."""
-        lay = self.of.layout
+        lay = self.ctx.layout
         if lay.group is None:
             return Const(0), Const(1)
         if not lay.transposed:
-            start, depth = start + self.of.kb.sub * lay.share + line, lines
+            start, depth = start + self.ctx.kb.sub * lay.share + line, lines
         return start // lay.group, tiles_of(depth, lay.group)
 
     def _copy(self, buffer: Handle, source: Operand, groups: tuple[Expr, Expr], of_lines: tuple[Expr, Expr]) -> None:
-        kb, lay, (first, count), (line, lines) = self.of.kb, self.of.layout, groups, of_lines
-        expert, cols, start = self.columns.expert, self.columns.cols, self.columns.nt * self.of.tile.base_n
+        kb, lay, (first, count), (line, lines) = self.ctx.kb, self.ctx.layout, groups, of_lines
+        expert, cols, start = self.columns.expert, self.columns.cols, self.columns.nt * self.ctx.tile.base_n
         if not lay.transposed:
             kb.copy(buffer[:count, :cols], source.at(expert, at(first, count), at(start, cols)))
             return
         with kb.loop(f"i_{buffer.of.name}", 0, count) as i:
             mine = at(start + kb.sub * lay.share + line, lines)
             # The last part of K may have slots of nothing, whose groups would lie behind the last one.
-            group = first + i if self.of.tile.k_parts == 1 else minimum(first + i, lay.all_groups - 1)
+            group = first + i if self.ctx.tile.k_parts == 1 else minimum(first + i, lay.all_groups - 1)
             kb.copy(buffer[:lines, i], source.at(expert, group, mine, at(0, 1)))

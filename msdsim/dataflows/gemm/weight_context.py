@@ -55,7 +55,7 @@ class TileTurn:
     last: Expr = ALWAYS
 
 
-class WeightRing:
+class WeightContext:
     """The kernel under construction: what both sides of the ring share."""
 
     def __init__(self, problem: GemmShape, chip: Chip, tile: DequantTiling, scheme: Scheme) -> None:
