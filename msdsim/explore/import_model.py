@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -181,24 +181,32 @@ def understood(model: Model, step: ModelStep) -> list[str]:
              f"and multi-token prediction not counted)",
              *_cache_lines(decoder)]
     lines += _format_lines(model, step)
-    for item in dict.fromkeys(text for layer in decoder.layers for mixer in layer.mixers for text in mixer.not_simulated):
-        lines.append(f"not simulated: {item}")
+    lines += [f"not simulated: {item}" for item in _not_simulated(decoder, step)]
+    notes = [*_notes(decoder, step)]
+    if mixtures:
+        notes.append("routing is taken as balanced; every token's experts are as evenly spread as whole rows allow")
+    return [*lines, *(f"note: {note}" for note in (*notes, *decoder.notes))]
+
+
+def _not_simulated(decoder: Decoder, step: ModelStep) -> Iterator[str]:
+    yield from dict.fromkeys(text for layer in decoder.layers for mixer in layer.mixers for text in mixer.not_simulated)
     if step.kv is None:
-        lines.append("not simulated: attention; give --kv TOKENS")
+        yield "attention; give --kv TOKENS"
     together = max(step.devices, step.expert_devices)
     if together > 1:
-        lines.append(f"not simulated: what {together} devices send to one another")
+        yield f"what {together} devices send to one another"
+
+
+def _notes(decoder: Decoder, step: ModelStep) -> Iterator[str]:
+    """What a step is taken as."""
     if step.expert_devices > 1:
         batches = step.expert_devices // step.devices
-        lines.append(f"note: {batches} batches of {step.batch} are under way at once, {batches * step.rows} tokens in all; "
-                     f"this is the device whose experts get most of them")
+        yield (f"{batches} batches of {step.batch} are under way at once, {batches * step.rows} tokens in all; this is the "
+               f"device whose experts get most of them")
     if step.tokens > 1 and any(a.window and step.tokens > a.window for a in _attentions(decoder)):
-        lines.append("note: windowed attention of the prefill is simulated in blocks as long as the window")
+        yield "windowed attention of the prefill is simulated in blocks as long as the window"
     if step.tokens > 1 and any(a.reads for a in _attentions(decoder)):
-        lines.append("note: in a prefill the sparse index is left out, and attention reads all tokens")
-    if mixtures:
-        lines.append("note: routing is taken as balanced; every token's experts are as evenly spread as whole rows allow")
-    return [*lines, *(f"note: {note}" for note in decoder.notes)]
+        yield "in a prefill the sparse index is left out, and attention reads all tokens"
 
 
 _KINDS = {"full": "full attention", "windowed": "windowed attention", "linear": "linear attention", "mamba": "Mamba",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import field
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -74,31 +75,34 @@ def load_measurements(file: str | Path = PUBLISHED) -> list[Measurement]:
     sources = raw.get("sources", {})
     if not isinstance(sources, dict):
         raise InputError(f"{where}: 'sources' is {str(sources)[:40]}; give a table of sources by name")
-    found: list[Measurement] = []
-    ids: set[str] = set()
+    found: dict[str, Measurement] = {}
     for index, item in enumerate(raw["row"], start=1):
-        if not isinstance(item, dict):
-            raise InputError(f"{where}, row {index} is {str(item)[:40]}; write it as [[row]] with its keys")
-        values = {"run_as" if key == "as" else key: value for key, value in item.items() if not key.startswith("time_us_")}
-        if isinstance(values.get("source", ""), str):
-            values["source"] = sources.get(values.get("source"), values.get("source", ""))
-        _understand_note(values)
-        try:
-            row = Measurement(**values)
-        except ValidationError as err:
-            first = err.errors()[0]
-            key = ".".join(str(part) for part in first["loc"]).replace("run_as", "as")
-            name = str(item.get("id", ""))[:40]
-            raise InputError(f"{where}, row {index} '{name}': key '{key}': {first['msg'].lower()}") from None
-        if row.id in ids:
+        row = _row_of(item, sources, f"{where}, row {index}")
+        if row.id in found:
             raise InputError(f"{where}, row {index}: there is a row '{row.id}' before it; give every row an id of its own")
-        ids.add(row.id)
         same = shipped.get(row.id)
-        found.append(row if same is None or row.run_as else _spelled_out(row, same))
-    for index, item in enumerate(raw["row"], start=1):
-        if (to := item.get("ratio_to")) and to not in ids:
-            raise InputError(f"{where}, row {index} '{found[index - 1].id}': ratio_to = '{to[:40]}' names no row")
-    return found
+        found[row.id] = row if same is None or row.run_as else _spelled_out(row, same)
+    for index, (item, name) in enumerate(zip(raw["row"], found, strict=True), start=1):
+        if (to := item.get("ratio_to")) and to not in found:
+            raise InputError(f"{where}, row {index} '{name}': ratio_to = '{to[:40]}' names no row")
+    return list(found.values())
+
+
+def _row_of(item: Any, sources: Mapping[str, Any], where: str) -> Measurement:
+    if not isinstance(item, dict):
+        raise InputError(f"{where} is {str(item)[:40]}; write it as [[row]] with its keys")
+    values = {"run_as" if key == "as" else key: value for key, value in item.items() if not key.startswith("time_us_")}
+    source = values.get("source", "")
+    if isinstance(source, str):
+        values["source"] = sources.get(source, source)
+    _understand_note(values)
+    try:
+        return Measurement(**values)
+    except ValidationError as err:
+        first = err.errors()[0]
+        key = ".".join(str(part) for part in first["loc"]).replace("run_as", "as")
+        name = str(item.get("id", ""))[:40]
+        raise InputError(f"{where} '{name}': key '{key}': {first['msg'].lower()}") from None
 
 
 def _understand_note(values: dict[str, Any]) -> None:

@@ -115,7 +115,14 @@ def _matrix(tensors: Tensors, module: str, suffix: str, dtype: str, shape: tuple
     )
     if scale is None or len(scale[1]) < 1:
         return Matrix(module, shape, WeightFormat("int8")) if dtype == "I8" and f"{module}.deq_scale" in tensors else None
-    rows, blocks = scale[1][0], scale[1][1] if len(scale[1]) > 1 else 1
+    return _scaled(module, dtype, (out, columns), scale, bits)
+
+
+def _scaled(
+    module: str, dtype: str, shape: tuple[int, int], scale: tuple[str, tuple[int, ...]], bits: int | None
+) -> Matrix | None:
+    """Integers, or FP4 in bytes, with a scale beside them, whose shape tells how many lie in an element."""
+    (out, columns), rows, blocks = shape, scale[1][0], scale[1][1] if len(scale[1]) > 1 else 1
     if dtype == "I8":
         if scale[0] == "F8_E8M0" and blocks * 32 == 2 * columns:
             return Matrix(module, (out, 2 * columns), WeightFormat("mxfp4"))

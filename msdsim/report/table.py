@@ -40,13 +40,8 @@ class TextTable:
         found = []
         for cells, style in rows:
             texts = [cell if isinstance(cell, Text) else Text(cell) for cell in cells]
-            last = texts[-1:]
-            start = indent + sum(size + _GAP for size in widths[: len(texts) - 1])
-            wraps = width is not None and len(texts) == len(widths) and width - start >= _LEAST_WRAP
-            parts = wrap(texts[-1].plain, (width or 0) - start) if wraps else []
-            if len(parts) > 1:
-                last = [Text(part) for part in parts]
-            for number, ending in enumerate(last or [Text()]):
+            endings = _endings(texts, width - indent, widths) if width is not None else texts[-1:]
+            for number, ending in enumerate(endings or [Text()]):
                 line = Text(" " * indent)
                 for column, text in enumerate(texts[:-1]):
                     shown = text if number == 0 else Text()
@@ -59,6 +54,13 @@ class TextTable:
                     line.stylize(style)
                 found.append(line)
         return found
+
+
+def _endings(texts: Sequence[Text], width: int, widths: Sequence[int]) -> Sequence[Text]:
+    """The last cell of a row in lines, if the row has all columns and leaves room to wrap it."""
+    left = width - sum(size + _GAP for size in widths[: len(texts) - 1])
+    parts = wrap(texts[-1].plain, left) if len(texts) == len(widths) and left >= _LEAST_WRAP else []
+    return [Text(part) for part in parts] if len(parts) > 1 else texts[-1:]
 
 
 def _title_rows(titles: Sequence[str]) -> list[list[Cell]]:
