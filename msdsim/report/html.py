@@ -110,8 +110,8 @@ def facts(found: Sequence[Fact]) -> str:
 
 
 def picture(figure: Figure, alt: str) -> str:
-    """A figure inside the page."""
+    """A figure inside the page; where the page is narrow it keeps a size that can be read, and scrolls."""
     buffer = io.BytesIO()
     save(figure, buffer, "png")
     data = base64.b64encode(buffer.getvalue()).decode()
-    return f'<p><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></p>'
+    return f'<div class="scroll" tabindex="0"><img alt="{escape(alt)}" src="data:image/png;base64,{data}"></div>'

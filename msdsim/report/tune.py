@@ -146,12 +146,16 @@ def tuning_page(tuning: Any) -> str:
 
 def workload_tuning_page(found: Any) -> str:
     """A page about the search over a workload."""
+    from msdsim.report.charts import amount_bars
     from msdsim.report.html import picture
     from msdsim.report.page import Section, page, table
 
     first, *rest = workload_tuning_lines(found)
+    bars = [bar for item in found.operators for bar in (
+        (f"{_names(item)}, automatic", item.before_us, ""),
+        (f"{_names(item)}, tuned", item.after_us, f"{item.before_us / item.after_us:.2f}x" if item.after_us else ""))]
     sections = [Section("Operators", table(workload_tuning_table(found))),
-                Section("Before and after", picture(plot_workload_tuning(found), "time of every operator, before and after"))]
+                Section("Before and after", amount_bars(bars, "us over all runs of the operator in the workload"))]
     for item in found.operators:
         body = (f"<p>{escape(_summary(item.tuning))}.</p>"
                 + table(_steps(item.tuning, len(item.tuning.trials)), sortable=False)

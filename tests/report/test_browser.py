@@ -125,6 +125,7 @@ def pages(tmp_path_factory):
         "compare": compared.html(), "run": compared.runs[1].html(), "explain": compared.runs[2].explain().html(),
         "workload": msdsim.simulate(TWO, "toy", "bf16").html(),
         "workloads": msdsim.compare(TWO, "toy", ["bf16", "msd-int8"]).html(),
+        "tune": msdsim.tune(TWO, "toy", budget=3).html(), "accuracy": msdsim.accuracy(TWO, "normal").html(),
         "sweep": sweep_page(run_sweep({"problem": "gemm:m=4,k=64,n=96", "hw": "toy", "dataflow": ["bf16", "msd-int8"],
                                        "parameters": {"hbm.bandwidth_gbps": [32, 128], "l2.read_gbps": [64, 256]}}), "small"),
         "validate": validation_page(tmp_path_factory.mktemp("rows")),
@@ -138,7 +139,8 @@ def validation_page(folder: Path) -> str:
 
 
 CASES = [("compare", 1280, False), ("compare", 390, True), ("run", 390, False), ("explain", 390, False), ("workload", 390, True),
-         ("workloads", 390, False), ("sweep", 390, True), ("validate", 390, True), ("sweep", 1280, False)]
+         ("workloads", 390, False), ("sweep", 390, True), ("validate", 390, True), ("sweep", 1280, False),
+         pytest.param("tune", 390, True, marks=pytest.mark.slow), pytest.param("accuracy", 390, False, marks=pytest.mark.slow)]
 
 
 @pytest.mark.parametrize(("name", "width", "dark"), CASES)
