@@ -10,6 +10,7 @@ from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.number import FORMATS
 from msdsim.hardware.chip import Chip
 from msdsim.ir.ops.vector import FOLD_LANES
+from msdsim.ir.vector_work import AttentionMethod, Work
 from msdsim.units import ceil_div
 
 #: Bytes of UB per element of a dequantization tile: integers (ring 2), FP16, FP32, BF16 (ring 2).
@@ -63,7 +64,11 @@ def bf16_bytes(t: UbTiles) -> int:
     return tiles + arriving_bytes(1, t) + t.share * (4 * t.v_dim + 4 * 12) + 512
 
 
-BF16 = Needs("bf16", 1, bf16_bytes, ("muls", "fold_max", "sub", "exp", "fold_add", "cast"), 16)
+def _names(work: Work) -> tuple[str, ...]:
+    return tuple(op for op, _ in work)
+
+
+BF16 = Needs("bf16", 1, bf16_bytes, _names(AttentionMethod("bf16", None, 1).of_logits(token=False)[0]), 16)
 
 
 def scale_bytes(t: UbTiles) -> int:
@@ -77,14 +82,14 @@ def room_beside(chip: Chip) -> int:
 
 
 def dequant_needs(chip: Chip, cache: str, fused: bool, pipeline: Callable[[UbTiles], int] = bf16_bytes,
-                  ops: tuple[str, ...] = ("cast", "cast", "mul", "cast")) -> Needs:
-    """``pipeline`` is what the attention itself needs of UB, ``ops`` make an element of the cache BF16."""
+                  converted: bool = False) -> Needs:
+    """``pipeline`` is what the attention itself needs of UB; the cache is made BF16, or only ``converted``."""
     def fused_bytes(t: UbTiles) -> int:
         return pipeline(t) + room_beside(chip)
 
     # int8 and int4 become FP16 at twice the elements per repeat of the others, which the estimate leaves out.
     return Needs("bf16", 1, fused_bytes if fused else pipeline, BF16.vector_ops, FORMATS[cache].bits,
-                 ops if fused else ())
+                 _names(AttentionMethod(cache, None, 1, converted).of_cache()) if fused else ())
 
 
 def convert_bytes(t: UbTiles) -> int:
@@ -98,7 +103,7 @@ def unfused_convert_bytes(t: UbTiles) -> int:
 
 
 def convert_needs(chip: Chip, cache: str, fused: bool) -> Needs:
-    return dequant_needs(chip, cache, fused, convert_bytes if fused else unfused_convert_bytes, ("cast", "cast", "cast"))
+    return dequant_needs(chip, cache, fused, convert_bytes if fused else unfused_convert_bytes, converted=True)
 
 
 #: Vector instructions over all logits besides those of the softmax: merge, split of two passes and of each further one.
