@@ -12,7 +12,7 @@ from pydantic import Field
 
 from msdsim import moved
 from msdsim.errors import ChipError
-from msdsim.hardware.energy import Energy
+from msdsim.hardware.energy import EnergyFigures
 from msdsim.hardware.quantities import Cycles, Nanoseconds, Number, Positive, PositiveInt, Table, Whole
 
 #: On-chip memory spaces and global memory.
@@ -334,7 +334,7 @@ class Chip(Table):
     hbm: Hbm
     memory: Memory
     launch: Launch
-    energy: Energy | None = None
+    energy: EnergyFigures | None = None
 
     def path(self, source: str, destination: str) -> Path | None:
         """The path from ``source`` to ``destination`` space, or None when the chip has none."""

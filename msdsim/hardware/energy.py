@@ -77,7 +77,7 @@ class ByteEnergy(Table):
         return found
 
 
-class Energy(Table):
+class EnergyFigures(Table):
     """Energy of a chip's work.
 
     ``mac_pj`` is by name of the Cube's rates, for one multiplication and addition with its reads of L0A and L0B and its update

@@ -14,7 +14,7 @@ from typing import Any
 
 from msdsim.naming import PipeName
 from msdsim.report.perfetto_trace import steps
-from msdsim.report.tracks import MOST_FLOWS, Shown, TrackSlice
+from msdsim.report.tracks import MOST_FLOWS, TracedRun, TrackSlice
 
 #: The vendor's names of the pipes, in the order of its tracks, and its colours.
 PIPES = {"S": ("SCALAR", "startup"), "MTE1": ("MTE1", "thread_state_running"), "M": ("CUBE", "background_memory_dump"),
@@ -30,7 +30,7 @@ _FIRST_US = 1e-6
 Event = dict[str, Any]
 
 
-def chrome_text(shown: Sequence[Shown]) -> str:
+def chrome_text(shown: Sequence[TracedRun]) -> str:
     """The trace of one run, or of several, whose cores are then called by their dataflow."""
     lines = [json.dumps(event, separators=(",", ":")) for index, item in enumerate(shown)
              for event in _events(item, f"{item.run.dataflow} " if len(shown) > 1 else "", index)]
@@ -43,7 +43,7 @@ def core_text(pipe: PipeName) -> str:
     return f"core{pipe.core}.{'cubecore0' if pipe.part == 'AIC' else f'veccore{pipe.sub}'}"
 
 
-def _events(shown: Shown, prefix: str, run: int) -> Iterator[Event]:
+def _events(shown: TracedRun, prefix: str, run: int) -> Iterator[Event]:
     cores: set[str] = set()
     waits = 0
     for track in shown.tracks():
@@ -79,7 +79,7 @@ def _wait(item: TrackSlice, where: Event, number: str, start: float, end: float)
     yield {"args": {}, "ph": "E", "ts": end, **common}
 
 
-def _us(cycle: int, shown: Shown) -> float:
+def _us(cycle: int, shown: TracedRun) -> float:
     return round(cycle / shown.clock_mhz, 6)
 
 

@@ -11,7 +11,7 @@ from perfetto.protos.perfetto.trace.perfetto_trace_pb2 import CounterDescriptor,
 
 from msdsim.naming import PipeName
 from msdsim.report.labels import problem_text
-from msdsim.report.tracks import MOST_FLOWS, Counter, Form, Shown, TrackSlices
+from msdsim.report.tracks import MOST_FLOWS, Counter, Form, TracedRun, TrackSlices
 
 _SEQUENCE = 1
 _BEGIN, _END = TrackEvent.TYPE_SLICE_BEGIN, TrackEvent.TYPE_SLICE_END
@@ -78,7 +78,7 @@ class _Message:
         return found
 
 
-def perfetto_bytes(shown: Sequence[Shown]) -> bytes:
+def perfetto_bytes(shown: Sequence[TracedRun]) -> bytes:
     """The trace of several runs, one group of tracks each."""
     writer = _Writer()
     for index, item in enumerate(shown):
@@ -101,7 +101,7 @@ class _Writer:
         self.flags = TracePacket.SEQ_INCREMENTAL_STATE_CLEARED
         self.ns_per_cycle = 1.0
 
-    def run(self, shown: Shown, first_flow: int) -> None:
+    def run(self, shown: TracedRun, first_flow: int) -> None:
         run = shown.run
         self.ns_per_cycle = 1000 / shown.clock_mhz
         title = f"{run.dataflow}, {problem_text(run.problem)} on {run.hardware.name} at {shown.clock_mhz:g} MHz"

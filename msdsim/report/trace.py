@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from msdsim.report.files import replacing, require_writable
-from msdsim.report.tracks import Shown, TraceOptions
+from msdsim.report.tracks import TracedRun, TraceOptions
 
 if TYPE_CHECKING:
     from msdsim.report.result import Result
@@ -24,7 +24,7 @@ def write_traces(runs: Sequence[Result], path: str, options: TraceOptions | None
     The runs must have been simulated with ``timeline=True``; InputError for another ending than those of :data:`ENDINGS`.
     """
     require_writable(path, "trace file", ENDINGS)
-    shown = [Shown(run, options) for run in runs]
+    shown = [TracedRun(run, options) for run in runs]
     if Path(path).suffix.lower() in CHROME:
         from msdsim.report.chrome_trace import chrome_text
 
@@ -37,10 +37,10 @@ def write_traces(runs: Sequence[Result], path: str, options: TraceOptions | None
 def write_perfetto(runs: Sequence[Result], path: str) -> None:
     """Write timelines for ui.perfetto.dev, whatever the ending."""
     require_writable(path, "trace file")
-    _write_perfetto(path, [Shown(run) for run in runs])
+    _write_perfetto(path, [TracedRun(run) for run in runs])
 
 
-def _write_perfetto(path: str, shown: Sequence[Shown]) -> None:
+def _write_perfetto(path: str, shown: Sequence[TracedRun]) -> None:
     from msdsim.report.perfetto_trace import perfetto_bytes
 
     _write(path, perfetto_bytes(shown))

@@ -127,7 +127,7 @@ _SLICES = ("lane", "form", "row", "start", "end", *_NUMBERS)
 _UNIT, _PIPE, _START, _END, _INSTR, _DISPATCHED, _BYTES, _CAUSE, _CULPRIT = range(len(_COLUMNS))
 
 
-class Shown:
+class TracedRun:
     """The part of a run that the options choose; InputError where it has none."""
 
     def __init__(self, run: Result, options: TraceOptions | None = None) -> None:

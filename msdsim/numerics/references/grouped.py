@@ -37,31 +37,31 @@ class _OneGroup:
 
 
 @dataclass(frozen=True)
-class GroupedGemm(Contract):
+class GroupedContract(Contract):
     """The contract ``inner`` for every group."""
 
     inner: Contract
 
     @classmethod
-    def of(cls, inner: Contract) -> GroupedGemm:
+    def of(cls, inner: Contract) -> GroupedContract:
         """The grouped form of a GEMM contract."""
         return cls(inner.name, f"{inner.description}, for every group", "grouped_gemm", inner)
 
-    def with_passes(self, passes: int) -> GroupedGemm:
+    def with_passes(self, passes: int) -> GroupedContract:
         """The same contract with another number of passes."""
-        return GroupedGemm.of(self.inner.with_passes(passes))
+        return GroupedContract.of(self.inner.with_passes(passes))
 
-    def for_tiling(self, tiling: Mapping[str, int]) -> GroupedGemm:
+    def for_tiling(self, tiling: Mapping[str, int]) -> GroupedContract:
         """The contract of every group as a kernel with these tiling parameters keeps it."""
-        return GroupedGemm.of(self.inner.for_tiling(tiling))
+        return GroupedContract.of(self.inner.for_tiling(tiling))
 
-    def with_scale_rule(self, rule: str) -> GroupedGemm:
+    def with_scale_rule(self, rule: str) -> GroupedContract:
         """The same contract with another rule for the scales of MXFP4 weights."""
-        return GroupedGemm.of(self.inner.with_scale_rule(rule))
+        return GroupedContract.of(self.inner.with_scale_rule(rule))
 
-    def compiled(self) -> GroupedGemm:
+    def compiled(self) -> GroupedContract:
         """The same contract by the compiled tile kernel."""
-        return GroupedGemm.of(self.inner.compiled())
+        return GroupedContract.of(self.inner.compiled())
 
     def operands(self, problem: Any, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
         layout = _Layout(problem)
