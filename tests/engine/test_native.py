@@ -11,7 +11,7 @@ import pytest
 
 import msdsim
 import msdsim.engine.fast as fast
-from msdsim.engine.fast import layout, native
+from msdsim.engine.fast import l2_layout, layout, native
 
 from .comparison import assert_equal
 
@@ -28,7 +28,7 @@ def test_the_library_is_made_from_this_source():
 
 
 def test_the_hash_covers_all_that_is_compiled():
-    named = {Path(name).stem for name in native.SOURCES} | {"layout", "at", "has"}
+    named = {Path(name).stem for name in native.SOURCES} | {"layout", "at", "on", "has"}
     for name in native.SOURCES:
         for node in ast.walk(ast.parse((SOURCE / name).read_text())):
             if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("msdsim"):
@@ -82,7 +82,10 @@ def test_numba_compiles_the_same_machine(monkeypatch):
 
 def test_every_word_of_the_arrays_is_described():
     text = layout.describe()
-    for name in ("P_FREE", "X_AT", "G_STATUS", "I_COST", "K_UNITS", "T_UNCHARGED"):
+    for name in ("P_FREE", "X_AT", "G_STATUS", "I_COST", "K_UNITS", "T_UNCHARGED", "PC_TURN", "OW_LINES"):
         assert re.search(rf"^ +\d+ {name} +\S", text, re.MULTILINE), name
     used = {name for file in native.SOURCES for name in re.findall(r"\bat\.([A-Z]+_[A-Z0-9_]+)\b", (SOURCE / file).read_text())}
     assert all(hasattr(layout, name) for name in used)
+    used = {name for file in native.SOURCES for name in re.findall(r"\bon\.([A-Z]+_[A-Z0-9_]+)\b", (SOURCE / file).read_text())}
+    assert used
+    assert all(hasattr(l2_layout, name) for name in used)

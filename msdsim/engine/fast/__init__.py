@@ -1,7 +1,8 @@
 """The compiled engine, the default: the machine of the reference engine, tick for tick, at machine speed.
 
-``expressions``, ``tables`` and ``builder`` put the program into arrays, in which ``layout`` names every position; ``machine``
-and ``memory`` (with ``banked``) are compiled by numba and run on them; ``compiled`` keeps the machine code between runs.
+``expressions``, ``tables`` and ``builder`` put the program into arrays, in which ``layout`` and ``l2_layout`` name every
+position; ``machine``, ``memory`` (with ``banked``) and ``cache`` are compiled by numba and run on them; ``compiled`` keeps the
+machine code between runs.
 ``repetition`` knows which loops come back to an earlier state, ``skip`` does not simulate them again.
 """
 

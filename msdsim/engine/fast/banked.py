@@ -6,14 +6,8 @@ from __future__ import annotations
 
 from msdsim.engine.fast import banked_layout as has
 from msdsim.engine.fast import layout as at
-from msdsim.engine.fast.compiled import divide_function, helper, inlined
-
-divide = divide_function()
-
-
-@inlined
-def _ceil_div(a, b):
-    return divide(a + b - 1, b)
+from msdsim.engine.fast.arithmetic import ceil_div, divide
+from msdsim.engine.fast.compiled import helper, inlined
 
 
 @inlined
@@ -98,10 +92,10 @@ def _line(C, S, table, channel, now, line, write, bursts):
 def read_line(C, S, now, line, sectors):
     """The cycle at which so many sectors of a line asked for at cycle ``now`` have been read."""
     table = C[at.K_BANKED]
-    bursts = _ceil_div(C[table + has.B_BURSTS] * sectors * C[at.K_SECTOR], C[at.K_LINE])
+    bursts = ceil_div(C[table + has.B_BURSTS] * sectors * C[at.K_SECTOR], C[at.K_LINE])
     numerator, denominator = C[table + has.B_NUMERATOR], C[table + has.B_DENOMINATOR]
-    end = _line(C, S, table, _channel_of(C, table, line), _ceil_div(now * numerator, denominator), line, 0, bursts)
-    return _ceil_div(end * denominator, numerator) + C[table + has.B_CONTROLLER]
+    end = _line(C, S, table, _channel_of(C, table, line), ceil_div(now * numerator, denominator), line, 0, bursts)
+    return ceil_div(end * denominator, numerator) + C[table + has.B_CONTROLLER]
 
 
 @helper
@@ -118,7 +112,7 @@ def write_line(C, S, now, line):
     S[place_at] = line
     queued += 1
     if queued == C[table + has.B_BATCH]:
-        clock = _ceil_div(now * C[table + has.B_NUMERATOR], C[table + has.B_DENOMINATOR])
+        clock = ceil_div(now * C[table + has.B_NUMERATOR], C[table + has.B_DENOMINATOR])
         for index in range(queued):
             _line(C, S, table, channel, clock, S[queue + index], 1, C[table + has.B_BURSTS])
         queued = 0

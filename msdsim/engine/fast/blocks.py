@@ -6,8 +6,8 @@
 from __future__ import annotations
 
 from msdsim.engine.fast import layout as at
+from msdsim.engine.fast.arithmetic import ceil_div
 from msdsim.engine.fast.compiled import helper, inlined
-from msdsim.engine.fast.memory import ceil_div
 from msdsim.engine.fast.tokens import post, take_token
 
 

@@ -154,8 +154,8 @@ class Builder:
         C[at.K_LEAF_PORTS] = len(C)
         for leaf, (unit, pipe) in enumerate(ports):
             port = pipe_bases[unit] + pipe * at.P_SIZE
-            S[port + at.P_LEAF] = leaf
-            self.C.add([unit_bases[unit], port - unit_bases[unit]])
+            S[port + at.P_LEAF], S[port + at.P_UNIT] = leaf, unit_bases[unit]
+            self.C.add([port])
         return Machine(np.array(C, np.int64), S, first_books(unit_books[-1]), unit_bases, pipe_bases, unit_books[:-1],
                        self.parts, self.semaphore_waits, self.signal_waits, self.traffic, self.lines,
                        C[at.K_TURN_LINES] * C[at.K_TURN_PIECES], bool(C[at.K_ROOMY]))

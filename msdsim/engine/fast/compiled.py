@@ -122,3 +122,39 @@ def divide_function() -> Callable[..., Any]:
         return types.int64(a, b), generate
 
     return divide
+
+
+def address_function() -> Callable[..., Any]:
+    """For compiled code: the address in memory that a pointer holds."""
+    from numba.core import types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def address(typing_context, pointer):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            return builder.ptrtoint(arguments[0], context.get_value_type(types.int64))
+
+        return types.int64(pointer), generate
+
+    return address
+
+
+def prefetch_function() -> Callable[..., Any]:
+    """For compiled code: have the line of the host's cache at an address in memory on its way, without waiting for it."""
+    from llvmlite import ir
+    from numba.core import types
+    from numba.extending import intrinsic
+
+    @intrinsic
+    def prefetch(typing_context, address):  # type: ignore[no-untyped-def]
+        def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+            byte, number = ir.IntType(8).as_pointer(), ir.IntType(32)
+            kind = ir.FunctionType(ir.VoidType(), [byte, number, number, number])
+            function = builder.module.declare_intrinsic("llvm.prefetch", [byte], kind)
+            # To be written, as soon as possible, of data.
+            builder.call(function, [builder.inttoptr(arguments[0], byte), number(1), number(3), number(1)])
+            return context.get_dummy_value()
+
+        return types.void(types.int64), generate
+
+    return prefetch

@@ -2,25 +2,39 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 
 import numpy as np
 
+from msdsim.engine.fast import l2_layout as on
+from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.builder import Machine
-from msdsim.engine.fast.layout import DIRTY, HERE, L2, WAY_BITS, WAYS_OF_A_WORD
+from msdsim.engine.fast.l2_layout import DIRTY, HERE, L2, OWNER_BITS
 from msdsim.engine.memory import set_of
 from msdsim.errors import InputError
 from msdsim.timeline.l2_state import L2State
 
-_TYPES = L2(line=np.uint16, tag=np.int32, order=np.int64, taken=np.int32, ready=np.int64, turn=np.int64)
-#: What need not be cleared: it is written before it is read.
-_UNREAD = ("tag", "order", "ready")
-#: Ways are numbered in what the types leave beside the state.
-MOST_WAYS = 2**(16 - WAY_BITS)
+_TYPES = L2(line=np.int32, tag=np.int32, used=np.int64, taken=np.int32, ready=np.int64, pieces=np.int64,
+            owners=np.int64, last=np.int64)
+#: What need not be cleared: it is written before it is read, or tells in which run it was.
+_UNREAD = ("tag", "used", "ready", "pieces", "owners", "last")
+#: Line numbers are words of ``tag``, numbers of owners are parts of the words of ``line``.
+MOST_LINES, MOST_OWNERS = 2**31 - 1, 2**28
 #: Longest array that is kept, and how many sets of arrays are: engines may run in several threads.
 _KEPT_ITEMS, _KEPT_SETS = 2**24, 2
 _kept: list[L2] = []
 _lock = threading.Lock()
+#: Bytes of a line of the host's cache.
+_CACHE_LINE = 64
+_runs = itertools.count(1)
+
+
+def _zeros(count: int, kind: np.dtype) -> np.ndarray:
+    """An array that begins with a line of the host's cache."""
+    longer = np.zeros(count + _CACHE_LINE // kind.itemsize, kind)
+    skipped = -longer.ctypes.data % _CACHE_LINE // kind.itemsize
+    return longer[skipped : skipped + count]
 
 
 class Arrays:
@@ -28,23 +42,24 @@ class Arrays:
 
     def __init__(self, machine: Machine, geometry: tuple[int, int, int], state: L2State | None) -> None:
         _, self.sets, self.ways = self.geometry = geometry
-        if self.ways > MOST_WAYS and not machine.roomy:
-            raise InputError(f"l2.ways = {self.ways} is above the {MOST_WAYS} that the fast engine counts; lower it or use the "
-                             f"engine 'reference'")
-        self.packed = self.ways <= WAYS_OF_A_WORD
         ordered = 0 if machine.roomy else self.sets
+        # Each owner has a line, but for the first one and that of the piece at hand.
+        owners = min(machine.lines, ordered * self.ways) + 2
+        if machine.lines > MOST_LINES or owners > MOST_OWNERS:
+            raise InputError(f"the kernel's tensors take {machine.lines} lines of L2, and {owners - 2} of them fit into it: "
+                             f"the fast engine counts {MOST_LINES} and {MOST_OWNERS - 2}; make l2.line_bytes larger or use the "
+                             f"engine 'reference'")
         with _lock:
             self.whole = _kept.pop() if _kept else L2(*(np.zeros(0, kind) for kind in _TYPES))
-        self._size(L2(line=machine.lines, tag=ordered * self.ways, order=ordered * (1 if self.packed else self.ways),
-                      taken=ordered, ready=machine.lines, turn=machine.turns))
-        if not machine.roomy:
-            if state is not None:
-                self._put(state)
-            self._first_order()
+        self._size(L2(line=machine.lines, tag=ordered * self.ways, used=ordered * self.ways, taken=ordered,
+                      ready=machine.lines, pieces=machine.turns * on.PC_SIZE, owners=owners * on.OW_SIZE, last=owners))
+        machine.S[at.G_RUN], machine.S[at.G_OWNERS] = next(_runs), 1
+        if state is not None:
+            self._put(machine, state)
 
     def _size(self, counts: L2) -> None:
         """Take as much of the kept arrays as is needed, cleared where that matters."""
-        whole = [array if len(array) >= count else np.zeros(count, array.dtype)
+        whole = [array if len(array) >= count else _zeros(count, array.dtype)
                  for array, count in zip(self.whole, counts, strict=True)]
         self.arrays = L2(*(array[:count] for array, count in zip(whole, counts, strict=True)))
         for name, before, array in zip(L2._fields, self.whole, self.arrays, strict=True):
@@ -52,23 +67,19 @@ class Arrays:
                 array[:] = 0
         self.whole = L2(*whole)
 
-    def _put(self, state: L2State) -> None:
+    def _put(self, machine: Machine, state: L2State) -> None:
         """Lines that are there at cycle 0; those of a set follow each other, the least recently used first."""
         arrays, sets = self.arrays, set_of(state.lines, self.sets)
         way = np.arange(len(sets)) - np.searchsorted(sets, sets)
         arrays.tag[way * self.sets + sets] = state.lines
-        arrays.line[state.lines] = (way << WAY_BITS) + np.where(state.dirty, HERE + DIRTY, HERE)
+        # Those of a way are as if they were of one piece.
+        arrays.line[state.lines] = (1 + way << OWNER_BITS) + np.where(state.dirty, HERE + DIRTY, HERE)
         arrays.taken[:] = np.bincount(sets, minlength=self.sets)
-
-    def _first_order(self) -> None:
-        """Every set as if the ways that are taken had been used one after the other."""
-        # By how many are taken: ways, the latest first.
-        latest = (np.arange(self.ways + 1)[:, None] - 1 - np.arange(self.ways)) % self.ways
-        if self.packed:
-            digits = latest.astype(np.uint64) << (4 * np.arange(self.ways, dtype=np.uint64))
-            latest = np.bitwise_or.reduce(digits, axis=1).view(np.int64)
-        order, taken = self.arrays.order.reshape(self.sets, *latest.shape[1:]), self.arrays.taken
-        order[:] = latest[taken] if taken.any() else latest[0]
+        counts = np.bincount(way)
+        owners = arrays.owners[on.OW_SIZE :][: len(counts) * on.OW_SIZE].reshape(len(counts), on.OW_SIZE)
+        owners[:, on.OW_LINES], owners[:, on.OW_RECORD] = counts, on.PC_READ
+        arrays.last[1 : 1 + len(counts)] = np.arange(len(counts))
+        machine.S[at.G_OWNERS], machine.S[at.G_USES] = 1 + len(counts), len(counts)
 
     def dirty_lines(self) -> int:
         """Lines that have been written and not been written back."""
@@ -76,14 +87,12 @@ class Arrays:
 
     def state(self) -> L2State:
         """What is in L2 at the end of a run."""
-        arrays, ways = self.arrays, self.ways
-        if self.packed:
-            latest = arrays.order.view(np.uint64)[:, None] >> (4 * np.arange(ways, dtype=np.uint64)) & np.uint64(15)
-        else:
-            latest = arrays.order.reshape(self.sets, ways)
-        # By set, the least recently used first.
-        way = latest[:, ::-1].astype(np.int64)
-        lines = arrays.tag[way * self.sets + np.arange(self.sets)[:, None]][way < arrays.taken[:, None]].astype(np.int64)
+        arrays = self.arrays
+        way, place = np.nonzero(np.arange(self.ways)[:, None] < arrays.taken)
+        lines = arrays.tag[way * self.sets + place].astype(np.int64)
+        used = arrays.last[arrays.line[lines] >> OWNER_BITS]
+        # By set, the least recently used first; lines of one piece have been used in their order.
+        lines = lines[np.lexsort((lines, used, place))]
         return L2State(*self.geometry, lines, arrays.line[lines] & DIRTY != 0)
 
     def release(self) -> None:

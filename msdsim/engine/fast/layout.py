@@ -1,16 +1,15 @@
 """Names for the positions in the fast engine's arrays, each described where it is defined.
 
 The compiled code sees ``C`` (the program and the chip, never written), ``S`` (the machine's state), ``T`` (books: totals that
-only grow), ``rows`` (the timeline) and the arrays of :class:`L2`.  ``S`` begins with the words ``G_*``, then a tree over the
-ports that finds the next memory request, then one block a unit::
+only grow), ``rows`` (the timeline) and the arrays of L2 (``l2_layout``).  ``S`` begins with the words ``G_*``, then a tree over
+the ports that finds the next memory request, then one block a unit::
 
     U_* | registers | pipes (P_* and X_*) | semaphore rings | signal rings | remembered iterations (N_*) | queues | windows
 """
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
+from msdsim.engine.fast import l2_layout
 from msdsim.engine.fast.words import Block
 
 # C: header
@@ -20,7 +19,7 @@ K_UNITS = _k.word("units that run")
 K_UNIT_BASES = _k.word("list: where each unit's block begins in S")
 K_PARTS = _k.word("blocks PT_*, one a part")
 K_LEAVES = _k.word("leaves of the tree over the ports, a power of two")
-K_LEAF_PORTS = _k.word("list of pairs by leaf: unit's block, position of the pipe in it")
+K_LEAF_PORTS = _k.word("list by leaf: its pipe in S")
 K_TREE = _k.word("in S: the tree; node 1 is the earliest request of all")
 K_STACK = _k.word("in S: units that may go on")
 K_MISSED = _k.word("in S: lines of the piece at hand that missed")
@@ -54,9 +53,9 @@ K_BANKED = _k.word("block of banked_layout, 0 where HBM is plain bandwidth")
 K_LEFT = _k.word("in S: lines of the piece at hand that go to HBM")
 K_RANGES = _k.word("in S: ranges of registers (skip)")
 K_SAME_LINE = _k.word("cycles that a line of L2 is kept by one core, 0: none")
-K_TURN_LINES = _k.word("lines of a whole piece, a power of two or 1: L2.turn has those of one place in a piece together")
+K_TURN_LINES = _k.word("lines of a whole piece, a power of two or 1: L2.pieces has those of one place in a piece together")
 K_TURN_SHIFT = _k.word("its logarithm")
-K_TURN_PIECES = _k.word("words of L2.turn for one place in a piece")
+K_TURN_PIECES = _k.word("blocks of L2.pieces for one place in a piece")
 K_KNOWN = _k.word("in S: KNOWN_PLACES blocks KNOWN_*")
 K_SIZE = _k.size()
 
@@ -207,8 +206,10 @@ N_SIZE = _n.size()
 _g = Block("S", "G_", "the machine")
 G_STATUS = _g.word("how it goes (RUNNING ...)")
 G_LAST_SIGNAL = _g.word("cycle of the last token of a signal")
-G_READ_FREE = _g.word("when L2's read side is free, in its parts of a cycle")
-G_WRITE_FREE = _g.word("when L2's write side is free")
+G_READ_FREE = _g.word("whole cycles after which L2's read side is free")
+G_READ_PART = _g.word("and parts of a cycle, see K_READ_SCALE")
+G_WRITE_FREE = _g.word("whole cycles after which L2's write side is free")
+G_WRITE_PART = _g.word("and parts of a cycle")
 G_HBM_FREE = _g.word("when HBM is free")
 G_STACKED = _g.word("units on the stack")
 G_DETAIL = _g.word("what G_STATUS is about")
@@ -218,6 +219,14 @@ G_SKIPPED = _g.word("iterations that were not simulated")
 G_STAGE = _g.word("how far it is (NOT_BEGUN ...)")
 G_LEFT = _g.word("instructions to dispatch before it pauses")
 G_NOW = _g.word("cycle of the last request served")
+G_USES = _g.word("pieces looked up so far")
+G_RUN = _g.word("number of the run, by which what an earlier one has left in L2.pieces is told")
+G_OWNERS = _g.word("owners of lines so far, the first of none")
+G_OWNER_LEFT = _g.word("an owner that has no lines any more, 0: none; the next is in its OW_RECORD")
+G_PIECES_ADDRESS = _g.word("address in memory of L2.pieces")
+G_WRAP = _g.word("line from which the set of a line is the line plus G_SKEW, less all sets beyond the last")
+G_WRAP_END = _g.word("line up to which it is")
+G_SKEW = _g.word("see G_WRAP")
 G_SIZE = _g.size()
 #: How it goes: RUNNING to the end means that nothing went wrong.
 RUNNING, RING_FULL, WINDOW_FULL, QUEUE_FULL, TIME_LIMIT, OUTSIDE_GM, UNCOUNTED = range(7)
@@ -250,9 +259,11 @@ P_QUEUE_END = _p.word("its end")
 P_CAPACITY = _p.word("its places")
 P_MOVING = _p.word("1 while a transfer is under way")
 P_BOUNDED = _p.word("-1 where the queue has the places of the chip, 0 where it never fills there")
-P_PORT = _p.word("when the port is free, in P_SCALE parts of a cycle")
+P_PORT = _p.word("whole cycles after which the port is free")
+P_PART = _p.word("and parts of a cycle, P_SCALE of them")
 P_SCALE = _p.word("parts of a cycle of the port's last path")
 P_LEAF = _p.word("leaf of the tree")
+P_UNIT = _p.word("its unit's block")
 P_WINDOW = _p.word("pieces in flight: a ring of blocks F_*")
 P_WINDOW_HEAD = _p.word("pieces that have left the ring")
 P_WINDOW_TAIL = _p.word("pieces that have entered it")
@@ -275,6 +286,13 @@ X_PIECE_ROWS = _p.word("rows of the piece asked for")
 X_PIECE_BYTES = _p.word("bytes of a row of it")
 X_ON_PORT = _p.word("its bytes of port time")
 X_HELD = _p.word("its bytes of the window")
+X_ROW_HELD = _p.word("bytes of the window of a row, or of a whole piece of it")
+X_STEP_INSTR = _p.word("instruction for which the following are known")
+X_STEP_BYTES = _p.word("bytes of port time for which they are, -1: none")
+X_STEP = _p.word("whole cycles that these take of the port")
+X_STEP_PART = _p.word("and parts of a cycle")
+X_L2_STEP = _p.word("whole cycles that they take of L2's side")
+X_L2_STEP_PART = _p.word("and parts of a cycle")
 X_OFFSET = _p.word("place in a line where rows begin, or VARYING")
 X_AT = _p.word("cycle at which the piece is asked for")
 X_STRIP = _p.word("cycles of the port for a row of fractals")
@@ -339,41 +357,19 @@ CATEGORY_COUNT, BOOK_EXECUTED = 8, 7
 NEVER = 2**63 - 1
 #: Bits of a tree key that name the leaf; the rest is the tick.
 LEAF_BITS = 20
-
-
-class L2(NamedTuple):
-    """The arrays of L2 (memory.py)."""
-
-    #: uint16 by line of GM: its way times 8, plus ABSENT, HERE or COMING, plus DIRTY.
-    line: Any
-    #: int32 by way and set: the line that is there.
-    tag: Any
-    #: int64 by set: ways in the order of their last use.
-    order: Any
-    #: int32 by set: ways that have been taken.
-    taken: Any
-    #: int64 by line of GM: when a line that is COMING arrives.
-    ready: Any
-    #: int64 by line of GM (see K_TURN_LINES): the cycle from which a piece that begins with the line can be served to another
-    #: core than the last one, above UNIT_BITS bits for the number of that one's unit.
-    turn: Any
-
-
-#: States of a line of L2; DIRTY is added when it has been written.
-ABSENT, HERE, COMING, DIRTY = 0, 1, 2, 4
-STATE, WAY_BITS = 7, 3
+#: Bits for the number of a unit in a word that begins with a tick.
 UNIT_BITS = 15
-#: Ways whose order is one word of L2.order; more of them take a word each.
-WAYS_OF_A_WORD = 16
+
 
 #: Every table of this file.
 BLOCKS = (_k, _pt, _sg, _i, _w, _l, _n, _g, _u, _p, _q, _f, _r, _b, _sum, _known, _t)
 
 
 def describe() -> str:
-    """All tables as text."""
+    """All tables as text, those of L2 too."""
     lines = []
-    for block in BLOCKS:
-        lines += ["", f"{block.array}: {block.text}"]
-        lines += [f"  {position:3} {name:18} {meaning}" for position, name, meaning in block.table(globals())]
+    for blocks, names in ((BLOCKS, globals()), (l2_layout.BLOCKS, vars(l2_layout))):
+        for block in blocks:
+            lines += ["", f"{block.array}: {block.text}"]
+            lines += [f"  {position:3} {name:18} {meaning}" for position, name, meaning in block.table(names)]
     return "\n".join(lines[1:])

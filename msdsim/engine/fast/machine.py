@@ -11,8 +11,9 @@ advanced, the earliest request (tick, unit, pipe) comes before all that are stil
 
 from __future__ import annotations
 
+from msdsim.engine.fast import l2_layout as on
 from msdsim.engine.fast import layout as at
-from msdsim.engine.fast.compiled import entry, helper, pointer_function
+from msdsim.engine.fast.compiled import address_function, entry, helper, pointer_function
 from msdsim.engine.fast.pipes import run_pipe
 from msdsim.engine.fast.ready import set_request, wake_unit
 from msdsim.engine.fast.registers import compute
@@ -21,7 +22,7 @@ from msdsim.engine.fast.transfers import end_transfer, next_piece, serve_piece
 
 #: Pieces served and instructions dispatched in one call: what takes less than half a second.
 _PIECES_AT_ONCE, _INSTRUCTIONS_AT_ONCE = 2**21, 2**22
-pointer = pointer_function()
+pointer, address = pointer_function(), address_function()
 
 
 @helper
@@ -66,10 +67,11 @@ def _begin(C, S):
 
 
 @helper
-def run_on_pointers(C, S, T, rows, line, tag, order, taken, ready, turn):
+def run_on_pointers(C, S, T, rows, line, tag, used, taken, ready, pieces, owners, last):
     """Run for a while, so that the caller can be interrupted.  ``S[G_STAGE]`` says ENDED when nothing is left to do or can be
     done, ``S[G_STATUS]`` then how it ended."""
-    l2 = at.L2(line, tag, order, taken, ready, turn)
+    l2 = on.L2(line, tag, used, taken, ready, pieces, owners, last)
+    S[at.G_PIECES_ADDRESS] = address(pieces)
     S[at.G_LEFT] = _INSTRUCTIONS_AT_ONCE
     if S[at.G_STAGE] == at.NOT_BEGUN:
         S[at.G_STAGE] = at.BEGUN
@@ -84,10 +86,8 @@ def run_on_pointers(C, S, T, rows, line, tag, order, taken, ready, turn):
             break
         leaf = key & ((1 << at.LEAF_BITS) - 1)
         S[at.G_NOW] = key >> at.LEAF_BITS
-        port = C[at.K_LEAF_PORTS] + 2 * leaf
-        unit = C[port]
-        pipe = unit + C[port + 1]
-        instr = S[pipe + at.X_INSTR]
+        pipe = C[C[at.K_LEAF_PORTS] + leaf]
+        unit, instr = S[pipe + at.P_UNIT], S[pipe + at.X_INSTR]
         if serve_piece(C, S, T, l2, unit, pipe, instr):
             set_request(C, S, leaf, at.NEVER)
             S[pipe + at.P_MOVING] = 0
@@ -98,9 +98,9 @@ def run_on_pointers(C, S, T, rows, line, tag, order, taken, ready, turn):
             next_piece(C, S, pipe, instr)
 
 
-@entry("void(int64[::1], int64[::1], int64[::1], int64[:,::1], uint16[::1], int32[::1], int64[::1], int32[::1], int64[::1], "
-       "int64[::1])")
-def run(C, S, T, rows, line, tag, order, taken, ready, turn):
-    """:func:`run_on_pointers` on arrays; those from ``line`` on are the ones of layout.L2."""
-    run_on_pointers(pointer(C), pointer(S), pointer(T), pointer(rows), pointer(line), pointer(tag), pointer(order),
-                    pointer(taken), pointer(ready), pointer(turn))
+@entry("void(int64[::1], int64[::1], int64[::1], int64[:,::1], int32[::1], int32[::1], int64[::1], int32[::1], int64[::1], "
+       "int64[::1], int64[::1], int64[::1])")
+def run(C, S, T, rows, line, tag, used, taken, ready, pieces, owners, last):
+    """:func:`run_on_pointers` on arrays; those from ``line`` on are the ones of l2_layout.L2."""
+    run_on_pointers(pointer(C), pointer(S), pointer(T), pointer(rows), pointer(line), pointer(tag), pointer(used),
+                    pointer(taken), pointer(ready), pointer(pieces), pointer(owners), pointer(last))

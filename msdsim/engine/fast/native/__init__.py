@@ -16,20 +16,22 @@ from pathlib import Path
 
 import numpy as np
 
-from msdsim.engine.fast.layout import L2
+from msdsim.engine.fast.l2_layout import L2
 from msdsim.engine.memory import SET_SKEW
 from msdsim.timeline import record
 
 #: What is compiled, and the decorators that say how.
 SOURCES = ("compiled.py", "machine.py", "scalar.py", "pipes.py", "transfers.py", "completion.py", "blocks.py", "tokens.py",
-           "registers.py", "ready.py", "memory.py", "banked.py", "skip.py", "layout.py", "banked_layout.py")
+           "registers.py", "ready.py", "memory.py", "cache.py", "port_time.py", "arithmetic.py", "banked.py",
+           "skip.py", "layout.py", "l2_layout.py", "banked_layout.py")
 #: What the compiled source takes from elsewhere.
 _CONSTANTS = (SET_SKEW, record.CATEGORIES, record.TRAFFIC, list(record.TIMELINE_COLUMNS))
 #: Names in the library: the function, and the hash of its source.
 FUNCTION, SOURCE_HASH = "msdsim_run", "msdsim_source_hash"
 #: Types of its arguments: C, S, T, rows, and the arrays of L2.
-TYPES = (np.int64, np.int64, np.int64, np.int64, *L2(line=np.uint16, tag=np.int32, order=np.int64, taken=np.int32,
-                                                    ready=np.int64, turn=np.int64))
+TYPES = (np.int64, np.int64, np.int64, np.int64, *L2(line=np.int32, tag=np.int32, used=np.int64, taken=np.int32,
+                                                    ready=np.int64, pieces=np.int64,
+                                                    owners=np.int64, last=np.int64))
 
 
 @cache
