@@ -45,6 +45,7 @@ RENAMED = {
     "msdsim.ir.ops": {"Execution": "Evaluation"},
     "msdsim.models.step": {"Step": "ModelStep"},
     "msdsim.report.result": {"Cause": "BoundBy"},
+    "msdsim.report.tracks": {"Shown": "TracedRun"},
 }
 
 _CUBE = ("msdsim.dataflows.cube.operands", "msdsim.dataflows.cube.grid", "msdsim.dataflows.cube.rows",

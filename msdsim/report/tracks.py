@@ -19,12 +19,15 @@ import numpy as np
 
 from msdsim.errors import InputError
 from msdsim.ir.program import Instr, Part
+from msdsim.moved import renamed
 from msdsim.naming import PIPES, PipeName
 from msdsim.report.waits import semaphore_text, transfer_text
 from msdsim.timeline.record import CATEGORIES, TRAFFIC, WAIT_SYNC, RunRecord
 
 if TYPE_CHECKING:
     from msdsim.report.result import Result
+
+__getattr__ = renamed(__name__)
 
 #: Instructions in a trace, at most: some 100 bytes each in a file, and what viewers still open quickly.
 MOST_INSTRUCTIONS = 500_000

@@ -19,7 +19,7 @@ from msdsim.cli.program import run_program
 from msdsim.errors import InputError
 from msdsim.naming import parse_pipe_name
 from msdsim.report.perfetto_trace import perfetto_bytes
-from msdsim.report.tracks import Shown, TraceOptions
+from msdsim.report.tracks import TracedRun, TraceOptions
 
 
 class Read:
@@ -160,7 +160,7 @@ def test_the_scalar_unit_issues_and_waits_as_the_result_says(traced, dequant):
 def test_time_is_the_chips():
     """At 1,850 MHz a cycle is 0.54 ns; the cycles themselves are arguments."""
     run = simulate("gemm:m=16,k=256,n=256", "ascend910b1", "bf16", timeline=True)
-    shown = Shown(run)
+    shown = TracedRun(run)
     found = Read(perfetto_bytes([shown]))
     last = max(end for slices in found.slices.values() for _, _, end, _ in slices)
     assert last == pytest.approx(1000 * run.time_us, abs=1)
@@ -172,7 +172,7 @@ def test_time_is_the_chips():
 
 
 def test_a_window_and_cores_choose_a_part(dequant):
-    whole, part = Shown(dequant), Shown(dequant, TraceOptions(window_us=(0.5, 0.9), cores=frozenset({1})))
+    whole, part = TracedRun(dequant), TracedRun(dequant, TraceOptions(window_us=(0.5, 0.9), cores=frozenset({1})))
     expected = {(str(track.pipe), *item[:4]) for track in whole.tracks() if track.pipe.core == 1
                 for item in track.slices if item.kind == "op" and item.numbers["end_cycle"] >= 500 and item.start <= 900}
     found = {(str(track.pipe), *item[:4]) for track in part.tracks() for item in track.slices if item.kind == "op"}
@@ -184,16 +184,16 @@ def test_a_window_and_cores_choose_a_part(dequant):
 
 
 def test_size_is_bounded_and_what_is_left_out_is_said(dequant):
-    shown = Shown(dequant, TraceOptions(limit=100))
+    shown = TracedRun(dequant, TraceOptions(limit=100))
     count = sum(item.kind in ("op", "flags") for track in shown.tracks() for item in track.slices)
     assert 50 < count <= 100
     assert shown.note.startswith("the trace of 'dequant-int8' shows 0.000 to ")
     assert shown.note.endswith(f"of {dequant.time_us:.3f} us, the first 100 instructions; a window or fewer cores show others")
-    assert Shown(dequant).note == ""
+    assert TracedRun(dequant).note == ""
 
 
 def test_arrows_lead_from_what_was_waited_for(dequant):
-    shown = Shown(dequant, TraceOptions(flows=True))
+    shown = TracedRun(dequant, TraceOptions(flows=True))
     found = Read(perfetto_bytes([shown]))
     assert found.arrows
     kinds = set()
@@ -311,7 +311,7 @@ def test_perfetto_reads_it(dequant, tmp_path, ending):
     key = "debug.bytes" if ending == "pftrace" else "args.process_bytes"
     moved = ask(f"select sum(cast(extract_arg(arg_set_id, '{key}') as int)) from slice;")
     assert int(float(moved[0][0])) == dequant.traffic["l2_read_bytes"] + dequant.traffic["l2_write_bytes"]
-    shown = Shown(dequant, TraceOptions(flows=True))
+    shown = TracedRun(dequant, TraceOptions(flows=True))
     slices = [item for track in shown.tracks() for item in track.slices]
     assert int(ask("select count(*) from slice;")[0][0]) == len(slices)
     assert int(ask("select count(*) from flow;")[0][0]) == sum(len(item.incoming) for item in slices)
