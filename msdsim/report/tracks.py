@@ -31,10 +31,8 @@ __getattr__ = renamed(__name__)
 
 #: Instructions in a trace, at most: some 100 bytes each in a file, and what viewers still open quickly.
 MOST_INSTRUCTIONS = 500_000
-#: Arrows in a trace, at most.
-MOST_FLOWS = 20_000
-#: Steps of a counter, at most.
-_MOST_STEPS = 4000
+#: Arrows in a trace, and steps of a counter, at most.
+MOST_FLOWS, _MOST_STEPS = 20_000, 4000
 
 
 @dataclass(frozen=True)
