@@ -15,6 +15,7 @@ from typing import Any
 
 from msdsim.dataflows.lookup import dataflows_for, find_dataflow
 from msdsim.errors import InputError, MsdsimError
+from msdsim.formats.mx import MX_ELEMENTS
 from msdsim.formats.schemes import SCHEMES
 from msdsim.hardware import Hardware
 from msdsim.problems import Workload
@@ -159,7 +160,7 @@ def as_taken(problem: Any, name: str) -> Any:
     """The problem as a dataflow reads it: groups and offsets say how integers are stored, which BF16 has none of."""
     if name == "bf16" and problem.kind in ("gemm", "grouped_gemm") and (problem.group is not None or problem.offset):
         return problem.model_copy(update={"group": None, "offset": False})
-    if weights_of(problem.kind, name) == "mxfp4" and getattr(problem, "group", None) is not None:
+    if weights_of(problem.kind, name) in MX_ELEMENTS and getattr(problem, "group", None) is not None:
         return problem.model_copy(update={"group": None, "offset": False})
     return problem
 

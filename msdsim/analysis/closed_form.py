@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from msdsim.analysis import closed_form_attention as attention
+from msdsim.formats.mx import MX_ELEMENTS, block_count, element_bits
 from msdsim.formats.number import FORMATS
 from msdsim.formats.schemes import RESTATED, SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
@@ -133,11 +134,13 @@ def _groups(scheme: Scheme, problem: Any) -> int:
 
 
 def _inputs(scheme: Scheme, problem: Any, m: int) -> float:
-    """Bytes of the activations (with one FP32 scale a row where they are INT8), the weights and their scales, each once."""
+    """Bytes of the activations (with an FP32 scale a row where they are INT8, a byte a block where they are MX), the
+    weights and their scales, each once."""
     k, n = problem.k, problem.n
     integers = not scheme.mx_weights and scheme.weights != "bf16"
     scales = 4 * _groups(scheme, problem) * n * (1 + int(problem.offset)) if integers else 0
-    given = FORMATS[problem.x].bits / 8 * m * k + (4 * m if problem.x == "int8" else 0)
+    of_rows = 4 * m if problem.x == "int8" else m * block_count(k) if problem.x in MX_ELEMENTS else 0
+    given = element_bits(problem.x) / 8 * m * k + of_rows
     return given + scheme.weight_bits * k * n / 8 + scales
 
 
@@ -151,7 +154,7 @@ def _uncached(scheme: Scheme, problem: Any, m: int, passes: int | None) -> float
         found += 2 * 4 * m * n
     if scheme.decomposition is not None:
         split = 0 if scheme.takes(problem.x) else 2 * passes * m * k * FORMATS[scheme.component].bits / 8
-        found += split + 2 * 4 * passes * m * n
+        found += split + (0 if scheme.mx and passes == 1 else 2 * 4 * passes * m * n)
     return found
 
 

@@ -1,4 +1,4 @@
-"""Weight quantizers: int8 and int4 per channel or per group along k, with or without an offset, and MXFP4.
+"""Weight quantizers: int8 and int4 per channel or per group along k, with or without an offset, MXFP4 and MXFP8.
 
 Convention of the vendor's operators: weight value = (q + offset) * scale, with ``scale`` (and ``offset``) float32 [n]
 per channel, or [ceil(k/group), n] per group.  A group that does not divide k is allowed: the last group is shorter.
@@ -12,8 +12,8 @@ import numpy as np
 
 from msdsim.errors import ArrayError
 from msdsim.formats.checks import require_finite, require_not_empty
-from msdsim.formats.mx import dequantize_mx, quantize_mx
-from msdsim.formats.number import FORMATS
+from msdsim.formats.mx import MX_ELEMENTS, dequantize_mx, quantize_mx
+from msdsim.formats.number import E8M0, FORMATS
 
 _ROWS_AT_ONCE = 256  # rows of w handled at a time, so that temporaries stay in cache
 
@@ -25,7 +25,7 @@ def group_count(k: int, group: int | None) -> int:
 
 @dataclass(frozen=True)
 class QuantizedWeight:
-    """A weight matrix [k, n]: ``q`` int8 [k, n], or fp4 with E8M0 ``scale`` [ceil(k/32), n]."""
+    """A weight matrix [k, n]: ``q`` int8 [k, n], or fp4 or fp8 with E8M0 ``scale`` [ceil(k/32), n]."""
 
     q: np.ndarray
     scale: np.ndarray
@@ -34,7 +34,7 @@ class QuantizedWeight:
 
     def values(self) -> np.ndarray:
         """Exact weight values (float64 [k, n])."""
-        if self.q.dtype == FORMATS["fp4_e2m1"].dtype:
+        if self.scale.dtype == E8M0.dtype:
             return dequantize_mx(self.q, self.scale, axis=0)
         result = self.q.astype(np.float64)
         if self.offset is not None:
@@ -52,10 +52,10 @@ def rows(per_group: np.ndarray, k: int, group: int | None) -> np.ndarray:
 
 def quantize_weight(w: np.ndarray, fmt: str, group: int | None = None, offset: bool = False,
                     name: str = "w", rule: str = "ocp-floor") -> QuantizedWeight:
-    """Quantize float ``w`` [k, n] to ``fmt`` (``int8``, ``int4`` or ``mxfp4``).
+    """Quantize float ``w`` [k, n] to ``fmt`` (``int8``, ``int4``, ``mxfp4`` or ``mxfp8``).
 
     Symmetric: scale = max|w| / qmax (127 or 7), q = rint(w / scale), so that the error is at most scale/2.  With an
-    offset: scale = (max - min) / (2^bits - 1), offset an integer, q in the whole two's complement range.  MXFP4 takes
+    offset: scale = (max - min) / (2^bits - 1), offset an integer, q in the whole two's complement range.  MX takes
     neither group nor offset: its blocks are 32 along k and its scales follow ``rule`` of :mod:`msdsim.formats.mx`.
     """
     w = np.asarray(w)
@@ -64,10 +64,10 @@ def quantize_weight(w: np.ndarray, fmt: str, group: int | None = None, offset: b
     require_not_empty(w, name)
     w = w.astype(np.float32, copy=False)
     require_finite(w, name)
-    if fmt == "mxfp4":
+    if fmt in MX_ELEMENTS:
         if group is not None or offset:
-            raise ArrayError(f"{name}: mxfp4 has its own blocks of 32 and no offset; leave out group and offset")
-        return QuantizedWeight(*quantize_mx(w, rule=rule, axis=0, name=name))
+            raise ArrayError(f"{name}: {fmt} has its own blocks of 32 and no offset; leave out group and offset")
+        return QuantizedWeight(*quantize_mx(w, FORMATS[MX_ELEMENTS[fmt]], rule, axis=0, name=name))
     number = FORMATS[fmt]
     k = w.shape[0]
     starts = np.arange(0, k, group or k)

@@ -12,8 +12,9 @@ from msdsim.formats.mx import MX_BLOCK, MX_MODES
 from msdsim.formats.number import FORMATS
 from msdsim.registry import Registry
 
-#: Activations quantized once to MXFP8; block scales never saturate.
+#: Activations quantized once to an MX format; block scales never saturate.
 MXFP8_ROWS = MsdSpec("mxfp8", "mx", "fp8_e4m3fn", 1, rounding="rint", scale_rule="rceil", description="MXFP8, one pass")
+MXFP4_ROWS = MsdSpec("mxfp4", "mx", "fp4_e2m1", 1, rounding="rint", scale_rule="rceil", description="MXFP4, one pass")
 
 
 @dataclass(frozen=True)
@@ -45,12 +46,12 @@ class Scheme:
     @property
     def mx_weights(self) -> bool:
         """Whether weights are MX blocks with E8M0 scales, rather than integers with FP32 scales per channel or group."""
-        return self.weights == "fp4_e2m1"
+        return self.weights == "fp4_e2m1" or (self.weights in MX_MODES and self.mx)
 
     @property
     def weight_name(self) -> str:
-        """What weights are called with their scales: ``int8``, ``int4``, ``mxfp4``."""
-        return MX_MODES.get(self.weights, self.weights)
+        """What weights are called with their scales: ``int8``, ``int4``, ``mxfp4``, ``mxfp8``."""
+        return MX_MODES[self.weights] if self.mx_weights else self.weights
 
     @property
     def weight_bits(self) -> float:
@@ -93,7 +94,7 @@ class Scheme:
 
     def takes(self, x: str) -> bool:
         """Whether activations that come in format ``x`` are what the Cube multiplies."""
-        return self.component == x and not self.free_passes
+        return self.cube[0] == x and not self.free_passes
 
     @property
     def max_k(self) -> int:
@@ -147,5 +148,9 @@ for _scheme in (
            "fp4_e2m1", decomposition=MSD_MXFP4),
     Scheme("mxfp8", "MXFP8 activations, MXFP4 weights widened to MXFP8 on Vector, one MX Cube pass",
            "fp4_e2m1", "fp8_e4m3fn", MXFP8_ROWS),
+    Scheme("w8a8-mxfp8", "MXFP8 activations and MXFP8 weights as they are, one MX Cube pass", "fp8_e4m3fn",
+           decomposition=MXFP8_ROWS),
+    Scheme("w4a4-mxfp4", "MXFP4 activations and MXFP4 weights as they are, one MX Cube pass", "fp4_e2m1",
+           decomposition=MXFP4_ROWS),
 ):
     SCHEMES.add(_scheme.name, _scheme)

@@ -1,8 +1,8 @@
 """GM operands of a GEMM: taken from the user's arrays or generated, validated, quantized, in storage dtypes.
 
-Tensor names are those of the kernels: ``x`` bf16 [m, k], or int8 with ``x_scale`` float32 [m]; ``w`` [k, n] ([n, k] with
-trans_b) in bf16, int8 (int4 values one per byte) or fp4; ``scale`` float32 [n] or [groups, n] (MXFP4: E8M0 [ceil(k/32), n]);
-``offset`` float32 like ``scale``.
+Tensor names are those of the kernels: ``x`` bf16 [m, k], int8 with ``x_scale`` float32 [m], or fp8 or fp4 with ``x_scale`` E8M0
+[m, ceil(k/32)]; ``w`` [k, n] ([n, k] with trans_b) in bf16, int8 (int4 values one per byte), fp8 or fp4; ``scale`` float32
+[n] or [groups, n] (MX: E8M0 [ceil(k/32), n]); ``offset`` float32 like ``scale``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ import numpy as np
 from msdsim.errors import ArrayError, MsdsimError, ProblemError
 from msdsim.formats.checks import first_index, place, require_finite, require_range, require_shape
 from msdsim.formats.msd import MSD_INT8, decompose
-from msdsim.formats.mx import MX_BLOCK, block_count
-from msdsim.formats.number import BF16, E8M0, FORMATS, FP4_E2M1
+from msdsim.formats.mx import MX_BLOCK, MX_ELEMENTS, block_count, dequantize_mx, quantize_mx
+from msdsim.formats.number import BF16, E8M0, FORMATS, NumberFormat
 from msdsim.formats.quantize import QuantizedWeight, group_count, quantize_weight, rows
-from msdsim.formats.rounding import round_to
+from msdsim.formats.rounding import decode, round_to
 from msdsim.numerics.contract import Seed
 from msdsim.numerics.random import normal
 from msdsim.numerics.shared import keep, once, weights_wanted
@@ -29,14 +29,14 @@ GEMM_ARRAYS = ("x", "x_scale", "w", "q", "scale", "offset")
 
 def gemm_operands(problem: GemmShape, inputs: Mapping[str, np.ndarray] | None, seed: Seed,
                   weights: str, scale_rule: str = "ocp-floor") -> dict[str, np.ndarray]:
-    """Operands of one GEMM with ``weights`` in bf16, int8, int4 or mxfp4 (its block scales by ``scale_rule``).
+    """Operands of one GEMM with ``weights`` in bf16, int8, int4, mxfp8 or mxfp4 (block scales by ``scale_rule``).
 
     ``inputs`` as in the Arrays section of the interface: ``x``, and ``w`` or ``q`` with ``scale`` (and ``offset``).
     What is missing is drawn from ``seed`` (:mod:`msdsim.numerics.random`): x normal, w normal / sqrt(k), the same for
     every ``weights`` and whatever else is given.
     """
-    if weights == "mxfp4" and (problem.group is not None or problem.offset):
-        raise ProblemError("mxfp4 weights have blocks of 32 along k and no offset; leave out group= and offset=")
+    if weights in MX_ELEMENTS and (problem.group is not None or problem.offset):
+        raise ProblemError(f"{weights} weights have blocks of 32 along k and no offset; leave out group= and offset=")
     given = {name: np.asarray(array) for name, array in (inputs or {}).items()}
     unknown = [name for name in given if name not in GEMM_ARRAYS]
     if unknown:
@@ -44,9 +44,12 @@ def gemm_operands(problem: GemmShape, inputs: Mapping[str, np.ndarray] | None, s
     of = (str(problem), seed, id(inputs))
     if problem.x == "int8":
         operands = dict(once(("x int8", *of), lambda: _int8_rows(given, problem, seed)))
+    elif problem.x in MX_ELEMENTS:
+        operands = dict(once(("x", problem.x, *of), lambda: _mx_rows(given, problem, seed)))
     else:
         if "x_scale" in given:
-            raise ArrayError("'x_scale' belongs to activations that are given in int8; add x=int8 to the problem")
+            raise ArrayError("'x_scale' belongs to activations that are given quantized; add x=int8 to the problem, or x=mxfp8 "
+                             "or x=mxfp4")
         operands = {"x": once(("x", *of), lambda: _activation(
             given["x"] if "x" in given else normal((problem.m, problem.k), seed, 0), problem))}
     weight = once(("given", weights, *of), lambda: _given_weight(given, problem, weights))
@@ -94,9 +97,48 @@ def _int8_rows(given: Mapping[str, np.ndarray], problem: GemmShape, seed: Seed) 
     return {"x": np.ascontiguousarray(x, np.int8), "x_scale": np.ascontiguousarray(scale, np.float32)}
 
 
+def _mx_rows(given: Mapping[str, np.ndarray], problem: GemmShape, seed: Seed) -> dict[str, np.ndarray]:
+    """``x`` in the elements of an MX format with its ``x_scale`` E8M0 [m, blocks], as they are given in codes; real numbers are
+    quantized as the dataflows of this format would."""
+    x, fmt = given.get("x"), FORMATS[MX_ELEMENTS[problem.x]]
+    if x is None or x.dtype.kind not in "iu":
+        if "x_scale" in given:
+            raise ArrayError(f"'x_scale' needs the quantized activations 'x' (codes of {fmt.name}) beside it")
+        drawn = normal((problem.m, problem.k), seed, 0) if x is None else x
+        elements, scale = quantize_mx(_activation(drawn, problem), fmt, "rceil")
+        return {"x": elements, "x_scale": scale}
+    require_shape(x, (problem.m, problem.k), "x")
+    if "x_scale" not in given:
+        raise ArrayError("quantized activations 'x' need their 'x_scale', an E8M0 code (uint8) for each block of 32, which the "
+                         "inputs lack")
+    scale = given["x_scale"]
+    if scale.dtype not in (np.uint8, E8M0.dtype):
+        raise ArrayError(f"x_scale has dtype {scale.dtype}; x={problem.x} needs uint8 E8M0 codes")
+    require_shape(scale, (problem.m, block_count(problem.k)), "x_scale")
+    return {"x": _mx_codes(x, fmt, "x"), "x_scale": _scale_codes(scale, "x_scale")}
+
+
+def _mx_codes(codes: np.ndarray, fmt: NumberFormat, name: str) -> np.ndarray:
+    """Elements of MX blocks by their codes, as they are stored."""
+    require_range(codes, 0, (1 << fmt.bits) - 1, name, f"the {fmt.name.rpartition('_')[2].upper().removesuffix('FN')} codes")
+    elements = np.ascontiguousarray(codes, np.uint8).view(fmt.dtype)
+    if fmt.specials != "none" and (bad := ~np.isfinite(decode(elements))).any():
+        raise ArrayError(f"{name} has the {fmt.name} NaN code {codes[first_index(bad)]} at {place(bad)}; give numbers")
+    return elements
+
+
+def _scale_codes(scale: np.ndarray, name: str) -> np.ndarray:
+    codes = scale.view(np.uint8)
+    if (codes == 255).any():
+        raise ArrayError(f"{name} has the E8M0 NaN code 255 at {place(codes == 255)}; codes are 0 to 254")
+    return np.ascontiguousarray(codes).view(E8M0.dtype)
+
+
 def activations(operands: Mapping[str, np.ndarray]) -> np.ndarray:
     """The activations as they are given, float64 [m, k]."""
     x = operands["x"].astype(np.float64)
+    if "x_scale" in operands and operands["x_scale"].dtype == E8M0.dtype:
+        return dequantize_mx(operands["x"], operands["x_scale"])
     return x * operands["x_scale"][:, None].astype(np.float64) if "x_scale" in operands else x
 
 
@@ -141,7 +183,7 @@ def _drawn_weight(given: Mapping[str, np.ndarray], problem: GemmShape, seed: See
 def _quantized(w: np.ndarray, problem: GemmShape, weights: str, scale_rule: str) -> QuantizedWeight:
     if weights == "bf16":
         return _bf16_weight(w)
-    return quantize_weight(w, weights, None if weights == "mxfp4" else problem.group, problem.offset, rule=scale_rule)
+    return quantize_weight(w, weights, None if weights in MX_ELEMENTS else problem.group, problem.offset, rule=scale_rule)
 
 
 def _bf16_weight(w: np.ndarray) -> QuantizedWeight:
@@ -169,20 +211,21 @@ def _given_weight(given: Mapping[str, np.ndarray], problem: GemmShape, weights: 
     if q.dtype.kind not in "iu":
         raise ArrayError(f"q has dtype {q.dtype}; quantized weights are integers (int8)")
     is_mx = scale.dtype == np.uint8 or scale.dtype == E8M0.dtype
-    if is_mx != (weights == "mxfp4") and weights != "bf16":
+    if is_mx != (weights in MX_ELEMENTS) and weights != "bf16":
         raise ArrayError(f"scale has dtype {scale.dtype}; {weights} weights need "
-                         f"{'uint8 E8M0 codes' if weights == 'mxfp4' else 'float32'}")
-    weight = _given_mx(q, scale, problem) if is_mx else _given_integers(q, scale, given.get("offset"), problem, weights)
+                         f"{'uint8 E8M0 codes' if weights in MX_ELEMENTS else 'float32'}")
+    if is_mx:
+        # The codes of weights whose values are asked for are those of MXFP4.
+        weight = _given_mx(q, scale, problem, FORMATS[MX_ELEMENTS.get(weights, "fp4_e2m1")])
+    else:
+        weight = _given_integers(q, scale, given.get("offset"), problem, weights)
     return _bf16_weight(weight.values()) if weights == "bf16" else weight
 
 
-def _given_mx(q: np.ndarray, scale: np.ndarray, problem: GemmShape) -> QuantizedWeight:
-    require_range(q, 0, 15, "q", "the E2M1 codes")
+def _given_mx(q: np.ndarray, scale: np.ndarray, problem: GemmShape, fmt: NumberFormat) -> QuantizedWeight:
+    elements = _mx_codes(q, fmt, "q")
     require_shape(scale, (block_count(problem.k), problem.n), "scale")
-    codes = scale.view(np.uint8)
-    if (codes == 255).any():
-        raise ArrayError(f"scale has the E8M0 NaN code 255 at {place(codes == 255)}; codes are 0 to 254")
-    return QuantizedWeight(np.ascontiguousarray(q, np.uint8).view(FP4_E2M1.dtype), np.ascontiguousarray(codes).view(E8M0.dtype))
+    return QuantizedWeight(elements, _scale_codes(scale, "scale"))
 
 
 def _given_integers(q: np.ndarray, scale: np.ndarray, offset: np.ndarray | None, problem: GemmShape,
@@ -213,7 +256,7 @@ def logical_weight(problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Qu
 
 def weight_part(weight: QuantizedWeight, inside: slice, columns: slice) -> QuantizedWeight:
     """Some rows and columns of a weight (views).  The rows begin with a group or an MX block."""
-    group = MX_BLOCK if weight.q.dtype == FP4_E2M1.dtype else weight.group
+    group = MX_BLOCK if weight.scale.dtype == E8M0.dtype else weight.group
 
     def of(per_group: np.ndarray) -> np.ndarray:
         if group is None or per_group.ndim == 1:

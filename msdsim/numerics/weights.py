@@ -16,8 +16,10 @@ from msdsim.checkpoints.stored import StoredWeight
 from msdsim.checkpoints.weights import read_weight
 from msdsim.errors import ArrayError, InputError
 from msdsim.formats.checks import require_finite
+from msdsim.formats.mx import MX_ELEMENTS
 from msdsim.formats.number import BF16
 from msdsim.formats.rounding import round_to
+from msdsim.formats.schemes import SCHEMES
 from msdsim.numerics.random import normal
 
 _BITS = {"int8": 8, "int4": 4}
@@ -89,7 +91,7 @@ def placed(stored: StoredWeight, shape: tuple[int, ...], name: str) -> StoredWei
 
 def fit(stored: StoredWeight, problem: Any, weights: str, inputs: Mapping[str, np.ndarray] | None, seed: int,
         name: str = "") -> Fitted:
-    """Stored weights as operands of ``problem`` for a dataflow whose weights are ``weights`` (bf16, int8, int4 or mxfp4).
+    """Stored weights as operands of ``problem`` for a dataflow with these ``weights`` (bf16, int8, int4, mxfp8 or mxfp4).
 
     Activations that ``inputs`` lack are drawn where the weights ask for another order or for factors of them.  ArrayError
     where the dataflow cannot take them, with the reason.
@@ -120,13 +122,15 @@ def _as_stored(found: StoredWeight, problem: Any, weights: str, given: dict[str,
     assert found.scale is not None
     if found.kind == "mxfp4":
         if weights != "mxfp4":
-            raise ArrayError(f"the weights are stored as MXFP4 ({found.layout}), and this dataflow multiplies {weights} with "
-                             "FP32 scales; "
-                             "dequant-mxfp4, msd-mxfp4, mxfp8 and bf16 take them")
+            scaled = "" if weights in MX_ELEMENTS else " with FP32 scales"
+            takes = [scheme.name for scheme in SCHEMES.values() if scheme.weight_name == "mxfp4"]
+            raise ArrayError(f"the weights are stored as MXFP4 ({found.layout}), and this dataflow multiplies "
+                             f"{weights}{scaled}; {', '.join(takes)} and bf16 take them")
         arrays = {"q": found.q.view(np.uint8), "scale": found.scale.view(np.uint8)}
         return Fitted(problem, given | arrays, _said(found, "as they are"))
-    if weights == "mxfp4":
-        raise ArrayError(f"the weights are stored as INT{found.bits} ({found.layout}), and this dataflow takes MXFP4 blocks; "
+    if weights in MX_ELEMENTS:
+        raise ArrayError(f"the weights are stored as INT{found.bits} ({found.layout}), and this dataflow takes "
+                         f"{weights.upper()} blocks; "
                          "give their "
                          "values as w in an npz to quantize them anew")
     if found.bits > _BITS[weights]:

@@ -66,7 +66,7 @@ Size = Annotated[int, BeforeValidator(_size)]
 Rows = Annotated[tuple[int, ...], BeforeValidator(_rows)]
 Flag = Annotated[bool, BeforeValidator(_flag)]
 #: Formats in which activations are given, and in which results are written.
-Activations = Literal["bf16", "int8"]
+Activations = Literal["bf16", "int8", "mxfp8", "mxfp4"]
 Output = Literal["bf16", "fp32"]
 #: How weights lie in GM: row by row, or in the Cube's fractals (16 rows of 32 B, a column of them after the other).
 Layout = Literal["nd", "nz"]
@@ -122,9 +122,9 @@ class Gemm(Shape):
 
     ``group`` is the weight group size along k (None: one scale per channel; a last group may be shorter), ``offset``
     gives the weights an offset beside the scale, ``trans_b`` stores w as [n, k].  ``x`` is what the activations come as: BF16,
-    or INT8 with one scale per row that somebody quantized before; ``out`` is the format of y.  ``layout`` is how w lies in GM:
-    row by row, as checkpoints have it (``nd``), or in fractals of 16 rows of 32 bytes, one column of them after the other
-    (``nz``); arrays have their axes in the order above in either case.
+    or what somebody quantized before, INT8 with one scale per row, MXFP8 or MXFP4 with one for 32 along k; ``out`` is the
+    format of y.  ``layout`` is how w lies in GM: row by row, as checkpoints have it (``nd``), or in fractals of 16 rows of 32
+    bytes, one column of them after the other (``nz``); arrays have their axes in the order above in either case.
     """
 
     kind: Literal["gemm"] = "gemm"

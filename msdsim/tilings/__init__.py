@@ -4,7 +4,7 @@ from typing import Any
 
 from msdsim.dataflows.base import Dataflow
 from msdsim.hardware.chip import Chip
-from msdsim.tilings import attention, attention_dequant, bf16, convert, dequant, msd, mxfp8
+from msdsim.tilings import attention, attention_dequant, bf16, convert, dequant, msd, mx, mxfp8
 from msdsim.tilings.search import Choice, choose, choose_tiling
 
 
@@ -14,4 +14,4 @@ def automatic_tiling(dataflow: Dataflow, problem: Any, chip: Chip) -> Any:
 
 
 __all__ = ["Choice", "attention", "attention_dequant", "automatic_tiling", "bf16", "choose", "choose_tiling", "convert",
-           "dequant", "msd", "mxfp8"]
+           "dequant", "msd", "mx", "mxfp8"]

@@ -259,10 +259,12 @@ def load_b(costs: Costs, product: Product, s: Space, depth: Values, fresh: Value
 
 
 def main_loop(costs: Costs, product: Product, s: Space, k: Values, flow: Traffic, *, b_streams: bool = True, passes: int = 1,
-              chunk: Values | None = None, b_pitch: tuple[Values, Values] | None = None) -> MainLoop:
+              chunk: Values | None = None, b_pitch: tuple[Values, Values] | None = None,
+              scale_k: Values | None = None) -> MainLoop:
     """An output tile over ``k`` elements of K, ``chunk`` of them at a time, A coming in a rectangle for each of ``passes``.
 
-    ``b_pitch`` are the columns and K of what holds B in GM (default: all of them); ``b_streams`` false says that B lies in L1.
+    ``b_pitch`` are the columns and K of what holds B in GM (default: all of them); ``b_streams`` false says that B lies in L1;
+    scales of MX blocks come for ``scale_k`` of K at a time (default: a tile in L1).
     """
     bits_a, bits_b = product.bits
     rows, cols = np.minimum(s.base_m, product.rows), np.minimum(s.base_n, product.n)
@@ -281,8 +283,10 @@ def main_loop(costs: Costs, product: Product, s: Space, k: Values, flow: Traffic
         load, more = load_b(costs, product, s, depth, flow.fresh_b, b_pitch)
         mte2, l2 = mte2 + load, l2 + more
     if product.scale_bytes:
-        blocks = ceil(depth, MX_BLOCK)
-        mte2 = mte2 + passes * costs.gm("GM", "L1", ceil(rows, passes), blocks)[0] + costs.gm("GM", "L1", blocks, cols)[0]
+        held = depth if scale_k is None else np.minimum(scale_k, piece)
+        blocks = ceil(held, MX_BLOCK)
+        scales = passes * costs.gm("GM", "L1", ceil(rows, passes), blocks)[0] + costs.gm("GM", "L1", blocks, cols)[0]
+        mte2 = mte2 + scales * (depth / held)
     mte1 = costs.local("L1", "L0A", rows, l0_k, bits_a) + costs.local("L1", "L0B", cols, l0_k, bits_b)
     if product.scale_bytes:
         blocks = ceil(l0_k, MX_BLOCK)

@@ -17,13 +17,14 @@ class Mxfp8(Dequant):
 
     def __init__(self, problem: GemmShape, chip: Chip) -> None:
         super().__init__(problem, chip, MXFP8)
-        self.split = BlockSplitWork(self.costs, self.product.counts, self.product.k, 1, MXFP8)
+        self.split = BlockSplitWork(self.costs, self.product.counts, self.product.k, 1, MXFP8,
+                                    MXFP8.takes(problem.x))
 
     def more(self, s: Space) -> None:
         self.split.add(s, lambda s: s.base_m, lambda s: self.chip.buffers.ub_bytes, several=False)
 
     def phases(self, s: Space) -> list[Phase]:
-        return [self.split.state(s, s.base_m), *super().phases(s)]
+        return [*self.split.phases(s, s.base_m), *super().phases(s)]
 
 
 declare("mxfp8", Mxfp8)

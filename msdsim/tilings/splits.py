@@ -134,10 +134,15 @@ class RowSplitWork(SplitWork):
 
 @dataclass(frozen=True)
 class BlockSplitWork(SplitWork):
-    """MX blocks, each with its own scale."""
+    """MX blocks, each with its own scale; nothing to do where they are ``given``."""
+
+    given: bool = False
 
     def add(self, s: Space, tile_rows: Of, room: Of, several: bool) -> None:
         """Tiles for all AIVs, of at least a few KiB, that fit ``room`` bytes of UB."""
+        if self.given:
+            s.set(decompose_m=1, decompose_k=QUANTUM)
+            return
         quantum, rows = QUANTUM, max(self.counts)
         wanted = max(1024, ceil_div(sum(self.counts) * self.k, self.costs.chip.aiv))
 
@@ -165,3 +170,7 @@ class BlockSplitWork(SplitWork):
         store = n * (costs.gm("UB", "GM", rows, depth * self.bits // 8)[0] + costs.gm("UB", "GM", rows, blocks)[0])
         tiles = ceil(self.blocks(s, tile_rows) * ceil(k, depth), costs.chip.aiv)
         return self.phase(s, tiles, load, 1, v, store)
+
+    def phases(self, s: Space, tile_rows: Values) -> list[Phase]:
+        """:meth:`state`, where there is anything to do."""
+        return [] if self.given else [self.state(s, tile_rows)]

@@ -22,7 +22,8 @@ from msdsim.problems import Gemm, parse_problem
 from msdsim.report.formulas import PARTS, formula_json, gap_us
 
 CHIPS = ("ascend910b1", "ascend910b4", "ascend950pr", "ascend950dt")
-GEMMS = ("bf16", "dequant-int8", "dequant-mxfp4", "convert-int4", "msd-int8", "msd-int4", "msd-mxfp4", "w8a8", "mxfp8")
+GEMMS = ("bf16", "dequant-int8", "dequant-mxfp4", "convert-int4", "msd-int8", "msd-int4", "msd-mxfp4", "w8a8", "mxfp8",
+         "w8a8-mxfp8", "w4a4-mxfp4")
 
 
 def _run(problem, chip, dataflow, **options):

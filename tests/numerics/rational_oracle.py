@@ -83,6 +83,7 @@ class Operands:
     def __init__(self, problem, operands):
         self.problem = problem
         self.x = fractions(operands["x"])
+        self.x_scale = fractions(operands["x_scale"]) if "x_scale" in operands else None
         self.k, self.n = problem.k, problem.n
         w = operands["w"].T if problem.trans_b else operands["w"]
         self.w = [list(c) for c in zip(*fractions(w), strict=True)]
@@ -215,23 +216,23 @@ def mx_alpha_components(row, passes):
     return result
 
 
-def mx_e4m3_components(row):
-    """E4M3 values and block scales, smallest power of two that does not saturate."""
+def mx_components(row, element="e4m3"):
+    """Values and block scales, smallest power of two that does not saturate."""
     scales = []
     for part in groups(len(row), 32):
         maximum = max(abs(row[k]) for k in part)
-        scales.append(Fraction(2) ** max(ceil_log2(maximum / 448), -127) if maximum else Fraction(2) ** -127)
-    return [([nearest(v / scales[k // 32], "e4m3") for k, v in enumerate(row)], scales)]
+        scales.append(Fraction(2) ** max(ceil_log2(maximum / LAYOUT[element][2]), -127) if maximum else Fraction(2) ** -127)
+    return [([nearest(v / scales[k // 32], element) for k, v in enumerate(row)], scales)]
 
 
 def mx_gemm(components_of):
     def gemm(problem, operands):
         o, result = Operands(problem, operands), []
-        for row in o.x:
+        for m, row in enumerate(o.x):
             line = []
             for n in range(o.n):
                 total = None
-                for values, scales in components_of(row):
+                for values, scales in components_of(row) if o.x_scale is None else [(row, o.x_scale[m])]:
                     acc = Fraction(0)
                     for g, part in enumerate(o.groups):
                         dot = sum(values[k] * o.w[n][k] for k in part)
@@ -255,5 +256,7 @@ GEMM_ORACLES = {
     "msd-int4": integer_gemm(7, 14, 3),
     "a8w4": integer_gemm(127, 254, 1, nibbles=True),
     "msd-mxfp4": mx_gemm(lambda row: mx_alpha_components(row, 2)),
-    "mxfp8": mx_gemm(mx_e4m3_components),
+    "mxfp8": mx_gemm(mx_components),
+    "w8a8-mxfp8": mx_gemm(mx_components),
+    "w4a4-mxfp4": mx_gemm(lambda row: mx_components(row, "e2m1")),
 }

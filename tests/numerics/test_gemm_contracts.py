@@ -18,7 +18,7 @@ from msdsim.numerics.metrics import bound_ratio, compare_bits, relative_l2
 from msdsim.problems import Gemm
 
 GEMM_NAMES = [name for name, contract in CONTRACTS.items() if contract.kind == "gemm"]
-MX = {"convert-mxfp4", "dequant-mxfp4", "msd-mxfp4", "mxfp8"}
+MX = {"convert-mxfp4", "dequant-mxfp4", "msd-mxfp4", "mxfp8", "w8a8-mxfp8", "w4a4-mxfp4"}
 BF16 = ml_dtypes.bfloat16
 
 
@@ -46,6 +46,13 @@ def check(gemm, name, problem, inputs=None, seed=0, oracle=True):
 @pytest.mark.parametrize("shape", [(3, 70, 4), (1, 1, 1), (2, 129, 3)])
 def test_reference_equals_rational_arithmetic(gemm, name, shape):
     check(gemm, name, gemm(*shape))
+
+
+@pytest.mark.parametrize(("name", "x"), [("mxfp8", "mxfp8"), ("w8a8-mxfp8", "mxfp8"), ("w4a4-mxfp4", "mxfp4")])
+def test_activations_given_in_mx_equal_rational_arithmetic(gemm, name, x):
+    y, *_ = check(gemm, name, gemm(3, 70, 4, x=x))
+    # They are those that the dataflow makes of the same numbers itself.
+    assert compare_bits(check(gemm, name, gemm(3, 70, 4))[0], y, "y") is None
 
 
 @pytest.mark.parametrize("name", [n for n in GEMM_NAMES if n not in MX])
@@ -215,7 +222,8 @@ def test_same_seed_same_tensors_for_every_dataflow(gemm):
 
 
 def test_storage_dtypes(gemm):
-    expected = {"bf16": BF16, "msd-int8": np.int8, "msd-int4": np.int8, "mxfp8": ml_dtypes.float4_e2m1fn}
+    expected = {"bf16": BF16, "msd-int8": np.int8, "msd-int4": np.int8, "mxfp8": ml_dtypes.float4_e2m1fn,
+                "w8a8-mxfp8": ml_dtypes.float8_e4m3fn, "w4a4-mxfp4": ml_dtypes.float4_e2m1fn}
     for name, dtype in expected.items():
         operands = CONTRACTS[name].operands(gemm(2, 40, 3, offset=name in ("msd-int8", "msd-int4")))
         assert operands["x"].dtype == BF16
@@ -264,6 +272,8 @@ ONES = np.ones(2, np.float32)
     ("mxfp8", {"q": Q + 16, "scale": np.ones((1, 2), np.uint8)}, {}, r"q has 16 .* outside the E2M1 codes \[0, 15\]"),
     ("mxfp8", {"q": Q, "scale": np.full((1, 2), 255, np.uint8)}, {}, "scale has the E8M0 NaN code 255 at row 0"),
     ("mxfp8", {"q": Q, "scale": ONES}, {}, "scale has dtype float32; mxfp4 weights need uint8 E8M0 codes"),
+    ("w8a8-mxfp8", {"q": Q + 127, "scale": np.ones((1, 2), np.uint8)}, {}, "q has the fp8_e4m3fn NaN code 127 at row 0"),
+    ("w8a8-mxfp8", {"q": Q.astype(int) + 256, "scale": np.ones((1, 2), np.uint8)}, {}, r"outside the E4M3 codes \[0, 255\]"),
     ("msd-int8", {"q": Q, "scale": np.ones((1, 2), np.uint8)}, {}, "scale has dtype uint8; int8 weights need float32"),
     ("msd-int8", {"q": Q, "scale": [1, np.inf]}, {}, r"scale has inf at index 1"),
     ("msd-int8", {"q": Q, "scale": [[1, 1]]}, {}, r"scale has shape \[1, 2\], the problem needs \[2\]"),

@@ -12,11 +12,13 @@ from msdsim.hardware.chip import Chip
 
 
 def check_cube_tiling(chip: Chip, tile: CubeTiling, kinds: CubeOperands, held_a_bytes: int | None = None,
-                      held_b_bytes: int | None = None, group: int | None = None) -> None:
+                      held_b_bytes: int | None = None, group: int | None = None,
+                      scale_k: int | None = None) -> None:
     """The tiling fits L0A, L0B, L0C and L1 and is made of whole fractals; TilingError says what does not.
 
-    Where every ``group`` of K has a product of its own, an L1 tile holds whole groups of it, or part of one.
-    ``held_a_bytes`` and ``held_b_bytes`` are what an operand takes that is held in L1 rather than streamed through it.
+    Where every ``group`` of K has a product of its own, an L1 tile holds whole groups of it, or part of one.  Scales of MX
+    blocks come for ``scale_k`` of K at a time (None: with their L1 tile).  ``held_a_bytes`` and ``held_b_bytes`` are what an
+    operand takes that is held in L1 rather than streamed through it.
     """
     rate = chip.cube.rate(kinds.a, kinds.b)
     assert rate is not None
@@ -31,7 +33,7 @@ def check_cube_tiling(chip: Chip, tile: CubeTiling, kinds: CubeOperands, held_a_
     require_fits(chip, "L0A", {"a0": tile.l0_ring * tile.base_m * tile.l0_k * bits_a // 8})
     require_fits(chip, "L0B", {"b0": tile.l0_ring * tile.l0_k * tile.base_n * bits_b // 8})
     require_fits(chip, "L0C", {"acc": tile.l0c_ring * tile.base_m * tile.base_n * 4})
-    scales = tile.l1_ring * tile.l1_k // MX_BLOCK if kinds.mx else 0
+    scales = tile.l1_ring * (scale_k or tile.l1_k) // MX_BLOCK if kinds.mx else 0
     a1 = tile.l1_ring * tile.base_m * tile.l1_k * bits_a // 8 + scales * tile.base_m
     b1 = tile.l1_ring * tile.l1_k * tile.base_n * bits_b // 8 + scales * tile.base_n
     require_fits(chip, "L1", {"a1": a1 if held_a_bytes is None else held_a_bytes,
@@ -54,6 +56,8 @@ def refuse_activations(problem: GemmShape, scheme: Scheme) -> str | None:
         takes = [other.name for other in SCHEMES.values() if other.takes(problem.x)]
         does = "multiplies" if scheme.decomposition is None else "quantizes" if scheme.spec.passes == 1 else "splits"
         return f"'{scheme.name}' {does} BF16 activations, and x={problem.x} is given; use {' or '.join(takes)}"
+    if element_bits(problem.x) < 8 and problem.k % 2:
+        return f"x={problem.x} lies two to a byte along k, and k={problem.k} is odd; pad it to {problem.k + 1}"
     if problem.offset:
         return f"offsets need sums of rows of x, which x={problem.x} does not come with; leave out offset=1 or x={problem.x}"
     return None

@@ -31,10 +31,11 @@ Loader = Callable[[Handle, Expr, Expr], None]
 @dataclass(frozen=True)
 class Stream:
     """An operand that passes through L1 tile by tile; MX operands bring the scales of their blocks (``start`` and ``size``
-    then count blocks of 32)."""
+    then count blocks of 32), or have them as ``scales`` in L1."""
 
     load: Loader
     load_scales: Loader | None = None
+    scales: Held | None = None
 
 
 @dataclass(frozen=True)
@@ -43,6 +44,7 @@ class Held:
 
     at: Callable[[Expr, Expr], Slice]
     load_scales: Loader | None = None
+    scales: Held | None = None
 
 
 def accumulate(
@@ -170,6 +172,8 @@ def bring(kb: KernelBuilder, tile: CubeTiling, kinds: CubeOperands, name: str, a
         def data(at_k: Expr, count: Expr) -> Slice:
             return buffer[:along, at(at_k, count)] if rows_first else buffer[at(at_k, count), :along]
 
+    if (scales_in_l1 := source.scales) is not None:
+        return Held(data), Held(lambda first, count: scales_in_l1.at(start // MX_BLOCK + first, count))
     if source.load_scales is None:
         return Held(data), None
     blocks = tile.l1_k // MX_BLOCK

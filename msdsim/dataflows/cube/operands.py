@@ -66,7 +66,7 @@ def operand(kb: KernelBuilder, problem: GemmShape, name: str, fmt: str, shape: t
 def inputs(kb: KernelBuilder, problem: GemmShape, scheme: Scheme) -> tuple[Operand, Operand]:
     """Declare ``x`` [m, k], and ``w`` [k, n], or [n, k] with ``trans_b``, as a method stores it."""
     shape = (problem.n, problem.k) if problem.trans_b else (problem.k, problem.n)
-    x = operand(kb, problem, "x", problem.x, (problem.m, problem.k), "in", rows_axis=0)
+    x = operand(kb, problem, "x", element_format(problem.x), (problem.m, problem.k), "in", rows_axis=0)
     return x, operand(kb, problem, "w", scheme.weights, shape, "in")
 
 

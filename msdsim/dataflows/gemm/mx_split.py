@@ -11,13 +11,14 @@ from typing import Protocol
 
 from msdsim.dataflows.base import require_multiple
 from msdsim.dataflows.cube.experts import Experts
-from msdsim.dataflows.cube.operands import GemmShape, Operand
+from msdsim.dataflows.cube.grid import OutputTile
+from msdsim.dataflows.cube.operands import GemmShape, Operand, operand
 from msdsim.dataflows.cube.rows import RowBlocks
 from msdsim.dataflows.vector.components import decompose_mx
-from msdsim.formats.mx import MX_BLOCK
+from msdsim.formats.mx import MX_BLOCK, block_count
 from msdsim.formats.schemes import Scheme
-from msdsim.ir import Handle, KernelBuilder, Slice, at, ragged, tiles_of
-from msdsim.units import ceil_div
+from msdsim.ir import At, Handle, KernelBuilder, Slice, at, ragged, tiles_of
+from msdsim.units import ceil_div, round_up
 
 #: K of a split tile is a multiple of two blocks: one repeat of FP32.
 QUANTUM = 64
@@ -32,6 +33,45 @@ class SplitTiling(Protocol):
     def decompose_k(self) -> int: ...
     @property
     def ub_ring(self) -> int: ...
+
+
+class MxRows:
+    """A in MX blocks in GM: as it is given, or what the AIVs make of ``x`` before anything else, which all cores wait for."""
+
+    def __init__(self, kb: KernelBuilder, problem: GemmShape, scheme: Scheme, x: Operand, row_tiles: int, base_m: int,
+                 tile: SplitTiling) -> None:
+        self.kb, self.problem, self.scheme, self.x, self.tile = kb, problem, scheme, x, tile
+        self.given, blocks = scheme.takes(problem.x), block_count(problem.k)
+        if self.given:
+            self.x_scale = operand(kb, problem, "x_scale", "e8m0", (problem.m, blocks), "in", rows_axis=0)
+            return
+        stacked = (row_tiles, 1, base_m)
+        self.a = kb.tensor("a", scheme.component, (*stacked, round_up(problem.k, 2)), "workspace")
+        self.a_scale = kb.tensor("a_scale", "e8m0", (*stacked, blocks), "workspace")
+        kb.signal("split_done", "barrier")
+
+    def prologue(self) -> None:
+        """What the AIVs do first."""
+        if not self.given:
+            split_mx(self.kb, self.problem, self.scheme, self.x, self.a, self.a_scale, self.tile)
+            self.kb.meet("split_done")
+
+    def ready(self) -> None:
+        """What the AIC waits for before its first tile."""
+        if not self.given:
+            self.kb.wait_signal("split_done", "MTE2")
+
+    def elements(self, place: OutputTile, k: At) -> Slice:
+        """Rows of an output tile over a range of K."""
+        if self.given:
+            return self.x.at(place.expert, at(place.row, place.rows), k)
+        return self.a[place.row_tile, 0, at(0, place.rows), k]
+
+    def scales(self, place: OutputTile, blocks: At) -> Slice:
+        """The scales of its blocks."""
+        if self.given:
+            return self.x_scale.at(place.expert, at(place.row, place.rows), blocks)
+        return self.a_scale[place.row_tile, 0, at(0, place.rows), blocks]
 
 
 def split_mx(kb: KernelBuilder, problem: GemmShape, scheme: Scheme, x: Operand, components: Handle, scales: Handle,

@@ -2,7 +2,7 @@
 
 The Cube takes no pair of MXFP8 and MXFP4, so Vector turns the weights' elements from E2M1 to E4M3 (exactly); their block
 scales stay as they are and go to the Cube, which applies them.  The ring of widened weights is that of the dequantizing
-dataflows.  All AIVs first quantize the activations, then meet at a barrier.
+dataflows.  All AIVs first quantize the activations, then meet at a barrier, unless they are given in MXFP8 (``x=mxfp8``).
 """
 
 from __future__ import annotations
@@ -16,16 +16,15 @@ from msdsim.dataflows.cube.mainloop import Loader, Stream
 from msdsim.dataflows.cube.operands import GemmShape
 from msdsim.dataflows.gemm.dequant import Activations, Weights, pipeline
 from msdsim.dataflows.gemm.dequant_tiling import DequantTiling
-from msdsim.dataflows.gemm.mx_split import QUANTUM, split_mx
+from msdsim.dataflows.gemm.mx_split import QUANTUM, MxRows
 from msdsim.dataflows.gemm.register import register_gemm
 from msdsim.dataflows.gemm.weight_context import WeightContext
 from msdsim.dataflows.gemm.weight_scales import LoadedScales
 from msdsim.dataflows.vector.dequantize import widen
-from msdsim.formats.mx import MX_BLOCK, block_count
+from msdsim.formats.mx import MX_BLOCK
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir import Expr, Handle, Kernel, Slice, at
-from msdsim.units import round_up
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,32 +37,27 @@ class Mxfp8Tiling(DequantTiling):
     decompose_k: int = QUANTUM
 
 
-class QuantizedRows(Activations):
-    """A as MX blocks, which the AIVs make of x before anything else."""
+class BlockRows(Activations):
+    """A as MX blocks."""
 
     def __init__(self, ctx: WeightContext, tile: Mxfp8Tiling) -> None:
         super().__init__(ctx)
-        self.tile, k, element = tile, ctx.problem.k, ctx.scheme.component
-        stacked = (ctx.grid.row_tiles, 1, tile.base_m)
-        self.a = ctx.kb.tensor("a", element, (*stacked, round_up(k, 2)), "workspace")
-        self.a_scale = ctx.kb.tensor("a_scale", "e8m0", (*stacked, block_count(k)), "workspace")
-        ctx.kb.signal("split_done", "barrier")
+        self.rows = MxRows(ctx.kb, ctx.problem, ctx.scheme, ctx.x, ctx.grid.row_tiles, tile.base_m, tile)
 
     def prologue(self) -> None:
-        split_mx(self.ctx.kb, self.ctx.problem, self.ctx.scheme, self.ctx.x, self.a, self.a_scale, self.tile)
-        self.ctx.kb.meet("split_done")
+        self.rows.prologue()
 
     def ready(self) -> None:
-        self.ctx.kb.wait_signal("split_done", "MTE2")
+        self.rows.ready()
 
     def stream(self, place: OutputTile, first: Expr) -> Stream:
-        kb, rows, tile = self.ctx.kb, at(0, place.rows), place.row_tile
+        kb, rows = self.ctx.kb, at(0, place.rows)
 
         def load(a1: Handle, start: Expr, size: Expr) -> None:
-            kb.copy(a1[rows, :size], self.a[tile, 0, rows, at(first + start, size)])
+            kb.copy(a1[rows, :size], self.rows.elements(place, at(first + start, size)))
 
         def load_scales(sa1: Handle, start: Expr, count: Expr) -> None:
-            kb.copy(sa1[rows, :count], self.a_scale[tile, 0, rows, at(first // MX_BLOCK + start, count)])
+            kb.copy(sa1[rows, :count], self.rows.scales(place, at(first // MX_BLOCK + start, count)))
 
         return Stream(load, load_scales)
 
@@ -92,7 +86,7 @@ class Widened(Weights):
 def build(problem: GemmShape, chip: Chip, tile: Mxfp8Tiling, scheme: Scheme) -> Kernel:
     ctx = WeightContext(problem, chip, tile, scheme)
     require_multiple(tile, "slot_k", MX_BLOCK, "a ring slot holds whole blocks")
-    return pipeline(ctx, QuantizedRows(ctx, tile), Widened(ctx))
+    return pipeline(ctx, BlockRows(ctx, tile), Widened(ctx))
 
 
 [MXFP8] = register_gemm(["mxfp8"], Mxfp8Tiling, build)

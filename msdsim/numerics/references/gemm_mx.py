@@ -1,9 +1,12 @@
-"""GEMM contracts whose Cube multiplies MX operands: MSD on MXFP4 weights, and single-pass MXFP8 activations.
+"""GEMM contracts whose Cube multiplies MX operands: MSD on MXFP4 weights, and single-pass MX activations.
 
 msd-mxfp4  components of x in E2M1 with block scales s1 = alpha/4 and s_{i+1} = s_i/8 (:mod:`msdsim.formats.msd`);
            C_i fp32, one rounding per block of 32, blocks ascending; t = C1, then t = t + C_i ascending; y = bf16(t).
            The scales are part of the operands, so nothing is multiplied afterwards.
-mxfp8      x in E4M3 with block scales by ``rceil`` (no saturation); y = bf16(C).
+mxfp8      x in E4M3 with block scales by ``rceil`` (no saturation), MXFP4 weights; y = bf16(C).
+w8a8-mxfp8, w4a4-mxfp4  the same with x and weights in E4M3, or both in E2M1.
+
+Activations that are given in MX (``x=mxfp8``, ``x=mxfp4``) are taken as they are.
 
 With K in parts (cut by :func:`~msdsim.units.part_size`, in whole blocks) each C is the sum of those of the parts, each from
 zero over its own blocks, added in fp32, parts ascending.
@@ -20,14 +23,14 @@ import numpy as np
 from msdsim.errors import ProblemError
 from msdsim.formats.msd import MSD_MXFP4, MsdSpec, decompose, error_bound
 from msdsim.formats.mx import MX_BLOCK, block_count, block_max, expand, quantize_mx, rule_named, scale_exponent
-from msdsim.formats.number import FP8_E4M3FN
+from msdsim.formats.number import FP8_E4M3FN, NumberFormat
 from msdsim.formats.quantize import QuantizedWeight
 from msdsim.formats.rounding import round_to
 from msdsim.formats.schemes import SCHEMES
 from msdsim.numerics.bounds import ETA32, SECOND_ORDER, float64_slack, gamma, with_output
 from msdsim.numerics.contract import Arrays, Contract, Seed, register
 from msdsim.numerics.matmul import mmad_mx
-from msdsim.numerics.operands import gemm_operands, logical_weight
+from msdsim.numerics.operands import activations, gemm_operands, logical_weight
 from msdsim.numerics.references.gemm_float import exact_gemm, magnitude_gemm
 from msdsim.numerics.references.matmul import matmul_mx
 from msdsim.problems.shapes import GemmShape
@@ -36,16 +39,17 @@ from msdsim.units import part_size
 
 @dataclass(frozen=True)
 class _MxGemm(Contract):
-    """MXFP4 weights; the subclasses say what x becomes.  ``matmul`` is the method of the product: all give the same bits.
+    """MX ``weights``; the subclasses say what x becomes.  ``matmul`` is the method of the product: all give the same bits.
     ``k_parts`` parts of K are summed by themselves."""
 
     matmul: Callable[..., np.ndarray] = field(default=matmul_mx, repr=False)
     k_parts: int = 1
     weight_rule: str = "ocp-floor"
+    weights: str = "mxfp4"
 
     @property
     def weights_format(self) -> str:
-        return "mxfp4"
+        return self.weights
 
     def compiled(self) -> Self:
         """The same contract by the compiled tile kernel, for long studies."""
@@ -60,7 +64,7 @@ class _MxGemm(Contract):
         return replace(self, weight_rule=rule_named(rule))
 
     def operands(self, problem: GemmShape, inputs: Mapping[str, np.ndarray] | None = None, seed: Seed = 0) -> Arrays:
-        return gemm_operands(problem, inputs, seed, "mxfp4", self.weight_rule)
+        return gemm_operands(problem, inputs, seed, self.weights, self.weight_rule)
 
     def _product(self, a: np.ndarray, a_scale: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
         """C [m, n] of a component [m, k] with its scales."""
@@ -127,27 +131,37 @@ class MsdMxGemm(_MxGemm):
 
 
 @dataclass(frozen=True)
-class Mxfp8Gemm(_MxGemm):
-    """Single-pass MXFP8 (E4M3) activations times MXFP4 weights."""
+class OnePassMxGemm(_MxGemm):
+    """Activations in MX blocks of ``element`` times MX weights."""
 
     scale_rule: str = "rceil"
+    element: NumberFormat = FP8_E4M3FN
 
     def reference(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> Arrays:
         weight = logical_weight(problem, operands)
-        a, scale = quantize_mx(operands["x"], FP8_E4M3FN, self.scale_rule)
+        given = "x_scale" in operands
+        a, scale = ((operands["x"], operands["x_scale"]) if given
+                    else quantize_mx(operands["x"], self.element, self.scale_rule))
         y32 = self._product(a, scale, weight)
-        return {"y": round_to(y32, problem.out), "y32": y32, "a1": a, "a1_scale": scale}
+        return {"y": round_to(y32, problem.out), "y32": y32} | ({} if given else {"a1": a, "a1_scale": scale})
 
     def bound(self, problem: GemmShape, operands: Mapping[str, np.ndarray], y64: np.ndarray) -> np.ndarray:
-        """Representation: half a unit in the last place, 2^-4 |x|, or half the smallest subnormal times the scale."""
+        """Representation, unless x is given: half a unit in the last place (E4M3 2^-4 |x|, E2M1 2^-2 |x|), or half the smallest
+        subnormal times the scale."""
+        if "x_scale" in operands:
+            x = np.abs(activations(operands))
+            return self._bound(problem, operands, y64, np.zeros_like(x), x, 1)
         if self.scale_rule == "ocp-floor":
             raise ProblemError("scale rule 'ocp-floor' saturates and has no such bound; use rceil or alpha")
         x = np.abs(operands["x"].astype(np.float64))
-        exponent = scale_exponent(block_max(x), FP8_E4M3FN, self.scale_rule)
-        smallest = expand(np.ldexp(FP8_E4M3FN.smallest_subnormal / 2, exponent), problem.k)
-        lost = np.maximum(FP8_E4M3FN.unit_roundoff * x, np.where(x > 0, smallest, 0.0))
+        exponent = scale_exponent(block_max(x), self.element, self.scale_rule)
+        smallest = expand(np.ldexp(self.element.smallest_subnormal / 2, exponent), problem.k)
+        lost = np.maximum(self.element.unit_roundoff * x, np.where(x > 0, smallest, 0.0))
         return self._bound(problem, operands, y64, lost, x + lost, 1)
 
 
 register(MsdMxGemm("msd-mxfp4", SCHEMES["msd-mxfp4"].description, "gemm", spec=SCHEMES["msd-mxfp4"].spec))
-register(Mxfp8Gemm("mxfp8", SCHEMES["mxfp8"].description, "gemm", scale_rule=SCHEMES["mxfp8"].spec.scale_rule))
+for _scheme in SCHEMES.values():
+    if _scheme.mx and _scheme.spec.passes == 1:
+        register(OnePassMxGemm(_scheme.name, _scheme.description, "gemm", weights=_scheme.weight_name,
+                               scale_rule=_scheme.spec.scale_rule, element=_scheme.spec.format))

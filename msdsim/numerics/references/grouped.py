@@ -16,6 +16,7 @@ import numpy as np
 
 from msdsim.errors import ArrayError
 from msdsim.formats.checks import require_shape
+from msdsim.formats.mx import MX_ELEMENTS, block_count
 from msdsim.numerics.contract import Arrays, Contract, Seed
 
 #: Arrays with a row for every row of x.
@@ -116,7 +117,8 @@ class _Layout:
     def check(self, name: str, array: np.ndarray) -> None:
         """ArrayError where an array given by the user does not hold all groups."""
         if self.uneven and name in BY_ROW:
-            require_shape(array, (sum(self.rows), *((self.whole.k,) if name == "x" else ())), name)
+            across = {"x": (self.whole.k,), "x_scale": (block_count(self.whole.k),) if self.whole.x in MX_ELEMENTS else ()}
+            require_shape(array, (sum(self.rows), *across[name]), name)
         elif np.ndim(array) == 0 or len(array) != len(self.rows):
             raise ArrayError(f"{name} has shape {list(np.shape(array))}, the problem needs {len(self.rows)} groups "
                              "along the first axis")
