@@ -9,58 +9,24 @@ import numpy as np
 from msdsim.engine.banked import BankedTimings
 from msdsim.engine.fast import banked_layout
 from msdsim.engine.fast import layout as at
-from msdsim.engine.fast.expressions import LARGEST, Segment
+from msdsim.engine.fast.capacities import Capacities
+from msdsim.engine.fast.expressions import LARGEST
+from msdsim.engine.fast.part_block import PartBlock, PartBooks
 from msdsim.engine.fast.repetition import Repetition
 from msdsim.engine.fast.tables import PartTable
 from msdsim.engine.fast.words import Words
 from msdsim.engine.memory import MemorySystem
 from msdsim.errors import InputError
-from msdsim.ir.expr import Interval
-from msdsim.ir.program import Part, Program, UnitFlag
+from msdsim.ir.program import Program
 from msdsim.ir.timing import Transfer
 from msdsim.timeline.l2_state import L2State
-from msdsim.timeline.record import CATEGORIES, MAX_PIPES, TRAFFIC, WAIT_BUFFER, WAIT_DATA, Units
+from msdsim.timeline.record import CATEGORIES, TRAFFIC, Units
 from msdsim.units import ceil_div, round_up
 
 #: Bandwidth over time is kept in at most this many intervals, the first of 2**6 cycles.
 INTERVALS, FIRST_INTERVAL_SHIFT = 512, 6
 #: Ticks stay below this whatever the rates are: a tree key holds the tick above LEAF_BITS.
 _MOST_TICKS = 2**42
-#: What one core may keep in flight, before the engine refuses, and how room grows when it was too small.
-_MOST_ROOM, _GROWTH = 2**24, 4
-#: Places of a queue that the engine keeps.
-_DEEPEST_QUEUE = 2**16
-
-
-@dataclass
-class Capacities:
-    """Room for what has no small bound of its own; the engine says when one is too small and is run again with more.
-
-    Tokens in a ring, pieces in flight at a port, instructions in a queue; powers of two.
-    """
-
-    ring: int = 32
-    window: int = 16
-    queue: int = 64
-
-    @classmethod
-    def of(cls, tables: list[PartTable], chunk: int) -> Capacities:
-        """Enough for the tokens that rings begin with and, as far as sizes are known, for what ports may have in flight."""
-        initial = max((item.initial for table in tables for item in table.part.semaphores), default=0)
-        pieces = max((_most_in_flight(*transfer, chunk) for table in tables for transfer in table.transfers), default=0)
-        return cls(ring=max(cls.ring, _power_above(2 * initial)), window=max(cls.window, _power_above(min(pieces, 64))))
-
-    def grow(self, status: int) -> None:
-        """Enlarge what was too small."""
-        if status == at.RING_FULL:
-            self.ring *= _GROWTH
-        elif status == at.WINDOW_FULL:
-            self.window *= _GROWTH
-        else:
-            self.queue *= _GROWTH
-        if max(self.ring, self.window, self.queue) > _MOST_ROOM:
-            raise InputError(f"the kernel keeps more than {_MOST_ROOM} flags, pieces or instructions in flight on one core; "
-                             f"lower the queue depths or outstanding_bytes of the chip, or use the engine 'reference'")
 
 
 @dataclass
@@ -85,35 +51,6 @@ class Machine:
     roomy: bool
 
 
-def _power_above(count: int) -> int:
-    """The smallest power of two above ``count``."""
-    return 1 << count.bit_length()
-
-
-def _most_in_flight(transfer: Transfer, rows: Interval, row_bytes: Interval, chunk: int) -> int:
-    """Pieces of a transfer that its window holds at once."""
-    if row_bytes.low <= 0 or rows.low <= 0:
-        return 0
-    segments = 1 if row_bytes.low >= chunk else min(rows.low, chunk // row_bytes.low)
-    return transfer.cost.outstanding_bytes // (segments * min(chunk, row_bytes.low)) + 1
-
-
-@dataclass
-class _Block:
-    """The block of a unit of a part: where its sections are, its first state, and which words are positions in the block."""
-
-    registers: int
-    pipes: int
-    semaphores: int
-    signals: int
-    raised: int
-    sums: int
-    #: Words so far; the pipes' queues and windows come behind.
-    size: int
-    words: list[int]
-    positions: list[int]
-
-
 class Builder:
     """Builds the arrays of one run."""
 
@@ -125,7 +62,6 @@ class Builder:
         self.units = Units(self.kernel.cores, self.kernel.aiv_per_core)
         self.C = Words(at.K_SIZE)
         self.S = Words(at.G_SIZE)
-        self.ring = at.R_TOKENS + capacities.ring
         self.timings, self.repetitions = timings, repetitions
 
     def build(self) -> Machine:
@@ -135,7 +71,11 @@ class Builder:
         books = self._books()
         C[at.K_PARTS] = self.C.room(len(self.tables) * at.PT_SIZE)
         self.parts = [C[at.K_PARTS] + number * at.PT_SIZE for number in range(len(self.tables))]
-        blocks = [self._part(number, table) for number, table in enumerate(self.tables)]
+        blocks = [PartBlock(self.C, base, self.program, table, self.capacities, PartBooks(semaphores, signals, self.traffic))
+                  for base, table, semaphores, signals
+                  in zip(self.parts, self.tables, self.semaphore_waits, self.signal_waits, strict=True)]
+        for block, repetitions in zip(blocks, self.repetitions, strict=True):
+            block.place(repetitions)
         ports = self._ports()
         leaves = 1
         while leaves < len(ports):
@@ -257,199 +197,7 @@ class Builder:
             C[base + at.SG_PARTICIPANTS] = sum(self.units.part(unit) in raising for unit in range(self.units.count))
         C[at.K_BARRIERS] = self.S.room(len(kernel.signals) * self.capacities.ring * at.B_SIZE)
 
-    # Parts
-
-    def _part(self, number: int, table: PartTable) -> _Block:
-        """Place a part's tables in C."""
-        C, part, registers = self.C.words, table.part, table.registers
-        senders = self.kernel.aiv_per_core if part.name == "aic" else 1
-        pipes = at.U_SIZE + len(registers.initial)
-        semaphores = pipes + MAX_PIPES * at.P_SIZE
-        signals = semaphores + len(part.semaphores) * self.ring
-        raised = signals + len(self.kernel.signals) * senders * self.ring
-        sums = raised + len(self.kernel.signals)
-        # Where some semaphores are unit flags, a sum for each: few enough not to be counted.
-        size = sums + (len(part.semaphores) * at.SUM_SIZE if any(item.unit_flag for item in part.semaphores) else 0)
-        block = _Block(at.U_SIZE, pipes, semaphores, signals, raised, sums, size, [], [])
-
-        costs = self.C.add(self._costs(registers.costs, block))
-        prologue = self._segment(table.prologue, block, costs)
-        segments = [self._segment(segment, block, costs) for segment in table.segments]
-        instructions = table.instructions
-        instrs = [self._instr(number, words, instructions[position], part, block)
-                  for position, words in enumerate(table.instrs)]
-        base = self.parts[number]
-        skipped = {loop: self._repetition(number, found, block) for loop, found in self.repetitions[number].items()}
-        C[base + at.PT_CODE] = self._code(table, block, segments, instrs, skipped)
-        C[base + at.PT_PROLOGUE], C[base + at.PT_PROLOGUE_END] = prologue
-        C[base + at.PT_PIPES], C[base + at.PT_SIGNAL_RINGS] = block.pipes, block.signals
-        C[base + at.PT_RAISED], C[base + at.PT_SENDERS] = block.raised, senders
-        C[base + at.PT_PIPE_COUNT] = len(part.pipes)
-        C[base + at.PT_SEMAPHORE_WAITS] = self.semaphore_waits[number]
-        C[base + at.PT_SIGNAL_WAITS] = self.signal_waits[number]
-        waiting = [0] * len(self.kernel.signals)
-        for instr in instructions:
-            if instr.signal is not None and instr.signal[0] == "wait":
-                waiting[instr.signal[1]] = part.pipes.index(instr.pipe)
-        C[base + at.PT_WAITING] = self.C.add(waiting)
-        self._first_state(number, table, block)
-        return block
-
-    def _costs(self, costs: list[int], block: _Block) -> list[int]:
-        """Work costs with the registers' places."""
-        words = list(costs)
-        position = 0
-        while position < len(words):
-            sizes = words[position + at.W_COUNT]
-            position += at.W_SIZES
-            for _ in range(sizes):
-                words[position + 1] += block.registers
-                words[position + 2] += block.registers
-                position += at.W_SIZE_WORDS
-        return words
-
-    def _segment(self, segment: Segment, block: _Block, costs: int) -> tuple[int, int]:
-        words = list(segment.words)
-        for position in range(0, len(words), at.OP_WORDS):
-            words[position + 1] += block.registers
-            if words[position] == at.OP_WORK:
-                words[position + 2] += costs
-            else:
-                words[position + 2] += block.registers
-                words[position + 3] += block.registers
-        start = self.C.add(words)
-        return start, start + len(words)
-
-    def _instr(self, number: int, words: list[int], instr, part: Part, block: _Block) -> int:  # type: ignore[no-untyped-def]
-        words = list(words)
-        for column in (at.I_BARRIER, at.I_V0, at.I_V1, at.I_V2):
-            words[column] += block.registers
-        words[at.I_PIPE_AT] = block.pipes + words[at.I_PIPE] * at.P_SIZE
-        waits: list[int] = []
-        for semaphore in instr.waits:
-            category = WAIT_DATA if part.semaphores[semaphore].cause == "data" else WAIT_BUFFER
-            waits += [block.semaphores + semaphore * self.ring,
-                      self.semaphore_waits[number] + semaphore << at.CAUSE_BITS | category]
-        posts: list[int] = []
-        for semaphore in instr.posts:
-            posts += [block.semaphores + semaphore * self.ring, 1 << part.pipes.index(part.semaphores[semaphore].target)]
-        words[at.I_WAITS] = self.C.add(waits)
-        words[at.I_WAITS_END] = words[at.I_WAITS] + len(waits)
-        words[at.I_POSTS] = self.C.add(posts)
-        words[at.I_POSTS_END] = words[at.I_POSTS] + len(posts)
-        words[at.I_TRAFFIC] += self.traffic
-        if instr.unit is not None:
-            self._unit_flags(number, words, instr.unit, part, block)
-        return self.C.add(words)
-
-    def _unit_flags(self, number: int, words: list[int], unit: UnitFlag, part: Part, block: _Block) -> None:
-        takes, gives = part.semaphores[unit.takes], part.semaphores[unit.posts]
-        category = WAIT_DATA if takes.cause == "data" else WAIT_BUFFER
-        words[at.I_TAKES] = block.semaphores + unit.takes * self.ring
-        words[at.I_TAKES_CAUSE] = self.semaphore_waits[number] + unit.takes << at.CAUSE_BITS | category
-        words[at.I_GIVES] = block.semaphores + unit.posts * self.ring
-        words[at.I_GIVES_PIPE] = 1 << part.pipes.index(gives.target)
-        words[at.I_SUM] = block.sums + unit.takes * at.SUM_SIZE
-        words[at.I_IS_OVER] = -1 if takes.cause == "buffer" else 0
-
-    def _code(self, table: PartTable, block: _Block, segments: list[tuple[int, int]], instrs: list[int],
-              skipped: dict[int, int]) -> int:
-        """Place the code with positions for the numbers of registers, segments and instructions."""
-        words, start = list(table.code), len(self.C.words)
-        position = 0
-        while words[position] != at.CODE_END:
-            if words[position] == at.CODE_INSTR:
-                words[position + 1] = instrs[words[position + 1]]
-                position += at.INSTR_WORDS
-                continue
-            enter = words[position] == at.CODE_ENTER
-            for column in (1, 2, 3) if enter else (1, 2):
-                words[position + column] += block.registers
-            words[position + 4], words[position + 5] = segments[words[position + 4]]
-            words[position + 6] += start
-            words[position + 7] = skipped.get(words[position + 7], 0)
-            position += at.ENTER_WORDS if enter else at.NEXT_WORDS
-        return self.C.add(words)
-
-    def _repetition(self, number: int, found: Repetition, block: _Block) -> int:
-        """Place what is to be known of a loop that may be skipped, and room in the block to remember an iteration."""
-        words = [0] * at.L_SIZE
-        loop, part = found.loop, self.tables[number].part
-        words[at.L_VAR], words[at.L_HIGH] = block.registers + loop.var.number, block.registers + loop.high.number
-        words[at.L_STEP] = loop.step
-        lists = {
-            at.L_PIPES: [block.pipes + pipe * at.P_SIZE for pipe in found.pipes],
-            at.L_RINGS: [block.semaphores + semaphore * self.ring for semaphore in found.semaphores],
-            at.L_RANGES: [word for operation in found.ranges for word in self._placed_range(operation, block)],
-            at.L_WATCHED: found.watched,
-        }
-        for column, items in lists.items():
-            words[column] = self.C.add(items)
-            words[column + 1] = words[column] + len(items)
-        words[at.L_BOOKS], words[at.L_BOOKS_COUNT] = (
-            loop.first * at.CATEGORY_COUNT, (loop.last - loop.first) * at.CATEGORY_COUNT)
-        words[at.L_WAITS], words[at.L_WAITS_COUNT] = self.semaphore_waits[number], len(part.semaphores)
-        words[at.L_SNAPSHOT] = block.size
-        places = sum(2 + self._queue_places(self.tables[number], pipe)[0] for pipe in found.pipes)
-        block.size += (at.N_SIZE + places + len(found.semaphores) * (1 + self.capacities.ring) + words[at.L_BOOKS_COUNT]
-                       + words[at.L_WAITS_COUNT])
-        return self.C.add(words)
-
-    def _placed_range(self, operation: list[int], block: _Block) -> list[int]:
-        words = list(operation)
-        if words[0] == at.OP_WORK:
-            words[2] += block.registers
-        else:
-            for column in (2, 4):
-                words[column + 1] += block.registers * words[column]
-        return words
-
-    # Units
-
-    def _queue_places(self, table: PartTable, pipe: int) -> tuple[int, bool]:
-        """Instructions that a pipe's queue has room for here, and whether that is what the chip has.
-
-        All places of a queue are kept, since the scalar unit waits for the one that was left first, unless the pipe is never
-        given as many instructions.  What then is in the queue at once has no small bound.
-        """
-        name = table.part.pipes[pipe]
-        depth = self.chip.dispatch.queue_depth[name]  # type: ignore[index]
-        if table.executions[pipe] <= depth:
-            return min(self.capacities.queue, table.executions[pipe]), False
-        if depth > _DEEPEST_QUEUE:
-            raise InputError(f"dispatch.queue_depth.{name} = {depth} is above the {_DEEPEST_QUEUE} places that the fast engine "
-                             f"keeps; lower it or use the engine 'reference'")
-        return depth, True
-
-    def _first_state(self, number: int, table: PartTable, block: _Block) -> None:
-        """A unit's block at cycle 0, but for what differs from unit to unit."""
-        part, words = table.part, [0] * block.size
-        words[at.U_PART], words[at.U_PC] = self.parts[number], self.C.words[self.parts[number] + at.PT_CODE]
-        words[block.registers : block.registers + len(table.registers.initial)] = table.registers.initial
-        for index, semaphore in enumerate(part.semaphores):
-            # Initial tokens were posted at cycle 0, which is what the ring holds.
-            words[block.semaphores + index * self.ring + at.R_TAIL] = semaphore.initial * (2 if semaphore.unit_flag else 1)
-        block.words = words
-        for pipe in sorted(table.executions):
-            self._pipe(table, pipe, block)
-
-    def _pipe(self, table: PartTable, number: int, block: _Block) -> None:
-        """A pipe with its queue, and its window if it has a port, at the end of the block."""
-        words, pipe = block.words, block.pipes + number * at.P_SIZE
-        places, all_of_them = self._queue_places(table, number)
-        queue = len(words)
-        words += [0] * (places * at.Q_SIZE)
-        words[pipe + at.P_CAPACITY], words[pipe + at.P_BOUNDED] = places, -1 if all_of_them else 0
-        words[pipe + at.P_QUEUE_END] = len(words)
-        for column in (at.P_QUEUE, at.P_HEAD, at.P_TAIL):
-            words[pipe + column] = queue
-        block.positions += [pipe + column for column in (at.P_QUEUE, at.P_HEAD, at.P_TAIL, at.P_QUEUE_END)]
-        if any(words[at.I_PIPE] == number and words[at.I_KIND] == at.TRANSFER for words in table.instrs):
-            words[pipe + at.P_WINDOW] = len(words)
-            block.positions.append(pipe + at.P_WINDOW)
-            words += [0] * (self.capacities.window * at.F_SIZE)
-
-    def _units(self, blocks: list[_Block], books: int) -> tuple[np.ndarray, list[int], list[int]]:
+    def _units(self, blocks: list[PartBlock], books: int) -> tuple[np.ndarray, list[int], list[int]]:
         """The state at cycle 0, begin of each unit's block in it and of its books; one more is where all books end."""
         numbers = [self._number(unit) for unit in range(1 + self.kernel.aiv_per_core)]
         cores, first = self.kernel.cores, len(self.S.words)

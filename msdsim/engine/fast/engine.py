@@ -13,7 +13,8 @@ from msdsim.engine.banked import BankedTimings
 from msdsim.engine.base import EngineOptions, check_signals
 from msdsim.engine.fast import banked_layout, native
 from msdsim.engine.fast import layout as at
-from msdsim.engine.fast.builder import INTERVALS, Builder, Capacities, Machine, first_books, retuned
+from msdsim.engine.fast.builder import INTERVALS, Builder, Machine, first_books, retuned
+from msdsim.engine.fast.capacities import Capacities
 from msdsim.engine.fast.compiled import is_cached
 from msdsim.engine.fast.l2 import Arrays
 from msdsim.engine.fast.repetition import Repetition, repetition
