@@ -247,7 +247,7 @@ def _format_lines(model: Model, step: ModelStep) -> list[str]:
             by_format.setdefault(str(operator.weights), []).append(operator.name)
     lines = [f"weights as published ({model.quantization.method}): {text} for {', '.join(dict.fromkeys(names))}"
              for text, names in by_format.items()]
-    strange = sorted({text.split(",")[0] for text in by_format} - {"bf16", "int8", "int4", "mxfp4"})
+    strange = sorted({text.split(",")[0] for text in by_format} - {"bf16", "int8", "int4", "mxfp4", "mxfp8_e4m3"})
     if strange:
         lines.append(f"note: no dataflow takes {' or '.join(strange)} as stored; such entries run in the format of the "
                      f"dataflow, as weights converted to it would")

@@ -16,6 +16,7 @@ from typing import Any
 
 from msdsim.errors import InputError
 from msdsim.explore.measurements import Measurement
+from msdsim.formats.mx import MX_ELEMENTS, MX_MODES
 from msdsim.units import ceil_div
 
 #: Columns by what they hold, under every name they have had.
@@ -34,6 +35,8 @@ _TIMES = {
 _TYPES = {
     "DT_BF16": "bf16", "BF16": "bf16", "FLOAT16": "bf16", "DT_FLOAT16": "bf16", "INT8": "int8", "DT_INT8": "int8",
     "INT4": "int4", "DT_INT4": "int4", "FLOAT": "fp32", "DT_FLOAT": "fp32",
+    **{before + name: fmt for before in ("", "DT_") for name, fmt in {
+        "FLOAT8_E4M3FN": "fp8_e4m3fn", "FLOAT4_E2M1": "fp4_e2m1", "FLOAT8_E8M0": "e8m0"}.items()},
 }
 
 Shapes = Sequence[tuple[int, ...]]
@@ -144,6 +147,10 @@ def _matrices(shapes: Shapes, out: Shapes) -> tuple[int, int, int, bool] | None:
     return m, k, n, (rows, cols) != (k, n)
 
 
+#: Dataflows by what they multiply.
+_PRODUCTS: dict[tuple[str, ...], str] = {
+    ("bf16", "bf16"): "bf16", ("int8", "int8"): "w8a8", ("mxfp8", "mxfp8"): "w8a8-mxfp8", ("mxfp4", "mxfp4"): "w4a4-mxfp4",
+    ("mxfp8", "mxfp4"): "mxfp8"}
 _NO_MATRICES = "its shapes are not those of one product of two matrices"
 
 
@@ -151,11 +158,14 @@ def _matmul(shapes: Shapes, formats: Sequence[str], out: Shapes) -> Understood:
     found = _matrices(shapes, out)
     if found is None:
         return _NO_MATRICES
-    dataflow = {("bf16", "bf16"): "bf16", ("int8", "int8"): "w8a8"}.get(tuple(formats[:2]))  # type: ignore[arg-type]
+    # FP8 with FP32 scales for rows and channels is another kernel than MX.
+    pair = [MX_MODES.get(fmt, fmt) if "e8m0" in formats[2:] else fmt for fmt in formats[:2]]
+    dataflow = _PRODUCTS.get(tuple(pair))
     if dataflow is None:
-        return f"no dataflow multiplies {' by '.join(formats[:2])}"
+        return f"no dataflow multiplies {' by '.join(pair)}"
     m, k, n, transposed = found
-    return f"gemm:m={m},k={k},n={n}" + (",trans_b=1" if transposed else ""), dataflow
+    given = f",x={pair[0]}" if pair[0] in MX_ELEMENTS else ""
+    return f"gemm:m={m},k={k},n={n}" + (",trans_b=1" if transposed else "") + given, dataflow
 
 
 def _weight_only(shapes: Shapes, formats: Sequence[str], out: Shapes) -> Understood:

@@ -14,6 +14,8 @@ from typing import Any
 import numpy as np
 
 from msdsim.errors import MsdsimError
+from msdsim.formats.mx import MX_ELEMENTS, dequantize_mx, quantize_mx
+from msdsim.formats.number import FORMATS
 from msdsim.numerics.contracts import contract_for
 from msdsim.numerics.metrics import relative_l2
 from msdsim.problems.model import Attention, Gemm
@@ -22,6 +24,7 @@ from msdsim.problems.model import Attention, Gemm
 _CHANCE = 1.02
 _M, _K, _N = 16, 1024, 128
 _GRIDS = {"int8": 127, "int4": 7}
+_MX = {"mxfp4": "mxfp4", "mxfp8_e4m3": "mxfp8"}
 
 
 def accurate_enough(problem: Any, published: str | None, reference: str, names: Sequence[str]) -> list[str]:
@@ -67,10 +70,6 @@ def _on_grid(w: np.ndarray, published: str | None, group: int | None) -> np.ndar
         # Scales come from the largest magnitude: with the largest code in every group they come out as they are.
         codes[:, 0] = _GRIDS[published]
         return np.asarray((codes * scale).reshape(w.shape))
-    if published == "mxfp4":
-        import ml_dtypes
-
-        blocks = w.reshape(-1, 32, w.shape[1])
-        scale = 2.0 ** (np.floor(np.log2(np.abs(blocks).max(axis=1, keepdims=True))) - 2)
-        return np.asarray(((blocks / scale).astype(ml_dtypes.float4_e2m1fn).astype(np.float64) * scale).reshape(w.shape))
+    if published in _MX:
+        return dequantize_mx(*quantize_mx(w, FORMATS[MX_ELEMENTS[_MX[published]]], axis=0), axis=0)
     return w

@@ -16,8 +16,8 @@ from msdsim.checkpoints.stored import StoredWeight
 from msdsim.checkpoints.weights import read_weight
 from msdsim.errors import ArrayError, InputError
 from msdsim.formats.checks import require_finite
-from msdsim.formats.mx import MX_ELEMENTS
-from msdsim.formats.number import BF16
+from msdsim.formats.mx import MX_ELEMENTS, dequantize_mx, quantize_mx
+from msdsim.formats.number import BF16, FP8_E4M3FN
 from msdsim.formats.rounding import round_to
 from msdsim.formats.schemes import SCHEMES
 from msdsim.numerics.random import normal
@@ -107,6 +107,8 @@ def fit(stored: StoredWeight, problem: Any, weights: str, inputs: Mapping[str, n
     if found.input_factor is not None:
         x = given["x"] if "x" in given else _drawn(problem, seed)
         given["x"] = round_to(x.astype(np.float32) * found.input_factor, BF16).astype(np.float32)
+    if found.kind == "float" and weights == "mxfp8" and (codes := _mxfp8_codes(found.decoded())) is not None:
+        return Fitted(problem, given | codes, _said(found, "as they are"))
     if found.kind == "float":
         how = "" if weights == "bf16" else f"values quantized to {weights} by the dataflow's rule"
         return Fitted(problem, given | {"w": found.decoded()}, _said(found, how))
@@ -115,6 +117,18 @@ def fit(stored: StoredWeight, problem: Any, weights: str, inputs: Mapping[str, n
         require_finite(values, _name(name))
         return Fitted(problem, given | {"w": values}, _said(found, "by their values, rounded to BF16"))
     return _as_stored(found, problem, weights, given, seed)
+
+
+def _mxfp8_codes(values: np.ndarray) -> dict[str, np.ndarray] | None:
+    """``q`` and ``scale`` of values [k, n] or [experts, k, n] that MXFP8 holds exactly, None for others.  The smallest scale
+    that does not saturate holds whatever another one held."""
+    parts = [quantize_mx(one, FP8_E4M3FN, "rceil", axis=0) for one in (values if values.ndim == 3 else values[None])]
+    for (q, scale), one in zip(parts, values if values.ndim == 3 else values[None], strict=True):
+        if not np.array_equal(dequantize_mx(q, scale, axis=0), one):
+            return None
+    arrays = [np.stack([part[i].view(np.uint8) for part in parts]) for i in range(2)]
+    q, scale = arrays if values.ndim == 3 else (array[0] for array in arrays)
+    return {"q": q, "scale": scale}
 
 
 def _as_stored(found: StoredWeight, problem: Any, weights: str, given: dict[str, np.ndarray], seed: int) -> Fitted:

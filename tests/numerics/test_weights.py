@@ -7,9 +7,11 @@ import numpy as np
 import pytest
 from safetensors.numpy import save_file
 
+from msdsim.checkpoints.stored import StoredWeight
 from msdsim.errors import ArrayError, InputError, UnknownNameError
 from msdsim.numerics.contracts import contract_for
-from msdsim.numerics.weights import load_tensor, load_weight
+from msdsim.numerics.weights import fit, load_tensor, load_weight
+from msdsim.problems import parse_problem
 from msdsim.problems.model import Gemm
 
 
@@ -98,3 +100,19 @@ def test_bad_files(tmp_path):
     path.write_bytes(len(header).to_bytes(8, "little") + header)
     with pytest.raises(InputError, match="the entry of 'w' has a shape that is no list"):
         load_tensor(f"{path}:w")
+
+
+@pytest.mark.parametrize("experts", [False, True])
+def test_mxfp8_weights_of_a_checkpoint_lose_nothing(experts):
+    """Whatever rule made the scales: with 240 as the largest element of a block the rule of new weights would saturate."""
+    rng = np.random.default_rng(3)
+    elements = rng.integers(-15, 16, (2, 64, 8)) * 16.0
+    elements[:, 0] = 240
+    values = (elements * 2.0 ** rng.integers(-9, 9, (2, 2, 8)).repeat(32, axis=1)).astype(np.float32)
+    values, text = (values, "grouped_gemm:groups=2,m=1,k=64,n=8") if experts else (values[0], "gemm:m=1,k=64,n=8")
+    fitted = fit(StoredWeight("mxfp8", values=values), parse_problem(text), "mxfp8", None, 0, "w")
+    assert fitted.said == "mxfp8; as they are"
+    scale = np.ldexp(1.0, fitted.inputs["scale"].astype(int) - 127).repeat(32, axis=-2)
+    np.testing.assert_array_equal(fitted.inputs["q"].view(ml_dtypes.float8_e4m3fn).astype(np.float64) * scale, values)
+    other = fit(StoredWeight("float", values=values + np.float32(0.3)), parse_problem(text), "mxfp8", None, 0, "w")
+    assert "quantized to mxfp8" in other.said

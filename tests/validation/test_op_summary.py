@@ -49,6 +49,24 @@ def test_a_table(tmp_path, blocks, quotes):
     assert "hcom_allReduce_" in other.note
 
 
+@pytest.mark.parametrize(("types", "problem", "dataflow"), [
+    ("DT_FLOAT8_E4M3FN;DT_FLOAT8_E4M3FN;DT_FLOAT8_E8M0;DT_FLOAT8_E8M0", ",x=mxfp8", "w8a8-mxfp8"),
+    ("FLOAT4_E2M1;FLOAT4_E2M1;FLOAT8_E8M0;FLOAT8_E8M0", ",x=mxfp4", "w4a4-mxfp4"),
+    ("DT_FLOAT8_E4M3FN;DT_FLOAT4_E2M1;DT_FLOAT8_E8M0;DT_FLOAT8_E8M0", ",x=mxfp8", "mxfp8"),
+    ("DT_FLOAT8_E4M3FN;DT_FLOAT8_E4M3FN;FLOAT;FLOAT", None, "inexpressible"),
+])
+def test_products_of_mx_blocks(tmp_path, types, problem, dataflow):
+    path = tmp_path / "op_summary.csv"
+    item = row("q", "QuantBatchMatmulV4", "AI_CORE", "20", "32", "64,1024;512,1024;512,16,2;64,16,2", types, "64,512", *"12345")
+    path.write_text("\n".join([HEAD.format(blocks="Block Num"), item]) + "\n")
+    (found,) = read_op_summary(path, "ascend950pr", (32, 64))
+    assert found.dataflow == dataflow
+    if problem is None:
+        assert "no dataflow multiplies fp8_e4m3fn by fp8_e4m3fn" in found.note
+    else:
+        assert found.problem == f"gemm:m=64,k=1024,n=512,trans_b=1{problem}"
+
+
 def test_validated_from_the_command_line(tmp_path, capsys):
     path, page = tmp_path / "kernel_details.csv", tmp_path / "page.html"
     path.write_text("\n".join([HEAD.format(blocks="Block Num"), *(row(*item) for item in ROWS[:4])]) + "\n")
