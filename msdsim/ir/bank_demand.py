@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from fractions import Fraction
 from itertools import product as combinations
 from operator import add
+from typing import NamedTuple
 
 from msdsim.hardware.chip import Chip
 from msdsim.hardware.units.banks import BankModel, Pattern, Steps
@@ -26,8 +27,7 @@ _BEGIN = (Const(0), Const(0))
 NOTHING = Fraction(0)
 
 
-@dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """First byte of a buffer in UB, bytes from one slot of its ring to the next, and the number of the block that declares it:
     rings of one block and one depth are always at the same slot."""
 
@@ -57,12 +57,9 @@ class Demand:
         operands = [places[name] for name in self.names]
         rings = list(dict.fromkeys(zip((where.block for where in operands), self.rings, strict=True)))
         turns = [rings.index((where.block, ring)) for where, ring in zip(operands, self.rings, strict=True)]
-        most = NOTHING
-        for slots in combinations(*(range(ring) for _, ring in rings)):
-            starts = [where.address + slots[turn] * where.stride_bytes for where, turn in zip(operands, turns, strict=True)]
-            for offsets in self.offsets:
-                most = max(most, model.cycles(self.pattern, list(map(add, starts, offsets))))
-        return most
+        starts = [[where.address + slots[turn] * where.stride_bytes for where, turn in zip(operands, turns, strict=True)]
+                  for slots in combinations(*(range(ring) for _, ring in rings))]
+        return model.most_cycles(self.pattern, [list(map(add, start, offsets)) for start in starts for offsets in self.offsets])
 
     def excess(self, model: BankModel, places: Places) -> Fraction:
         """Cycles that the banks need beyond one a repeat, over the whole instruction and as often as it runs."""

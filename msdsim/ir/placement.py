@@ -134,6 +134,10 @@ class _Phase:
         for demand in self.demands:
             for name in set(demand.names):
                 self.touching[name].append(demand)
+        #: Bytes of a slot, and of all of a buffer with its slots side by side.
+        self.compact = {alloc.buffer.name: round_up(alloc.buffer.slot_bytes, self.unit) for alloc in allocs}
+        self.sizes = {alloc.buffer.name: alloc.buffer.ring * self.compact[alloc.buffer.name] for alloc in allocs}
+        self.pinned = any(alloc.buffer.address is not None for alloc in allocs)
 
     def run(self) -> None:
         for alloc in self.allocs:
@@ -151,7 +155,7 @@ class _Phase:
                 if next(tries, None) is None:
                     fewest = Fraction(0)
                     break
-                conflicts = self._place(changed)
+                conflicts = self._place(changed, fewest)
                 if conflicts < fewest:
                     order, fewest, best = changed, conflicts, dict(self.found)
                     break
@@ -160,13 +164,19 @@ class _Phase:
         self.found.clear()
         self.found.update(best)
 
-    def _place(self, order: Sequence[Alloc]) -> Fraction:
-        """Place the buffers in this order; the conflicts that are left."""
+    def _place(self, order: Sequence[Alloc], enough: Fraction | None = None) -> Fraction:
+        """Place the buffers in this order; the conflicts that are left.  Ends where there are as many as is ``enough``: those of
+        buffers still to come can only be added."""
         self.taken = list(self.fixed[0])
         self.found.clear()
         self.found.update(self.fixed[1])
+        total = NOTHING
         for index, alloc in enumerate(order):
-            self._take(alloc.buffer, self._best(alloc, [later.buffer for later in order[index + 1 :]]))
+            where, conflicts = self._best(alloc, [later.buffer for later in order[index + 1 :]])
+            self._take(alloc.buffer, where)
+            total += conflicts
+            if enough is not None and total >= enough:
+                return total
         self.left = {demand: excess for demand in self.demands if (excess := self._excess(demand, self.found))}
         return sum(self.left.values(), start=NOTHING)
 
@@ -179,13 +189,10 @@ class _Phase:
                 yield [alloc, *rest]
                 yield [*rest, alloc]
 
-    def _bytes(self, buffer: Buffer) -> int:
-        return buffer.ring * round_up(buffer.slot_bytes, self.unit)
-
     def _pin(self, alloc: Alloc) -> None:
         buffer = alloc.buffer
         assert buffer.address is not None
-        begin, end = buffer.address, buffer.address + self._bytes(buffer)
+        begin, end = buffer.address, buffer.address + self.sizes[buffer.name]
         if begin % self.unit:
             raise _fail(alloc, f"address {begin:#x} is no multiple of {self.unit} bytes",
                         f"use {begin // self.unit * self.unit:#x} or {round_up(begin, self.unit):#x}")
@@ -195,37 +202,36 @@ class _Phase:
         for low, high, name in self.taken:
             if begin < high and low < end:
                 raise _fail(alloc, f"{begin:#x} .. {end:#x} overlaps {name} at {low:#x} .. {high:#x}", "move one of them")
-        self._take(buffer, Place(begin, round_up(buffer.slot_bytes, self.unit), self.blocks[buffer.name]))
+        self._take(buffer, Place(begin, self.compact[buffer.name], self.blocks[buffer.name]))
 
     def _take(self, buffer: Buffer, where: Place) -> None:
-        self.taken.append((where.address, where.address + _extent(buffer, where, self.unit), f"'{buffer.name}'"))
+        self.taken.append((where.address, where.address + self._extent(buffer, where), f"'{buffer.name}'"))
         self.taken.sort()
         self.found[buffer.name] = where
 
-    def _best(self, alloc: Alloc, later: Sequence[Buffer]) -> Place:
-        """The first place with the fewest conflicts that leaves room for the buffers still to come."""
-        buffer, compact = alloc.buffer, round_up(alloc.buffer.slot_bytes, self.unit)
-        plain = _fit(self.taken, self.begin, self._bytes(buffer))
-        pinned = any(other.buffer.address is not None for other in self.allocs)
-        if pinned and plain + self._bytes(buffer) > self.capacity:
-            raise _fail(alloc, f"between the pinned buffers no {self._bytes(buffer)} bytes of UB are left in one piece",
+    def _best(self, alloc: Alloc, later: Sequence[Buffer]) -> tuple[Place, Fraction]:
+        """The first place with the fewest conflicts that leaves room for the buffers still to come, and those conflicts."""
+        buffer, size = alloc.buffer, self.sizes[alloc.buffer.name]
+        plain = _fit(self.taken, self.begin, size)
+        if self.pinned and plain + size > self.capacity:
+            raise _fail(alloc, f"between the pinned buffers no {size} bytes of UB are left in one piece",
                         "move the pinned buffers together")
-        best = Place(plain, compact, self.blocks[buffer.name])
+        best = Place(plain, self.compact[buffer.name], self.blocks[buffer.name])
         if not self.touching[buffer.name]:
-            return best
+            return best, NOTHING
         fewest: Fraction | None = None
         for where in self._candidates(buffer, plain):
-            conflicts = self._conflicts(buffer, where)
+            conflicts = self._conflicts(buffer, where, fewest)
             if (fewest is None or conflicts < fewest) and self._fits(buffer, where, later):
                 best, fewest = where, conflicts
-                if fewest == 0:
+                if not fewest:
                     break
-        return best
+        return best, self._conflicts(buffer, best) if fewest is None else fewest
 
     def _candidates(self, buffer: Buffer, plain: int) -> Iterator[Place]:
         """At the half rounds from the first gap, from behind everything, and from where the next banks begin."""
         assert self.model is not None
-        rounds, compact = self.model.round_bytes, round_up(buffer.slot_bytes, self.unit)
+        rounds, compact = self.model.round_bytes, self.compact[buffer.name]
         half = round_up(rounds // 2, self.unit)
         begins = [plain, max((high for _, high, _ in self.taken), default=self.begin)]
         if not self.model.banks.interleaved:
@@ -237,35 +243,48 @@ class _Phase:
 
     def _fits(self, buffer: Buffer, where: Place, later: Sequence[Buffer]) -> bool:
         """Whether a place is free and the later buffers still find theirs, one after the other in the first gap."""
-        size = _extent(buffer, where, self.unit)
+        size = self._extent(buffer, where)
         if where.address + size > self.capacity or _fit(self.taken, where.address, size) != where.address:
             return False
         taken = sorted([*self.taken, (where.address, where.address + size, "")])
         for other in later:
-            at = _fit(taken, self.begin, self._bytes(other))
-            if at + self._bytes(other) > self.capacity:
+            size = self.sizes[other.name]
+            at = _fit(taken, self.begin, size)
+            if at + size > self.capacity:
                 return False
-            insort(taken, (at, at + self._bytes(other), ""))
+            insort(taken, (at, at + size, ""))
         return True
 
-    def _conflicts(self, buffer: Buffer, where: Place) -> Fraction:
-        """Cycles that the banks need beyond one a repeat, over the operations whose operands all have their place."""
-        places = {**self.found, buffer.name: where}
-        return sum((self._excess(demand, places) for demand in self.touching[buffer.name]), start=NOTHING)
+    def _extent(self, buffer: Buffer, where: Place) -> int:
+        """Bytes from a buffer's first byte to behind its last slot."""
+        return (buffer.ring - 1) * where.stride_bytes + self.compact[buffer.name]
+
+    def _conflicts(self, buffer: Buffer, where: Place, enough: Fraction | None = None) -> Fraction:
+        """Cycles that the banks need beyond one a repeat, over the operations whose operands all have their place; or as many
+        as is ``enough``."""
+        total = NOTHING
+        self.found[buffer.name] = where
+        for demand in self.touching[buffer.name]:
+            excess = self._excess(demand, self.found)
+            if excess:
+                total += excess
+                if enough is not None and total >= enough:
+                    break
+        del self.found[buffer.name]
+        return total
 
     def _excess(self, demand: Demand, places: Places) -> Fraction:
         """What a demand costs; nothing while one of its operands has no place yet."""
-        if self.model is None or not all(name in places for name in demand.names):
+        if self.model is None:
             return NOTHING
-        key = (id(demand), *(places[name] for name in demand.names))
-        if key not in self.known:
-            self.known[key] = demand.excess(self.model, places)
-        return self.known[key]
-
-
-def _extent(buffer: Buffer, where: Place, unit: int) -> int:
-    """Bytes from a buffer's first byte to behind its last slot."""
-    return (buffer.ring - 1) * where.stride_bytes + round_up(buffer.slot_bytes, unit)
+        operands = tuple([places.get(name) for name in demand.names])
+        if None in operands:
+            return NOTHING
+        key = id(demand), operands
+        found = self.known.get(key)
+        if found is None:
+            found = self.known[key] = demand.excess(self.model, places)
+        return found
 
 
 def _fit(taken: Sequence[tuple[int, int, str]], at: int, size: int) -> int:

@@ -60,11 +60,12 @@ class Pattern:
 _numbers: dict[Pattern, int] = {}
 NOTHING = Fraction(0)
 
-
 class _Walk(NamedTuple):
-    """A pattern as runs that can be cut: its operands, runs, repeats of a run, and after how many of each phases come back."""
+    """A pattern as runs that can be cut: its operands, how far each goes from the first run to the last, runs, repeats of a run,
+    and after how many of each phases come back."""
 
     operands: tuple[Steps, ...]
+    spans: tuple[int, ...]
     runs: int
     repeats: int
     run_period: int
@@ -101,24 +102,46 @@ class BankModel:
 
         One period of the phases is counted; where an operand runs on into other banks, each stretch counts for its length.
         """
-        whole = self.round_bytes if self.banks.interleaved else self.region_bytes
-        shift = min(addresses) // whole * whole
-        key = (pattern.number, *[address - shift for address in addresses])
-        if key not in self._known:
-            self._known[key] = self._cycles(pattern, addresses)
-        return self._known[key]
-
-    def _cycles(self, pattern: Pattern, addresses: Sequence[int]) -> Fraction:
         if pattern.count < 1:
             return NOTHING
-        if pattern.number not in self._walks:
-            self._walks[pattern.number] = self._walk(pattern)
-        walk = self._walks[pattern.number]
-        cuts = self._cuts(walk.operands, addresses, walk.runs)
-        if len(cuts) == 2:
-            return self._stretch(pattern, walk, addresses, walk.runs)
+        walk = self._walks.get(pattern.number)
+        if walk is None:
+            walk = self._walks[pattern.number] = self._walk(pattern)
+        uncut = self._uncut(walk, addresses)
+        if uncut is not None:
+            key = pattern.number, *uncut
+            found = self._means.get(key)
+            if found is None:
+                found = self._means[key] = self._stretch(pattern, walk, addresses, walk.runs)
+            return found
+        shift = min(addresses) // self.region_bytes * self.region_bytes
+        key = (pattern.number, *[address - shift for address in addresses])
+        if key not in self._known:
+            self._known[key] = self._cut(pattern, walk, addresses)
+        return self._known[key]
+
+    def most_cycles(self, pattern: Pattern, situations: Sequence[Sequence[int]]) -> Fraction:
+        """The most of :meth:`cycles` over situations, each the addresses of all operands."""
+        # What is remembered is often the same object, and fractions compare slowly.
+        found = {id(cycles): cycles for cycles in (self.cycles(pattern, addresses) for addresses in situations)}
+        return max(found.values())
+
+    def _uncut(self, walk: _Walk, addresses: Sequence[int]) -> list[int] | None:
+        """:meth:`_places` where no operand runs on into another bank; None where one does."""
+        if self.banks.interleaved:
+            return [address % self.round_bytes for address in addresses]
+        found, seen, region = list[int](), dict[int, int](), self.region_bytes
+        for address, span in zip(addresses, walk.spans, strict=True):
+            number, inside = divmod(address, region)
+            if inside + span >= region:
+                return None
+            found.append(inside % self.round_bytes + seen.setdefault(number, len(seen)) * region)
+        return found
+
+    def _cut(self, pattern: Pattern, walk: _Walk, addresses: Sequence[int]) -> Fraction:
+        """Mean cycles of a repeat where operands run on into other banks."""
         total = NOTHING
-        for first, end in pairwise(cuts):
+        for first, end in pairwise(self._cuts(walk.operands, addresses, walk.runs)):
             begins = [at + first * steps.pitch_bytes for at, steps in zip(addresses, walk.operands, strict=True)]
             total += (end - first) * self._stretch(pattern, walk, begins, end - first)
         return total / walk.runs
@@ -129,7 +152,7 @@ class BankModel:
             # One long run is as many runs of one repeat each, so that stretches are cut along it.
             runs = pattern.repeats
             operands = tuple(Steps(steps.repeat_bytes, steps.repeat_bytes, steps.row_stride) for steps in operands)
-        return _Walk(operands, runs, pattern.count // runs, self._period([steps.pitch_bytes for steps in operands]),
+        return _Walk(operands, tuple((runs - 1) * steps.pitch_bytes for steps in operands), runs, pattern.count // runs, self._period([steps.pitch_bytes for steps in operands]),
                      self._period([steps.repeat_bytes for steps in operands]))
 
     def _stretch(self, pattern: Pattern, walk: _Walk, addresses: Sequence[int], runs: int) -> Fraction:
@@ -154,11 +177,10 @@ class BankModel:
     def _cuts(self, operands: Sequence[Steps], addresses: Sequence[int], runs: int) -> list[int]:
         """Runs at which an operand passes into another bank of its groups, with 0 and ``runs``."""
         cuts = {0, runs}
-        if not self.banks.interleaved:
-            for address, steps in zip(addresses, operands, strict=True):
-                last = address + (runs - 1) * steps.pitch_bytes
-                for region in range(address // self.region_bytes + 1, last // self.region_bytes + 1):
-                    cuts.add(ceil_div(region * self.region_bytes - address, steps.pitch_bytes))
+        for address, steps in zip(addresses, operands, strict=True):
+            last = address + (runs - 1) * steps.pitch_bytes
+            for region in range(address // self.region_bytes + 1, last // self.region_bytes + 1):
+                cuts.add(ceil_div(region * self.region_bytes - address, steps.pitch_bytes))
         return sorted(cuts)
 
     def _period(self, steps: Sequence[int]) -> int:
