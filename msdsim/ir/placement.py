@@ -165,8 +165,8 @@ class _Phase:
         self.found.update(best)
 
     def _place(self, order: Sequence[Alloc], enough: Fraction | None = None) -> Fraction:
-        """Place the buffers in this order; the conflicts that are left.  Ends where there are as many as is ``enough``: those of
-        buffers still to come can only be added."""
+        """Place the buffers in this order; the conflicts that are left.  Ends where there are as many as is ``enough``: those
+        of buffers still to come can only be added."""
         self.taken = list(self.fixed[0])
         self.found.clear()
         self.found.update(self.fixed[1])

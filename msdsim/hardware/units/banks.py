@@ -61,8 +61,8 @@ _numbers: dict[Pattern, int] = {}
 NOTHING = Fraction(0)
 
 class _Walk(NamedTuple):
-    """A pattern as runs that can be cut: its operands, how far each goes from the first run to the last, runs, repeats of a run,
-    and after how many of each phases come back."""
+    """A pattern as runs that can be cut: its operands, how far each goes from the first run to the last, runs, repeats of a
+    run, and after how many of each phases come back."""
 
     operands: tuple[Steps, ...]
     spans: tuple[int, ...]
@@ -152,7 +152,8 @@ class BankModel:
             # One long run is as many runs of one repeat each, so that stretches are cut along it.
             runs = pattern.repeats
             operands = tuple(Steps(steps.repeat_bytes, steps.repeat_bytes, steps.row_stride) for steps in operands)
-        return _Walk(operands, tuple((runs - 1) * steps.pitch_bytes for steps in operands), runs, pattern.count // runs, self._period([steps.pitch_bytes for steps in operands]),
+        spans = tuple((runs - 1) * steps.pitch_bytes for steps in operands)
+        return _Walk(operands, spans, runs, pattern.count // runs, self._period([steps.pitch_bytes for steps in operands]),
                      self._period([steps.repeat_bytes for steps in operands]))
 
     def _stretch(self, pattern: Pattern, walk: _Walk, addresses: Sequence[int], runs: int) -> Fraction:
