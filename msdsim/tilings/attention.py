@@ -21,6 +21,8 @@ KEPT = 0.55
 #: Vector instructions of a step on a few numbers per row: of the softmax, and of the merge of splits for each of them.
 ROW_OPS: Ops = tuple((name, 32) for name in ("reduce_max", "max", "sub", "exp", "max", "reduce_add", "mul", "add"))
 STATE_OPS: Ops = tuple((name, 32) for name in ("max", "sub", "exp", "mul", "add"))
+#: Latencies of these, and of the two over the output, that are spent with the work of another split.
+MERGE_OVERLAPS = 3
 #: Vector instructions on Q before it is split, and for each of its components.
 QUERY_OPS = ("cast", "abs", "fold_max", "reduce_max", "div", "dup", "muls", "maxs")
 SPLIT_OPS = ("div", "mul", "cast", "cast", "cast", "sub")
@@ -223,7 +225,9 @@ class Attention(AttentionSpace):
         rows = np.clip((chip.buffers.ub_bytes * 3 // 4) // row_bytes, 1, rows)
         each = ceil(self.work.heads * ceil(rows_of_head, rows), chip.aiv)
         load = costs.gm("GM", "UB", rows, splits * self.out * 4)[0] + costs.gm("GM", "UB", rows, splits * 8)[0]
-        v = splits * (costs.vector(STATE_OPS, rows, 1) + costs.vector([("mul", 32), ("add", 32)], rows, self.out))
+        # What a split adds to the maximum, the sum and the output waits for little of the others.
+        v = costs.vector(STATE_OPS, rows, 1) + costs.vector([("mul", 32), ("add", 32)], rows, self.out)
+        v = splits * (v - MERGE_OVERLAPS * costs.overlap("add"))
         store, _ = costs.gm("UB", "GM", rows, self.out * 2)
         for name, cycles in (("AIV.MTE2", load), ("AIV.V", v), ("AIV.MTE3", store)):
             phase.pipe(name, cycles, each)

@@ -22,6 +22,7 @@ from msdsim.tilings.cube import (
     parts_of,
     state_main_loop,
     traffic,
+    units_of,
 )
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.search import declare
@@ -64,7 +65,7 @@ class Direct:
     def phases(self, s: Space) -> list[Phase]:
         """The products, and where K is split the addition of its parts."""
         costs, product = self.costs, self.product
-        units = product.tiles(s) * s.k_parts
+        units = units_of(s, product)
         bytes_a, bytes_b = (bits / 8 + product.scale_bytes for bits in product.bits)
         flow = traffic(self.chip, product, s, bytes_a, bytes_b, s.k_parts)
         loop = main_loop(costs, product, s, depth_of(self.problem.k, s.k_parts), flow, scale_k=s.columns.get("scale_k"))

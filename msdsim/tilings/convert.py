@@ -22,8 +22,8 @@ from msdsim.tilings.search import declare
 from msdsim.tilings.space import Space, Values, ceil, up
 from msdsim.units import ceil_div, round_up
 
-#: Slots of the ring of sums that are tried.
-SUMS = (2, 1, 4)
+#: Slots of the ring of sums that are tried; of equal ones the first.
+SUMS = (4, 2, 1)
 #: Share of UB for the ring of sums, and for the rows that are scaled at a time.
 RING_SHARE, MERGE_SHARE = 2, 3
 
@@ -104,7 +104,7 @@ class Convert(Dequant):
         to_ub, most = self.chip.path("L0C", "UB") is not None, self.chip.cross_core.max_outstanding
         # A ring in UB takes sums one by one, and Vector scales those of a slot when it has filled two more.
         of_slot = self._packed(s) if to_ub else 1
-        s.options("sums", *[np.minimum(most, sums * of_slot) for sums in (SUMS if several else SUMS[:1])
+        s.options("sums", *[np.minimum(most, sums * of_slot) for sums in (SUMS if several else SUMS[1:2])
                             if sums > 1 or not grouped])
         (rows, cols), ring = self._share(s), s.ub_ring
         fits = to_ub & (s.sums * rows * cols * 4 <= ub // RING_SHARE)

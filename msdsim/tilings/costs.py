@@ -68,6 +68,10 @@ class Costs:
         busy = np.maximum(count / float(cost.bytes_per_cycle), rows * flying / window)
         return cost.interval + np.maximum(busy, cost.minimum), count / float(cost.l2_share)
 
+    def of_line(self, row_bytes: Values) -> Values:
+        """Share of loads after each other along a row that find a line of L2 which no one before has brought."""
+        return np.minimum(1.0, row_bytes / self.chip.l2.line_bytes)
+
     def drain(self, rows: Values, cols: Values, bits: int) -> Values:
         """Cycles that a fixpipe of an accumulator to GM holds its pipe, with ``bits`` of an output element."""
         cost = drain_cost(self.chip.need_path("L0C", "GM"), 32, bits, self.chip.l2.line_bytes)

@@ -25,7 +25,7 @@ COLUMNS = (64, 96, 128, 192, 256, 512)
 #: Rows of a tile that are tried, in fractals and as parts of all rows, and the most.
 ROW_FRACTALS, ROW_PARTS, MOST_ROWS = (1, 2, 4, 8, 16, 32), range(1, 9), 512
 #: Parts of K that core groups may share, and the least K of a part.
-PARTS, SHORTEST_PART = (2, 3, 4, 6, 8, 12, 16), 256
+PARTS, SHORTEST_PART = (2, 3, 4, 5, 6, 7, 8, 10, 12, 16), 128
 #: K of a tile in L1; the first is where the search begins.
 L1_DEPTHS = (256, 64, 128, 512, 1024)
 #: Bands of tiles of rows besides all of them.
@@ -98,6 +98,11 @@ def parts_of(k: int, quantum: int = 1) -> list[int]:
 def depth_of(k: int, parts: Values) -> Values:
     """:func:`~msdsim.units.part_size` for columns."""
     return np.minimum(k, up(ceil(k, parts), 64))
+
+
+def units_of(s: Space, product: Product) -> Values:
+    """Parts of output tiles; of the parts of K none is empty."""
+    return product.tiles(s) * ceil(product.k, depth_of(product.k, s.k_parts))
 
 
 def add_rows(s: Space, product: Product, step: int) -> None:
@@ -199,15 +204,17 @@ def traffic(chip: Chip, product: Product, s: Space, bytes_a: float, bytes_b: flo
     cannot hold is read anew."""
     k, cores, room = product.k, chip.cores.aic, KEPT * chip.l2.capacity_bytes
     m_tiles, n_tiles = ceil(product.rows, s.base_m), ceil(product.n, s.base_n)
+    band = np.minimum(s.swizzle, m_tiles)
     a, b = s.base_m * k * bytes_a, s.base_n * k * bytes_b
-    width, bands = ceil(cores, s.swizzle), ceil(m_tiles, s.swizzle)
+    width, bands = ceil(cores, band), ceil(m_tiles, band)
     all_a, all_b = product.total_rows * k * bytes_a, len(product.counts) * product.n * k * bytes_b
     fits = m_tiles * a + n_tiles * b <= room
-    reads_a = np.where(fits | (s.swizzle * a + 2 * width * b <= room), 1, ceil(n_tiles, width))
-    reads_b = np.where(fits | (bands == 1) | (n_tiles * b + s.swizzle * a <= room), 1, bands)
-    # Cores that ask for the same together all wait for it.
-    fresh_a = np.minimum(1.0, reads_a / np.maximum(1, s.swizzle * n_tiles * parts / cores))
-    fresh_b = np.minimum(1.0, reads_b / bands * np.minimum(1.0, cores / (s.swizzle * parts)))
+    reads_a = np.where(fits | (band * a + 2 * width * b <= room), 1, ceil(n_tiles, width))
+    reads_b = np.where(fits | (bands == 1) | (n_tiles * b + band * a <= room), 1, bands)
+    # Cores that ask for the same together all wait for it: along a band, and with tiles of rows of it or of several bands.
+    fresh_a = np.minimum(1.0, reads_a / np.maximum(1, band * n_tiles * parts / cores))
+    together = np.minimum(np.maximum(band, cores / (n_tiles * parts)), np.minimum(m_tiles, np.maximum(1, cores / parts)))
+    fresh_b = np.minimum(1.0, reads_b * together / m_tiles)
     return Traffic(reads_a * all_a, reads_b * all_b, fresh_a, fresh_b)
 
 
@@ -255,6 +262,8 @@ def load_b(costs: Costs, product: Product, s: Space, depth: Values, fresh: Value
         # Columns of fractals, each one piece.
         lines, width, pitch = ceil(width, FRACTAL_ROW_BYTES), lines * FRACTAL_ROW_BYTES, 0
     grid = np.gcd(np.gcd(width, pitch), line)
+    if product.trans_b and not nz:
+        fresh = fresh * costs.of_line(width)
     return costs.gm("GM", "L1", lines, width, fresh, grid, np.inf if nz else pitch, several_rows=not nz)
 
 
@@ -276,7 +285,8 @@ def main_loop(costs: Costs, product: Product, s: Space, k: Values, flow: Traffic
     # Of the last tile of a piece only a part is there.
     share = k / (steps * depth)
     width_a = depth * bits_a // 8
-    mte2, l2 = costs.gm("GM", "L1", ceil(rows, passes), width_a, flow.fresh_a, np.gcd(width_a, product.k * bits_a // 8),
+    fresh_a = flow.fresh_a * costs.of_line(width_a)
+    mte2, l2 = costs.gm("GM", "L1", ceil(rows, passes), width_a, fresh_a, np.gcd(width_a, product.k * bits_a // 8),
                        product.k * bits_a // 8)
     mte2, l2 = passes * mte2, passes * l2
     if b_streams:
@@ -293,7 +303,7 @@ def main_loop(costs: Costs, product: Product, s: Space, k: Values, flow: Traffic
         mte1 = mte1 + costs.local("L1", "L0A_MX", rows, blocks, 8) + costs.local("L1", "L0B_MX", cols, blocks, 8)
     mmad = costs.mmad(product.formats, rows, l0_k, cols)
     drain = costs.drain(rows, cols, 8 * product.out_bytes)
-    latency = costs.latency("GM", "L1", np.maximum(flow.fresh_a, flow.fresh_b) if b_streams else flow.fresh_a)
+    latency = costs.latency("GM", "L1", np.maximum(fresh_a, flow.fresh_b) if b_streams else fresh_a)
     return MainLoop(steps, inner, mte2 * steps * share, mte1 * inner * share, mmad * inner * share, drain, latency,
                     l2 * steps * share)
 

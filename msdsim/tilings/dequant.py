@@ -8,7 +8,7 @@ import numpy as np
 
 from msdsim.dataflows.gemm.dequant import DEQUANT
 from msdsim.tilings.costs import Ops
-from msdsim.tilings.cube import MainLoop, Traffic, add_parts, main_loop, state_main_loop, traffic
+from msdsim.tilings.cube import MainLoop, Traffic, add_parts, main_loop, state_main_loop, traffic, units_of
 from msdsim.tilings.dequant_space import DequantSpace
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.search import declare
@@ -26,7 +26,7 @@ class Dequant(DequantSpace):
         product, phase = self.product, Phase(self.costs, s.count)
         direct, experts, n_tiles = s.direct == 1, len(product.counts), ceil(product.n, s.base_n)
         columns = ceil(n_tiles * experts * s.k_parts, self.chip.cores.aic)
-        units = product.tiles(s) * s.k_parts
+        units = units_of(s, product)
         tiles = np.where(direct, ceil(units, self.chip.cores.aic), columns * ceil(product.rows, s.base_m))
         flow = self._traffic(s, columns)
         loop = self._loop(s, flow)
@@ -102,10 +102,12 @@ class Dequant(DequantSpace):
         """Cycles of a UB tile on MTE2, V and MTE3, and the bytes of L2's bandwidth that it takes."""
         costs, (share, run) = self.costs, self._lines(s)
         extent = self.product.k if self.transposed else self.product.n
-        lines, run = np.minimum(s.vector_k, share), np.minimum(run, extent)
+        # In the mean: the last tile of a share has what is left.
+        lines, run = share / ceil(share, s.vector_k), np.minimum(run, extent)
         width = run * self.stored // 8
         pitch = extent * self.stored // 8
-        load, l2 = costs.gm("GM", "UB", lines, width, 1.0, np.gcd(width, pitch), pitch)
+        fresh = costs.of_line(width) if self.transposed else 1.0
+        load, l2 = costs.gm("GM", "UB", lines, width, fresh, np.gcd(width, pitch), pitch)
         at_once = self.chip.vector.vf is not None and self.group is None
         v = costs.function((*self.convert, *self.scaling) if at_once else self.convert, lines, run, flat=extent % run == 0)
         if self.scaling and self.group is None and not at_once:

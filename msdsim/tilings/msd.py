@@ -30,6 +30,7 @@ from msdsim.tilings.cube import (
     parts_of,
     state_main_loop,
     traffic,
+    units_of,
 )
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.search import declare
@@ -159,7 +160,7 @@ class Msd:
         costs, product, bits_b = self.costs, self.product, self.product.bits[1]
         first = self.split.state(s, s.base_m // self.passes)
         flow = traffic(self.chip, product, s, product.bits[0] / 8, bits_b / 8, s.k_parts)
-        units, cores = product.tiles(s) * s.k_parts, self.chip.cores.aic
+        units, cores = units_of(s, product), self.chip.cores.aic
         # What is fetched into L2, and then the first weights, come while Vector splits; what takes longer is waited for.
         depth = np.minimum(s.l1_k, self._depth(s))
         ahead = np.minimum(s.prefetch, ceil(self._depth(s), depth) - 1)
@@ -175,6 +176,7 @@ class Msd:
         saved = load + ahead * (load - from_l2)
         second.pipes["MTE2"] = np.maximum(0.0, second.pipes["MTE2"] - saved) + np.maximum(0.0, head - split)
         second.once(np.maximum(0.0, head - split) - load)
+        second.l2_write_bytes = self._sums_bytes(s, drains)
         self._merging(second, s, np.where(s.k_parts == 1, ceil(units, cores), 0), drains)
         third.only(s.k_parts > 1)
         # Any AIV merges any rows of any tile.
@@ -219,6 +221,10 @@ class Msd:
         return combine, (("mul", 32), ("add", 32), *offset * (("mul", 32), ("mul", 32), ("add", 32))), (
             *cast, *offset * (("add", 32),)), (("mul", 32),)
 
+    def _sums_bytes(self, s: Space, drains: Values) -> Values:
+        """Bytes of all sums on their way through L2."""
+        return np.where(s.direct == 1, 0.0, self.product.total_rows * self.product.n * 4.0 * drains * s.k_parts)
+
     def _merging(self, phase: Phase, s: Space, tiles: Values, drains: Values) -> None:
         """``tiles`` output tiles of the busiest core with ``drains`` products each."""
         costs, product, n, direct, inside = self.costs, self.product, self.passes, s.direct == 1, s.k_parts == 1
@@ -244,8 +250,9 @@ class Msd:
         reading, signal = np.where(direct, 0.0, costs.latency("GM", "UB")), self.chip.cross_core.signal_latency_cycles
         ends = end if self.group is None else 0.0
         phase.ring(load + reading + each + ends, s.ub_ring, tiles * times * drains)
-        sums = np.where(direct, 0.0, product.total_rows * product.n * 4.0 * drains * s.k_parts)
-        phase.l2_read_bytes, phase.l2_write_bytes = phase.l2_read_bytes + sums, sums + product.total_rows / n * product.n * 2
+        here = np.where(tiles > 0, 1, 0)
+        phase.l2_read_bytes = phase.l2_read_bytes + here * self._sums_bytes(s, drains)
+        phase.l2_write_bytes = phase.l2_write_bytes + here * product.total_rows / n * product.n * 2
         # A slot is drained into, announced, merged and given back.
         held = np.where(direct, 1, pack)
         out = costs.drain(np.minimum(s.base_m, product.rows), cols, 32)

@@ -26,6 +26,7 @@ from msdsim.ir.program import Program
 from msdsim.registry import Registry
 from msdsim.tilings.estimate import Phase
 from msdsim.tilings.space import Column, Space
+from msdsim.tilings.turns import Effort, Turns
 
 
 class Statement(Protocol):
@@ -53,25 +54,12 @@ def declare(name: str, make: Maker, kind: str = "gemm") -> None:
         STATEMENTS.add(f"{each}:{name}", make)
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How far a search goes: rows of the table that go on at each step; candidates that the engine judges, the first of
-    ``shapes`` shapes with an estimate within ``margin`` of the best and then others of the fastest shapes; and how much work
-    the judging may be, in about microseconds (:func:`_work`)."""
-
-    width: int
-    shapes: int
-    judged: int
-    margin: float
-    work: float
-
-
 #: What choosing a tiling takes when nobody has asked for more.
-QUICK = Effort(width=60, shapes=8, judged=12, margin=1.4, work=60e3)
-#: Fastest shapes of which further candidates are judged.
-_SHAPES_AGAIN = 2
-#: Width of the table where nothing of a narrower one can be built, and candidates of a table that are built in vain.
-_WIDEST, _MOST_REFUSED = 600, 60
+QUICK = Effort(width=60, judged=16, patience=4, work=100e3)
+#: Estimates that are far from the best.
+_FAR = 1.4
+#: Width of the table where nothing of a narrower one can be built.
+_WIDEST = 600
 #: Work of a statement of a kernel on its way to the engine, and of an instruction in it.
 _PER_STATEMENT, _PER_INSTRUCTION = 60.0, 0.35
 
@@ -132,8 +120,8 @@ def search(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int
         except InputError:
             # Nothing fits, or what is given cannot be on this chip.
             continue
-        turns = _Turns(s, cycles, effort)
-        choice = _judge(dataflow, problem, chip, turns, instructions, tried)
+        turns = Turns(s, cycles, instructions, effort)
+        choice = _judge(dataflow, problem, chip, turns, tried)
         if choice is not None:
             return choice
         refusal = refusal if preset == {} and refusal is not None else turns.refusal
@@ -143,8 +131,7 @@ def search(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int
     return _by_force(dataflow, problem, chip, given)
 
 
-def _judge(dataflow: Dataflow, problem: Any, chip: Chip, turns: _Turns, instructions: Column,
-           tried: Callable[[Any, int], None]) -> Choice | None:
+def _judge(dataflow: Dataflow, problem: Any, chip: Chip, turns: Turns, tried: Callable[[Any, int], None]) -> Choice | None:
     """The fastest of a table; None if none of the first can be built."""
     s, effort, done = turns.space, turns.effort, 0.0
     while (number := turns.next()) is not None:
@@ -155,7 +142,7 @@ def _judge(dataflow: Dataflow, problem: Any, chip: Chip, turns: _Turns, instruct
             turns.refused.add(number)
             turns.refusal = refusal
             continue
-        work = _work(program, chip.cores.aic * float(instructions[number]))
+        work = _work(program, chip.cores.aic * float(turns.instructions[number]))
         done += work
         # The first needs no judge if there is no time for a second.
         if not turns.judged and (done + work > effort.work or effort.judged < 2):
@@ -166,63 +153,7 @@ def _judge(dataflow: Dataflow, problem: Any, chip: Chip, turns: _Turns, instruct
             break
     if not turns.judged:
         return None
-    best = min(turns.judged, key=lambda number: turns.judged[number])
-    return Choice(dataflow.tiling(**s.row(best)), s.ranked, len(turns.judged))
-
-
-class _Turns:
-    """Whose turn it is to be judged.  What is alike is estimated alike, so that the engine has little to decide between and the
-    estimate errs most between shapes: the best of every shape comes first, then others of the shapes that were fastest."""
-
-    def __init__(self, s: Space, cycles: Column, effort: Effort) -> None:
-        self.space, self.cycles, self.effort, self.shape_of = s, cycles, effort, s.shapes()
-        self.firsts = np.unique(self.shape_of, return_index=True)[1]
-        self.firsts.sort()
-        if s.parts is not None:
-            # Soon one that is divided if the first is not, and the other way round: there may not be time for many.
-            whole = s.columns[s.parts][self.firsts] == 1
-            other = np.flatnonzero(whole != whole[0])[:1]
-            self.firsts = np.concatenate([self.firsts[:1], self.firsts[other], np.delete(self.firsts[1:], other - 1)])
-        #: Cycles of those that were judged, and those that cannot be built.
-        self.judged: dict[int, int] = {}
-        self.refused: set[int] = set()
-        self.refusal: InputError | None = None
-
-    def next(self) -> int | None:
-        """A row of the table; None when enough were judged, or refused."""
-        if not self.judged and len(self.refused) >= _MOST_REFUSED:
-            return None
-        if len(self.judged) < self.effort.shapes:
-            first = self._first()
-            if first is not None or self.judged:
-                return first if first is not None else self._again()
-            return next(filter(self._is_new, range(len(self.cycles))), None)
-        if len(self.judged) >= self.effort.judged:
-            return None
-        again = self._again()
-        return self._first() if again is None else again
-
-    def _first(self) -> int | None:
-        """The best of a shape that is new."""
-        near = self.cycles[self.firsts] <= self.cycles.min() * self.effort.margin
-        return next(filter(self._is_new, self.firsts[near].tolist()), None)
-
-    def _is_new(self, row: int) -> bool:
-        return row not in self.judged and row not in self.refused
-
-    def _again(self) -> int | None:
-        """Of the fastest shapes the row with the least estimate, corrected by what their fastest took."""
-        fastest_of: dict[int, int] = {}
-        for row in sorted(self.judged, key=lambda row: self.judged[row]):
-            fastest_of.setdefault(int(self.shape_of[row]), row)
-        expected = {}
-        for shape, fastest in list(fastest_of.items())[:_SHAPES_AGAIN]:
-            # Equal estimates are of tilings that differ in nothing that matters.
-            known = {float(self.cycles[row]) for row in self.judged if self.shape_of[row] == shape}
-            for row in filter(self._is_new, np.flatnonzero(self.shape_of == shape).tolist()):
-                if float(self.cycles[row]) not in known:
-                    expected[row] = float(self.cycles[row] * self.judged[fastest] / self.cycles[fastest])
-        return min(expected, key=lambda row: expected[row], default=None)
+    return Choice(dataflow.tiling(**s.row(turns.fastest)), s.ranked, len(turns.judged))
 
 
 def shortlist(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int], width: int) -> list[dict[str, int]]:
@@ -235,7 +166,7 @@ def shortlist(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, 
     except TilingError:
         return []
     # The best of every shape first; those far from the best at last.
-    far = cycles > cycles.min() * QUICK.margin
+    far = cycles > cycles.min() * _FAR
     return [s.row(number) for number in np.lexsort((np.arange(s.count), s.turns(np.arange(s.count)) > 0, far)).tolist()]
 
 

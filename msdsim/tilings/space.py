@@ -7,7 +7,7 @@ everything chosen after it fits it.  In between, :meth:`Space.narrow` keeps the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,6 +34,8 @@ class Space:
     def __init__(self, given: Mapping[str, int], rank: Callable[[Space], tuple[Column, Column]], width: int) -> None:
         self.given, self.rank, self.width = dict(given), rank, width
         self.columns: dict[str, Column] = {}
+        #: The largest value of each key that was tried.
+        self.most: dict[str, int] = {}
         self.count = 1
         #: Rows that were ranked in all.
         self.ranked = 0
@@ -62,13 +64,17 @@ class Space:
             new[:, later] = (table[:, :later] != table[:, later : later + 1]).all(axis=1)
         rows, which = np.nonzero(new)
         self.keep(rows)
-        self.columns[key] = table[rows, which]
+        self._fill(key, table[rows, which])
         self.count = len(rows)
 
     def set(self, **values: Values) -> None:
         """Keys that follow from others, where they are not given."""
         for key, value in values.items():
-            self.columns[key] = np.broadcast_to(np.asarray(self.given.get(key, value), np.int64), (self.count,))
+            self._fill(key, np.broadcast_to(np.asarray(self.given.get(key, value), np.int64), (self.count,)))
+
+    def _fill(self, key: str, column: Column) -> None:
+        self.columns[key] = column
+        self.most[key] = max(self.most.get(key, 0), int(column.max(initial=0)))
 
     def first(self, fits: Callable[[], Column], *choices: Mapping[str, Values]) -> None:
         """The first of some values, given for several keys at once, with which a candidate ``fits()``; without one it goes."""
@@ -125,6 +131,23 @@ class Space:
         found = np.empty(len(order), np.int64)
         found[sort] = np.arange(len(order)) - np.repeat(starts, np.diff(starts, append=len(order)))
         return found
+
+    def varied(self) -> list[str]:
+        """Keys that are chosen here, and may be more than switches."""
+        return [key for key in self.columns if key not in self.given and self.most[key] > 1]
+
+    def estimate(self, rows: Sequence[Mapping[str, int]]) -> tuple[Column, Column]:
+        """What :attr:`rank` says of other tilings."""
+        others = Space({}, self.rank, self.width)
+        others.columns = {key: np.array([row[key] for row in rows], np.int64) for key in self.columns}
+        others.count = len(rows)
+        return self.rank(others)
+
+    def extend(self, rows: Sequence[Mapping[str, int]]) -> None:
+        """Further candidates, at the end."""
+        self.columns = {key: np.concatenate([column, [row[key] for row in rows]]).astype(np.int64)
+                        for key, column in self.columns.items()}
+        self.count += len(rows)
 
     def row(self, number: int) -> dict[str, int]:
         """One candidate's values."""

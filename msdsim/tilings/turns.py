@@ -1,0 +1,103 @@
+"""Which candidates of a table the engine judges, and in which order."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from msdsim.errors import InputError
+from msdsim.tilings.neighbours import neighbours
+from msdsim.tilings.space import Column, Space
+
+#: Candidates of a table that are built in vain.
+MOST_REFUSED = 60
+#: Shapes whose best is judged whatever comes of the others.
+EARLY = 4
+#: A shape that nobody has judged may be so much faster than estimated; and what is expected to take longer than the fastest by
+#: more than this is left alone.
+DOUBT, NO_WORSE = 0.95, 1.03
+#: Estimates of one shape that differ by no more are of tilings that differ in nothing that matters.
+EQUAL = 1e-3
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How far a search goes: rows of the table that go on at each step; candidates that the engine judges, until ``patience``
+    of them in turn were no faster; and how much work the judging may be, in about microseconds."""
+
+    width: int
+    judged: int
+    patience: int
+    work: float
+
+
+class Turns:
+    """Whose turn it is: what is expected to be fastest, by its estimate and by what the estimates of its shape were wrong by.
+    What is one change away from the fastest is among them, as if it were of the same shape."""
+
+    def __init__(self, s: Space, cycles: Column, instructions: Column, effort: Effort) -> None:
+        self.space, self.cycles, self.instructions, self.effort, self.shape_of = s, cycles, instructions, effort, s.shapes()
+        firsts = np.sort(np.unique(self.shape_of, return_index=True)[1])
+        if s.parts is not None:
+            # Soon one that is divided if the first is not, and the other way round: of that the estimate knows least.
+            other = np.flatnonzero((s.columns[s.parts][firsts] == 1) != (s.columns[s.parts][0] == 1))[:1]
+            firsts = np.concatenate([firsts[:1], firsts[other], np.delete(firsts[1:], other - 1)])
+        self.early = firsts[:EARLY].tolist()
+        #: Cycles of those that were judged, and those that cannot be built.
+        self.judged: dict[int, int] = {}
+        self.refused: set[int] = set()
+        self.refusal: InputError | None = None
+        #: Rows whose neighbours are in the table.
+        self.grown: set[int] = set()
+
+    @property
+    def fastest(self) -> int:
+        return min(self.judged, key=lambda row: self.judged[row])
+
+    def next(self) -> int | None:
+        """A row of the table; None when enough were judged, or refused."""
+        early = [row for row in self.early if row not in self.judged and row not in self.refused]
+        if not self.judged:
+            rest = (row for row in range(len(self.cycles)) if row not in self.refused)
+            return None if len(self.refused) >= MOST_REFUSED else next(rest, None)
+        turn = list(self.judged)
+        in_vain = len(turn) - max(len(self.early), turn.index(self.fastest) + 1)
+        if len(turn) >= self.effort.judged or in_vain >= self.effort.patience:
+            return None
+        if early:
+            return early[0]
+        self._grow(self.fastest)
+        expected = self._expected()
+        best = int(np.argmin(expected))
+        return best if expected[best] < NO_WORSE * self.judged[self.fastest] else None
+
+    def _expected(self) -> Column:
+        """Cycles of every row that is worth a turn."""
+        by_shape: dict[int, float] = {}
+        for row in sorted(self.judged, key=lambda row: self.judged[row]):
+            by_shape.setdefault(int(self.shape_of[row]), self.judged[row] / float(self.cycles[row]))
+        expected = self.cycles * (DOUBT * float(np.mean(list(by_shape.values()))))
+        for shape, error in by_shape.items():
+            expected[self.shape_of == shape] = self.cycles[self.shape_of == shape] * error
+        for row in self.judged:
+            expected[(self.shape_of == self.shape_of[row]) & (abs(self.cycles / self.cycles[row] - 1) <= EQUAL)] = np.inf
+        expected[[*self.judged, *self.refused]] = np.inf
+        return expected
+
+    def _grow(self, row: int) -> None:
+        """Into the table what is one change away from a row."""
+        if row in self.grown:
+            return
+        self.grown.add(row)
+        near = list(neighbours(self.space.row(row), self.space.varied()))
+        cycles, instructions = self.space.estimate([tiling for *_, tiling in near])
+        # One for each key and direction: what is further away is near to that.
+        first: dict[tuple[str, bool], int] = {}
+        for number in np.argsort(cycles, kind="stable").tolist():
+            first.setdefault(near[number][:2], number)
+        which = list(first.values())
+        self.space.extend([near[number][-1] for number in which])
+        self.cycles = np.concatenate([self.cycles, cycles[which]])
+        self.instructions = np.concatenate([self.instructions, instructions[which]])
+        self.shape_of = np.concatenate([self.shape_of, np.full(len(which), self.shape_of[row])])
