@@ -55,7 +55,7 @@ def declare(name: str, make: Maker, kind: str = "gemm") -> None:
 
 
 #: What choosing a tiling takes when nobody has asked for more.
-QUICK = Effort(width=60, judged=16, patience=4, work=100e3)
+QUICK = Effort(width=60, judged=20, patience=4, work=120e3)
 #: Estimates that are far from the best.
 _FAR = 1.4
 #: Width of the table where nothing of a narrower one can be built.

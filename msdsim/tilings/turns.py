@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,8 +18,10 @@ EARLY = 4
 #: A shape that nobody has judged may be so much faster than estimated; and what is expected to take longer than the fastest by
 #: more than this is left alone.
 DOUBT, NO_WORSE = 0.95, 1.03
-#: Estimates of one shape that differ by no more are of tilings that differ in nothing that matters.
-EQUAL = 1e-3
+#: What is divided and what is not are both looked into as long as one is no slower than the other by more.
+CLOSE = 1.08
+#: A change that moves the estimate by no more changes nothing that matters; and estimates of one shape that are the same.
+IDLE, SAME = 1e-3, 1e-6
 
 
 @dataclass(frozen=True)
@@ -57,20 +60,35 @@ class Turns:
 
     def next(self) -> int | None:
         """A row of the table; None when enough were judged, or refused."""
-        early = [row for row in self.early if row not in self.judged and row not in self.refused]
         if not self.judged:
             rest = (row for row in range(len(self.cycles)) if row not in self.refused)
             return None if len(self.refused) >= MOST_REFUSED else next(rest, None)
-        turn = list(self.judged)
-        in_vain = len(turn) - max(len(self.early), turn.index(self.fastest) + 1)
-        if len(turn) >= self.effort.judged or in_vain >= self.effort.patience:
+        if len(self.judged) >= self.effort.judged:
             return None
-        if early:
-            return early[0]
-        self._grow(self.fastest)
-        expected = self._expected()
+        early = (row for row in self.early if row not in self.judged and row not in self.refused)
+        rest = (row for leader in self._leaders() if (row := self._near(leader)) is not None)
+        return next(itertools.chain(early, rest), None)
+
+    def _leaders(self) -> list[int]:
+        """The fastest, and the fastest of those that are divided if it is not, or the other way round, if they are close."""
+        whole, fastest = self._whole(), self.fastest
+        others = [row for row in self.judged if whole[row] != whole[fastest]]
+        other = min(others, key=lambda row: self.judged[row], default=fastest)
+        return [fastest, other] if self.judged[fastest] < self.judged[other] < CLOSE * self.judged[fastest] else [fastest]
+
+    def _whole(self) -> Column:
+        return np.ones(len(self.cycles), bool) if self.space.parts is None else self.space.columns[self.space.parts] == 1
+
+    def _near(self, leader: int) -> int | None:
+        """What is expected to be fastest of a leader's kind; None when the last few like it were not, or nothing seems so."""
+        whole, turn = self._whole(), list(self.judged)
+        since = turn[max(len(self.early), turn.index(leader) + 1):]
+        if sum(self.shape_of[row] == self.shape_of[leader] for row in since) >= self.effort.patience:
+            return None
+        self._grow(leader)
+        expected = np.where(self._whole() == whole[leader], self._expected(), np.inf)
         best = int(np.argmin(expected))
-        return best if expected[best] < NO_WORSE * self.judged[self.fastest] else None
+        return best if expected[best] < NO_WORSE * self.judged[leader] else None
 
     def _expected(self) -> Column:
         """Cycles of every row that is worth a turn."""
@@ -81,7 +99,7 @@ class Turns:
         for shape, error in by_shape.items():
             expected[self.shape_of == shape] = self.cycles[self.shape_of == shape] * error
         for row in self.judged:
-            expected[(self.shape_of == self.shape_of[row]) & (abs(self.cycles / self.cycles[row] - 1) <= EQUAL)] = np.inf
+            expected[(self.shape_of == self.shape_of[row]) & (abs(self.cycles / self.cycles[row] - 1) <= SAME)] = np.inf
         expected[[*self.judged, *self.refused]] = np.inf
         return expected
 
@@ -95,7 +113,8 @@ class Turns:
         # One for each key and direction: what is further away is near to that.
         first: dict[tuple[str, bool], int] = {}
         for number in np.argsort(cycles, kind="stable").tolist():
-            first.setdefault(near[number][:2], number)
+            if abs(cycles[number] / self.cycles[row] - 1) > IDLE:
+                first.setdefault(near[number][:2], number)
         which = list(first.values())
         self.space.extend([near[number][-1] for number in which])
         self.cycles = np.concatenate([self.cycles, cycles[which]])
