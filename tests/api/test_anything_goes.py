@@ -7,11 +7,12 @@ import io
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import msdsim
 from msdsim.errors import InputError
-from msdsim.ir import print_kernel
+from msdsim.ir import KernelBuilder, print_kernel
 from msdsim.problems import Entry, Gemm, Workload
 from msdsim.report.frames import csv_text, run_row
 from msdsim.report.shown import ShownComparison, ShownWorkloadComparison
@@ -135,6 +136,20 @@ def test_pandas_is_asked_for_only_when_it_is_needed():
             "try:\n    run.to_frame()\nexcept InputError as err:\n    print(err)")
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout == "to_frame needs pandas; install it with: pip install 'msdsim[frames]'\n"
+
+
+def test_inputs_of_a_kernel_are_rounded_to_its_tensors():
+    """1 + 2^-8 lies between two bf16 numbers and goes to the even one, 1 + 3 * 2^-8 likewise."""
+    kb = KernelBuilder("copy", cores=1, aiv_per_core=1)
+    x, y = kb.tensor("x", "bf16", (1, 16), "in"), kb.tensor("y", "bf16", (1, 16), "out")
+    with kb.part("aiv"):
+        tile = kb.buffer("tile", "UB", "bf16", (1, 16))
+        kb.copy(tile[:, :], x[:, :])
+        kb.copy(y[:, :], tile[:, :])
+    given = np.full((1, 16), 1 + 2.0**-8, np.float32)
+    given[0, 1] = 1 + 3 * 2.0**-8
+    found = msdsim.simulate(kb.build(), "toy", inputs={"x": given}).arrays["y"]
+    np.testing.assert_array_equal(found, np.where(np.arange(16) == 1, 1 + 2.0**-6, 1.0)[None])
 
 
 def test_models_become_workloads(tmp_path):
