@@ -173,6 +173,30 @@ def test_signal_directions_and_balance():
     refused(aiv(body, signals=[("stop", "aiv_to_aic")]), "unknown signal 'go'; signals: stop")
 
 
+@pytest.mark.parametrize(("space", "core", "sub", "said"), [
+    ("UB", 0, 0, None), ("UB", 1, 0, "lies in UB of other cores; start it at core, sub"), ("UB", 0, 1, "lies in UB of other cores"),
+    ("L1", 0, 0, None), ("L1", 0, 1, None), ("L1", 1, 0, "lies in L1 of other cores; start it at core$")])
+def test_workspaces_on_chip_are_those_of_the_own_group(space, core, sub, said):
+    """UB is the AIV's own, L1 that of its group; the ranges stay inside of the tensor either way."""
+    kb = KernelBuilder("own", cores=2, aiv_per_core=2)
+    shared = kb.tensor("shared", "fp32", (2, 2, 8, 64), "workspace", space)
+    y = kb.tensor("y", "fp32", (2, 2, 8, 64), "out")
+    with kb.part("aiv"):
+        tile = kb.buffer("tile", "UB", "fp32", (8, 64))
+        kb.op("dup", tile[:, :], scalar=1.0)
+        place = kb.core if not core else 1 - kb.core, kb.sub if not sub else 1 - kb.sub
+        if space == "UB":
+            kb.op("muls", shared[(*place, at(0, 8), at(0, 64))], tile[:, :], scalar=1.0)
+        else:
+            kb.copy(shared[(*place, at(0, 8), at(0, 64))], tile[:, :])
+        kb.copy(y[kb.core, kb.sub, :, :], tile[:, :])
+    kernel = kb.build()
+    if said is None:
+        verify(kernel, A5)
+    else:
+        refused(kernel, said, A5)
+
+
 def test_surplus_signals_are_refused():
     kernel = exchange_kernel()
     loop = kernel.aic[-1]

@@ -181,3 +181,4 @@ def test_the_better_baseline_is_named_and_two_percent_are_a_tie():
         msd.record, cycles=dequant.cycles // 2))], []))
     near = replace(convert, dataflow="msd-int8", record=replace(convert.record, cycles=round(convert.cycles * 1.019)))
     assert verdict(Comparison([convert, near], [])).startswith("convert-int8 and msd-int8 tie (2% apart);")
+    assert "Of its baselines" not in verdict(Comparison([dequant, convert], []))
