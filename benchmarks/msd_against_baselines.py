@@ -4,8 +4,9 @@
     python benchmarks/msd_against_baselines.py --attention [--chips a,b] [--write]
 
 For every chip, shape, grouping of the weights and number of rows it simulates ``bf16``, ``dequant-*``, ``convert-*`` and
-``msd-*`` of the formats that the chip's Cube takes, and prints the time of MSD over that of the faster of ``dequant`` and
-``convert`` (and, after the comma, over ``bf16``): below 1 MSD is faster; ``c`` marks where ``convert`` is the better baseline.
+``msd-*`` of the formats that the chip's Cube takes, and prints the time of MSD over that of the fastest of ``dequant``,
+``convert`` and ``convert-fp16`` (and, after the comma, over ``bf16``): below 1 MSD is faster; ``c`` marks where ``convert`` is
+the best baseline, ``h`` where ``convert-fp16`` is.
 ``--write`` puts the tables between the markers of docs/when-msd-wins.md.  Chips that give the same numbers share a row.
 """
 
@@ -17,6 +18,7 @@ from pathlib import Path
 
 import msdsim
 from msdsim.api import find_dataflow
+from msdsim.dataflows.lookup import dataflows_for
 from msdsim.errors import MsdsimError
 from msdsim.problems import parse_problem
 
@@ -46,12 +48,14 @@ def cycles(problem: str, chip: str, dataflow: str) -> int | None:
 
 def cell(problem: str, chip: str, fmt: str, base: int | None) -> str:
     """``0.71c, 0.65``."""
-    msd, dequant, convert = (cycles(problem, chip, f"{name}-{fmt}") for name in ("msd", "dequant", "convert"))
-    rivals = [value for value in (dequant, convert) if value is not None]
-    if msd is None or not rivals:
+    msd = cycles(problem, chip, f"msd-{fmt}")
+    marks = {f"dequant-{fmt}": "", f"convert-{fmt}": "c", f"convert-fp16-{fmt}": "h"}
+    known = [name for name in marks if name in dataflows_for(parse_problem(problem).kind)]
+    times = {name: value for name in known if (value := cycles(problem, chip, name)) is not None}
+    if msd is None or not times:
         return ""
-    mark = "c" if convert is not None and convert == min(rivals) and convert != dequant else ""
-    return f"{msd / min(rivals):.2f}{mark}" + (f", {msd / base:.2f}" if base else "")
+    best = min(times, key=lambda name: times[name])
+    return f"{msd / times[best]:.2f}{marks[best]}" + (f", {msd / base:.2f}" if base else "")
 
 
 def table(chips: list[str], shape: str, group: str, rows: list[int]) -> list[str]:

@@ -25,7 +25,8 @@ from msdsim.problems.workload import Entry
 #: Kinds of operators that a mix may name; ``gemm`` is for grouped ones too, unless they are named.
 KINDS = ("gemm", "grouped_gemm", "attention")
 #: Where an operator cannot be run as asked: the same method with wider weights.
-_WIDER = {"msd-int4": "msd-int8", "convert-int4": "convert-int8", "dequant-int4": "dequant-int8", "a8w4": "w8a8"}
+_WIDER = {"msd-int4": "msd-int8", "convert-int4": "convert-int8",
+          "convert-fp16-int4": "convert-fp16-int8", "dequant-int4": "dequant-int8", "a8w4": "w8a8"}
 BEST = "best"
 
 

@@ -151,7 +151,7 @@ def _uncached(scheme: Scheme, problem: Any, m: int, passes: int | None) -> float
     if scheme.widened is not None:
         found += 2 * k * n * FORMATS[scheme.widened].bits / 8
     if scheme.scales_sums:
-        found += 2 * 4 * m * n
+        found += 2 * 4 * m * n + 2 * 2 * m * k * scheme.half
     if scheme.decomposition is not None:
         split = 0 if scheme.takes(problem.x) else 2 * passes * m * k * FORMATS[scheme.component].bits / 8
         found += split + (0 if scheme.mx and passes == 1 else 2 * 4 * passes * m * n)

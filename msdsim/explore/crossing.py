@@ -11,6 +11,7 @@ from typing import Any
 from msdsim.analysis.closed_form import gemm_time_us
 from msdsim.dataflows.lookup import dataflows_for, find_dataflow
 from msdsim.errors import InputError
+from msdsim.formats.schemes import baselines
 from msdsim.hardware import Hardware
 from msdsim.ir.kernel import Kernel
 from msdsim.jobs import Progress
@@ -55,7 +56,7 @@ def crossings(problem: str | Path | Problem | Kernel, hw: str | Path | Hardware 
     names = [name for name in allowed if name.startswith("msd-")]
     for number, name in enumerate(names):
         stored = name.partition("-")[2]
-        rivals = tuple(rival for rival in (f"dequant-{stored}", f"convert-{stored}") if rival in allowed)
+        rivals = tuple(rival for rival in baselines(stored) if rival in allowed)
         if rivals:
             found.append(_crossing(shape, hardware, name, rivals, chosen))
         if progress is not None:

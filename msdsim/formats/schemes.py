@@ -70,10 +70,16 @@ class Scheme:
     # What the Cube multiplies
 
     @property
+    def half(self) -> bool:
+        """Whether the Cube multiplies FP16, to which rows of the activations come over a power of two
+        (:mod:`msdsim.formats.half`)."""
+        return self.widened == "fp16"
+
+    @property
     def component(self) -> str:
         """Format of the activations on the Cube."""
         if self.decomposition is None:
-            return "bf16"
+            return "fp16" if self.half else "bf16"
         return MSD_NIBBLES.target if self.nibbles else self.spec.target
 
     @property
@@ -134,6 +140,10 @@ for _scheme in (
            "int8", "bf16", scales_sums=True),
     Scheme("convert-int4", "INT4 weights only converted to BF16 on Vector (exact), one BF16 Cube pass, sums scaled on Vector",
            "int4", "bf16", scales_sums=True),
+    Scheme("convert-fp16-int8", "INT8 weights only converted to FP16 on Vector (exact, one cast), rows of activations to FP16 "
+           "over a power of two, one FP16 Cube pass, sums scaled on Vector", "int8", "fp16", scales_sums=True),
+    Scheme("convert-fp16-int4", "INT4 weights only converted to FP16 on Vector (exact, one cast), rows of activations to FP16 "
+           "over a power of two, one FP16 Cube pass, sums scaled on Vector", "int4", "fp16", scales_sums=True),
     Scheme("convert-mxfp4", "MXFP4 elements only converted to BF16 on Vector (exact), one BF16 Cube pass, sums of blocks "
            "scaled on Vector", "fp4_e2m1", "bf16", scales_sums=True),
     Scheme("msd-int8", "BF16 activations split into INT8 components, INT8 weights as they are, merged on Vector",
@@ -154,3 +164,9 @@ for _scheme in (
            decomposition=MXFP4_ROWS),
 ):
     SCHEMES.add(_scheme.name, _scheme)
+
+
+def baselines(stored: str) -> tuple[str, ...]:
+    """Methods that multiply 16-bit activations by weights in ``stored`` (``int8``, ``mxfp4``), made 16 bits on Vector."""
+    return tuple(scheme.name for scheme in SCHEMES.values()
+                 if scheme.weight_name == stored and scheme.widened and scheme.decomposition is None)

@@ -63,6 +63,7 @@ ENTRIES: dict[str, Entry] = {
     "mx_mul": _vector("mx_mul out <- a, e", "[m, n] <- [m, n], scales [m, ceil(n/32)]", "fp32 <- fp32, e8m0",
                       "a:fp32:16x64 e:e8m0:16x2 out:fp32:16x64"),
     "decode_e8m0": _vector("decode_e8m0 m <- e", "both the same size", "fp32 <- e8m0", "e:e8m0:16x2 m:fp32:16x2"),
+    "power_of_two": _vector("power_of_two out <- a", "both the same size", "fp32", "a:fp32:16x1 out:fp32:16x1"),
     "decode_fp4": _vector("decode_fp4 h <- f", "both the same size", "fp16 <- fp4_e2m1", "f:fp4_e2m1:16x64 h:fp16:16x64"),
     "mask_causal": _vector("mask_causal out <- a {row=0, column=0, period=16, offset=0}", "both the same size", "fp32"),
     "signal": Entry("aiv", "", "signal s on MTE3", "none", "none"),

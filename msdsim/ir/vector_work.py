@@ -45,10 +45,11 @@ def scaling(scheme: Scheme, offset: bool = False) -> Work:
 
 
 def of_activations(scheme: Scheme, passes: int, offset: bool = False) -> Work:
-    """For each activation: row statistics, then ``passes`` components with what each leaves to the next; sums of rows alone
-    where sums of the Cube need them."""
+    """For each activation: row statistics, then ``passes`` components with what each leaves to the next; where weights are
+    only converted, rows as FP16, and sums of rows where sums of the Cube need them."""
     if scheme.scales_sums:
-        return int(offset) * (("cast", 32), ("fold_add", 32))
+        halves: Work = (("cast", 32), ("abs", 32), ("fold_max", 32), ("cast", 32), ("mul", 32), ("cast", 32))
+        return *int(scheme.half) * halves, *int(offset) * (("cast", 32), ("fold_add", 32))
     if scheme.decomposition is None:
         return ()
     if scheme.mx:
@@ -74,7 +75,7 @@ def decomposing(scheme: Scheme, passes: int) -> Work:
 def of_products(scheme: Scheme, passes: int, groups: int, offset: bool = False) -> Work:
     """For each output element: the passes of every group of K put together, scaled and added up, then rounded."""
     if scheme.scales_sums:
-        return _of_sums(groups, offset)
+        return *int(scheme.half) * (("mul", 32),), *_of_sums(groups, offset)
     if scheme.decomposition is None or (scheme.mx and passes == 1):
         return ()
     combined = combining(scheme, passes)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from msdsim.formats.schemes import baselines
 from msdsim.report.labels import percent, resource_label
 from msdsim.report.result import BoundBy, Comparison, Result, WorkloadComparison
 from msdsim.report.waits import Wait, stall_share, waits
@@ -50,18 +51,21 @@ def _plain(winner: Result, runs: Sequence[Result]) -> str:
 
 
 def _baselines(comparison: Comparison) -> str:
-    """Which dequantizing baseline of the winner's weights is the better one, where there are two."""
+    """Which baseline of the winner's weights is the best one, where there are several."""
     winner = comparison.winner
     assert winner is not None
-    stored = winner.dataflow.rpartition("-")[2]
-    rivals = [run for run in comparison.runs if run.dataflow in (f"dequant-{stored}", f"convert-{stored}")]
+    names = baselines(winner.dataflow.rpartition("-")[2])
+    rivals = sorted((run for run in comparison.runs if run.dataflow in names), key=lambda run: run.cycles)
     if len(rivals) < 2 or winner in rivals:
         return ""
-    better, other = sorted(rivals, key=lambda run: run.cycles)
-    if other.cycles < TIE * better.cycles:
-        return f" Of its baselines, {better.dataflow} and {other.dataflow} tie at {_times(better, winner)} its time."
-    return (f" Of its baselines, {better.dataflow} is the better: {_times(better, winner)} its time, {other.dataflow} "
-            f"{_times(other, winner)}.")
+    best = rivals[0]
+    near = [run for run in rivals if run.cycles < TIE * best.cycles]
+    rest = "".join(f", {run.dataflow} {_times(run, winner)}" for run in rivals[len(near):])
+    if len(near) > 1:
+        found = ", ".join(run.dataflow for run in near[:-1])
+        return f" Of its baselines, {found} and {near[-1].dataflow} tie at {_times(best, winner)} its time{rest}."
+    degree = "better" if len(rivals) == 2 else "best"
+    return f" Of its baselines, {best.dataflow} is the {degree}: {_times(best, winner)} its time{rest}."
 
 
 def _times(run: Result, other: Result) -> str:

@@ -10,9 +10,10 @@ from typing import Any
 import numpy as np
 
 from msdsim.dataflows.gemm.convert import CONVERT, scaled_sums
-from msdsim.dataflows.vector import row_sums
+from msdsim.dataflows.vector import half_rows, row_sums
 from msdsim.formats.schemes import Scheme
 from msdsim.hardware.chip import Chip
+from msdsim.ir.vector_work import of_activations
 from msdsim.tilings.costs import Ops
 from msdsim.tilings.cube import MainLoop, Traffic, add_l0, add_parts, depth_of, parts_of
 from msdsim.tilings.dequant import DECODE_E8M0, Dequant
@@ -131,14 +132,16 @@ class Convert(Dequant):
     def _kept(self, s: Space, rows: Values, cols: Values) -> Values:
         """Bytes of UB for sums, what groups add up to, scales and offsets, with some to spare."""
         ring, packed, grouped = s.ub_ring, self._packed(s), self.of_sum is not None
-        kept = row_sums.room_bytes(self.chip) * self.offset + 2048 + s.sums_direct * s.sums * rows * cols * 4
+        of_rows = row_sums.room_bytes(self.chip) * self.offset
+        of_rows += half_rows.room_bytes(self.problem, self.chip) * self.scheme.half
+        kept = of_rows + 2048 + s.sums_direct * s.sums * rows * cols * 4
         kept = kept + ring * packed * cols * 4 * (1 + self.offset) + (packed * cols * 5 if self.scheme.mx_weights else 0)
         return kept + grouped * (1 + self.offset) * rows * cols * 4 + self.offset * ring * rows * packed * 4
 
     def _row_bytes(self, s: Space, cols: Values) -> Values:
         """Bytes of UB for each row that is scaled at a time."""
         each = s.ub_ring * (2 + 2 * (self.of_sum is not None) + 4 * (1 - s.sums_direct)) + 4 * self.offset
-        return cols * each + 8 * self.offset
+        return cols * each + 8 * self.offset + 4 * s.ub_ring * self.scheme.half
 
     # What it costs
 
@@ -149,8 +152,9 @@ class Convert(Dequant):
     def _adding(self, s: Space) -> Phase:
         if self.of_sum is not None:
             return super()._adding(s)
-        scaling: Ops = [("mul", 32)] * (1 + self.offset) + [("add", 32)] * self.offset
-        return add_parts(self.costs, self.product, s.k_parts, s.count, scaled_sums(2, bool(self.offset)), scaling)
+        scaling: Ops = [("mul", 32)] * (1 + self.offset + self.scheme.half) + [("add", 32)] * self.offset
+        return add_parts(self.costs, self.product, s.k_parts, s.count, scaled_sums(2, bool(self.offset), self.scheme.half),
+                         scaling)
 
     def _loop(self, s: Space, flow: Traffic) -> MainLoop:
         costs, product = self.costs, self.product
@@ -179,9 +183,11 @@ class Convert(Dequant):
         times, packed, grouped = ceil(rows, m), self._packed(s), self.of_sum is not None
         packs = ceil(sums, packed)
         load = np.where(direct, 0.0, costs.gm("GM", "UB", m, cols * 4)[0])
+        powers: Ops = [("mul", 32)] * self.scheme.half
         scaled: Ops = [("mul", 32)] * (1 + offset * (2 if grouped else 1)) + [("add", 32)] * (offset + int(grouped))
+        scaled = scaled if grouped else [*scaled, *powers]
         each = costs.vector(scaled, m, cols)
-        end = costs.vector([("cast", 32)] + [("add", 32)] * (offset * grouped), m, cols)
+        end = costs.vector([("cast", 32)] + [*[("add", 32)] * offset, *powers] * grouped, m, cols)
         decode = costs.vector(DECODE_E8M0, packed, cols) if self.scheme.mx_weights else 0.0
         phase.pipe("AIV.MTE2", load, tiles * times * sums)
         phase.pipe("AIV.MTE2", (1 + offset) * costs.gm("GM", "UB", packed, cols * 4)[0], tiles * packs)
@@ -206,6 +212,20 @@ class Convert(Dequant):
         phase.ring(np.where(late, 0.0, busy + tail + load + reading), 1, tiles)
         if offset:
             self._row_sums(phase)
+        if self.scheme.half:
+            self._halves(phase)
+
+    def _halves(self, phase: Phase) -> None:
+        """Rows of x on the busiest AIV; then all cores meet."""
+        costs, (rows, depth) = self.costs, half_rows.tile_shape(self.problem, self.chip)
+        tiles = ceil_div(self.product.k, depth)
+        units = ceil_div(sum(ceil_div(m, rows) for m in self.product.counts), self.chip.aiv) * tiles
+        load, store = costs.gm("GM", "UB", rows, depth * 2)[0], costs.gm("UB", "GM", rows, depth * 2)[0]
+        v = costs.vector(of_activations(self.scheme, 1), rows, depth)
+        for pipe, cycles, times in (("MTE2", load, units * min(2, tiles)), ("V", v, units), ("MTE3", store, units)):
+            phase.pipe(f"AIV.{pipe}", cycles, times)
+        phase.once(units * v + load + store + costs.latency("GM", "UB", 1.0) + costs.latency("UB", "GM")
+                   + self.chip.cross_core.barrier_latency_cycles)
 
     def _row_sums(self, phase: Phase) -> None:
         """Of x, over all AIVs."""

@@ -141,7 +141,7 @@ def test_crossings(cli):
         found = _last(lambda m, rows=rows: 2.0 if m <= rows else 0.5)
         assert found == (None if rows > 4096 else rows if rows < 16 else rows // 16 * 16)
     [crossing] = [item for item in crossings("gemm:m=1,k=256,n=256", "ascend910b4") if item.dataflow == "msd-int8"]
-    assert crossing.baselines == ("dequant-int8", "convert-int8")
+    assert crossing.baselines == ("dequant-int8", "convert-int8", "convert-fp16-int8")
     assert all(speedup >= 1 / 1.02 for m, _, speedup in crossing.steps if m <= crossing.rows_simulated)
     bad = cli("compare", "attention:batch=1,heads=1,kv_heads=1,head_dim=64,q=1,kv=64", "--hw", "ascend910b4", "--crossing")
     assert (bad.code, bad.err.count("\n")) == (2, 1)

@@ -12,7 +12,7 @@ import numpy as np
 
 # significand bits, smallest exponent of a normal number, largest finite value
 LAYOUT = {"fp32": (24, -126, (2 - Fraction(1, 2**23)) * 2**127), "bf16": (8, -126, (2 - Fraction(1, 2**7)) * 2**127),
-          "e4m3": (4, -6, Fraction(448)), "e2m1": (2, 0, Fraction(6))}
+          "fp16": (11, -14, Fraction(65504)), "e4m3": (4, -6, Fraction(448)), "e2m1": (2, 0, Fraction(6))}
 SATURATES = {"e4m3", "e2m1"}
 
 
@@ -245,7 +245,38 @@ def mx_gemm(components_of):
     return gemm
 
 
+def convert_half_gemm(problem, operands):
+    """... of rows in FP16 over a power of two."""
+    o, result = Operands(problem, operands), []
+    per_channel = problem.group is None
+    for x in o.x:
+        top, power = max(abs(v) for v in x), Fraction(2) ** -111
+        while 2 * power <= top:
+            power *= 2
+        power /= 2**15
+        h, row = [nearest(v / power, "fp16") for v in x], []
+        for n in range(o.n):
+            total = shift = None
+            for g, part in enumerate(o.groups):
+                c = sum_in_k([h[k] for k in part], [o.w[n][k] for k in part])
+                u = None if o.offset is None else f32(lane_sum([x[k] for k in part]) * o.offset[g][n])
+                if per_channel:
+                    c = f32(c * power)
+                    total = f32((c if u is None else f32(c + u)) * o.scale[g][n])
+                    continue
+                c = f32(c * o.scale[g][n])
+                total = c if total is None else f32(total + c)
+                if u is not None:
+                    u = f32(u * o.scale[g][n])
+                    shift = u if shift is None else f32(shift + u)
+            total = total if per_channel else f32(total * power)
+            row.append(nearest(total if shift is None else f32(total + shift), "bf16"))
+        result.append(row)
+    return result
+
+
 GEMM_ORACLES = {
+    "convert-fp16-int8": convert_half_gemm, "convert-fp16-int4": convert_half_gemm,
     "convert-int8": convert_gemm, "convert-int4": convert_gemm, "convert-mxfp4": convert_gemm,
     "bf16": float_gemm,
     "dequant-int8": float_gemm,

@@ -1,10 +1,13 @@
-"""The converting dataflows: Vector makes the stored weights BF16, exactly and without their scales, and scales the Cube's sums.
+"""The converting dataflows: Vector makes the stored weights BF16 or FP16, exactly and without their scales, and scales the
+Cube's sums.
 
 Before (``dequant-*``): every weight is converted, shifted, scaled and rounded.  After, for the weights of a slot on an AIV::
 
     wq <- GM; w16 <- cast wq; w32 <- cast w16; wb <- cast w32; ring <- wb
 
 (E2M1 becomes BF16 in one step where Vector has that conversion; no chip's Vector converts INT8 or INT4 to BF16 otherwise.)
+``convert-fp16-*`` stop at FP16, ``wh <- cast wq``; for that rows of x become FP16 once, over a power of two that their sums are
+multiplied by (:mod:`msdsim.dataflows.vector.half_rows`).
 Scales meet m x n sums, one for each group of K, instead of k x n weights: cheaper while groups are longer than a tile has rows.
 """
 
@@ -17,15 +20,17 @@ from functools import partial
 from msdsim.dataflows.cube.grid import OutputTile
 from msdsim.dataflows.cube.mainloop import Held, Stream, accumulate, bring, drain, multiply_groups
 from msdsim.dataflows.cube.operands import GemmShape
-from msdsim.dataflows.gemm.convert_merge import ConvertedSums, ConvertTiling, Packs, Scaling, check_sums, scale_parts
+from msdsim.dataflows.cube.streams import rows_of
+from msdsim.dataflows.gemm.convert_merge import ConvertedSums, ConvertTiling, OfRows, Packs, Scaling, check_sums, scale_parts
 from msdsim.dataflows.gemm.dequant import Activations, Weights, fill
 from msdsim.dataflows.gemm.register import register_gemm
 from msdsim.dataflows.gemm.weight_context import Columns, TileTurn, WeightContext
 from msdsim.dataflows.gemm.weight_scales import LoadedScales
 from msdsim.dataflows.vector.add_parts import Reserved
 from msdsim.dataflows.vector.dequantize import widen
+from msdsim.dataflows.vector.half_rows import HalfRows
 from msdsim.dataflows.vector.row_sums import RowSums
-from msdsim.formats.schemes import Scheme
+from msdsim.formats.schemes import SCHEMES, Scheme
 from msdsim.hardware.chip import Chip
 from msdsim.ir import Const, Expr, Handle, Kernel, Slice, at, maximum, minimum, ragged
 from msdsim.ir.ops.vector import vector_casts
@@ -35,12 +40,13 @@ _AHEAD = 2
 
 
 class Converted(Weights):
-    """``bf16(q)``, exactly."""
+    """``bf16(q)`` or ``fp16(q)``, exactly."""
 
     def convert(self, wq: Slice, line: Expr, scales: LoadedScales | None) -> Slice:
         ctx, kb, here = self.ctx, self.ctx.kb, tuple(at(0, size) for size in wq.sizes)
-        wb = kb.buffer("wb", "UB", "bf16", ctx.ub_shape, ctx.tile.ub_ring)[here]
-        if (wq.of.fmt, "bf16") in vector_casts(ctx.chip):
+        wide = ctx.scheme.widened or "bf16"
+        wb = kb.buffer("wb", "UB", wide, ctx.ub_shape, ctx.tile.ub_ring)[here]
+        if (wq.of.fmt, wide) in vector_casts(ctx.chip):
             kb.op("cast", wb, wq)
         else:
             w32 = kb.buffer("w32", "UB", "fp32", ctx.ub_shape)[here]
@@ -48,6 +54,20 @@ class Converted(Weights):
                 widen(kb, ctx.chip, ctx.ub_shape, wq, w32)
                 kb.op("cast", wb, w32, round="rint")
         return wb
+
+
+class HalfActivations(Activations):
+    """A as FP16, which the AIVs make of x before anything else."""
+
+    def __init__(self, ctx: WeightContext, halves: HalfRows) -> None:
+        super().__init__(ctx)
+        self.halves = halves
+
+    def ready(self) -> None:
+        self.ctx.kb.wait_signal("halves", "MTE2")
+
+    def stream(self, place: OutputTile, first: Expr) -> Stream:
+        return rows_of(self.ctx.kb, self.halves.half, place, first)
 
 
 class Converting:
@@ -59,7 +79,8 @@ class Converting:
         check_sums(self.ctx, tile)
         group = self.packs.group
         self.by_group = group is not None and tile.slot_k >= group
-        self.row_sums = RowSums(self.kb, chip, problem, self.ctx.x, group) if problem.offset else None
+        self.of_rows = OfRows(RowSums(self.kb, chip, problem, self.ctx.x, group) if problem.offset else None,
+                              HalfRows(self.kb, chip, problem, self.ctx.x) if scheme.half else None)
         #: Parts of K are summed up before they are scaled where the scale is that of a channel.
         self.late = group is None and self.ctx.sums is not None
         self.ring = None if self.late else ConvertedSums(self.ctx, tile, self.packs)
@@ -75,20 +96,20 @@ class Converting:
         with kb.part("aic"):
             self._multiply()
         with kb.part("aiv"):
-            if self.row_sums is not None:
-                self.row_sums.emit()
+            self.of_rows.emit()
             if self.ring is None:
                 self._convert_only()
             else:
-                self._convert_and_merge(self.ring, Scaling(ctx, self.tile, self.packs, self.ring, self.row_sums))
+                self._convert_and_merge(self.ring, Scaling(ctx, self.tile, self.packs, self.ring, self.of_rows))
         return kb.build()
 
     # AIC
 
     def _multiply(self) -> None:
         ctx, kb, packs = self.ctx, self.kb, self.packs
-        a = Activations(ctx)
+        a = Activations(ctx) if self.of_rows.halves is None else HalfActivations(ctx, self.of_rows.halves)
         ctx.ring.prime()
+        a.ready()
         with ctx.turns() as turn:
             if self.by_group:
                 with kb.loop("p", 0, packs.count) as p, ctx.ring.consume(turn.first, turn.last), self._handing_over():
@@ -152,10 +173,10 @@ class Converting:
         with ctx.fills() as columns, kb.loop("c", 0, ctx.k_slots) as c:
             fill(ctx, columns, c, self.weights)
         ctx.ring.drain()
-        if self.row_sums is not None:
-            kb.wait_signal("row_sums", "MTE2")
+        self.of_rows.wait(kb)
         assert ctx.sums is not None
-        ctx.sums.add_up(ctx.y, scale=scale_parts(ctx, self.row_sums), beside=scaled_sums(self.tile.ub_ring, ctx.problem.offset))
+        ctx.sums.add_up(ctx.y, scale=scale_parts(ctx, self.of_rows),
+                        beside=scaled_sums(self.tile.ub_ring, ctx.problem.offset, ctx.scheme.half))
 
     def _convert_and_merge(self, ring: ConvertedSums, scaling: Scaling) -> None:
         """Weights of a unit of work and sums of the one before, in one loop, whose last round has sums only."""
@@ -214,10 +235,10 @@ class Converting:
             fill(self.ctx, columns, c, self.weights)
 
     def _meet(self, t: Expr, first: Expr) -> None:
-        """Before the first sums are scaled, those of the rows of x are there."""
-        if self.row_sums is not None:
+        """Before the first sums are scaled, what comes of the rows of x is there."""
+        if self.of_rows.any:
             with self.kb.when(t.equals(self.kb.core) * first):
-                self.kb.wait_signal("row_sums", "MTE2")
+                self.of_rows.wait(self.kb)
 
     def _within(self, unit: Expr) -> Expr:
         """A unit that is one; the limits say nothing new, but let the verifier see it."""
@@ -248,9 +269,10 @@ class Converting:
             yield place
 
 
-def scaled_sums(ring: int, offset: bool) -> Reserved:
-    """UB that scaling takes where sums of parts of K are added up: scales, offsets, row sums and what they make together."""
-    return Reserved(column=4 * ring * (1 + offset), row=4 * ring * offset, element=4 * offset)
+def scaled_sums(ring: int, offset: bool, half: bool = False) -> Reserved:
+    """UB that scaling takes where sums of parts of K are added up: scales, offsets, row sums and what they make together, and
+    the powers of rows in FP16."""
+    return Reserved(column=4 * ring * (1 + offset), row=4 * ring * (offset + half), element=4 * offset)
 
 
 def _from(source: Stream | Held, first: Expr) -> Stream | Held:
@@ -271,4 +293,4 @@ def build(problem: GemmShape, chip: Chip, tile: ConvertTiling, scheme: Scheme) -
 
 
 #: The converting dataflows.
-CONVERT = register_gemm(["convert-int8", "convert-int4", "convert-mxfp4"], ConvertTiling, build)
+CONVERT = register_gemm([scheme.name for scheme in SCHEMES.values() if scheme.scales_sums], ConvertTiling, build)

@@ -4,6 +4,8 @@ Per channel, and per group of K (MX: per block)::
 
     y = (C [+ row_sum * offset]) * scale
     y = sum over groups of C_g scale_g [+ sum over groups of group_sum offset scale]
+
+Sums of rows in FP16 meet the power of two of their row: ``C * power``, or ``(sum over groups of C_g scale_g) * power``.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from msdsim.dataflows.gemm.dequant_tiling import DequantTiling
 from msdsim.dataflows.gemm.sum_ring import Handover, Share, Shares, SumRing, add_up
 from msdsim.dataflows.gemm.weight_context import Columns, WeightContext
 from msdsim.dataflows.vector.add_parts import store
+from msdsim.dataflows.vector.half_rows import HalfRows
 from msdsim.dataflows.vector.row_sums import RowSums
 from msdsim.errors import TilingError
 from msdsim.ir import At, Expr, Handle, KernelBuilder, Slice, at, ragged
@@ -72,6 +75,36 @@ def check_sums(ctx: WeightContext, tile: ConvertTiling) -> None:
     require_path(tile, "sums_direct", ctx.chip, "L0C", "UB")
 
 
+@dataclass(frozen=True)
+class OfRows:
+    """What the AIVs make of rows of x: their sums, where offsets need them, and FP16 over a power of two."""
+
+    sums: RowSums | None
+    halves: HalfRows | None
+
+    @property
+    def any(self) -> bool:
+        return self.sums is not None or self.halves is not None
+
+    def emit(self) -> None:
+        """Make it; the Cube waits for the FP16 rows."""
+        if self.halves is not None:
+            self.halves.emit()
+        if self.sums is not None:
+            self.sums.emit()
+
+    def wait(self, kb: KernelBuilder) -> None:
+        """Until all AIVs have made theirs."""
+        if self.halves is not None:
+            kb.wait_signal("halves", "MTE2")
+        if self.sums is not None:
+            kb.wait_signal("row_sums", "MTE2")
+
+    def powers(self, ctx: WeightContext, e: Expert, rows: At, most: int) -> Slice | None:
+        """Powers of some rows, at most ``most``, in UB."""
+        return None if self.halves is None else self.halves.load(e, rows, most, ctx.tile.ub_ring)
+
+
 class ConvertedSums(SumRing):
     """The ring of sums of a converting GEMM."""
 
@@ -95,9 +128,8 @@ class ConvertedSums(SumRing):
 class Scaling:
     """The scaling, on the AIVs."""
 
-    def __init__(self, ctx: WeightContext, tile: ConvertTiling, packs: Packs, ring: ConvertedSums,
-                 row_sums: RowSums | None) -> None:
-        self.ctx, self.kb, self.tile, self.packs, self.ring, self.row_sums = ctx, ctx.kb, tile, packs, ring, row_sums
+    def __init__(self, ctx: WeightContext, tile: ConvertTiling, packs: Packs, ring: ConvertedSums, of_rows: OfRows) -> None:
+        self.ctx, self.kb, self.tile, self.packs, self.ring, self.of_rows = ctx, ctx.kb, tile, packs, ring, of_rows
         self.shape = (tile.merge_m, ring.shares.cols)
         self.totals: Handle | None = None
         self.shifts: Handle | None = None
@@ -108,7 +140,7 @@ class Scaling:
             return
         whole = self.ring.shares.rows, self.ring.shares.cols
         self.totals = self.kb.buffer("totals", "UB", "fp32", whole)
-        if self.row_sums is not None:
+        if self.of_rows.sums is not None:
             self.shifts = self.kb.buffer("shifts", "UB", "fp32", whole)
 
     def pack(self, columns: Columns, place: OutputTile, p: Expr) -> None:
@@ -137,6 +169,9 @@ class Scaling:
                 add_up(kb, first + j, self.shifts[rows, : share.cols], u, scale)
         with kb.when(p.equals(self.packs.count - 1)), kb.tiles("rf", share.rows, self.tile.merge_m) as rows:
             sums = self.totals[rows, : share.cols]
+            powers = self._powers(share, rows)
+            if powers is not None:
+                kb.op("mul", sums, sums, powers)
             if self.shifts is not None:
                 kb.op("add", sums, sums, self.shifts[rows, : share.cols])
             self._store(columns, share, rows, sums)
@@ -147,7 +182,7 @@ class Scaling:
         with self.ring.ring.consume(), kb.tiles("r", share.rows, self.tile.merge_m) as rows:
             [c] = self.ring.in_ub(turn, share, rows, (self.tile.merge_m, self.tile.ub_ring))
             of_rows = self._per_row(share, self.tile.merge_m, rows, once)
-            scale_channels(kb, c, scales, offsets, of_rows, self.shape)
+            scale_channels(kb, c, scales, offsets, of_rows, self._powers(share, rows), self.shape)
             self._store(columns, share, rows, c)
 
     def _per_column(self, share: Share, groups: At) -> tuple[Handle, Handle | None]:
@@ -156,8 +191,11 @@ class Scaling:
 
     def _per_row(self, share: Share, most: int, rows: At, groups: At) -> Handle | None:
         """Sums of rows, at most ``most``, over some groups."""
-        return load_per_row(self.ctx, self.row_sums, share.place.expert, share.tensor_rows(rows), groups,
+        return load_per_row(self.ctx, self.of_rows.sums, share.place.expert, share.tensor_rows(rows), groups,
                             (most, self.packs.groups))
+
+    def _powers(self, share: Share, rows: At) -> Slice | None:
+        return self.of_rows.powers(self.ctx, share.place.expert, share.tensor_rows(rows), self.tile.merge_m)
 
     def _store(self, columns: Columns, share: Share, rows: At, total: Slice) -> None:
         """Round and store finished rows, or add them to what the parts of K add up to."""
@@ -200,9 +238,11 @@ def load_per_row(ctx: WeightContext, row_sums: RowSums | None, e: Expert, rows: 
 
 
 def scale_channels(kb: KernelBuilder, total: Slice, scales: Handle, offsets: Handle | None, of_rows: Handle | None,
-                   shape: tuple[int, int]) -> None:
-    """``total = (total [+ row_sum * offset]) * scale`` with one scale for each column."""
+                   powers: Slice | None, shape: tuple[int, int]) -> None:
+    """``total = (total [* power] [+ row_sum * offset]) * scale`` with one scale for each column."""
     rows, cols = total.sizes[-2:]
+    if powers is not None:
+        kb.op("mul", total, total, powers)
     if offsets is not None and of_rows is not None:
         u = kb.buffer("u", "UB", "fp32", shape)[:rows, :cols]
         kb.op("mul", u, offsets[0, :cols], of_rows[:rows, :1])
@@ -210,13 +250,13 @@ def scale_channels(kb: KernelBuilder, total: Slice, scales: Handle, offsets: Han
     kb.op("mul", total, total, scales[0, :cols])
 
 
-def scale_parts(ctx: WeightContext, row_sums: RowSums | None) -> Callable[[Slice, Expert, At, At], None]:
+def scale_parts(ctx: WeightContext, made: OfRows) -> Callable[[Slice, Expert, At, At], None]:
     """What scales sums of the parts of K: rows and columns of an expert, with one scale for each column."""
 
     def scale(total: Slice, e: Expert, rows: At, cols: At) -> None:
         (most, width), once = total.of.shape, at(0, 1)
         scales, offsets = load_per_column(ctx, e, cols, once, (1, width))
-        of_rows = load_per_row(ctx, row_sums, e, rows, once, (most, 1))
-        scale_channels(ctx.kb, total, scales, offsets, of_rows, (most, width))
+        of_rows = load_per_row(ctx, made.sums, e, rows, once, (most, 1))
+        scale_channels(ctx.kb, total, scales, offsets, of_rows, made.powers(ctx, e, rows, most), (most, width))
 
     return scale

@@ -235,6 +235,23 @@ _define("decode_e8m0", "E8M0 scales as FP32", 1, _check_decode_e8m0,
         (("cast", 16, 1), ("cast", 32, 1), ("muls", 32, 1), ("maxs", 32, 1)), _execute_decode_e8m0)
 
 
+def _check_power_of_two(op: Op, chip: Chip) -> None:
+    _in_ub(op)
+    _formats(op, "fp32", "fp32")
+    assert op.out is not None
+    _same(op, op.out, op.ins[0])
+
+
+def _execute_power_of_two(op: Op, run: Evaluation) -> None:
+    bits = np.ascontiguousarray(run.ins[0]).view(np.uint32) & np.uint32(0x7F800000)
+    run.out[...] = bits.view(np.float32)
+
+
+# The mask of the exponent's bits, and the bits that it leaves.
+_define("power_of_two", "largest power of two that is at most |a|, of normal numbers; zero of smaller ones", 1,
+        _check_power_of_two, (("dup", 32, 1), ("max", 32, 1)), _execute_power_of_two)
+
+
 def _check_decode_fp4(op: Op, chip: Chip) -> None:
     _in_ub(op)
     _formats(op, "fp16", "fp4_e2m1")

@@ -13,9 +13,12 @@ Per group of k (MX: per block of 32), groups ascending inside a part of K, parts
                with an offset: u = groupsum[m, g] * offset[g, n] ;  u = u * scale[g, n] ;  o = o + u    (likewise)
     with an offset s = s + o ;  t = sum of s over the parts ;  y = bf16(t)
 
-Row and group sums are taken over fp32(x) with 64 lanes (:mod:`msdsim.numerics.vector`).  What is exact: every conversion, since
-bf16 has eight significant bits; every product x * q, which has at most 16; and of MX every product with a scale, a power of
-two, unless it leaves the range of fp32.
+``convert-fp16-*``: acc and c are sums over h * q, where h = fp16(x / power[m]) (:mod:`msdsim.formats.half`: what is exact, and
+how much small elements lose); t = t * power[m] before the offset, s = s * power[m] before o is added.
+
+Row and group sums are taken over fp32(x) with 64 lanes (:mod:`msdsim.numerics.vector`).  What is exact: every conversion of a
+weight, since bf16 has eight significant bits; every product x * q, which has at most 16; and of MX every product with a scale,
+a power of two, unless it leaves the range of fp32.
 """
 
 from __future__ import annotations
@@ -25,6 +28,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from msdsim.formats.half import halves, lost, row_powers
 from msdsim.formats.mx import code_to_exponent
 from msdsim.formats.number import FP32
 from msdsim.formats.quantize import QuantizedWeight
@@ -69,7 +73,9 @@ class ConvertGemm(Contract):
 
     def _columns(self, problem: GemmShape, x16: np.ndarray, weight: QuantizedWeight) -> np.ndarray:
         """Some columns of the result, before its last rounding."""
-        x, scale, total = x16.astype(np.float32), _scale(weight), None
+        x, scale, total, powers = x16.astype(np.float32), _scale(weight), None, self._powers(x16)
+        if self.scheme.half:
+            x16 = halves(x16, powers)
         group, depth = self.scheme.group(problem.group), part_size(problem.k, self.k_parts)
         with np.errstate(over="ignore", under="ignore", invalid="ignore"):
             for start in range(0, problem.k, depth):
@@ -77,18 +83,23 @@ class ConvertGemm(Contract):
                 if group is None:
                     found = matmul_strips(x16[:, part], decode(weight.q[part]))
                 else:
-                    found = self._of_groups(x16, x, weight, scale, part, group)
+                    found = self._of_groups(x16, x, weight, scale, powers, part, group)
                 total = found if total is None else total + found
             assert total is not None
             if group is None:
+                total = total * powers
                 if weight.offset is not None:
                     total = total + np.multiply.outer(row_sum(x), weight.offset)
                 total = total * scale
         return total
 
+    def _powers(self, x16: np.ndarray) -> np.ndarray:
+        """Powers of two of rows, [m, 1]: 1 where they stay BF16."""
+        return row_powers(x16) if self.scheme.half else np.ones((x16.shape[0], 1), np.float32)
+
     @staticmethod
-    def _of_groups(x16: np.ndarray, x: np.ndarray, weight: QuantizedWeight, scale: np.ndarray, part: slice,
-                   group: int) -> np.ndarray:
+    def _of_groups(x16: np.ndarray, x: np.ndarray, weight: QuantizedWeight, scale: np.ndarray, powers: np.ndarray,
+                   part: slice, group: int) -> np.ndarray:
         """Scaled sums of the groups of a part of K."""
         sums = shifts = None
         for inside in group_slices(part.stop - part.start, group):
@@ -100,6 +111,7 @@ class ConvertGemm(Contract):
                 u = np.multiply.outer(row_sum(x[:, here]), per_group(weight.offset, g)) * per_group(scale, g)
                 shifts = u if shifts is None else shifts + u
         assert sums is not None
+        sums = sums * powers
         return sums if shifts is None else sums + shifts
 
     def exact(self, problem: GemmShape, operands: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -109,15 +121,21 @@ class ConvertGemm(Contract):
         """Products are exact; an element of a sum then meets at most as many additions as its sum, the groups and the parts of
         K have, and three further roundings (scale, offset, their sum): gamma of that on sum |x| |q| |scale|.  An offset carries
         ceil(depth / 64) + 6 additions of its row sum and five further roundings; eta terms cover products that underflow.
-        Nothing is claimed where a sum before its scale may leave fp32."""
+        Elements of FP16 rows lose what :func:`~msdsim.formats.half.lost` says, and products with scales underflow before the
+        row's power.  Nothing is claimed where a sum before its scale, or scaled before its power, may leave fp32."""
         x, weight = np.abs(operands["x"].astype(np.float64)), logical_weight(problem, operands)
+        powers = self._powers(operands["x"]).astype(np.float64)
+        dx = lost(x, powers) if self.scheme.half else np.zeros_like(x)
         group = self.scheme.group(problem.group)
         groups, parts = group_slices(problem.k, group), -(-problem.k // part_size(problem.k, self.k_parts))
         depth = max(part.stop - part.start for part in groups)
         # Stored scales may be negative (Q4_0, AutoRound).
-        scale, scaled, largest, shift = np.abs(_scale(weight).astype(np.float64)), 0.0, 0.0, np.zeros(y64.shape)
+        scale, scaled, largest = np.abs(_scale(weight).astype(np.float64)), np.zeros(y64.shape), np.zeros(y64.shape)
+        small = shift = np.zeros(y64.shape)
         for g, part in enumerate(groups):
-            plain = _magnitude(x[:, part], weight.q[part])
+            plain = _magnitude(x[:, part] + dx[:, part], weight.q[part])
+            if dx[:, part].any():
+                small = small + _magnitude(dx[:, part], weight.q[part]) * per_group(scale, g)
             scaled = scaled + plain * per_group(scale, g)
             if weight.offset is not None:
                 u = np.multiply.outer(x[:, part].sum(axis=1), np.abs(per_group(weight.offset, g).astype(np.float64)))
@@ -125,8 +143,9 @@ class ConvertGemm(Contract):
             largest = np.maximum(largest, plain)
         more = (0 if len(groups) == 1 else len(groups)) + parts
         error = gamma(depth + more + 3) * scaled + gamma(-(-depth // 64) + 6 + more + 5) * shift
-        error = error + ETA32 * (2 * len(groups) + np.sum(np.atleast_2d(scale), axis=0))
+        error = error + small + ETA32 * (2 * len(groups) + np.sum(np.atleast_2d(scale), axis=0)) * (1 + powers)
         error = with_output(error * SECOND_ORDER + float64_slack(problem.k, scaled + shift), y64, problem.out)
+        largest = np.maximum(largest, scaled / powers) if self.scheme.half and group is not None else largest
         return np.where(largest * (1 + gamma(depth + 8)) < FP32.max_value, error, np.inf)
 
 
