@@ -60,7 +60,7 @@ def test_accuracy_command(capsys):
     ("arguments", "message"),
     [
         (["accuracy", "gemm:m=2,k=64,n=16", "--input", "gauss"], "error: unknown input distribution 'gauss'"),
-        (["accuracy", "llama3-8b-decode"], "error: "),
+        (["accuracy", "llama3-8b-prefil"], "error: "),
         (["claims", "--hw", "ascend910"], "error: unknown chip 'ascend910'"),
     ],
 )
