@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import tomllib
 from functools import cache
 from pathlib import Path
@@ -51,6 +52,12 @@ def find_file(kind: str, what: str, name: str) -> Path:
     if not is_file(path) or name not in shipped_names(kind):  # a file system may not tell letters apart
         raise unknown_name(what, name, shipped_names(kind))
     return path
+
+
+def toml_text(text: str) -> str:
+    """A text as a basic string of TOML; what UTF-8 cannot encode becomes a question mark."""
+    # Not as ASCII: JSON escapes characters beyond U+FFFF by halves, which TOML refuses.
+    return json.dumps(text.encode("utf-8", "replace").decode(), ensure_ascii=False).replace("\x7f", "\\u007f")
 
 
 def toml_table(text: str, where: str, error: type[InputError] = InputError) -> dict[str, Any]:

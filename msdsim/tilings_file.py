@@ -16,7 +16,6 @@ tiling = { base_m = 16, base_n = 256 }
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,7 +24,7 @@ from typing import Any
 from msdsim.errors import TilingError
 from msdsim.mixes import Chosen
 from msdsim.problems.model import closest
-from msdsim.resources import read_toml, shortened
+from msdsim.resources import read_toml, shortened, toml_text
 
 SCHEMA = "msdsim.tilings/1"
 _KEYS = {"schema": str, "workload": str, "hw": str, "dataflow": str, "op": list}
@@ -54,13 +53,13 @@ class Tilings:
 
     def to_toml(self) -> str:
         """The file's text."""
-        head = [f"# Tilings of {self.workload}; use them with: msdsim run WORKLOAD --tilings THIS-FILE",
-                f"schema = {json.dumps(SCHEMA)}", f"workload = {json.dumps(self.workload)}", f"hw = {json.dumps(self.hw)}",
-                f"dataflow = {json.dumps(self.dataflow)}"]
+        head = [f"# Tilings of {toml_text(self.workload)}; use them with: msdsim run WORKLOAD --tilings THIS-FILE",
+                f"schema = {toml_text(SCHEMA)}", f"workload = {toml_text(self.workload)}", f"hw = {toml_text(self.hw)}",
+                f"dataflow = {toml_text(self.dataflow)}"]
         for op in self.ops:
             values = ", ".join(f"{key} = {int(value)}" for key, value in op.tiling.items())
-            head += ["", "[[op]]", f"name = {json.dumps(op.name)}", f"problem = {json.dumps(op.problem)}",
-                     f"dataflow = {json.dumps(op.dataflow)}", f"tiling = {{ {values} }}"]
+            head += ["", "[[op]]", f"name = {toml_text(op.name)}", f"problem = {toml_text(op.problem)}",
+                     f"dataflow = {toml_text(op.dataflow)}", f"tiling = {{ {values} }}"]
         return "\n".join(head) + "\n"
 
     def by_entry(self, chosen: Sequence[Chosen]) -> dict[str, Mapping[str, int]]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +9,7 @@ from typing import Any
 
 from msdsim.errors import ProblemError
 from msdsim.problems.model import Problem, closest, problem_from_json
-from msdsim.resources import find_file, read_toml
+from msdsim.resources import find_file, read_toml, toml_text
 
 _KEYS = {"name": str, "description": str, "source": str, "batch": int, "dataflow": str, "op": list}
 _ENTRY_KEYS = {"name": str, "count": int, "problem": str | dict, "weights": str, "experts": int, "dataflow": str}
@@ -86,7 +85,7 @@ def definition(workload: Workload) -> dict[str, Any]:
 def workload_toml(workload: Workload) -> str:
     """The text of a file that gives this workload."""
     def lines(table: Mapping[str, Any]) -> list[str]:
-        return [f"{name} = {json.dumps(value)}" for name, value in table.items()]
+        return [f"{name} = {toml_text(value) if isinstance(value, str) else value}" for name, value in table.items()]
 
     table = definition(workload)
     operators = table.pop("op")
