@@ -222,7 +222,8 @@ def _with_weights(problem: Any, dataflow: Dataflow, options: RunOptions) -> tupl
 def _built(dataflow: Dataflow, problem: Any, hardware: Hardware, tiling: Mapping[str, int] | None) -> Build:
     chip = hardware.chip
     tiles = choose_tiling(dataflow, problem, chip, tiling)
-    key = dataflow, str(problem), tiles
+    # A user's own dataflow may choose what cannot be hashed; the builder refuses it in words.
+    key = dataflow, str(problem), repr(tiles)
     build = _BUILT.get(key)
     if build is None or not lowered_alike(build.chip, chip):
         build = run_passes(Build(chip, dataflow, problem, tiles), "place")
@@ -233,7 +234,7 @@ def _built(dataflow: Dataflow, problem: Any, hardware: Hardware, tiling: Mapping
 
 #: What was built and lowered last, by dataflow, problem and tiling and by the identity of the kernel that a program holds, for
 #: chips on which it is the same.
-_BUILT: dict[tuple[Dataflow, str, Any], Build] = {}
+_BUILT: dict[tuple[Dataflow, str, str], Build] = {}
 _PROGRAMS: dict[int, Program] = {}
 
 

@@ -157,7 +157,7 @@ SMALL = {"reduce_max", "reduce_add", "maxs", "max", "dup", "copy", "fixpipe", "m
 def test_every_instruction_of_attention_is_stated(name, scales):
     hardware = load_hw("ascend910b1")
     problem = parse_problem(f"attention:batch=1,heads=16,kv_heads=2,head_dim=64,q=1,kv=256,scales={scales}")
-    kernel, tiles = build_kernel(find_dataflow(problem, name), problem, hardware, {"kv_splits": 1})
+    kernel, tiles = build_kernel(find_dataflow(problem, name), problem, hardware, {"kv_splits": 1, "rows": 8})
     found, stated = Counter(), Counter()
 
     def observe(unit, op, reads, write):

@@ -114,7 +114,7 @@ def test_tiling_errors_say_what_and_by_how_much():
         msdsim.simulate("gemm:m=1,k=1,n=1", "toy", "dequant-int8", tiling={"slots": 0})
     with pytest.raises(TilingError, match=r"slots=2 cannot hold the 7 slots of K that 4 tiles of rows share; raise slots to 7"):
         msdsim.simulate("gemm:m=64,k=400,n=16", "toy", "dequant-int8",
-                        tiling={"slots": 2, "slot_k": 64, "base_m": 16, "base_n": 16})
+                        tiling={"slots": 2, "slot_k": 64, "base_m": 16, "base_n": 16, "k_parts": 1})
 
 
 def test_registry_holds_only_what_it_says():

@@ -85,7 +85,8 @@ def test_preloading_hides_the_split_and_the_merge():
 def test_straight_to_the_cube_spares_l2_the_weights():
     """On the 950 a dequantized weight need not pass through L2: it would be written and read there in 16 bits."""
     through, straight = (msdsim.simulate("gemm:m=16,k=4096,n=4096", "ascend950pr", "dequant-int8", tiling=tiling)
-                         for tiling in ({"direct": 0, "slot_k": 512, "l1_k": 128, "l0_k": 64, "base_n": 128, "vector_k": 64}, None))
+                         for tiling in ({"direct": 0, "slot_k": 512, "l1_k": 128, "l0_k": 64, "base_n": 128, "vector_k": 64},
+                                        {"direct": 1, "k_parts": 1}))
     assert straight.tiling["direct"] == 1
     assert through.traffic["l2_write_bytes"] - straight.traffic["l2_write_bytes"] == 2 * 4096 * 4096
     assert straight.time_us < through.time_us

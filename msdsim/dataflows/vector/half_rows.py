@@ -21,13 +21,13 @@ _ROWS = 8
 
 
 def _elements(chip: Chip) -> int:
-    """Of x in a UB tile, at most: rings of two in BF16 and FP16 and one tile in FP32 then are a quarter of UB."""
-    return chip.buffers.ub_bytes // 48
+    """Of x in a UB tile, at most: rings of two in BF16 and FP16 and one tile in FP32 then are an eighth of UB."""
+    return chip.buffers.ub_bytes // 96
 
 
 def tile_shape(problem: GemmShape, chip: Chip) -> tuple[int, int]:
     """Rows and K of a UB tile."""
-    rows = min(_ROWS, ceil_div(Experts(problem).total_rows, chip.aiv), problem.m)
+    rows = min(_ROWS, ceil_div(Experts(problem).total_rows, chip.aiv), problem.m, max(1, _elements(chip) // (2 * FOLD_LANES)))
     room = max(1, _elements(chip) // rows // FOLD_LANES) * FOLD_LANES
     return rows, min(problem.k, room)
 
