@@ -51,4 +51,4 @@ def require_range(array: np.ndarray, low: int, high: int, name: str, what: str) 
     bad = (array < low) | (array > high)
     if bad.any():
         raise ArrayError(f"{name} has {array[first_index(bad)]} at {place(bad)}, outside {what} [{low}, {high}]; "
-                         "quantize the weights to that range")
+                         "quantize to that range")

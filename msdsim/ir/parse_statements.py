@@ -80,7 +80,7 @@ class StatementParser(ExpressionParser):
     # Statements
 
     def open_block(self, what: str, shown: str, named: bool = False) -> None:
-        first = next(token for token in reversed(self.tokens[: self.at + 1]) if token.indent >= 0)
+        first = next((token for token in reversed(self.tokens[: self.at + 1]) if token.indent >= 0), self.next)
         if named:
             self.expect(what)
             self.take("name", "the kernel's name")

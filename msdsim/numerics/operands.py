@@ -81,7 +81,7 @@ def _int8_rows(given: Mapping[str, np.ndarray], problem: GemmShape, seed: Seed) 
     x = given.get("x")
     if x is None or x.dtype.kind not in "iu":
         if "x_scale" in given:
-            raise ArrayError("'x_scale' needs the quantized activations 'x' (int8) beside it")
+            raise _without_codes(x, "int8")
         drawn = normal((problem.m, problem.k), seed, 0) if x is None else x
         parts = decompose(_activation(drawn, problem), MSD_INT8.with_passes(1))
         assert parts.row_scale is not None
@@ -97,13 +97,21 @@ def _int8_rows(given: Mapping[str, np.ndarray], problem: GemmShape, seed: Seed) 
     return {"x": np.ascontiguousarray(x, np.int8), "x_scale": np.ascontiguousarray(scale, np.float32)}
 
 
+def _without_codes(x: np.ndarray | None, codes: str) -> ArrayError:
+    """The error for an ``x_scale`` whose ``x`` is missing, or is real numbers."""
+    if x is None:
+        return ArrayError(f"'x_scale' needs the quantized activations 'x' ({codes}) beside it")
+    return ArrayError(f"'x_scale' needs the quantized activations 'x' as integers ({codes}), and these are real numbers "
+                      f"({x.dtype}); give their bytes without --dtype, or leave 'x_scale' out")
+
+
 def _mx_rows(given: Mapping[str, np.ndarray], problem: GemmShape, seed: Seed) -> dict[str, np.ndarray]:
     """``x`` in the elements of an MX format with its ``x_scale`` E8M0 [m, blocks], as they are given in codes; real numbers are
     quantized as the dataflows of this format would."""
     x, fmt = given.get("x"), FORMATS[MX_ELEMENTS[problem.x]]
     if x is None or x.dtype.kind not in "iu":
         if "x_scale" in given:
-            raise ArrayError(f"'x_scale' needs the quantized activations 'x' (codes of {fmt.name}) beside it")
+            raise _without_codes(x, f"codes of {fmt.name}, uint8")
         drawn = normal((problem.m, problem.k), seed, 0) if x is None else x
         elements, scale = quantize_mx(_activation(drawn, problem), fmt, "rceil")
         return {"x": elements, "x_scale": scale}

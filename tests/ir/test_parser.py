@@ -105,3 +105,9 @@ def test_files(tmp_path):
         read_kernel(path)
     with pytest.raises(KernelError, match="cannot be read: FileNotFoundError"):
         read_kernel(tmp_path / "none.kir")
+
+
+@pytest.mark.parametrize("text", ["", "\n \n", "# only a comment\n"])
+def test_files_without_a_kernel(text):
+    with pytest.raises(KernelError, match="expected 'kernel', found 'end of file'"):
+        parse_kernel(text)
