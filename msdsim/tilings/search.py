@@ -23,8 +23,10 @@ from msdsim.ir.lets import unnamed
 from msdsim.ir.lower import lower, lowered_alike
 from msdsim.ir.placement import Placement
 from msdsim.ir.program import Program
+from msdsim.ir.verify import check_kernel
 from msdsim.registry import Registry
 from msdsim.tilings.estimate import Phase
+from msdsim.tilings.shorter import shorter
 from msdsim.tilings.space import Column, Space
 from msdsim.tilings.turns import Effort, Turns
 
@@ -60,6 +62,10 @@ QUICK = Effort(width=60, judged=20, patience=4, work=120e3)
 _FAR = 1.4
 #: Width of the table where nothing of a narrower one can be built.
 _WIDEST = 600
+#: Candidates for which there has to be time on a shorter problem.
+_SEVERAL = 6
+#: What is faster there by less may be slower on the problem itself.
+_SURE = 0.97
 #: Work of a statement of a kernel on its way to the engine, and of an instruction in it.
 _PER_STATEMENT, _PER_INSTRUCTION = 60.0, 0.35
 
@@ -71,6 +77,8 @@ class Choice:
     tiling: Any
     ranked: int = 0
     judged: int = 0
+    #: What they were judged on, where the problem itself is too long.
+    on: str = ""
 
     @property
     def how(self) -> str:
@@ -78,15 +86,28 @@ class Choice:
         if not self.ranked:
             return ""
         return f"first of {self.ranked} by estimate" if self.judged < 2 else \
-            f"of {self.ranked} by estimate, the fastest of the first {self.judged}"
+            f"of {self.ranked} by estimate, the fastest of the first {self.judged}{self.on and f', judged on {self.on}'}"
+
+
+def _ranked(stated: Callable[[Space], list[Phase]], s: Space) -> tuple[Column, Column]:
+    """Estimated cycles and instructions of a core of every candidate."""
+    phases = stated(s)
+    instructions = sum(phase.instructions * phase.where for phase in phases)
+    return np.sum([phase.cycles() for phase in phases], axis=0), np.broadcast_to(instructions, (s.count,))
+
+
+def _estimated(stated: Callable[[Space], list[Phase]], s: Space, row: Mapping[str, int]) -> tuple[float, float]:
+    """The same of one tiling with the keys of a table."""
+    other = Space({}, lambda one: _ranked(stated, one), s.width)
+    other.columns, other.count = {key: np.array([row[key]], np.int64) for key in s.columns}, 1
+    cycles, instructions = other.rank(other)
+    return float(cycles[0]), float(instructions[0])
 
 
 def candidates(statement: Statement, given: Mapping[str, int], width: int) -> tuple[Space, Column, Column]:
     """The table of a dataflow, the best first, its estimated cycles and instructions of a core."""
     def rank(s: Space) -> tuple[Column, Column]:
-        phases = statement.phases(s)
-        instructions = sum(phase.instructions * phase.where for phase in phases)
-        return np.sum([phase.cycles() for phase in phases], axis=0), np.broadcast_to(instructions, (s.count,))
+        return _ranked(statement.phases, s)
 
     # On the smallest buffers only the statement's tightest values leave room.
     attempts = [{}, *getattr(statement, "tightest", ())]
@@ -146,7 +167,7 @@ def _judge(dataflow: Dataflow, problem: Any, chip: Chip, turns: Turns, tried: Ca
         done += work
         # The first needs no judge if there is no time for a second.
         if not turns.judged and (done + work > effort.work or effort.judged < 2):
-            return Choice(tiling, s.ranked)
+            return _judge_shorter(dataflow, problem, chip, turns, tiling)
         turns.judged[number] = FastEngine().cycles(program)
         tried(tiling, turns.judged[number])
         if done + work > effort.work:
@@ -154,6 +175,49 @@ def _judge(dataflow: Dataflow, problem: Any, chip: Chip, turns: Turns, tried: Ca
     if not turns.judged:
         return None
     return Choice(dataflow.tiling(**s.row(turns.fastest)), s.ranked, len(turns.judged))
+
+
+def _judge_shorter(dataflow: Dataflow, problem: Any, chip: Chip, turns: Turns, first: Any) -> Choice:
+    """The fastest on a shorter problem, times what the estimate says the real one takes longer; the first by estimate where
+    there is none short enough."""
+    s, effort, done = turns.space, turns.effort, 0.0
+    if effort.judged < 2:
+        return Choice(first, s.ranked)
+    for short in shorter(problem, chip):
+        phases = STATEMENTS[_name(dataflow)](short, chip).phases
+        try:
+            work = _work(_program(dataflow, short, chip, first), chip.cores.aic * _estimated(phases, s, asdict(first))[1])
+        except InputError:
+            continue
+        if work * _SEVERAL <= effort.work:
+            break
+    else:
+        return Choice(first, s.ranked)
+    turns.both_paths()
+    while done < effort.work and (number := turns.next()) is not None:
+        tiling = dataflow.tiling(**s.row(number))
+        try:
+            program = _program(dataflow, short, chip, tiling)
+        except InputError as refusal:
+            turns.refused.add(number)
+            turns.refusal = refusal
+            continue
+        cycles, instructions = _estimated(phases, s, s.row(number))
+        done += _work(program, chip.cores.aic * instructions)
+        turns.judged[number] = round(FastEngine().cycles(program) * float(turns.cycles[number]) / cycles)
+    # The first was legal for the problem, and stays where the difference is within what starts and ends of it may be.
+    begin = next(iter(turns.judged.values()), 0)
+    for number in sorted(turns.judged, key=lambda row: turns.judged[row]):
+        if turns.judged[number] > _SURE * begin:
+            return Choice(first, s.ranked, len(turns.judged), str(short))
+        tiling = dataflow.tiling(**s.row(number))
+        try:
+            check_kernel(dataflow.build(problem, chip, tiling), chip)
+            _program(dataflow, problem, chip, tiling)
+        except InputError:
+            continue
+        return Choice(tiling, s.ranked, len(turns.judged), str(short))
+    return Choice(first, s.ranked, len(turns.judged), str(short))
 
 
 def shortlist(dataflow: Dataflow, problem: Any, chip: Chip, given: Mapping[str, int], width: int) -> list[dict[str, int]]:

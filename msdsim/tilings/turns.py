@@ -56,6 +56,12 @@ class Turns:
         #: Rows whose neighbours are in the table.
         self.grown: set[int] = set()
 
+    def both_paths(self) -> None:
+        """Soon also the best of the other path between Cube and Vector, direct or through L2."""
+        direct = self.space.columns.get("direct", np.zeros(1))
+        other = np.flatnonzero(direct != direct[0])[:1].tolist()
+        self.early = [*self.early[:1], *other, *(row for row in self.early[1:] if row not in other)][:EARLY]
+
     @property
     def fastest(self) -> int:
         """The first of those that are as good as the fastest."""

@@ -17,6 +17,7 @@ from msdsim.ir.verify import verify
 from msdsim.problems import parse_problem
 from msdsim.tilings import choose
 from msdsim.tilings.search import QUICK, STATEMENTS, candidates
+from msdsim.tilings.shorter import shorter
 
 GEMM, DECODE = "gemm:m=40,k=1024,n=1024", "attention:batch=2,heads=8,kv_heads=2,head_dim=128,q=1,kv=512"
 
@@ -173,3 +174,29 @@ def test_with_few_events_single_slots_are_chosen_or_what_is_lacking_is_named():
     assert choice.tiling.ub_ring == 1
     with pytest.raises(TilingError, match="aiv needs 3 event ids from V to MTE2, chip 'ascend910b1' has 2"):
         chosen("gemm:m=16,k=512,n=512", "convert-int8", hardware)
+
+
+@pytest.mark.parametrize("causal", [0, 1])
+def test_attention_too_long_for_the_engine_is_judged_on_a_shorter_one(causal):
+    hardware, long = load_hw("ascend950dt"), f"attention:batch=1,heads=1,kv_heads=1,head_dim=128,q=32768,kv=32768,causal={causal}"
+    choice = chosen(long, "bf16", hardware)[2]
+    assert choice.judged > 1
+    short = parse_problem(choice.on)
+    assert short.q == short.kv < 32768
+    assert short.causal == causal
+    assert f"judged on {short}" in choice.how
+    # By estimate S, P and O go through L2; the engine knows better.
+    assert choice.tiling.direct == 1
+    others = chosen(choice.on, "bf16", hardware, {"direct": 0})[2]
+    assert cycles(choice.on, "bf16", hardware, asdict(choice.tiling)) < cycles(choice.on, "bf16", hardware, asdict(others.tiling))
+
+
+def test_shorter_problems_keep_rows_for_every_core_and_are_of_the_same_kind():
+    chip = load_hw("ascend910b1").chip
+    whole = parse_problem("attention:batch=2,heads=8,kv_heads=2,head_dim=128,q=16384,kv=32768,causal=1")
+    found = list(shorter(whole, chip))
+    assert [(p.batch, p.heads, p.kv_heads, p.q, p.kv) for p in found] == [
+        (1, 8, 2, 16384, 32768), (1, 4, 1, 16384, 32768), (1, 4, 1, 8192, 16384), (1, 4, 1, 4096, 8192), (1, 4, 1, 2048, 4096)]
+    assert all(p.causal and p.batch * p.heads * p.q >= 128 * chip.cores.aic for p in found)
+    assert not list(shorter(parse_problem(DECODE), chip))
+    assert not list(shorter(parse_problem(GEMM), chip))
