@@ -11,6 +11,7 @@ from msdsim.engine.fast import banked_layout
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.capacities import Capacities
 from msdsim.engine.fast.expressions import LARGEST
+from msdsim.engine.fast.l2_layout import PC_SIZE
 from msdsim.engine.fast.part_block import PartBlock, PartBooks
 from msdsim.engine.fast.repetition import Repetition
 from msdsim.engine.fast.tables import PartTable
@@ -27,6 +28,8 @@ from msdsim.units import ceil_div, round_up
 INTERVALS, FIRST_INTERVAL_SHIFT = 512, 6
 #: Ticks stay below this whatever the rates are: a tree key holds the tick above LEAF_BITS.
 _MOST_TICKS = 2**42
+#: Most blocks of L2.pieces that all have a place of their own, and places in the table for more.
+MOST_BLOCKS, TABLE_BLOCKS = 2**20, 2**18
 
 
 @dataclass
@@ -45,8 +48,10 @@ class Machine:
     semaphore_waits: list[int]
     signal_waits: list[int]
     traffic: int
-    #: Lines of GM, words of L2.turn for them, and whether they all fit into L2.
+    #: Lines of GM, words of L2.pieces for them and where in these turns begin that must be cleared (the last ones), and whether
+    #: all lines fit into L2.
     lines: int
+    pieces: int
     turns: int
     roomy: bool
 
@@ -98,7 +103,14 @@ class Builder:
             self.C.add([port])
         return Machine(np.array(C, np.int64), S, first_books(unit_books[-1]), unit_bases, pipe_bases, unit_books[:-1],
                        self.parts, self.semaphore_waits, self.signal_waits, self.traffic, self.lines,
-                       C[at.K_TURN_LINES] * C[at.K_TURN_PIECES], bool(C[at.K_ROOMY]))
+                       *self._piece_words(), bool(C[at.K_ROOMY]))
+
+    def _piece_words(self) -> tuple[int, int]:
+        """Words of L2.pieces, and the first of those that are turns and nothing else."""
+        C = self.C.words
+        blocks = C[at.K_TURN_LINES] * C[at.K_TURN_PIECES]
+        words = C[at.K_TURNS] + blocks if C[at.K_TURNS] else blocks * PC_SIZE
+        return words, C[at.K_TURNS] or words
 
     def memory_words(self) -> dict[int, int]:
         """The constants that say how fast and large memory is, and how fast signals are, by their place in C."""
@@ -145,6 +157,10 @@ class Builder:
         C[at.K_TURN_LINES] = piece if piece & (piece - 1) == 0 else 1
         C[at.K_TURN_SHIFT] = C[at.K_TURN_LINES].bit_length() - 1
         C[at.K_TURN_PIECES] = ceil_div(self.lines, C[at.K_TURN_LINES])
+        # Most of very many lines are asked for once: a table of blocks then keeps what may be asked for again.
+        many = C[at.K_TURN_LINES] * C[at.K_TURN_PIECES] > MOST_BLOCKS
+        C[at.K_PIECE_MASK] = TABLE_BLOCKS - 1 if many else -1
+        C[at.K_TURNS] = TABLE_BLOCKS * PC_SIZE if many else 0
         scales = [(at.K_READ_SCALE, memory.l2_read), (at.K_WRITE_SCALE, memory.l2_write), (at.K_HBM_SCALE, memory.hbm)]
         for column, server in scales:
             C[column], C[column + 1] = server.scale, server.per_byte

@@ -7,10 +7,10 @@ way of its set; ``tag`` gives the line of each way, ``taken`` how many ways of a
 
 Kernels ask for the same pieces again and again.  So the lines of a piece that has been looked up get an owner, whose they are
 until another piece asks for one of them or it leaves; the word of a line names the owner.  While the owner has all of its
-lines, the same piece is found by a look at its record in ``pieces``, and all of its lines were used last when the owner was
-(``last``).  The least recently used way is found by ``used``, which is never later than the last use of a way: the earliest
-there is the one if it is exact; otherwise it is brought up to date, and the search begins anew.  Where nothing ever leaves,
-nothing has an owner.
+lines, the same piece is found by a look at its record in ``pieces``, and all of its lines were used last when the owner was.
+The least recently used way is found by ``used``, which is never later than the last use of a way: the earliest there is the
+one if it is exact; otherwise it is brought up to date, and the search begins anew.  Where nothing ever leaves, nothing has an
+owner.
 """
 # mypy: disable-error-code="no-untyped-def"
 # The compiled functions take integers and pointers to the arrays of layout.py; numba checks their types.
@@ -69,28 +69,43 @@ def line_of(C, address):
 
 
 @inlined
-def _place(C, address):
-    """The block PC_* of pieces that begin with the line of an address."""
-    line = line_of(C, address)
-    return ((line & C[at.K_TURN_LINES] - 1) * C[at.K_TURN_PIECES] + (line >> C[at.K_TURN_SHIFT])) * on.PC_SIZE
+def _number(C, line):
+    """Number of the block PC_* of pieces that begin with a line."""
+    return (line & C[at.K_TURN_LINES] - 1) * C[at.K_TURN_PIECES] + (line >> C[at.K_TURN_SHIFT])
+
+
+@inlined
+def _place(C, line):
+    return (_number(C, line) & C[at.K_PIECE_MASK]) * on.PC_SIZE
 
 
 @inlined
 def expect_piece(C, S, address):
     """A piece that begins at an address will be looked up soon: what is known of it is fetched meanwhile, as it may be far."""
-    prefetch(S[at.G_PIECES_ADDRESS] + 8 * _place(C, address))
+    number = _number(C, line_of(C, address))
+    prefetch(S[at.G_PIECES_ADDRESS] + 8 * ((number & C[at.K_PIECE_MASK]) * on.PC_SIZE))
+    if C[at.K_TURNS] != 0:
+        prefetch(S[at.G_PIECES_ADDRESS] + 8 * (C[at.K_TURNS] + number))
 
 
 @inlined
 def place_of(C, S, l2, address):
     """The block PC_* of pieces that begin with the line of an address, with what is known of them in this run."""
-    place = _place(C, address)
-    if l2.pieces[place + on.PC_RUN] != S[at.G_RUN]:
+    line = line_of(C, address)
+    place = _place(C, line)
+    if l2.pieces[place + on.PC_RUN] != S[at.G_RUN] or l2.pieces[place + on.PC_LINE] != line:
         l2.pieces[place + on.PC_RUN] = S[at.G_RUN]
+        l2.pieces[place + on.PC_LINE] = line
         l2.pieces[place + on.PC_TURN] = 0
         l2.pieces[place + on.PC_READ] = on.NO_SHAPE
         l2.pieces[place + on.PC_WRITTEN] = on.NO_SHAPE
     return place
+
+
+@inlined
+def turn_of(C, place, address):
+    """Where in L2.pieces the turn of the line of an address is, whose block is at ``place``."""
+    return place + on.PC_TURN if C[at.K_TURNS] == 0 else C[at.K_TURNS] + _number(C, line_of(C, address))
 
 
 @inlined
@@ -103,29 +118,30 @@ def shape_of(C, piece):
 
 
 @inlined
-def is_whole(l2, record, shape, stride):
-    """Whether a record is that of a piece all of whose lines are there."""
-    return (l2.pieces[record + on.RC_SHAPE] == shape
-            and l2.pieces[record + on.RC_STRIDE] & (1 << on.STRIDE_BITS) - 1 == stride)
-
-
-@inlined
 def owner_of(l2, record):
     """The owner of a record's lines."""
     return l2.pieces[record + on.RC_STRIDE] >> on.STRIDE_BITS
 
 
 @inlined
+def is_whole(l2, record, shape, stride):
+    """Whether a record is that of a piece all of whose lines are there."""
+    return (l2.pieces[record + on.RC_SHAPE] == shape
+            and l2.pieces[record + on.RC_STRIDE] & (1 << on.STRIDE_BITS) - 1 == stride
+            and l2.owners[owner_of(l2, record) * on.OW_SIZE + on.OW_RECORD] == record)
+
+
+@inlined
 def _new_owner(S, l2, record):
     owner = S[at.G_OWNER_LEFT]
     if owner != 0:
-        S[at.G_OWNER_LEFT] = l2.owners[owner * on.OW_SIZE + on.OW_RECORD]
+        S[at.G_OWNER_LEFT] = on.FREE - l2.owners[owner * on.OW_SIZE + on.OW_RECORD]
     else:
         owner = S[at.G_OWNERS]
         S[at.G_OWNERS] = owner + 1
     l2.owners[owner * on.OW_SIZE + on.OW_LINES] = _MANY
     l2.owners[owner * on.OW_SIZE + on.OW_RECORD] = record
-    l2.last[owner] = S[at.G_USES]
+    l2.owners[owner * on.OW_SIZE + on.OW_LAST] = S[at.G_USES]
     return owner
 
 
@@ -133,13 +149,11 @@ def _new_owner(S, l2, record):
 def _lose(S, l2, owner, count):
     """Lines are no longer an owner's, and its piece is not whole; what owns nothing is free."""
     words = owner * on.OW_SIZE
-    record = l2.owners[words + on.OW_RECORD]
-    if owner_of(l2, record) == owner:
-        l2.pieces[record + on.RC_SHAPE] = on.NO_SHAPE
     left = l2.owners[words + on.OW_LINES] - count
     l2.owners[words + on.OW_LINES] = left
+    l2.owners[words + on.OW_RECORD] = on.NO_RECORD
     if left == 0:
-        l2.owners[words + on.OW_RECORD] = S[at.G_OWNER_LEFT]
+        l2.owners[words + on.OW_RECORD] = on.FREE - S[at.G_OWNER_LEFT]
         S[at.G_OWNER_LEFT] = owner
 
 
@@ -160,7 +174,7 @@ def _note(S, l2, record, owner, lines, whole):
 @inlined
 def _last_use(l2, slot):
     """When a way was used last; lines of one piece have been used in their order."""
-    return l2.last[l2.line[l2.tag[slot]] >> on.OWNER_BITS]
+    return l2.owners[(l2.line[l2.tag[slot]] >> on.OWNER_BITS) * on.OW_SIZE + on.OW_LAST]
 
 
 @helper

@@ -16,9 +16,9 @@ from msdsim.errors import InputError
 from msdsim.timeline.l2_state import L2State
 
 _TYPES = L2(line=np.int32, tag=np.int32, used=np.int64, taken=np.int32, ready=np.int64, pieces=np.int64,
-            owners=np.int64, last=np.int64)
+            owners=np.int64)
 #: What need not be cleared: it is written before it is read, or tells in which run it was.
-_UNREAD = ("tag", "used", "ready", "pieces", "owners", "last")
+_UNREAD = ("tag", "used", "ready", "pieces", "owners")
 #: Line numbers are words of ``tag``, numbers of owners are parts of the words of ``line``.
 MOST_LINES, MOST_OWNERS = 2**31 - 1, 2**28
 #: Longest array that is kept, and how many sets of arrays are: engines may run in several threads.
@@ -52,19 +52,21 @@ class Arrays:
         with _lock:
             self.whole = _kept.pop() if _kept else L2(*(np.zeros(0, kind) for kind in _TYPES))
         self._size(L2(line=machine.lines, tag=ordered * self.ways, used=ordered * self.ways, taken=ordered,
-                      ready=machine.lines, pieces=machine.turns * on.PC_SIZE, owners=owners * on.OW_SIZE, last=owners))
+                      ready=machine.lines, pieces=machine.pieces, owners=owners * on.OW_SIZE), machine.turns)
         machine.S[at.G_RUN], machine.S[at.G_OWNERS] = next(_runs), 1
         if state is not None:
             self._put(machine, state)
 
-    def _size(self, counts: L2) -> None:
-        """Take as much of the kept arrays as is needed, cleared where that matters."""
+    def _size(self, counts: L2, turns: int) -> None:
+        """Take as much of the kept arrays as is needed, cleared where that matters; of ``pieces`` from ``turns`` on."""
         whole = [array if len(array) >= count else _zeros(count, array.dtype)
                  for array, count in zip(self.whole, counts, strict=True)]
         self.arrays = L2(*(array[:count] for array, count in zip(whole, counts, strict=True)))
         for name, before, array in zip(L2._fields, self.whole, self.arrays, strict=True):
             if len(array) <= len(before) and name not in _UNREAD:
                 array[:] = 0
+            elif len(array) <= len(before) and name == "pieces":
+                array[turns:] = 0
         self.whole = L2(*whole)
 
     def _put(self, machine: Machine, state: L2State) -> None:
@@ -77,22 +79,32 @@ class Arrays:
         arrays.taken[:] = np.bincount(sets, minlength=self.sets)
         counts = np.bincount(way)
         owners = arrays.owners[on.OW_SIZE :][: len(counts) * on.OW_SIZE].reshape(len(counts), on.OW_SIZE)
-        owners[:, on.OW_LINES], owners[:, on.OW_RECORD] = counts, on.PC_READ
-        arrays.last[1 : 1 + len(counts)] = np.arange(len(counts))
+        owners[:, on.OW_LINES], owners[:, on.OW_RECORD], owners[:, on.OW_LAST] = counts, on.NO_RECORD, np.arange(len(counts))
         machine.S[at.G_OWNERS], machine.S[at.G_USES] = 1 + len(counts), len(counts)
 
     def dirty_lines(self) -> int:
         """Lines that have been written and not been written back."""
-        return int(np.count_nonzero(self.arrays.line & DIRTY))
+        arrays = self.arrays
+        if not len(arrays.taken):
+            return int(np.count_nonzero(arrays.line & DIRTY))
+        lines = arrays.tag.reshape(self.ways, self.sets)[self._there()]
+        return int(np.count_nonzero(arrays.line[lines] & DIRTY))
+
+    def _there(self) -> np.ndarray:
+        """Which ways of which sets have a line."""
+        there: np.ndarray = np.arange(self.ways)[:, None] < self.arrays.taken
+        return there
 
     def state(self) -> L2State:
         """What is in L2 at the end of a run."""
-        arrays = self.arrays
-        way, place = np.nonzero(np.arange(self.ways)[:, None] < arrays.taken)
-        lines = arrays.tag[way * self.sets + place].astype(np.int64)
-        used = arrays.last[arrays.line[lines] >> OWNER_BITS]
+        arrays, there = self.arrays, self._there()
+        tags = arrays.tag.reshape(self.ways, self.sets)[there]
+        used = arrays.owners[(arrays.line[tags] >> OWNER_BITS) * on.OW_SIZE + on.OW_LAST]
         # By set, the least recently used first; lines of one piece have been used in their order.
-        lines = lines[np.lexsort((lines, used, place))]
+        keys = np.full((self.ways, self.sets), np.iinfo(np.int64).max)
+        keys[there] = used << 31 | tags
+        keys = np.sort(keys.T, axis=1)
+        lines = keys[keys < np.iinfo(np.int64).max] & MOST_LINES
         return L2State(*self.geometry, lines, arrays.line[lines] & DIRTY != 0)
 
     def release(self) -> None:

@@ -56,6 +56,8 @@ K_SAME_LINE = _k.word("cycles that a line of L2 is kept by one core, 0: none")
 K_TURN_LINES = _k.word("lines of a whole piece, a power of two or 1: L2.pieces has those of one place in a piece together")
 K_TURN_SHIFT = _k.word("its logarithm")
 K_TURN_PIECES = _k.word("blocks of L2.pieces for one place in a piece")
+K_PIECE_MASK = _k.word("bits of its number that say where a block of L2.pieces is: all, or of a table for very many lines")
+K_TURNS = _k.word("in L2.pieces: turns by number of the block where several lines may have one block, 0: PC_TURN")
 K_KNOWN = _k.word("in S: KNOWN_PLACES blocks KNOWN_*")
 K_SIZE = _k.size()
 

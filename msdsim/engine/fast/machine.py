@@ -67,10 +67,10 @@ def _begin(C, S):
 
 
 @helper
-def run_on_pointers(C, S, T, rows, line, tag, used, taken, ready, pieces, owners, last):
+def run_on_pointers(C, S, T, rows, line, tag, used, taken, ready, pieces, owners):
     """Run for a while, so that the caller can be interrupted.  ``S[G_STAGE]`` says ENDED when nothing is left to do or can be
     done, ``S[G_STATUS]`` then how it ended."""
-    l2 = on.L2(line, tag, used, taken, ready, pieces, owners, last)
+    l2 = on.L2(line, tag, used, taken, ready, pieces, owners)
     S[at.G_PIECES_ADDRESS] = address(pieces)
     S[at.G_LEFT] = _INSTRUCTIONS_AT_ONCE
     if S[at.G_STAGE] == at.NOT_BEGUN:
@@ -99,8 +99,8 @@ def run_on_pointers(C, S, T, rows, line, tag, used, taken, ready, pieces, owners
 
 
 @entry("void(int64[::1], int64[::1], int64[::1], int64[:,::1], int32[::1], int32[::1], int64[::1], int32[::1], int64[::1], "
-       "int64[::1], int64[::1], int64[::1])")
-def run(C, S, T, rows, line, tag, used, taken, ready, pieces, owners, last):
+       "int64[::1], int64[::1])")
+def run(C, S, T, rows, line, tag, used, taken, ready, pieces, owners):
     """:func:`run_on_pointers` on arrays; those from ``line`` on are the ones of l2_layout.L2."""
     run_on_pointers(pointer(C), pointer(S), pointer(T), pointer(rows), pointer(line), pointer(tag), pointer(used),
-                    pointer(taken), pointer(ready), pointer(pieces), pointer(owners), pointer(last))
+                    pointer(taken), pointer(ready), pointer(pieces), pointer(owners))

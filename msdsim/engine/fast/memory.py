@@ -8,7 +8,7 @@ from msdsim.engine.fast import l2_layout as on
 from msdsim.engine.fast import layout as at
 from msdsim.engine.fast.arithmetic import ceil_div
 from msdsim.engine.fast.banked import read_line, write_line
-from msdsim.engine.fast.cache import expect, is_whole, line_of, look_up, owner_of, place_of, shape_of
+from msdsim.engine.fast.cache import expect, is_whole, line_of, look_up, owner_of, place_of, shape_of, turn_of
 from msdsim.engine.fast.compiled import helper, inlined
 from msdsim.timeline import record
 
@@ -105,15 +105,17 @@ def _by_line(C, S, l2, now, piece, place, record, write, bypass):
 
 
 @inlined
-def _take_turn(C, l2, now, unit, place, first):
-    """The cycle from which a piece is served to ``unit``: cores that ask for the same first line take turns (Turns.start)."""
+def _take_turn(C, l2, now, unit, address, place, first):
+    """The cycle from which the piece at an address, whose block is at ``place``, is served to ``unit``: cores that ask for the
+    same first line take turns (Turns.start)."""
     same, start = C[at.K_SAME_LINE], now
     if same != 0:
-        turn = l2.pieces[place + on.PC_TURN]
+        word = turn_of(C, place, address)
+        turn = l2.pieces[word]
         if turn >> at.UNIT_BITS > now:
             # A core that was the last one does not wait for itself.
             start = max(now, (turn >> at.UNIT_BITS) - (same if turn & _UNIT == unit else 0))
-        l2.pieces[place + on.PC_TURN] = (max(start, first) + same) << at.UNIT_BITS | unit
+        l2.pieces[word] = (max(start, first) + same) << at.UNIT_BITS | unit
     return start
 
 
@@ -126,7 +128,7 @@ def access(C, S, l2, now, unit, piece, write, step, step_part, bypass):
     S[at.G_USES] += 1
     hbm_read, hbm_write, first, done = 0, 0, now, 0
     if is_whole(l2, record, shape_of(C, piece), piece.stride):
-        l2.last[owner_of(l2, record)] = S[at.G_USES]
+        l2.owners[owner_of(l2, record) * on.OW_SIZE + on.OW_LAST] = S[at.G_USES]
         if write == 0:
             done = l2.pieces[place + on.PC_READY]
     else:
@@ -135,7 +137,7 @@ def access(C, S, l2, now, unit, piece, write, step, step_part, bypass):
         passed = _pass_l2(S, at.G_WRITE_FREE, now, step, step_part, C[at.K_WRITE_SCALE])
     else:
         passed = _pass_l2(S, at.G_READ_FREE, now, step, step_part, C[at.K_READ_SCALE])
-    start = _take_turn(C, l2, now, unit, place, first)
+    start = _take_turn(C, l2, now, unit, piece.address, place, first)
     return max(max(done, passed), start), hbm_read, hbm_write
 
 

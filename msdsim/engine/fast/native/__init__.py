@@ -30,8 +30,7 @@ _CONSTANTS = (SET_SKEW, record.CATEGORIES, record.TRAFFIC, list(record.TIMELINE_
 FUNCTION, SOURCE_HASH = "msdsim_run", "msdsim_source_hash"
 #: Types of its arguments: C, S, T, rows, and the arrays of L2.
 TYPES = (np.int64, np.int64, np.int64, np.int64, *L2(line=np.int32, tag=np.int32, used=np.int64, taken=np.int32,
-                                                    ready=np.int64, pieces=np.int64,
-                                                    owners=np.int64, last=np.int64))
+                                                    ready=np.int64, pieces=np.int64, owners=np.int64))
 
 
 @cache
