@@ -20,6 +20,8 @@ EARLY = 4
 DOUBT, NO_WORSE = 0.95, 1.03
 #: What is divided and what is not are both looked into as long as one is no slower than the other by more.
 CLOSE = 1.08
+#: How much slower by its estimate a tiling in many parts of K is tried all the same.
+DIVIDED = 1.15
 #: A change that moves the estimate by no more changes nothing that matters; and estimates of one shape that are the same.
 IDLE, SAME = 1e-3, 1e-6
 #: What gains less is no reason to leave what was tried earlier, which moves fewer bytes or fits better by the estimate.
@@ -49,6 +51,11 @@ class Turns:
             other = np.flatnonzero((s.columns[s.parts][firsts] == 1) != (s.columns[s.parts][0] == 1))[:1]
             firsts = np.concatenate([firsts[:1], firsts[other], np.delete(firsts[1:], other - 1)])
         self.early = firsts[:EARLY].tolist()
+        if s.parts is not None:
+            # And the one in most parts of those that are estimated well: estimates of many parts are too high.
+            near = firsts[cycles[firsts] <= DIVIDED * cycles[firsts[0]]]
+            most = int(near[np.argmax(s.columns[s.parts][near])])
+            self.early += [most] * (most not in self.early)
         #: Cycles of those that were judged, and those that cannot be built.
         self.judged: dict[int, int] = {}
         self.refused: set[int] = set()

@@ -7,7 +7,7 @@ import pytest
 from tests.fuzz.races import run
 
 
-@pytest.mark.parametrize("every", [80, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("every", [40, pytest.param(1, marks=pytest.mark.slow)])
 def test_planted_races_are_refused(every):
     found = [outcome for _, _, outcome in run(every)]
     assert found.count("missed") == 0
