@@ -54,8 +54,8 @@ class Turns:
         if s.parts is not None:
             # And the one in most parts of those that are estimated well: estimates of many parts are too high.
             near = firsts[cycles[firsts] <= DIVIDED * cycles[firsts[0]]]
-            most = int(near[np.argmax(s.columns[s.parts][near])])
-            self.early += [most] * (most not in self.early)
+            most = near[np.argsort(-s.columns[s.parts][near], kind="stable")][:1].tolist()
+            self.early += [row for row in most if row not in self.early]
         #: Cycles of those that were judged, and those that cannot be built.
         self.judged: dict[int, int] = {}
         self.refused: set[int] = set()
