@@ -141,6 +141,17 @@ def _define(kind: str, description: str, inputs: int, check: Callable[[Op, Chip]
                  hazard=lambda op, chip: Const(1)))
 
 
+def _each(out: str, source: str) -> Callable[[Op, Chip], None]:
+    """The check of an operation that makes a number of format ``out`` of each of format ``source``."""
+    def check(op: Op, chip: Chip) -> None:
+        _in_ub(op)
+        _formats(op, out, source)
+        assert op.out is not None
+        _same(op, op.out, op.ins[0])
+
+    return check
+
+
 def _check_block_max(op: Op, chip: Chip) -> None:
     _in_ub(op)
     _formats(op, "fp32", "fp32")
@@ -181,20 +192,13 @@ _define("mx_scale", "E8M0 scale of blocks from their maximum, by a rule of the M
         _execute_mx_scale, attrs={"rule": "name", "element": "name", "lowest": "int"})
 
 
-def _check_mx_step(op: Op, chip: Chip) -> None:
-    _in_ub(op)
-    _formats(op, "e8m0", "e8m0")
-    assert op.out is not None
-    _same(op, op.out, op.ins[0])
-
-
 def _execute_mx_step(op: Op, run: Evaluation) -> None:
     down = op.attr("down")
     assert isinstance(down, int)
     run.out[...] = exponent_to_code(np.minimum(code_to_exponent(run.ins[0]) - down, MAX_SCALE_EXPONENT))
 
 
-_define("mx_step", "scales 2^down smaller: the scales of the next pass", 1, _check_mx_step, (("adds", 16, 1),),
+_define("mx_step", "scales 2^down smaller: the scales of the next pass", 1, _each("e8m0", "e8m0"), (("adds", 16, 1),),
         _execute_mx_step, attrs={"down": "int"})
 
 
@@ -219,27 +223,13 @@ _define("mx_div", "elements over their block's scale", 2, _check_scaled, (("copy
 _define("mx_mul", "elements times their block's scale", 2, _check_scaled, (("copy", 32, 1), ("mul", 32, 1)), _scaled(1))
 
 
-def _check_decode_e8m0(op: Op, chip: Chip) -> None:
-    _in_ub(op)
-    _formats(op, "fp32", "e8m0")
-    assert op.out is not None
-    _same(op, op.out, op.ins[0])
-
-
 def _execute_decode_e8m0(op: Op, run: Evaluation) -> None:
     run.out[...] = np.ldexp(np.float32(1), code_to_exponent(run.ins[0]))
 
 
 # Code to integer (two conversions), shifted into the exponent of FP32; code 0 is a subnormal, hence the maximum.
-_define("decode_e8m0", "E8M0 scales as FP32", 1, _check_decode_e8m0,
+_define("decode_e8m0", "E8M0 scales as FP32", 1, _each("fp32", "e8m0"),
         (("cast", 16, 1), ("cast", 32, 1), ("muls", 32, 1), ("maxs", 32, 1)), _execute_decode_e8m0)
-
-
-def _check_power_of_two(op: Op, chip: Chip) -> None:
-    _in_ub(op)
-    _formats(op, "fp32", "fp32")
-    assert op.out is not None
-    _same(op, op.out, op.ins[0])
 
 
 def _execute_power_of_two(op: Op, run: Evaluation) -> None:
@@ -249,14 +239,7 @@ def _execute_power_of_two(op: Op, run: Evaluation) -> None:
 
 # The mask of the exponent's bits, and the bits that it leaves.
 _define("power_of_two", "largest power of two that is at most |a|, of normal numbers; zero of smaller ones", 1,
-        _check_power_of_two, (("dup", 32, 1), ("max", 32, 1)), _execute_power_of_two)
-
-
-def _check_decode_fp4(op: Op, chip: Chip) -> None:
-    _in_ub(op)
-    _formats(op, "fp16", "fp4_e2m1")
-    assert op.out is not None
-    _same(op, op.out, op.ins[0])
+        _each("fp32", "fp32"), (("dup", 32, 1), ("max", 32, 1)), _execute_power_of_two)
 
 
 def _execute_decode_fp4(op: Op, run: Evaluation) -> None:
@@ -267,5 +250,5 @@ def _execute_decode_fp4(op: Op, run: Evaluation) -> None:
 # together; times 2^14 for the other exponent bias.  Subnormals come out right, since FP16 has them too.
 DECODE_FP4: tuple[_MicroOp, ...] = (("cast", 16, 1), ("cast", 16, 1), ("max", 16, 1), ("max", 16, 1), ("muls", 16, 1),
                                 ("max", 16, 1), ("muls", 16, 1))
-_define("decode_fp4", "E2M1 elements as FP16, for a Vector without that conversion", 1, _check_decode_fp4, DECODE_FP4,
+_define("decode_fp4", "E2M1 elements as FP16, for a Vector without that conversion", 1, _each("fp16", "fp4_e2m1"), DECODE_FP4,
         _execute_decode_fp4)
