@@ -53,7 +53,8 @@ class Arrays:
             self.whole = _kept.pop() if _kept else L2(*(np.zeros(0, kind) for kind in _TYPES))
         self._size(L2(line=machine.lines, tag=ordered * self.ways, used=ordered * self.ways, taken=ordered,
                       ready=machine.lines, pieces=machine.pieces, owners=owners * on.OW_SIZE), machine.turns)
-        machine.S[at.G_RUN], machine.S[at.G_OWNERS] = next(_runs), 1
+        # Below 0, so that no turn that an earlier run has left where blocks are now is taken for it.
+        machine.S[at.G_RUN], machine.S[at.G_OWNERS] = -next(_runs), 1
         if state is not None:
             self._put(machine, state)
 
