@@ -157,11 +157,8 @@ def _judge(dataflow: Dataflow, problem: Any, chip: Chip, turns: Turns, tried: Ca
     s, effort, done = turns.space, turns.effort, 0.0
     while (number := turns.next()) is not None:
         tiling = dataflow.tiling(**s.row(number))
-        try:
-            program = _program(dataflow, problem, chip, tiling)
-        except InputError as refusal:
-            turns.refused.add(number)
-            turns.refusal = refusal
+        program = _or_refused(dataflow, problem, chip, turns, number, tiling)
+        if program is None:
             continue
         work = _work(program, chip.cores.aic * float(turns.instructions[number]))
         done += work
@@ -175,6 +172,16 @@ def _judge(dataflow: Dataflow, problem: Any, chip: Chip, turns: Turns, tried: Ca
     if not turns.judged:
         return None
     return Choice(dataflow.tiling(**s.row(turns.fastest)), s.ranked, len(turns.judged))
+
+
+def _or_refused(dataflow: Dataflow, problem: Any, chip: Chip, turns: Turns, number: int, tiling: Any) -> Program | None:
+    """The program of a row of the table; None, and its turn is over, where it cannot be built."""
+    try:
+        return _program(dataflow, problem, chip, tiling)
+    except InputError as refusal:
+        turns.refused.add(number)
+        turns.refusal = refusal
+        return None
 
 
 def _judge_shorter(dataflow: Dataflow, problem: Any, chip: Chip, turns: Turns, first: Any) -> Choice:
@@ -195,12 +202,8 @@ def _judge_shorter(dataflow: Dataflow, problem: Any, chip: Chip, turns: Turns, f
         return Choice(first, s.ranked)
     turns.both_paths()
     while done < effort.work and (number := turns.next()) is not None:
-        tiling = dataflow.tiling(**s.row(number))
-        try:
-            program = _program(dataflow, short, chip, tiling)
-        except InputError as refusal:
-            turns.refused.add(number)
-            turns.refusal = refusal
+        program = _or_refused(dataflow, short, chip, turns, number, dataflow.tiling(**s.row(number)))
+        if program is None:
             continue
         cycles, instructions = _estimated(phases, s, s.row(number))
         done += _work(program, chip.cores.aic * instructions)
