@@ -112,28 +112,40 @@ def float_gemm(problem, operands):
     return [[nearest(sum_in_k(x, w), "bf16") for w in columns] for x in o.x]
 
 
-def convert_gemm(problem, operands):
-    """Weights as they are stored, sums of groups scaled."""
-    o, result = Operands(problem, operands), []
-    per_channel = problem.group is None and not o.is_mx
-    for x in o.x:
-        row = []
-        for n in range(o.n):
-            total = shift = None
-            for g, part in enumerate(o.groups):
-                c = sum_in_k([x[k] for k in part], [o.w[n][k] for k in part])
-                u = None if o.offset is None else f32(lane_sum([x[k] for k in part]) * o.offset[g][n])
-                if per_channel:
-                    total = f32((c if u is None else f32(c + u)) * o.scale[g][n])
-                    continue
-                c = f32(c * o.scale[g][n])
-                total = c if total is None else f32(total + c)
-                if u is not None:
-                    u = f32(u * o.scale[g][n])
-                    shift = u if shift is None else f32(shift + u)
-            row.append(nearest(total if shift is None else f32(total + shift), "bf16"))
-        result.append(row)
-    return result
+def convert_gemm(half=False):
+    """Weights as they are stored, sums of groups scaled; with ``half`` rows of x in FP16 over a power of two."""
+    def power_of(x):
+        top, power = max(abs(v) for v in x), Fraction(2) ** -111
+        while 2 * power <= top:
+            power *= 2
+        return power / 2**15
+
+    def gemm(problem, operands):
+        o, result = Operands(problem, operands), []
+        per_channel = problem.group is None and not o.is_mx
+        for x in o.x:
+            power = power_of(x) if half else 1
+            on_cube, row = [nearest(v / power, "fp16") for v in x] if half else x, []
+            for n in range(o.n):
+                total = shift = None
+                for g, part in enumerate(o.groups):
+                    c = sum_in_k([on_cube[k] for k in part], [o.w[n][k] for k in part])
+                    u = None if o.offset is None else f32(lane_sum([x[k] for k in part]) * o.offset[g][n])
+                    if per_channel:
+                        c = f32(c * power)
+                        total = f32((c if u is None else f32(c + u)) * o.scale[g][n])
+                        continue
+                    c = f32(c * o.scale[g][n])
+                    total = c if total is None else f32(total + c)
+                    if u is not None:
+                        u = f32(u * o.scale[g][n])
+                        shift = u if shift is None else f32(shift + u)
+                total = total if per_channel else f32(total * power)
+                row.append(nearest(total if shift is None else f32(total + shift), "bf16"))
+            result.append(row)
+        return result
+
+    return gemm
 
 
 def integer_components(row, f, g, passes):
@@ -245,39 +257,9 @@ def mx_gemm(components_of):
     return gemm
 
 
-def convert_half_gemm(problem, operands):
-    """... of rows in FP16 over a power of two."""
-    o, result = Operands(problem, operands), []
-    per_channel = problem.group is None
-    for x in o.x:
-        top, power = max(abs(v) for v in x), Fraction(2) ** -111
-        while 2 * power <= top:
-            power *= 2
-        power /= 2**15
-        h, row = [nearest(v / power, "fp16") for v in x], []
-        for n in range(o.n):
-            total = shift = None
-            for g, part in enumerate(o.groups):
-                c = sum_in_k([h[k] for k in part], [o.w[n][k] for k in part])
-                u = None if o.offset is None else f32(lane_sum([x[k] for k in part]) * o.offset[g][n])
-                if per_channel:
-                    c = f32(c * power)
-                    total = f32((c if u is None else f32(c + u)) * o.scale[g][n])
-                    continue
-                c = f32(c * o.scale[g][n])
-                total = c if total is None else f32(total + c)
-                if u is not None:
-                    u = f32(u * o.scale[g][n])
-                    shift = u if shift is None else f32(shift + u)
-            total = total if per_channel else f32(total * power)
-            row.append(nearest(total if shift is None else f32(total + shift), "bf16"))
-        result.append(row)
-    return result
-
-
 GEMM_ORACLES = {
-    "convert-fp16-int8": convert_half_gemm, "convert-fp16-int4": convert_half_gemm,
-    "convert-int8": convert_gemm, "convert-int4": convert_gemm, "convert-mxfp4": convert_gemm,
+    "convert-fp16-int8": convert_gemm(half=True), "convert-fp16-int4": convert_gemm(half=True),
+    "convert-int8": convert_gemm(), "convert-int4": convert_gemm(), "convert-mxfp4": convert_gemm(),
     "bf16": float_gemm,
     "dequant-int8": float_gemm,
     "dequant-int4": float_gemm,
